@@ -1,0 +1,52 @@
+"""What can go wrong with addresses, as classes that carry facts.
+
+Each says in ``str()`` what is wrong and in ``remedy`` what to do about it. How a caller shows it
+(a CNI error object, a log line) is not known here.
+"""
+
+from __future__ import annotations
+
+
+class IpamError(Exception):
+    """Base of every error of this package."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        """What the operator can do; a sentence."""
+
+
+class PoolExhausted(IpamError):
+    """No address can be given out now; says how many there are and who holds them."""
+
+
+class SourceUnreadable(IpamError):
+    """A source did not answer, or answered something that is no address document."""
+
+
+class SourceEmpty(IpamError):
+    """A source answered, but lists no address that a pod could have."""
+
+
+class NoAddressesKnown(IpamError):
+    """No source was ever read with success, so nothing is known to give out."""
+
+
+class AddressUnavailable(IpamError):
+    """The requested address is not in the pool, held by another attachment, or not usable."""
+
+
+class AlreadyReserved(IpamError):
+    """The attachment holds an address already."""
+
+
+class ReservationLost(IpamError):
+    """The reservation vanished between its making and its confirmation: a DEL came in between."""
+
+
+class StoreUnavailable(IpamError):
+    """The store can't be read or written now: locked for too long, disk full, read-only."""
+
+
+class AdoptionNeeded(IpamError):
+    """The store is new (first start, reboot, lost or corrupt): tell it first what is alive."""

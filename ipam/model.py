@@ -1,0 +1,182 @@
+"""The values that ``ipam`` speaks in: plain frozen dataclasses, no I/O, no behaviour but theirs.
+
+It imports nothing of the project: everything else imports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+
+DEFAULT_COOLDOWN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Attachment:
+    """One interface of one container: the key of everything (CNI spec, "Lifecycle & Ordering").
+
+    The spec identifies an attachment by CNI_CONTAINERID and CNI_IFNAME; the network's name is a
+    property of it, since one interface name exists once in a container.
+    """
+
+    container_id: str
+    ifname: str
+
+
+class Holder(Enum):
+    """What kind of caller holds an address, and so how its being alive can be seen."""
+
+    ENDPOINT = "endpoint"
+    """Our own interface plugin: alive as long as its host veth exists."""
+
+    DELEGATED = "delegated"
+    """``azvnet-ipam`` called by another plugin: alive as long as its network namespace exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who an address was given to, beyond the attachment: for people, ``status`` and clean-up."""
+
+    network: str
+    holder: Holder = Holder.ENDPOINT
+    pod_namespace: str = ""
+    pod_name: str = ""
+    pod_uid: str = ""
+    netns: str = ""
+    """CNI_NETNS as the runtime wrote it; empty when it gave none."""
+    netns_id: str = ""
+    """``"<st_dev>:<st_ino>"`` of the namespace: a path can be reused, this pair tells."""
+    host_ifname: str = ""
+    call_id: str = ""
+    """The call that made the reservation, so that the same call carried out again (the agent died
+    before it could answer) is completed instead of refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAddress:
+    """One address of the NIC as a source lists it."""
+
+    address: IPInterface
+    """The address with the prefix length of its subnet."""
+    gateway: IPAddress
+    """The subnet's gateway; Azure reserves the first host address of every subnet for it."""
+    nic_mac: str
+    """MAC of the NIC that owns it, lower case with colons."""
+
+    @property
+    def ip(self) -> IPAddress:
+        """The bare address."""
+        return self.address.ip
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """One NIC of the node as a source describes it."""
+
+    mac: str
+    """Lower case, colons."""
+    primary: bool | None
+    """Whether Azure calls it the primary NIC; None where the source does not say (IMDS)."""
+    own_addresses: tuple[IPAddress, ...]
+    """The addresses that belong to the host: the primary IP configuration."""
+    addresses: tuple[PoolAddress, ...]
+    """The secondary IP configurations, fit for pods."""
+    subnets: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What one successful read of a source said."""
+
+    source: str
+    """``file``, ``imds``, ``wireserver`` or ``arm``."""
+    nics: tuple[Nic, ...]
+    warnings: tuple[str, ...] = ()
+    """Entries that were passed over and why (an unparsable address, a duplicate, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """Where addresses come from: ``ipam`` of the netconf, already validated."""
+
+    environment: str = "auto"
+    """``auto``, ``file``, ``imds``, ``wireserver``, ``arm`` (aliases are resolved by the netconf)."""
+    file: str = "/etc/kubernetes/interfaces.json"
+    query_interval: float = 10.0
+    """Seconds: no source is read more often than this."""
+    uplink_macs: tuple[str, ...] | None = None
+    """MACs of the NIC whose addresses may be used; None means every NIC of the listing. The caller
+    knows the links of the node, this package does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRequest:
+    """What an ADD wants."""
+
+    requested: IPAddress | None = None
+    """One certain address (CNI_ARGS ``IP``, ``runtimeConfig.ips``, ``args.cni.ips``); None: any."""
+    cooldown: float = DEFAULT_COOLDOWN_SECONDS
+    """Seconds a released address rests before it is given out again."""
+    excluded: frozenset[IPAddress] = field(default_factory=frozenset)
+    """Never to be given out now: addresses that the host itself carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An address that is held, with its holder."""
+
+    attachment: Attachment
+    owner: Owner
+    address: IPInterface
+    gateway: IPAddress
+    source: str
+    created_at: float
+    """Wall clock, seconds since the epoch: for people only, no decision is taken with it."""
+    confirmed: bool
+    """False between the choice of the address and the end of the ADD."""
+    generation: str
+    """Id of the store it was written to; another one means the store was lost in between."""
+
+    @property
+    def ip(self) -> IPAddress:
+        """The bare address."""
+        return self.address.ip
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """The pool by state. The four states are disjoint and add up to ``total``."""
+
+    free: int
+    assigned: int
+    cooling: int
+    quarantined: int
+
+    @property
+    def total(self) -> int:
+        """Every address the node knows of."""
+        return self.free + self.assigned + self.cooling + self.quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """When and how the source was last read: for errors, ``status`` and metrics."""
+
+    source: str
+    last_attempt_at: float | None = None
+    """Wall clock seconds; None: never tried."""
+    last_success_at: float | None = None
+    """Wall clock seconds; None: never readable."""
+    success_age: float | None = None
+    """Seconds since the last successful read, by a clock that does not jump."""
+    attempt_age: float | None = None
+    """Seconds since the last attempt, by a clock that does not jump."""
+    error: str = ""
+    """Why the last attempt failed; empty when it succeeded."""
+    listed: int = 0
+    """How many addresses the last successful read listed."""
