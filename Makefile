@@ -1,0 +1,43 @@
+# Everything a developer or CI runs. Each target does its own set-up; a second run is quick.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+BUNDLE := dist/azvnet
+STEP := packaging/step.sh
+ARGS ?=
+
+# Reproducible builds, and bytecode that is written whatever the caller's shell says.
+export PYTHONHASHSEED := 0
+export PYTHONDONTWRITEBYTECODE :=
+# Nothing of the caller's Python set-up reaches ours.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
+
+.PHONY: help
+help: ## what there is
+	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...]\n"} \
+	  /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: bootstrap
+bootstrap: ## Debian/Ubuntu packages that building and testing need (as root)
+	@packaging/bootstrap.sh
+
+.PHONY: venv
+venv: .venv/.installed ## .venv with the locked dependencies
+
+.venv/.installed: packaging/requirements/dev.lock packaging/venv.sh | bootstrap
+	@$(STEP) "python environment" packaging/venv.sh
+
+.PHONY: lock
+lock: venv ## write the lock files anew (ARGS=--upgrade: newest versions)
+	@packaging/lock.sh $(ARGS)
+
+.PHONY: clean
+clean: ## remove what was built; .venv and downloaded tools stay
+	rm -rf build dist .cache/reports .cache/mypy .cache/pytest .cache/build .ruff_cache .hypothesis .mypy_cache .pytest_cache
+
+.PHONY: distclean
+distclean: clean ## remove everything that is not in git's care
+	rm -rf .venv .cache

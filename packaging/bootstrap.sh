@@ -1,0 +1,90 @@
+#!/bin/sh
+# Installs the Debian/Ubuntu packages that building and testing azvnet need. Quiet and quick when
+# everything is there; asks for what is used (a program or a file), not for package names, so that
+# another provider of the same program (a runtime from elsewhere, a Go in /usr/local) is left alone.
+set -eu
+
+# package                 program or file that proves it is there
+WANTED='
+binutils                  objdump
+busybox-static            /bin/busybox
+ca-certificates           /etc/ssl/certs/ca-certificates.crt
+conntrack                 conntrack
+containerd                containerd
+gcc                       gcc
+git                       git
+iproute2                  ip
+iptables                  iptables
+iputils-ping              ping
+kmod                      modprobe
+libc6-dev                 c:gnu/libc-version.h
+make                      make
+netcat-openbsd            nc
+nftables                  nft
+procps                    ps
+python3-dev               python:shared
+python3-venv              python:ensurepip
+runc                      runc
+shellcheck                shellcheck
+strace                    strace
+tcpdump                   tcpdump
+util-linux                unshare
+'
+
+have() {
+    case $1 in
+        /*) [ -e "$1" ] ;;
+        c:*) [ -e "/usr/include/${1#c:}" ] || gcc -include "${1#c:}" -E -x c /dev/null >/dev/null 2>&1 ;;
+        python:shared)
+            [ -n "$(find /usr/lib -maxdepth 3 -name 'libpython3.*-pic.a' 2>/dev/null)" ] &&
+                python=$("$here/choose-python.sh" 2>/dev/null) &&
+                [ -e "$("$python" -ISc 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+            ;;
+        python:ensurepip)
+            python=$("$here/choose-python.sh" 2>/dev/null) && "$python" -ISc 'import ensurepip, venv' 2>/dev/null
+            ;;
+        *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
+here=$(dirname "$0")
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing=$(echo "$WANTED" | while read -r package proof; do
+    [ -z "$package" ] || have "$proof" || printf '%s ' "$package"
+done)
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "bootstrap: this machine lacks (Debian's names): $missing" >&2
+    echo "bootstrap: there is no apt-get here; install their counterparts and run make again." >&2
+    exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "bootstrap: missing packages. Run: sudo apt-get install --no-install-recommends $missing" >&2
+    exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt="apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+try() {
+    echo "bootstrap: $*"
+    $apt "$@" >"$log" 2>&1
+}
+
+# shellcheck disable=SC2086  # a list of package names
+if ! try install --no-install-recommends $missing; then
+    # The package lists are missing or too old for the mirror: fetch them and try again.
+    for attempt in 1 2 3; do
+        if try update && try install --no-install-recommends $missing; then
+            exit 0
+        fi
+        echo "bootstrap: attempt $attempt failed: $(tail -n 1 "$log")" >&2
+        sleep $((attempt * 5))
+    done
+    cat "$log" >&2
+    echo "bootstrap: could not install: $missing" >&2
+    exit 1
+fi
