@@ -1,0 +1,275 @@
+"""A real containerd in a node: started, restarted, killed, and taken away without residue.
+
+Owns the process, its folders, mounts, shims and cgroup. Must not know which CNI plugin is installed:
+it reads the node's own /etc/cni/net.d and /opt/cni/bin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from integration.containerd import cgroups
+from integration.containerd.cri import Condition, Cri, CriError, Executed, Pod
+from integration.containerd.images import PAUSE_IMAGE, TRAFFIC_IMAGE, image_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from integration.containerd.place import Place
+
+STATE = "/run/containerd"
+SOCKET = f"{STATE}/containerd.sock"
+DEFAULT_ROOT = "/run/containerd-root"
+CONFIG = "/run/containerd.toml"
+
+_CONFIG = """\
+version = 2
+root = "{root}"
+state = "{state}"
+disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  # Where CAP_SYS_RESOURCE is missing runc can't lower a score and dies before it says why.
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  stream_server_address = "127.0.0.1"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{snapshotter}"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      SystemdCgroup = false
+"""
+
+
+class ContainerdError(Exception):
+    """containerd did not start or ended by itself; the message ends with the tail of its log."""
+
+
+class Containerd:
+    """containerd of one node, with the two test images imported.
+
+    A context manager: leaving it ends every pod, shim and mount that it made, whatever happened.
+    ``root`` is the folder for images and snapshots as seen in the node; by default memory of the node,
+    because an overlay can't be mounted on the overlay that / may be.
+    """
+
+    def __init__(self, place: Place, *, root: str = DEFAULT_ROOT, images: Sequence[Path] = ()) -> None:
+        self.place = place
+        self.cgroup = f"/azvnet-{os.getpid()}-{secrets.token_hex(4)}"
+        """Parent cgroup of its pods, in every hierarchy."""
+        self._root = root
+        self._archives = images
+        self._process: subprocess.Popen[str] | None = None
+        self._log = tempfile.NamedTemporaryFile("w+", prefix=f"containerd-{place.name}-", suffix=".log")  # noqa: SIM115
+        self._mount_namespace = place.run(["readlink", "/proc/self/ns/mnt"]).stdout.strip()
+        self.cri = Cri(place, SOCKET)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Containerd:
+        """Start it, wait until it answers and knows the images. Raises ContainerdError."""
+        try:
+            cgroups.ensure_mounted(self.place)
+            self.place.run(["mkdir", "-p", STATE, self._root, "/etc/cni/net.d", "/opt/cni/bin"])
+            self.place.run(["tee", CONFIG], input=self._configuration())
+            self._launch()
+            self._import_images()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Take everything away: pods, daemon, shims, mounts, cgroups. Repeatable."""
+        with contextlib.ExitStack() as steps:  # the last pushed runs first, each runs whatever happens
+            steps.callback(self._log.close)
+            steps.callback(self._remove_folders)
+            steps.callback(cgroups.remove, self.cgroup)
+            steps.callback(self._end_shims)
+            steps.callback(self._end_daemon, signal.SIGTERM)
+            steps.callback(self._delete_pods)
+
+    def restart(self, *, kill: bool = False) -> None:
+        """End the daemon, with SIGKILL when ``kill``, and start it again; pods live on."""
+        self._end_daemon(signal.SIGKILL if kill else signal.SIGTERM)
+        self._launch()
+
+    def end_daemon(self, *, kill: bool = False) -> None:
+        """End the daemon alone; its pods live on. ``restart`` starts it again."""
+        self._end_daemon(signal.SIGKILL if kill else signal.SIGTERM)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id. Raises ContainerdError when it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            raise ContainerdError(f"containerd of {self.place.name} does not run\n{self.log_tail()}")
+        return self._process.pid
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines of its log."""
+        return "\n".join(Path(self._log.name).read_text(errors="replace").splitlines()[-lines:])
+
+    def run_pod(
+        self,
+        name: str,
+        *,
+        namespace: str = "default",
+        uid: str = "",
+        host_ports: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
+        dns_servers: Sequence[str] = (),
+    ) -> Pod:
+        """Create and start a pod sandbox, as ``Cri.run_pod``. Raises CriError."""
+        return self.cri.run_pod(
+            name,
+            namespace=namespace,
+            uid=uid,
+            host_ports=host_ports,
+            annotations=annotations,
+            dns_servers=dns_servers,
+            cgroup_parent=self.cgroup,
+        )
+
+    def run_container(self, pod: Pod, command: Sequence[str], *, name: str = "main") -> str:
+        """Start a busybox container in a pod; its id. Raises CriError."""
+        return self.cri.run_container(pod, TRAFFIC_IMAGE, command, name=name)
+
+    def serve(self, pod: Pod, text: str, *, port: int = 80) -> str:
+        """Start a container whose web server answers ``text``; its id. Raises CriError."""
+        script = f"mkdir -p /www; printf %s '{text}' >/www/index.html; exec httpd -f -p {port} -h /www"
+        return self.run_container(pod, ["sh", "-c", script], name=f"serve-{port}")
+
+    def exec(self, container: str, command: Sequence[str]) -> Executed:
+        """Run a command in a container. Raises CriError."""
+        return self.cri.exec(container, command)
+
+    def delete_pod(self, pod: Pod) -> None:
+        """Stop and remove a pod. Raises CriError."""
+        self.cri.delete_pod(pod)
+
+    def conditions(self) -> dict[str, Condition]:
+        """RuntimeReady and NetworkReady. Raises CriError."""
+        return self.cri.conditions()
+
+    def _configuration(self) -> str:
+        overlay = "overlay" in Path("/proc/filesystems").read_text().split()
+        return _CONFIG.format(
+            root=self._root,
+            state=STATE,
+            socket=SOCKET,
+            pause=PAUSE_IMAGE,
+            snapshotter="overlayfs" if overlay else "native",
+        )
+
+    def _launch(self) -> None:
+        self._process = self.place.popen(
+            ["containerd", "--config", CONFIG], stdout=self._log, stderr=subprocess.STDOUT
+        )
+        self._wait("answers", self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            return self.conditions()["RuntimeReady"].status
+        except CriError:
+            return False
+
+    def _import_images(self) -> None:
+        for archive in (image_archive(), *self._archives):
+            self.place.run(
+                ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "image", "import", str(archive)]
+            )
+        self._wait(
+            "knows its images",
+            lambda: self.cri.image_present(PAUSE_IMAGE) and self.cri.image_present(TRAFFIC_IMAGE),
+        )
+
+    def _wait(self, what: str, condition: Callable[[], bool], patience: float = 30.0) -> None:
+        deadline = time.monotonic() + patience
+        while not condition():
+            _ = self.pid  # raises when it has ended
+            if time.monotonic() > deadline:
+                raise ContainerdError(
+                    f"containerd of {self.place.name}: not once within {patience:.0f} s true that it {what}\n"
+                    + self.log_tail()
+                )
+            time.sleep(0.05)
+
+    def _delete_pods(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        with contextlib.suppress(CriError), ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(self._delete_quietly, pod) for pod in self.cri.pods()]:
+                done.result()
+
+    def _delete_quietly(self, pod: Pod) -> None:
+        for command in ("stop-pod", "rm-pod"):
+            with contextlib.suppress(CriError):
+                self.cri.call(command, pod.id, deadline=15)
+
+    def _end_daemon(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        self._process = None
+
+    def _end_shims(self) -> None:
+        """End the shims of this node: they outlive the daemon by design."""
+        deadline = time.monotonic() + 10
+        while shims := self.shims():
+            for pid in shims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise ContainerdError(f"shims {shims} of {self.place.name} do not end")
+            time.sleep(0.05)
+
+    def shims(self) -> list[int]:
+        """Process ids of the shims in this node's mount namespace."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):  # it may end while it is looked at
+                shim = (entry / "comm").read_text().startswith("containerd-shim")
+                if shim and str((entry / "ns" / "mnt").readlink()) == self._mount_namespace:
+                    found.append(int(entry.name))
+        return found
+
+    def _remove_folders(self) -> None:
+        mounts = self.place.run(["cat", "/proc/self/mounts"], check=False).stdout
+        points = [line.split()[1] for line in mounts.splitlines()]
+        ours = [p for p in points if p.startswith((f"{STATE}/", f"{self._root}/", "/run/netns/cni-"))]
+        for point in reversed(ours):
+            self.place.run(["umount", "-l", point], check=False)
+        self.place.run(["rm", "-rf", STATE, self._root, CONFIG], check=False)

@@ -1,0 +1,44 @@
+"""Go programs that tests and benchmarks run: cnitool, the reference plugins, criclient.
+
+Owns only where they are and that they are built; ``build.sh`` beside it knows how.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+REFERENCE_PLUGINS = (
+    "bandwidth",
+    "bridge",
+    "dhcp",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+)
+"""Programs of ``github.com/containernetworking/plugins``, as they stand in a node's /opt/cni/bin."""
+
+
+class ToolsError(Exception):
+    """The Go programs could not be built; the message says why."""
+
+
+@cache
+def tools() -> Path:
+    """The folder with the programs, built when anything they are made of changed.
+
+    Progress goes to stderr. Raises ToolsError.
+    """
+    here = Path(__file__).parent
+    root = here.parents[1]
+    built = subprocess.run([here / "build.sh"], check=False)
+    if built.returncode:
+        raise ToolsError(f"integration/tools/build.sh ended with exit code {built.returncode}")
+    return Path(os.environ.get("AZVNET_TOOLS_CACHE") or root / ".cache" / "tools") / "bin"
