@@ -1,0 +1,3 @@
+"""The executable: entry, CNI contract, verbs, datapath, agent, command line."""
+
+__version__ = "0.1.0"

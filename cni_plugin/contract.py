@@ -1,0 +1,114 @@
+"""One call of the CNI contract: bytes in, bytes out.
+
+Owns ``Call`` and ``Reply``, the dispatch to the verbs, and the one place where an exception becomes the
+JSON document that a caller reads (CNI spec "Error"). It must not know how a call came here: from the
+executable's own environment and stdin, or through the agent's socket.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cni_plugin import errors, netconf, params, versions
+
+if TYPE_CHECKING:
+    from cni_plugin.node import Node
+    from cni_plugin.verbs import VerbCall
+
+DETAILS_OF_A_BUG = (
+    "This is a defect of azvnet. The traceback is in the log under the same call id; please report it."
+)
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a runtime asks, raw."""
+
+    environ: Mapping[str, str]
+    stdin: bytes
+    netns_fd: int | None = None
+    """CNI_NETNS, opened by whom the runtime called; None when it could not be opened or is not set."""
+    as_ipam: bool = False
+    """Called by the name ``azvnet-ipam``."""
+    call_id: str = ""
+    """Correlation id, in logs and in the ``details`` of errors."""
+    caller_alive: Callable[[], bool] = field(default=_always)
+    """Whether anybody still waits for the reply; an ADD that nobody waits for is rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the runtime gets, raw."""
+
+    stdout: bytes = b""
+    exit_code: int = 0
+    warnings: tuple[str, ...] = ()
+    """Lines for stderr."""
+    error: BaseException | None = None
+    """What went wrong, for the log."""
+
+
+def carry_out(call: Call, node: Node) -> Reply:
+    """Carry a call out. Never raises an ``Exception``: whatever goes wrong is in the reply."""
+    version = versions.CURRENT
+    said: list[str] = []
+    try:
+        parameters = params.parse(call.environ)
+        document = netconf.decode(call.stdin)
+        version = _version_for_errors(document)
+        if parameters.verb == "VERSION":
+            return Reply(_encode({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
+        verb_call = _prepare(call, parameters, document)
+        version = verb_call.netconf.cni_version
+        said = verb_call.netconf.warnings(as_ipam=call.as_ipam) if parameters.verb == "ADD" else []
+        return Reply(_dispatch(verb_call, node), warnings=tuple(said))
+    except errors.CniError as error:
+        return failure(error, version, call.call_id, said)
+    except Exception as error:  # the last resort: the caller must get a document, whatever happened
+        return failure(error, version, call.call_id, said)
+
+
+def failure(error: BaseException, version: str, call_id: str = "", warnings: list[str] | None = None) -> Reply:
+    """The reply that tells of an error: an error object, exit code 1."""
+    if isinstance(error, errors.CniError):
+        code, msg, details = error.code, str(error), error.details
+    else:
+        code, msg, details = 999, f"internal error: {type(error).__name__}: {error}", DETAILS_OF_A_BUG
+    if call_id:
+        details = f"{details} (call {call_id})".strip()
+    document = {"cniVersion": version, "code": code, "msg": msg, "details": details}
+    return Reply(_encode(document), 1, tuple(warnings or ()), error)
+
+
+def _version_for_errors(document: dict[str, Any]) -> str:
+    """An error names the version of the configuration, where that is a string at all."""
+    asked = document.get("cniVersion")
+    return asked if isinstance(asked, str) and asked else versions.CURRENT
+
+
+def _prepare(call: Call, parameters: params.Parameters, document: dict[str, Any]) -> VerbCall:
+    from cni_plugin.verbs import VerbCall
+
+    conf = netconf.parse(document, lenient=parameters.verb in {"DEL", "GC"})
+    versions.require(parameters.verb, conf.cni_version)
+    if parameters.verb in {"ADD", "STATUS"}:
+        netconf.require_supported(conf, as_ipam=call.as_ipam)
+    return VerbCall(call, parameters, conf)
+
+
+def _dispatch(verb_call: VerbCall, node: Node) -> bytes:
+    from cni_plugin.verbs import carry_out_verb
+
+    document = carry_out_verb(verb_call, node)
+    return b"" if document is None else _encode(document)
+
+
+def _encode(document: object) -> bytes:
+    return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,55 @@
+"""The lock of an attachment: calls about one attachment are carried out one after the other.
+
+One file serves every attachment: each has a byte of its own, at an offset that is a hash of it, locked
+with an open-file-description lock (fcntl(2) F_OFD_SETLK). The kernel drops it with the last descriptor,
+so a process that is killed never leaves one behind, and there is nothing to clean up. Threads exclude each
+other too, as every holder has its own open file description.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ipam.model import Attachment
+
+LOCK_FILE = "attachments.lock"
+FLOCK = struct.Struct("=hhiqqii")
+"""struct flock of 64-bit Linux: l_type, l_whence, padding, l_start, l_len, l_pid, padding."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
+
+
+@contextmanager
+def hold(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool]:
+    """Hold the lock of an attachment; yields whether it was had within ``timeout`` seconds."""
+    fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _acquire(fd, _offset(attachment), time.monotonic() + timeout)
+    finally:
+        os.close(fd)
+
+
+def _acquire(fd: int, offset: int, deadline: float) -> bool:
+    request = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, offset, 1, 0, 0)
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: held by another (fcntl(2))
+            if time.monotonic() >= deadline:
+                return False
+        else:
+            return True
+        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _offset(attachment: Attachment) -> int:
+    key = f"{attachment.container_id}\0{attachment.ifname}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.sha1(key, usedforsecurity=False).digest()[:7], "big")

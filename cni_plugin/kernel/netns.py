@@ -1,0 +1,108 @@
+"""Network namespaces, by descriptor.
+
+Owns opening and telling namespaces, and doing something inside one. It must not know what is done there.
+A thread that enters a namespace ends there: nothing of ours ever has to find its way back, so a failed
+switch can't leave later work in a pod.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from cni_plugin.errors import InvalidNetns
+
+T = TypeVar("T")
+
+CLONE_NEWNET = 0x40000000
+NS_GET_NSTYPE = 0xB703
+"""ioctl_ns(2): the kind of a namespace; ENOTTY for a descriptor that is none."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def open_netns(path: str) -> int:
+    """Open a namespace file. The caller closes the descriptor.
+
+    Raises:
+        InvalidNetns: the path can't be opened, or is no network namespace.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidNetns(
+            f"CNI_NETNS {path} can't be opened: {reason}",
+            "The runtime made no namespace there, or it is gone already.",
+        ) from error
+    try:
+        require_netns(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def require_netns(fd: int, path: str) -> None:
+    """Refuse a descriptor that is no network namespace.
+
+    Raises:
+        InvalidNetns: it is a file, a directory, or a namespace of another kind.
+    """
+    try:
+        kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind != CLONE_NEWNET:
+        what = "a namespace of another kind" if kind else "no namespace"
+        raise InvalidNetns(
+            f"CNI_NETNS {path} is {what}, not a network namespace",
+            "After a reboot a plain file may be left where the namespace was: the pod has to be made anew.",
+        )
+
+
+def identity(fd: int) -> str:
+    """What tells a namespace from every other one that lives: ``<st_dev>:<st_ino>`` (namespaces(7))."""
+    status = os.fstat(fd)
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def own_identity() -> str:
+    """The identity of the namespace that the calling thread is in: the host's."""
+    status = os.stat("/proc/thread-self/ns/net")
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def call_in(fd: int, work: Callable[[], T]) -> T:
+    """Call ``work`` in a thread that has entered the namespace, and pass on what it returns or raises.
+
+    Sockets that it opens stay in that namespace and can be used from any thread afterwards.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            if _libc.setns(fd, CLONE_NEWNET):
+                number = ctypes.get_errno()
+                raise OSError(number, f"enter the network namespace: {os.strerror(number)}")
+            outcome.append(work())
+        except BaseException as error:  # handed to the caller's thread, whatever it is
+            failure.append(error)
+
+    thread = threading.Thread(target=enter, name="netns", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether an error says that a namespace file does not exist any more."""
+    return error.errno in {errno.ENOENT, errno.ENOTDIR}

@@ -1,0 +1,229 @@
+"""Netlink requests, compiled to bytes.
+
+The only module that imports pyroute2, and of it only the message classes: ``pyroute2/__init__`` loads the
+whole library (four times as long as these four modules), so a bare package object stands in for it.
+It must not send anything; ``netlink`` does. Layouts: rtnetlink(7), Documentation/netlink/specs/rt-*.yaml.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from dataclasses import dataclass
+from typing import Any
+
+from ipam.model import IPAddress, IPInterface, IPNetwork
+
+
+def _without_running_init() -> None:
+    """Put a package object for ``pyroute2`` in place whose submodules can be imported as usual."""
+    if "pyroute2" in sys.modules:
+        return
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ImportError("pyroute2 is not installed")
+    package = types.ModuleType("pyroute2")
+    package.__path__ = list(spec.submodule_search_locations)
+    package.__spec__ = spec
+    sys.modules["pyroute2"] = package
+
+
+_without_running_init()
+
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
+from pyroute2.netlink.rtnl.ndmsg import ndmsg  # noqa: E402
+from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE = 0x200, 0x400, 0x100
+
+AF_INET, AF_INET6, AF_UNSPEC = 2, 10, 0
+IFF_UP = 1
+IFA_F_NOPREFIXROUTE = 0x200
+NUD_PERMANENT = 0x80
+RT_TABLE_MAIN = 254
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+RTN_UNICAST = 1
+RTM_F_FIB_MATCH = 0x2000
+RTPROT_AZVNET = 155
+"""Marks our routes, so that an operator tells them apart (``ip route show proto 155``); unassigned in
+include/uapi/linux/rtnetlink.h and iproute2's rt_protos."""
+
+_CREATE = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+_CHANGE = NLM_F_REQUEST | NLM_F_ACK
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One compiled message and what it is for, as an error message says it."""
+
+    data: bytes
+    what: str
+
+
+def new_veth(  # noqa: PLR0913 - one message describes both ends
+    *,
+    host_name: str,
+    host_index: int,
+    host_mac: str,
+    pod_name: str,
+    pod_index: int,
+    pod_mac: str,
+    mtu: int,
+    netns_fd: int,
+) -> Request:
+    """Create a veth pair in one message, its pod end directly in the pod's namespace.
+
+    Names, MACs, MTU and indexes are given at once: renaming and moving a link later waits for RCU, and a
+    MAC that is given at creation is left alone by udev. The host end is created up; the pod end can't be
+    (veth answers ENOTCONN while its peer does not exist yet).
+    """
+    peer = {
+        "index": pod_index,
+        "attrs": [
+            ("IFLA_IFNAME", pod_name),
+            ("IFLA_MTU", mtu),
+            ("IFLA_ADDRESS", pod_mac),
+            ("IFLA_NET_NS_FD", netns_fd),
+        ],
+    }
+    info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
+    fields = {"index": host_index, "flags": IFF_UP, "change": IFF_UP}
+    attributes = [
+        ("IFLA_IFNAME", host_name),
+        ("IFLA_MTU", mtu),
+        ("IFLA_ADDRESS", host_mac),
+        ("IFLA_LINKINFO", info),
+    ]
+    return Request(
+        _compile(ifinfmsg(), RTM_NEWLINK, _CREATE, fields, attributes),
+        f"create the veth pair {host_name} (host) and {pod_name} (pod)",
+    )
+
+
+def set_link(index: int, *, up: bool = True, alias: str | None = None, mtu: int = 0) -> Request:
+    """Set a link up and, where given, its alias and MTU."""
+    attributes: list[tuple[str, object]] = []
+    if alias is not None:
+        attributes.append(("IFLA_IFALIAS", alias))
+    if mtu:
+        attributes.append(("IFLA_MTU", mtu))
+    fields = {"index": index, "flags": IFF_UP if up else 0, "change": IFF_UP if up else 0}
+    return Request(_compile(ifinfmsg(), RTM_NEWLINK, _CHANGE, fields, attributes), f"configure link {index}")
+
+
+def delete_link(name: str) -> Request:
+    """Delete a link by name; its peer and the routes over it go with it."""
+    return Request(
+        _compile(ifinfmsg(), RTM_DELLINK, _CHANGE, {"index": 0}, [("IFLA_IFNAME", name)]), f"delete link {name}"
+    )
+
+
+def get_link(*, name: str = "", index: int = 0) -> Request:
+    """Ask for one link, by name or by index."""
+    attributes = [("IFLA_IFNAME", name)] if name else []
+    return Request(
+        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST, {"index": index}, attributes), f"read link {name or index}"
+    )
+
+
+def dump_links() -> Request:
+    """Ask for every link of the namespace."""
+    return Request(_compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, []), "list the links")
+
+
+def new_address(index: int, address: IPInterface) -> Request:
+    """Give an address to a link without the connected route the kernel would add for its subnet.
+
+    Everything goes through the gateway: on Azure there is no layer 2 to reach a neighbour on.
+    """
+    fields = {"family": _family(address.ip), "prefixlen": address.network.prefixlen, "index": index, "scope": 0}
+    attributes = [
+        ("IFA_LOCAL", str(address.ip)),
+        ("IFA_ADDRESS", str(address.ip)),
+        ("IFA_FLAGS", IFA_F_NOPREFIXROUTE),
+    ]
+    return Request(_compile(ifaddrmsg(), RTM_NEWADDR, _CREATE, fields, attributes), f"add address {address}")
+
+
+def dump_addresses(family: int, index: int = 0) -> Request:
+    """Ask for the addresses of one family, of one link where ``index`` is given (strict checking)."""
+    return Request(
+        _compile(ifaddrmsg(), RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family, "index": index}, []),
+        "list the addresses",
+    )
+
+
+def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
+    """Add a route over a link: scope link without a gateway, through the gateway otherwise.
+
+    Exclusive: that a route to the same destination exists already is an answer the caller needs.
+    """
+    fields = {
+        "family": AF_INET if dst.version == 4 else AF_INET6,  # noqa: PLR2004
+        "dst_len": dst.prefixlen,
+        "table": RT_TABLE_MAIN,
+        "proto": RTPROT_AZVNET,
+        "scope": RT_SCOPE_UNIVERSE if gateway else RT_SCOPE_LINK,
+        "type": RTN_UNICAST,
+    }
+    attributes: list[tuple[str, object]] = [("RTA_DST", str(dst.network_address))] if dst.prefixlen else []
+    if gateway:
+        attributes.append(("RTA_GATEWAY", str(gateway)))
+    attributes.append(("RTA_OIF", index))
+    return Request(_compile(rtmsg(), RTM_NEWROUTE, _CREATE, fields, attributes), f"add the route to {dst}")
+
+
+def get_route(dst: IPAddress) -> Request:
+    """Ask for the route of the table that matches an address best."""
+    fields = {"family": _family(dst), "dst_len": dst.max_prefixlen, "flags": RTM_F_FIB_MATCH}
+    return Request(
+        _compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]), f"read the route to {dst}"
+    )
+
+
+def dump_routes(family: int) -> Request:
+    """Ask for the routes of the main table, of one family."""
+    fields = {"family": family, "table": RT_TABLE_MAIN}
+    return Request(_compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []), "list the routes")
+
+
+def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
+    """Say for good which MAC an address has, so that nobody has to ask."""
+    fields = {"family": _family(address), "ifindex": index, "state": NUD_PERMANENT}
+    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+    return Request(
+        _compile(ndmsg(), RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
+        f"add the neighbour {address}",
+    )
+
+
+def dump_neighbours(family: int, index: int) -> Request:
+    """Ask for the neighbours of a link."""
+    fields = {"family": family, "ifindex": 0}
+    return Request(
+        _compile(
+            ndmsg(), RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, fields, [("NDA_IFINDEX", index)] if index else []
+        ),
+        "list the neighbours",
+    )
+
+
+def _family(address: IPAddress) -> int:
+    return AF_INET if address.version == 4 else AF_INET6  # noqa: PLR2004
+
+
+def _compile(message: Any, kind: int, flags: int, fields: dict[str, int], attributes: list[Any]) -> bytes:
+    message["header"] = {"type": kind, "flags": flags, "sequence_number": 0, "pid": 0}
+    for name, value in fields.items():
+        message[name] = value
+    message["attrs"] = attributes
+    message.encode()
+    return bytes(message.data)

@@ -1,0 +1,311 @@
+"""The network configuration that arrives on stdin, as pydantic models.
+
+Owns every key: ours, the spec's and those of Azure CNI's conflists, with what each means and whether it
+has an effect here. ``conf/azvnet.schema.json`` is generated from these models. It must not know what is
+done with a value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cni_plugin.errors import DecodingFailure, InvalidNetconf, UnsupportedField
+from cni_plugin.versions import negotiate
+
+OUR_IPAM = "azvnet-ipam"
+NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+
+ENVIRONMENTS = {
+    "auto": "auto",
+    "azure": "wireserver",
+    "wireserver": "wireserver",
+    "imds": "imds",
+    "fileIpam": "file",
+    "file": "file",
+    "mas": "file",
+    "arm": "arm",
+}
+"""``ipam.environment`` as written, to the name of the source that is meant."""
+
+NO_EFFECT = {
+    "bridge": "pods are routed here, there is no bridge",
+    "adapterName": "it is for Windows",
+    "infraVnetAddressSpace": "there is no multitenancy here",
+    "ipv6Mode": "IPv6 addresses come from the NIC, not from a node's podCIDR",
+    "serviceCidrs": "services are routed by kube-proxy",
+    "vnetCidrs": "no address is translated inside or outside the virtual network by this plugin",
+    "podNamespaceForDualNetwork": "there is no multitenancy here",
+    "ipsToRouteViaHost": "routed pods reach host addresses anyway",
+    "multiTenancy": "there is no multitenancy here",
+    "enableSnatOnHost": "no address is translated by this plugin",
+    "enableExactMatchForPodName": "pods are told apart by their container id",
+    "disableHairpinOnHostInterface": "there is no bridge port whose hairpin could be switched",
+    "disableIPTableLock": "no iptables is called",
+    "disableAsyncDelete": "DEL never waits for another service",
+    "cnsurl": "there is no CNS here",
+    "executionMode": "there is one way to run",
+    "windowsSettings": "it is for Windows",
+    "AdditionalArgs": "it is for Windows",
+    "env": "the source is chosen by ipam.environment",
+    "logTarget": "logs go to the file that logFile names",
+}
+"""Azure CNI's keys that are accepted and do nothing, with the reason. ``False`` and empty values are not
+worth a word: they ask for nothing."""
+
+
+def _seconds(value: object) -> object:
+    """Azure CNI writes seconds as strings (``"queryInterval": "10"``)."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _lower_keys(value: object) -> object:
+    """Go matches JSON keys without regard to case, and containerd relies on it: its structs for
+    capabilities have no tags, so it sends ``Servers`` where the spec says ``servers``."""
+    return {str(key).lower(): each for key, each in value.items()} if isinstance(value, dict) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+
+
+class Dns(BaseModel):
+    """Name resolution as the spec has it; it is reported in the result and changes nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    nameservers: list[str] = []
+    domain: str = ""
+    search: list[str] = []
+    options: list[str] = []
+
+
+class Ipam(BaseModel):
+    """``ipam`` when its ``type`` is ``azvnet-ipam``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    type: Literal["azvnet-ipam"] = "azvnet-ipam"
+    environment: Literal["auto", "azure", "wireserver", "imds", "fileIpam", "file", "mas", "arm"] = Field(
+        "auto", description="Where addresses come from; auto takes what the node offers."
+    )
+    file: str = Field("/etc/kubernetes/interfaces.json", description="Path of the fileIpam document.")
+    cooldown: Seconds = Field(
+        30.0, description="Seconds before a released address is given out again; shortened when the pool runs low."
+    )
+    query_interval: Seconds = Field(
+        10.0, alias="queryInterval", description="Seconds between two reads of the source, at least."
+    )
+    ip_address: str = Field("", alias="ipAddress", description="A fixed address to ask for (Azure CNI's key).")
+    subnet: str = Field("", description="Accepted for Azure CNI's sake; the subnet is the NIC's.")
+    address_space: str = Field("", alias="addressSpace", description="Accepted for Azure CNI's sake; no effect.")
+    mode: str = Field("", description="Accepted for Azure CNI's sake; no effect.")
+
+    @property
+    def source(self) -> str:
+        """The name of the source: aliases resolved."""
+        return ENVIRONMENTS[self.environment]
+
+
+class RuntimeDns(BaseModel):
+    """``runtimeConfig.dns``: other names than the netconf's ``dns``, by the capability's convention."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    servers: list[str] | None = None
+    searches: list[str] | None = None
+    options: list[str] | None = None
+
+
+class RuntimeConfig(BaseModel):
+    """``runtimeConfig``: what the runtime passes for the declared capabilities (CONVENTIONS.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    ips: list[str] | None = None
+    mac: str | None = None
+    dns: Annotated[RuntimeDns | None, BeforeValidator(_lower_keys)] = None
+
+
+class Attachment(BaseModel):
+    """One entry of ``cni.dev/valid-attachments``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    container_id: str = Field(alias="containerID")
+    ifname: str
+
+
+class NetConf(BaseModel):
+    """The configuration of one plugin of a network, as libcni hands it over."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    cni_version: str = Field("", alias="cniVersion", description="Version of the CNI spec, 0.1.0 to 1.1.0.")
+    cni_versions: list[str] = Field(default=[], alias="cniVersions", description="Versions to choose from.")
+    name: str = Field(description="Name of the network.")
+    type: str = Field("azvnet", description="Name of the plugin's executable.")
+    mode: str = Field("transparent", description="Datapath; transparent is the one there is.")
+    master: str = Field("", description="The uplink by name; by default it is found by the NIC's MAC.")
+    mtu: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="MTU of the pod; 0 means that of the uplink.")
+    ipam: dict[str, Any] = Field(default={"type": OUR_IPAM}, description="Which IPAM plugin, with its configuration.")
+    dns: Dns = Field(default=Dns(), description="Reported in the result.")
+    strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning of them.")
+    log_level: Literal["off", "error", "warning", "info", "debug"] = Field("info", alias="logLevel")
+    log_file: str = Field("", alias="logFile", description="Where calls are logged; empty means stderr only.")
+    args: dict[str, Any] = Field(default={}, description="Free-form arguments; cni.ips is understood.")
+    capabilities: dict[str, Any] = Field(default={}, description="Declared for libcni.")
+    runtime_config: Annotated[RuntimeConfig, BeforeValidator(_lower_keys)] = Field(
+        default=RuntimeConfig(), alias="runtimeConfig"
+    )
+    prev_result: Any = Field(None, alias="prevResult")
+    disable_check: bool = Field(False, alias="disableCheck")
+    disable_gc: bool = Field(False, alias="disableGC")
+    load_only_inlined_plugins: bool = Field(False, alias="loadOnlyInlinedPlugins")
+    valid_attachments: list[Attachment] | None = Field(None, alias="cni.dev/valid-attachments")
+    attachments: list[Attachment] | None = Field(None, alias="cni.dev/attachments")
+
+    @property
+    def ipam_type(self) -> str:
+        """The IPAM plugin's name; empty where the configuration names none."""
+        return str(self.ipam.get("type") or "")
+
+    @property
+    def uses_our_ipam(self) -> bool:
+        """Whether addresses come from this executable's own pool, with no delegation."""
+        return self.ipam_type == OUR_IPAM
+
+    def our_ipam(self) -> Ipam:
+        """``ipam``, validated as ours.
+
+        Raises:
+            InvalidNetconf: a value is out of its range.
+            UnsupportedField: ``ipam.environment`` names a source that there is none of here.
+        """
+        try:
+            return Ipam.model_validate(self.ipam)
+        except ValidationError as error:
+            environment = self.ipam.get("environment")
+            if environment is not None and environment not in ENVIRONMENTS:
+                raise UnsupportedField(
+                    f"unsupported value: ipam.environment {environment!r}",
+                    f"Known are {', '.join(ENVIRONMENTS)}.",
+                ) from error
+            raise InvalidNetconf(_first_problem(error, "ipam."), "Correct the configuration in the conflist.") from error
+
+    def warnings(self, *, as_ipam: bool) -> list[str]:
+        """One line for every key that has no effect or is not known.
+
+        ``as_ipam``: called as ``azvnet-ipam``; the keys outside ``ipam`` are another plugin's.
+        """
+        said = []
+        if not as_ipam:
+            said += [
+                f"{key} has no effect: {NO_EFFECT[key]}"
+                for key, value in (self.model_extra or {}).items()
+                if key in NO_EFFECT and value not in (None, False, "", [], {})
+            ]
+        return said + [f"unknown key {name} is ignored{_did_you_mean(name)}" for name in self.unknown(as_ipam=as_ipam)]
+
+    def unknown(self, *, as_ipam: bool) -> list[str]:
+        """Keys that neither we nor the spec nor Azure CNI know."""
+        top = [] if as_ipam else [key for key in self.model_extra or {} if key not in NO_EFFECT]
+        inner = [f"ipam.{key}" for key in self.our_ipam().model_extra or {}] if self.uses_our_ipam else []
+        return [key for key in top if not key.startswith("cni.dev/")] + inner
+
+
+def decode(stdin: bytes) -> dict[str, Any]:
+    """stdin as a JSON object.
+
+    Raises:
+        DecodingFailure: it is empty, no JSON, or JSON of another kind.
+    """
+    if not stdin.strip():
+        raise DecodingFailure("no network configuration on stdin", "The runtime writes it there; by hand use cnitool.")
+    try:
+        document = json.loads(stdin)
+    except (ValueError, RecursionError) as error:
+        raise DecodingFailure(f"the network configuration on stdin is no JSON: {error}", "Check the conflist.") from error
+    if not isinstance(document, dict):
+        raise DecodingFailure(
+            f"the network configuration on stdin is a JSON {type(document).__name__}, not an object",
+            "Check the conflist.",
+        )
+    return document
+
+
+def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
+    """The netconf of a decoded document, with ``cni_version`` negotiated.
+
+    ``lenient`` (DEL and GC) drops what is not valid: a configuration that was damaged after the pod was
+    made must not keep the pod from going away.
+
+    Raises:
+        IncompatibleVersion: see ``versions.negotiate``.
+        InvalidNetconf: the name is missing or malformed, or a value has the wrong type.
+    """
+    version = negotiate(document)
+    name = document.get("name")
+    if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
+        raise InvalidNetconf(
+            f"network name {name!r} is malformed" if name else "the network configuration has no name",
+            "name starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
+        )
+    document = {**document, "cniVersion": version}
+    document.pop("cniVersions", None)
+    try:
+        return NetConf.model_validate(document)
+    except ValidationError as error:
+        if lenient:
+            bad = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
+            kept = {key: value for key, value in document.items() if key not in bad - {"name", "cniVersion"}}
+            if len(kept) < len(document):
+                return parse(kept, lenient=True)
+        raise InvalidNetconf(_first_problem(error, ""), "Correct the configuration in the conflist.") from error
+
+
+def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
+    """Refuse what can't be honoured; for the verbs that make something.
+
+    Raises:
+        UnsupportedField: a mode of Azure CNI that is not there, or an unknown key with ``strict``.
+        InvalidNetconf: no ``ipam.type``.
+    """
+    if not as_ipam and netconf.mode not in ("", "transparent"):
+        raise UnsupportedField(
+            f"unsupported value: mode {netconf.mode!r}",
+            "Use transparent, or leave the key out; it is what AKS uses too, and never rewires the host.",
+        )
+    if not netconf.ipam_type:
+        raise InvalidNetconf("ipam.type is missing", f'Use "ipam": {{"type": "{OUR_IPAM}"}}.')
+    unknown = netconf.unknown(as_ipam=as_ipam)
+    if netconf.strict and unknown:
+        key = unknown[0]
+        value = netconf.ipam.get(key[5:]) if key.startswith("ipam.") else (netconf.model_extra or {})[key]
+        raise UnsupportedField(
+            f"unsupported field: {key} {json.dumps(value)}{_did_you_mean(key)}",
+            'Remove it, or leave out "strict": true to have it ignored with a warning.',
+        )
+
+
+def _did_you_mean(key: str) -> str:
+    import difflib  # only for a configuration that has something wrong
+
+    prefix, model = ("ipam.", Ipam) if key.startswith("ipam.") else ("", NetConf)
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1)
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""
+
+
+def _first_problem(error: ValidationError, prefix: str) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = prefix + ".".join(str(part) for part in problem["loc"])
+    return f"invalid network configuration: {where}: {problem['msg']} (it is {json.dumps(problem['input'], default=str)})"
