@@ -92,7 +92,7 @@ class Containerd:
     ) -> None:
         self.stop()
 
-    def start(self) -> Containerd:
+    def start(self) -> Self:
         """Start it, wait until it answers and knows the images. Raises ContainerdError."""
         try:
             cgroups.ensure_mounted(self.place)
