@@ -34,6 +34,34 @@ venv: .venv/.installed ## .venv with the locked dependencies
 lock: venv ## write the lock files anew (ARGS=--upgrade: newest versions)
 	@packaging/lock.sh $(ARGS)
 
+.PHONY: build
+build: venv ## the frozen bundle in dist/azvnet (nothing to do when no input changed)
+	@$(STEP) "frozen bundle" packaging/build.sh $(ARGS)
+
+.PHONY: build-twice
+build-twice: venv ## build twice and compare: the same bytes (about two minutes)
+	@$(STEP) "first build" packaging/build.sh --force --output build/first
+	@$(STEP) "second build" packaging/build.sh --force --output build/second
+	@diff -r --no-dereference build/first build/second
+	@echo "build-twice: both bundles are the same, file by file"
+	@rm -rf build/first build/second build/first-work build/second-work
+
+.PHONY: demo
+demo: build ## two emulated Azure nodes, pods on them, who reaches whom
+	@$(PY) -m integration.demo $(ARGS)
+
+.PHONY: sandbox
+sandbox: build ## the emulated Azure fabric, from a shell (ARGS=--help)
+	@$(PY) -m integration.fabric $(ARGS)
+
+.PHONY: bench
+bench: build tools ## whole calls against ptp + host-local, as a table with ratios
+	@$(PY) -m integration.bench $(ARGS)
+
+.PHONY: tools
+tools: bootstrap ## cnitool, the reference plugins and a CRI client, built with Go
+	@$(STEP) "Go tools" integration/tools/build.sh
+
 .PHONY: clean
 clean: ## remove what was built; .venv and downloaded tools stay
 	rm -rf build dist .cache/reports .cache/mypy .cache/pytest .cache/build .ruff_cache .hypothesis .mypy_cache .pytest_cache
