@@ -8,7 +8,7 @@ executable's own environment and stdin, or through the agent's socket.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +53,17 @@ class Reply:
     """Lines for stderr."""
     error: BaseException | None = None
     """What went wrong, for the log."""
+    log_level: str = ""
+    """``logLevel`` of the netconf; empty where it was not read."""
+    log_file: str = ""
+    """``logFile`` of the netconf; empty for the default."""
 
 
 def carry_out(call: Call, node: Node) -> Reply:
     """Carry a call out. Never raises an ``Exception``: whatever goes wrong is in the reply."""
     version = versions.CURRENT
     said: list[str] = []
+    log = ("", "")
     try:
         parameters = params.parse(call.environ)
         document = netconf.decode(call.stdin)
@@ -67,15 +72,23 @@ def carry_out(call: Call, node: Node) -> Reply:
             return Reply(_encode({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
         verb_call = _prepare(call, parameters, document)
         version = verb_call.netconf.cni_version
-        said = verb_call.netconf.warnings(as_ipam=call.as_ipam) if parameters.verb == "ADD" else []
-        return Reply(_dispatch(verb_call, node), warnings=tuple(said))
+        said, log = verb_call.said, (verb_call.netconf.log_level, verb_call.netconf.log_file)
+        if parameters.verb == "ADD":
+            said += verb_call.netconf.warnings(as_ipam=call.as_ipam)
+        return Reply(_dispatch(verb_call, node), 0, tuple(said), None, *log)
     except errors.CniError as error:
-        return failure(error, version, call.call_id, said)
-    except Exception as error:  # the last resort: the caller must get a document, whatever happened
-        return failure(error, version, call.call_id, said)
+        return failure(error, version, call.call_id, said, log)
+    except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
+        return failure(error, version, call.call_id, said, log)
 
 
-def failure(error: BaseException, version: str, call_id: str = "", warnings: list[str] | None = None) -> Reply:
+def failure(
+    error: BaseException,
+    version: str,
+    call_id: str = "",
+    warnings: Sequence[str] = (),
+    log: tuple[str, str] = ("", ""),
+) -> Reply:
     """The reply that tells of an error: an error object, exit code 1."""
     if isinstance(error, errors.CniError):
         code, msg, details = error.code, str(error), error.details
@@ -84,7 +97,7 @@ def failure(error: BaseException, version: str, call_id: str = "", warnings: lis
     if call_id:
         details = f"{details} (call {call_id})".strip()
     document = {"cniVersion": version, "code": code, "msg": msg, "details": details}
-    return Reply(_encode(document), 1, tuple(warnings or ()), error)
+    return Reply(_encode(document), 1, tuple(warnings), error, *log)
 
 
 def _version_for_errors(document: dict[str, Any]) -> str:

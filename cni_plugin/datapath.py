@@ -119,7 +119,8 @@ def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int)
             raise KernelRefused(str(error.strerror), "Nothing was made.") from error
         return host_index, pod_index
     raise KernelRefused(
-        f"no free interface index was found in {INDEX_ATTEMPTS} attempts", "See `ip link` for what takes them all."
+        f"no free interface index was found in {INDEX_ATTEMPTS} attempts",
+        "See `ip link` for what takes them all.",
     )
 
 
@@ -128,7 +129,7 @@ def _make_room(endpoint: Endpoint, host: Netlink, pod: Netlink) -> None:
     existing = host_link(endpoint.attachment, host)
     if plan.is_finished(existing, endpoint.attachment):
         raise AttachmentExists(
-            f"{endpoint.attachment.ifname} of container {endpoint.attachment.container_id} is attached already",
+            f"{endpoint.attachment} is attached already",
             "Nothing was changed. DEL it before it is added again.",
         )
     if existing is not None:

@@ -46,7 +46,7 @@ class Endpoint:
 
     @property
     def alias(self) -> str:
-        """Alias of the host end: it names the attachment, so that the kernel can tell when the store can't."""
+        """Alias of the host end: it names the attachment, for when the store can't."""
         return alias(self.attachment, self.network)
 
     @property
@@ -118,7 +118,7 @@ def read_alias(text: str) -> tuple[Attachment, str] | None:
     words = text.split(" ")
     if words[0] != ALIAS_TAG or len(words) not in (3, 4):
         return None
-    return Attachment(words[1], words[2]), words[3] if len(words) > 3 else ""  # noqa: PLR2004
+    return Attachment(words[1], words[2]), words[3] if len(words) > 3 else ""
 
 
 def is_finished(link: Link | None, attachment: Attachment) -> bool:
@@ -168,14 +168,19 @@ def _address_damage(expected: Expected, found: Found, pod: Link) -> Iterator[str
 def _route_damage(expected: Expected, found: Found, pod: Link) -> Iterator[str]:
     own = {(each.dst, each.gateway) for each in found.pod_routes if each.index == pod.index}
     every = {(each.dst, each.gateway) for each in found.pod_routes}
-    needed = ((ip_network(GATEWAY), None), (DEFAULT_ROUTE, GATEWAY))
-    for dst, gateway in needed:
+    needed: tuple[tuple[IPNetwork, IPAddress | None], ...] = (
+        (ip_network(GATEWAY), None),
+        (DEFAULT_ROUTE, GATEWAY),
+    )
+    for dst, gateway in needed:  # what a pod can do nothing without
         if (dst, gateway) not in own:
-            yield f"route to {dst}{f' via {gateway}' if gateway else ''} over {expected.ifname} is missing in the pod"
+            yield f"{_route_text(dst, gateway)} over {expected.ifname} is missing in the pod"
     for dst, gateway in expected.routes:
         if (dst, gateway) not in every and (dst, gateway) not in needed:
-            yield f"route to {dst}{f' via {gateway}' if gateway else ''} is missing in the pod"
-    neighbour = next((each for each in found.pod_neighbours if each.index == pod.index and each.ip == GATEWAY), None)
+            yield f"{_route_text(dst, gateway)} is missing in the pod"
+    neighbour = next(
+        (each for each in found.pod_neighbours if each.index == pod.index and each.ip == GATEWAY), None
+    )
     if neighbour is None or not neighbour.state & NUD_PERMANENT or neighbour.mac != HOST_MAC:
         has = f"it is {neighbour.mac or 'unresolved'}" if neighbour else "there is none"
         yield f"permanent neighbour {GATEWAY} with MAC {HOST_MAC} is missing in the pod ({has})"
@@ -184,8 +189,14 @@ def _route_damage(expected: Expected, found: Found, pod: Link) -> Iterator[str]:
 def _host_route_damage(expected: Expected, found: Found, host: Link) -> Iterator[str]:
     for address, route in zip(expected.addresses, found.host_routes, strict=True):
         if route is None or route.dst != ip_network(address.ip) or route.index != host.index:
-            leads = f"the best route is {route.dst} over link {route.index}" if route else "no route leads there"
+            leads = (
+                f"the best route is {route.dst} over link {route.index}" if route else "no route leads there"
+            )
             yield f"host route to {address.ip} over {expected.host_ifname} is missing ({leads})"
+
+
+def _route_text(dst: IPNetwork, gateway: IPAddress | None) -> str:
+    return f"route to {dst} via {gateway}" if gateway else f"route to {dst}"
 
 
 def _digest(attachment: Attachment) -> bytes:

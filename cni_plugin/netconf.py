@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -70,7 +69,8 @@ def _seconds(value: object) -> object:
 
 def _lower_keys(value: object) -> object:
     """Go matches JSON keys without regard to case, and containerd relies on it: its structs for
-    capabilities have no tags, so it sends ``Servers`` where the spec says ``servers``."""
+    capabilities have no tags, so it sends ``Servers`` where the spec says ``servers``.
+    """
     return {str(key).lower(): each for key, each in value.items()} if isinstance(value, dict) else value
 
 
@@ -99,14 +99,19 @@ class Ipam(BaseModel):
     )
     file: str = Field("/etc/kubernetes/interfaces.json", description="Path of the fileIpam document.")
     cooldown: Seconds = Field(
-        30.0, description="Seconds before a released address is given out again; shortened when the pool runs low."
+        30.0,
+        description="Seconds before a released address is given out again; shortened when the pool runs low.",
     )
     query_interval: Seconds = Field(
         10.0, alias="queryInterval", description="Seconds between two reads of the source, at least."
     )
-    ip_address: str = Field("", alias="ipAddress", description="A fixed address to ask for (Azure CNI's key).")
+    ip_address: str = Field(
+        "", alias="ipAddress", description="A fixed address to ask for (Azure CNI's key)."
+    )
     subnet: str = Field("", description="Accepted for Azure CNI's sake; the subnet is the NIC's.")
-    address_space: str = Field("", alias="addressSpace", description="Accepted for Azure CNI's sake; no effect.")
+    address_space: str = Field(
+        "", alias="addressSpace", description="Accepted for Azure CNI's sake; no effect."
+    )
     mode: str = Field("", description="Accepted for Azure CNI's sake; no effect.")
 
     @property
@@ -155,8 +160,12 @@ class NetConf(BaseModel):
     type: str = Field("azvnet", description="Name of the plugin's executable.")
     mode: str = Field("transparent", description="Datapath; transparent is the one there is.")
     master: str = Field("", description="The uplink by name; by default it is found by the NIC's MAC.")
-    mtu: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="MTU of the pod; 0 means that of the uplink.")
-    ipam: dict[str, Any] = Field(default={"type": OUR_IPAM}, description="Which IPAM plugin, with its configuration.")
+    mtu: Annotated[int, Field(ge=0, le=65535)] = Field(
+        0, description="MTU of the pod; 0 means that of the uplink."
+    )
+    ipam: dict[str, Any] = Field(
+        default={"type": OUR_IPAM}, description="Which IPAM plugin, with its configuration."
+    )
     dns: Dns = Field(default=Dns(), description="Reported in the result.")
     strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning of them.")
     log_level: Literal["off", "error", "warning", "info", "debug"] = Field("info", alias="logLevel")
@@ -199,7 +208,9 @@ class NetConf(BaseModel):
                     f"unsupported value: ipam.environment {environment!r}",
                     f"Known are {', '.join(ENVIRONMENTS)}.",
                 ) from error
-            raise InvalidNetconf(_first_problem(error, "ipam."), "Correct the configuration in the conflist.") from error
+            raise InvalidNetconf(
+                _first_problem(error, "ipam."), "Correct the configuration in the conflist."
+            ) from error
 
     def warnings(self, *, as_ipam: bool) -> list[str]:
         """One line for every key that has no effect or is not known.
@@ -213,7 +224,9 @@ class NetConf(BaseModel):
                 for key, value in (self.model_extra or {}).items()
                 if key in NO_EFFECT and value not in (None, False, "", [], {})
             ]
-        return said + [f"unknown key {name} is ignored{_did_you_mean(name)}" for name in self.unknown(as_ipam=as_ipam)]
+        return said + [
+            f"unknown key {name} is ignored{_did_you_mean(name)}" for name in self.unknown(as_ipam=as_ipam)
+        ]
 
     def unknown(self, *, as_ipam: bool) -> list[str]:
         """Keys that neither we nor the spec nor Azure CNI know."""
@@ -223,17 +236,21 @@ class NetConf(BaseModel):
 
 
 def decode(stdin: bytes) -> dict[str, Any]:
-    """stdin as a JSON object.
+    """Stdin as a JSON object.
 
     Raises:
         DecodingFailure: it is empty, no JSON, or JSON of another kind.
     """
     if not stdin.strip():
-        raise DecodingFailure("no network configuration on stdin", "The runtime writes it there; by hand use cnitool.")
+        raise DecodingFailure(
+            "no network configuration on stdin", "The runtime writes it there; by hand use cnitool."
+        )
     try:
         document = json.loads(stdin)
     except (ValueError, RecursionError) as error:
-        raise DecodingFailure(f"the network configuration on stdin is no JSON: {error}", "Check the conflist.") from error
+        raise DecodingFailure(
+            f"the network configuration on stdin is no JSON: {error}", "Check the conflist."
+        ) from error
     if not isinstance(document, dict):
         raise DecodingFailure(
             f"the network configuration on stdin is a JSON {type(document).__name__}, not an object",
@@ -269,7 +286,9 @@ def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
             kept = {key: value for key, value in document.items() if key not in bad - {"name", "cniVersion"}}
             if len(kept) < len(document):
                 return parse(kept, lenient=True)
-        raise InvalidNetconf(_first_problem(error, ""), "Correct the configuration in the conflist.") from error
+        raise InvalidNetconf(
+            _first_problem(error, ""), "Correct the configuration in the conflist."
+        ) from error
 
 
 def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
@@ -308,4 +327,5 @@ def _did_you_mean(key: str) -> str:
 def _first_problem(error: ValidationError, prefix: str) -> str:
     problem = error.errors(include_url=False)[0]
     where = prefix + ".".join(str(part) for part in problem["loc"])
-    return f"invalid network configuration: {where}: {problem['msg']} (it is {json.dumps(problem['input'], default=str)})"
+    value = json.dumps(problem["input"], default=str)
+    return f"invalid network configuration: {where}: {problem['msg']} (it is {value})"

@@ -120,7 +120,9 @@ def _args(value: str, *, strict: bool) -> Mapping[str, str]:
     for pair in filter(None, value.split(";")):
         key, equals, text = pair.partition("=")
         if not equals and strict:
-            raise InvalidEnvironment(f"CNI_ARGS has {pair!r}, which is no KEY=VALUE", "Separate pairs with ';'.")
+            raise InvalidEnvironment(
+                f"CNI_ARGS has {pair!r}, which is no KEY=VALUE", "Separate pairs with ';'."
+            )
         args[key] = text
     unknown = sorted(set(args) - KNOWN_ARGS)
     if unknown and strict and args.get("IgnoreUnknown", "").lower() not in {"1", "true", "t"}:

@@ -135,7 +135,9 @@ def dns_from_json(document: Mapping[str, Any]) -> Dns:
     def strings(key: str) -> tuple[str, ...]:
         value = document.get(key) or []
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise InvalidNetconf(f"dns.{key} must be a list of strings, not {value!r}", "Correct the dns section.")
+            raise InvalidNetconf(
+                f"dns.{key} must be a list of strings, not {value!r}", "Correct the dns section."
+            )
         return tuple(value)
 
     domain = document.get("domain") or ""

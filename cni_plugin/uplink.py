@@ -19,7 +19,11 @@ LOOPBACK = "lo"
 
 
 def choose(
-    links: Collection[Link], macs: Collection[str], *, master: str = "", drivers: Mapping[str, str] | None = None
+    links: Collection[Link],
+    macs: Collection[str],
+    *,
+    master: str = "",
+    drivers: Mapping[str, str] | None = None,
 ) -> Link:
     """The uplink: the link named ``master``, or the one that carries one of the NIC's MACs.
 
@@ -49,7 +53,7 @@ def choose(
         )
     raise UplinkUnclear(
         f"no link of this node has the NIC's MAC {', '.join(sorted(macs)) or '(none is known)'}",
-        f"Links are {_list(links)}. Name the uplink as master in the netconf, or check the source of addresses.",
+        f"Links are {_list(links)}. Name the uplink as master in the netconf, or check the source.",
     )
 
 
@@ -71,4 +75,7 @@ def _on_top(link: Link) -> bool:
 
 
 def _list(links: Collection[Link]) -> str:
-    return ", ".join(f"{link.name} ({link.mac or 'no MAC'})" for link in links if link.name != LOOPBACK) or "none"
+    return (
+        ", ".join(f"{link.name} ({link.mac or 'no MAC'})" for link in links if link.name != LOOPBACK)
+        or "none"
+    )

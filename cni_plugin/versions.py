@@ -28,7 +28,9 @@ def negotiate(netconf: dict[str, object]) -> str:
     asked = netconf.get("cniVersion")
     offered = netconf.get("cniVersions", [])
     if not isinstance(offered, list):
-        raise InvalidNetconf("cniVersions must be a list of version strings", "Write it as [\"1.0.0\", \"1.1.0\"].")
+        raise InvalidNetconf(
+            "cniVersions must be a list of version strings", 'Write it as ["1.0.0", "1.1.0"].'
+        )
     for version in [*([] if asked in (None, "") else [asked]), *offered]:
         _well_formed(version)
     if asked in SUPPORTED:
@@ -65,7 +67,8 @@ def at_least(version: str, other: str) -> bool:
 
 def _well_formed(version: object) -> None:
     parts = version.split(".") if isinstance(version, str) else []
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):  # noqa: PLR2004
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
         raise InvalidNetconf(
-            f"malformed CNI version {version!r}", f"A version is three numbers; supported are {', '.join(SUPPORTED)}."
+            f"malformed CNI version {version!r}",
+            f"A version is three numbers; supported are {', '.join(SUPPORTED)}.",
         )

@@ -27,6 +27,9 @@ class Attachment:
     container_id: str
     ifname: str
 
+    def __str__(self) -> str:
+        return f"{self.ifname} of container {self.container_id}"
+
 
 class Holder(Enum):
     """What kind of caller holds an address, and so how its being alive can be seen."""
@@ -141,11 +144,44 @@ class Reservation:
     """False between the choice of the address and the end of the ADD."""
     generation: str
     """Id of the store it was written to; another one means the store was lost in between."""
+    nic_mac: str = ""
+    """MAC of the NIC that owns the address; empty when it was adopted from the kernel."""
 
     @property
     def ip(self) -> IPAddress:
         """The bare address."""
         return self.address.ip
+
+
+class AddressState(Enum):
+    """What an address of the pool is doing; an address is in exactly one of these."""
+
+    FREE = "free"
+    ASSIGNED = "assigned"
+    COOLING = "cooling"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressStatus:
+    """One address of the pool and everything that is known of it: for ``status`` and ``explain``."""
+
+    address: IPInterface
+    gateway: IPAddress
+    nic_mac: str
+    """Empty when it was adopted from the kernel."""
+    source: str
+    """Which source listed it; empty when none ever did."""
+    state: AddressState
+    listed: bool
+    """The last successful read of the source listed it. Held or not, without this it is about to go."""
+    reservation: Reservation | None = None
+    cooling_left: float = 0.0
+    """Seconds until its cooldown is over."""
+    quarantine_left: float = 0.0
+    """Seconds until its quarantine is over; 0 also when it is only not listed any more."""
+    reason: str = ""
+    """Why it is in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +216,9 @@ class SourceState:
     """Why the last attempt failed; empty when it succeeded."""
     listed: int = 0
     """How many addresses the last successful read listed."""
+    remedy: str = ""
+    """What to do about ``error``."""
+    failures: int = 0
+    """Attempts that failed since the last success."""
+    retry_in: float = 0.0
+    """Seconds until the source may be asked again; 0: now."""

@@ -13,9 +13,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
 
 from cni_plugin.kernel.requests import Request
 from ipam.model import IPAddress, IPNetwork
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -102,7 +106,9 @@ class Netlink:
     """An rtnetlink socket of the namespace that the calling thread is in."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
         self._sequence = 0
         try:
             self._socket.bind((0, 0))
@@ -113,7 +119,7 @@ class Netlink:
             self._socket.close()
             raise
 
-    def __enter__(self) -> Netlink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -198,7 +204,9 @@ class Netlink:
             bodies, whole = self._dump_once(request)
             if whole:
                 return bodies
-        raise InterruptedError(errno.EINTR, f"{request.what}: interrupted by changes {DUMP_ATTEMPTS} times in a row")
+        raise InterruptedError(
+            errno.EINTR, f"{request.what}: interrupted by changes {DUMP_ATTEMPTS} times in a row"
+        )
 
     def _dump_once(self, request: Request) -> tuple[list[bytes], bool]:
         self._send([request])
@@ -246,7 +254,12 @@ def _error(body: bytes, flags: int, what: str) -> OSError | None:
         return None
     said = ""
     if flags & NLM_F_ACK_TLVS:
-        said = dict(_attributes(body, 4 + HEADER.size)).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
+        said = (
+            dict(_attributes(body, 4 + HEADER.size))
+            .get(NLMSGERR_ATTR_MSG, b"")
+            .rstrip(b"\0")
+            .decode(errors="replace")
+        )
     text = f"{what}: {os.strerror(number)}{f' ({said})' if said else ''}"
     if number == errno.ENODEV:
         return NoSuchDevice(number, text)
@@ -278,7 +291,7 @@ def _mac(value: bytes) -> str:
 
 
 def _link(body: bytes) -> Link:
-    """struct ifinfomsg and IFLA_* (include/uapi/linux/if_link.h)."""
+    """Struct ifinfomsg and IFLA_* (include/uapi/linux/if_link.h)."""
     _, _, _, index, flags, _ = struct.unpack_from("=BBHiII", body)
     attributes = dict(_attributes(body, 16))
     info = dict(_attributes(attributes.get(18, b""), 0))
@@ -297,14 +310,14 @@ def _link(body: bytes) -> Link:
 
 
 def _address(body: bytes) -> LinkAddress:
-    """struct ifaddrmsg and IFA_*: IFA_LOCAL is the address, IFA_ADDRESS that of a point-to-point peer."""
+    """Struct ifaddrmsg and IFA_*: IFA_LOCAL is the address, IFA_ADDRESS that of a point-to-point peer."""
     _, prefixlen, _, _, index = struct.unpack_from("=BBBBI", body)
     attributes = dict(_attributes(body, 8))
     return LinkAddress(index, ip_address(attributes.get(2) or attributes[1]), prefixlen)
 
 
 def _route(body: bytes) -> KernelRoute:
-    """struct rtmsg and RTA_*."""
+    """Struct rtmsg and RTA_*."""
     family, dst_len, _, _, _, protocol, scope, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
     attributes = dict(_attributes(body, 12))
     zero = bytes(4 if family == socket.AF_INET else 16)
@@ -320,7 +333,7 @@ def _route(body: bytes) -> KernelRoute:
 
 
 def _neighbour(body: bytes) -> Neighbour:
-    """struct ndmsg and NDA_*."""
+    """Struct ndmsg and NDA_*."""
     _, _, _, index, state, _, _ = struct.unpack_from("=BBHiHBB", body)
     attributes = dict(_attributes(body, 12))
     return Neighbour(index, ip_address(attributes[1]), _mac(attributes.get(2, b"")), state)

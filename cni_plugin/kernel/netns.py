@@ -12,7 +12,8 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from cni_plugin.errors import InvalidNetns
@@ -48,6 +49,24 @@ def open_netns(path: str) -> int:
     return fd
 
 
+@contextmanager
+def opened(fd: int | None, path: str) -> Iterator[int]:
+    """A namespace that the caller may have opened already; it is opened here where it has not.
+
+    Raises:
+        InvalidNetns: it is gone, or no network namespace.
+    """
+    if fd is not None:
+        require_netns(fd, path)
+        yield fd
+        return
+    own = open_netns(path)
+    try:
+        yield own
+    finally:
+        os.close(own)
+
+
 def require_netns(fd: int, path: str) -> None:
     """Refuse a descriptor that is no network namespace.
 
@@ -74,7 +93,7 @@ def identity(fd: int) -> str:
 
 def own_identity() -> str:
     """The identity of the namespace that the calling thread is in: the host's."""
-    status = os.stat("/proc/thread-self/ns/net")
+    status = os.stat("/proc/thread-self/ns/net")  # noqa: PTH116 - twice as fast
     return f"{status.st_dev}:{status.st_ino}"
 
 
@@ -90,9 +109,9 @@ def call_in(fd: int, work: Callable[[], T]) -> T:
         try:
             if _libc.setns(fd, CLONE_NEWNET):
                 number = ctypes.get_errno()
-                raise OSError(number, f"enter the network namespace: {os.strerror(number)}")
+                raise OSError(number, f"enter the network namespace: {os.strerror(number)}")  # noqa: TRY301
             outcome.append(work())
-        except BaseException as error:  # handed to the caller's thread, whatever it is
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, whatever it is
             failure.append(error)
 
     thread = threading.Thread(target=enter, name="netns", daemon=True)

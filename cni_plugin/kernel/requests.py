@@ -68,7 +68,7 @@ class Request:
     what: str
 
 
-def new_veth(  # noqa: PLR0913 - one message describes both ends
+def new_veth(
     *,
     host_name: str,
     host_index: int,
@@ -122,7 +122,8 @@ def set_link(index: int, *, up: bool = True, alias: str | None = None, mtu: int 
 def delete_link(name: str) -> Request:
     """Delete a link by name; its peer and the routes over it go with it."""
     return Request(
-        _compile(ifinfmsg(), RTM_DELLINK, _CHANGE, {"index": 0}, [("IFLA_IFNAME", name)]), f"delete link {name}"
+        _compile(ifinfmsg(), RTM_DELLINK, _CHANGE, {"index": 0}, [("IFLA_IFNAME", name)]),
+        f"delete link {name}",
     )
 
 
@@ -130,7 +131,8 @@ def get_link(*, name: str = "", index: int = 0) -> Request:
     """Ask for one link, by name or by index."""
     attributes = [("IFLA_IFNAME", name)] if name else []
     return Request(
-        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST, {"index": index}, attributes), f"read link {name or index}"
+        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST, {"index": index}, attributes),
+        f"read link {name or index}",
     )
 
 
@@ -144,7 +146,12 @@ def new_address(index: int, address: IPInterface) -> Request:
 
     Everything goes through the gateway: on Azure there is no layer 2 to reach a neighbour on.
     """
-    fields = {"family": _family(address.ip), "prefixlen": address.network.prefixlen, "index": index, "scope": 0}
+    fields = {
+        "family": _family(address.ip),
+        "prefixlen": address.network.prefixlen,
+        "index": index,
+        "scope": 0,
+    }
     attributes = [
         ("IFA_LOCAL", str(address.ip)),
         ("IFA_ADDRESS", str(address.ip)),
@@ -156,7 +163,9 @@ def new_address(index: int, address: IPInterface) -> Request:
 def dump_addresses(family: int, index: int = 0) -> Request:
     """Ask for the addresses of one family, of one link where ``index`` is given (strict checking)."""
     return Request(
-        _compile(ifaddrmsg(), RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family, "index": index}, []),
+        _compile(
+            ifaddrmsg(), RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family, "index": index}, []
+        ),
         "list the addresses",
     )
 
@@ -167,7 +176,7 @@ def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -
     Exclusive: that a route to the same destination exists already is an answer the caller needs.
     """
     fields = {
-        "family": AF_INET if dst.version == 4 else AF_INET6,  # noqa: PLR2004
+        "family": AF_INET if dst.version == 4 else AF_INET6,
         "dst_len": dst.prefixlen,
         "table": RT_TABLE_MAIN,
         "proto": RTPROT_AZVNET,
@@ -185,7 +194,8 @@ def get_route(dst: IPAddress) -> Request:
     """Ask for the route of the table that matches an address best."""
     fields = {"family": _family(dst), "dst_len": dst.max_prefixlen, "flags": RTM_F_FIB_MATCH}
     return Request(
-        _compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]), f"read the route to {dst}"
+        _compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]),
+        f"read the route to {dst}",
     )
 
 
@@ -210,14 +220,18 @@ def dump_neighbours(family: int, index: int) -> Request:
     fields = {"family": family, "ifindex": 0}
     return Request(
         _compile(
-            ndmsg(), RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, fields, [("NDA_IFINDEX", index)] if index else []
+            ndmsg(),
+            RTM_GETNEIGH,
+            NLM_F_REQUEST | NLM_F_DUMP,
+            fields,
+            [("NDA_IFINDEX", index)] if index else [],
         ),
         "list the neighbours",
     )
 
 
 def _family(address: IPAddress) -> int:
-    return AF_INET if address.version == 4 else AF_INET6  # noqa: PLR2004
+    return AF_INET if address.version == 4 else AF_INET6
 
 
 def _compile(message: Any, kind: int, flags: int, fields: dict[str, int], attributes: list[Any]) -> bytes:

@@ -1,0 +1,287 @@
+"""Between the verbs and the pool: what ``ipam`` needs of the node, and what its errors are called in CNI.
+
+Owns refreshing when a call has to, adoption of what is alive, reclaiming what is dead, and the mapping of
+``ipam`` errors to CNI errors. It must not make or remove links.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cni_plugin import endpoint, errors, uplink
+from cni_plugin.kernel import locks, requests
+from cni_plugin.kernel.netlink import Link
+from cni_plugin.netconf import NetConf
+from cni_plugin.node import Node
+from cni_plugin.params import Parameters
+from ipam import errors as ipam_errors
+from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
+
+READ_SECONDS = 10.0
+"""How long an ADD that has no address to give may ask the source."""
+QUICK_READ_SECONDS = 2.0
+"""How long a call that could go on without it may ask the source."""
+STALE_SECONDS = 300.0
+"""Without an agent: a listing older than this is read again before an address is given out."""
+
+CNI_ERRORS: dict[type[ipam_errors.IpamError], type[errors.CniError]] = {
+    ipam_errors.PoolExhausted: errors.PoolIsExhausted,
+    ipam_errors.SourceUnreadable: errors.SourceFailed,
+    ipam_errors.NoAddressesKnown: errors.SourceFailed,
+    ipam_errors.SourceEmpty: errors.NothingToGive,
+    ipam_errors.AddressUnavailable: errors.AddressRefused,
+    ipam_errors.AlreadyReserved: errors.AttachmentExists,
+    ipam_errors.ReservationLost: errors.TryAgainLater,
+    ipam_errors.StoreUnavailable: errors.StoreFailed,
+    ipam_errors.AdoptionNeeded: errors.StoreFailed,
+}
+
+
+@contextmanager
+def cni_errors() -> Iterator[None]:
+    """Turn what the pool raises into what a caller of CNI is told."""
+    try:
+        yield
+    except ipam_errors.IpamError as error:
+        cni_error = CNI_ERRORS.get(type(error), errors.StoreFailed)
+        raise cni_error(str(error), error.remedy) from error
+
+
+def source_config(netconf: NetConf, node: Node) -> SourceConfig:
+    """Where addresses come from, narrowed to the NIC that pods can use.
+
+    A pod's packets leave through the host's default route; the fabric drops those whose source address
+    belongs to another NIC than they leave by. So only that NIC's addresses are of use, or ``master``'s.
+    """
+    ipam = netconf.our_ipam()
+    link = _named_link(netconf.master, node) if netconf.master else default_link(node)
+    return SourceConfig(
+        environment=ipam.source,
+        file=ipam.file,
+        query_interval=ipam.query_interval,
+        uplink_macs=(link.mac,) if link and link.mac else None,
+    )
+
+
+def _named_link(name: str, node: Node) -> Link:
+    link = node.host.one_link(requests.get_link(name=name))
+    return (
+        link if link is not None else uplink.choose(node.host.links(requests.dump_links()), (), master=name)
+    )
+
+
+def default_link(node: Node) -> Link | None:
+    """The link that the default route leads over; None without one."""
+    routes = node.host.routes(requests.dump_routes(requests.AF_INET))
+    over = next((route.index for route in routes if route.dst.prefixlen == 0 and route.index), 0)
+    return node.host.one_link(requests.get_link(index=over)) if over else None
+
+
+def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
+    """The link of the NIC that owns an address.
+
+    Asks for the route to the subnet's gateway first: it leads over the uplink on every ordinary node, and
+    one answer does not grow with the number of pods. The list of all links is the way out.
+    """
+    if netconf.master:
+        return _named_link(netconf.master, node)
+    route = node.host.one_route(requests.get_route(reservation.gateway))
+    link = node.host.one_link(requests.get_link(index=route.index)) if route else None
+    if link is not None and (uplink.is_uplink(link, reservation.nic_mac) or not reservation.nic_mac):
+        return link
+    return any_uplink(reservation.nic_mac, netconf, node)
+
+
+def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:
+    """The uplink among all links of the node."""
+    links = node.host.links(requests.dump_links())
+    return uplink.choose(links, (mac,) if mac else (), master=netconf.master, drivers=_drivers(links))
+
+
+def _drivers(links: list[Link]) -> dict[str, str]:
+    """Kernel drivers by link name, as sysfs has them (Documentation/ABI/testing/sysfs-class-net)."""
+    drivers = {}
+    for link in links:
+        try:
+            drivers[link.name] = os.path.basename(os.readlink(f"/sys/class/net/{link.name}/device/driver"))  # noqa: PTH115, PTH119
+        except OSError:
+            continue
+    return drivers
+
+
+def host_addresses(node: Node) -> frozenset[IPAddress]:
+    """The addresses that the host itself carries: cloud-init may have put the pods' there."""
+    return frozenset(each.ip for each in node.host.addresses(requests.dump_addresses(requests.AF_INET)))
+
+
+def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: str, call_id: str) -> Owner:
+    """Who asks for an address."""
+    args = parameters.args
+    return Owner(
+        network=netconf.name,
+        holder=holder,
+        pod_namespace=args.get("K8S_POD_NAMESPACE", ""),
+        pod_name=args.get("K8S_POD_NAME", ""),
+        pod_uid=args.get("K8S_POD_UID", ""),
+        netns=parameters.netns,
+        netns_id=netns_id,
+        host_ifname=endpoint.host_ifname(parameters.attachment) if holder is Holder.ENDPOINT else "",
+        call_id=call_id,
+    )
+
+
+def requested_address(parameters: Parameters, netconf: NetConf) -> IPAddress | None:
+    """The address an ADD asks for, if any: CNI_ARGS IP, runtimeConfig.ips, args.cni.ips, ipam.ipAddress.
+
+    Raises:
+        InvalidNetconf: it is no address.
+    """
+    cni = netconf.args.get("cni")
+    for wanted in (
+        parameters.args.get("IP"),
+        *(netconf.runtime_config.ips or ()),
+        *((cni.get("ips") or ()) if isinstance(cni, dict) else ()),
+        netconf.our_ipam().ip_address,
+    ):
+        if wanted:
+            try:
+                return ipaddress.ip_interface(str(wanted)).ip
+            except ValueError as error:
+                raise errors.InvalidNetconf(
+                    f"the requested address {wanted!r} is no IP address",
+                    "Write it as 10.1.0.7 or 10.1.0.7/16.",
+                ) from error
+    return None
+
+
+def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) -> Reservation:
+    """Reserve an address, asking the source only if none can be given from what is known.
+
+    Raises:
+        IpamError: no address can be given.
+    """
+    request = AddressRequest(
+        requested=requested_address(parameters, netconf),
+        cooldown=netconf.our_ipam().cooldown,
+        excluded=host_addresses(node),
+    )
+    node.ensure_run_dir()
+    release_predecessors(parameters.attachment, who, node)
+    if not node.background_reads:
+        _refresh_when_stale(netconf, node)
+    try:
+        return _reserve(parameters.attachment, who, request, node)
+    except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable):
+        reclaim_dead(node)
+        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
+    except ipam_errors.NoAddressesKnown:
+        refresh(netconf, node, READ_SECONDS)
+    return _reserve(parameters.attachment, who, request, node)
+
+
+def _reserve(attachment: Attachment, who: Owner, request: AddressRequest, node: Node) -> Reservation:
+    try:
+        return node.ipam.reserve(attachment, who, request)
+    except ipam_errors.AdoptionNeeded:
+        node.ipam.adopt(alive(node))
+        return node.ipam.reserve(attachment, who, request)
+
+
+def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False) -> None:
+    """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it.
+
+    Raises:
+        SourceUnreadable, SourceEmpty: only where it is not quietly.
+    """
+    try:
+        node.ipam.refresh(source_config(netconf, node), deadline=seconds)
+    except (ipam_errors.SourceUnreadable, ipam_errors.SourceEmpty):
+        if not quietly:
+            raise
+
+
+def _refresh_when_stale(netconf: NetConf, node: Node) -> None:
+    """Nobody reads in the background: do it here, rarely, and never in the way of a pod."""
+    age = node.ipam.source_state().success_age
+    if age is not None and age > STALE_SECONDS:
+        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
+
+
+def alive(node: Node) -> list[Reservation]:
+    """The attachments that live in the kernel, for a store that is new: host veths whose alias names one
+    and whose host route names its address.
+    """
+    links = {
+        link.index: link for link in node.host.links(requests.dump_links()) if endpoint.read_alias(link.alias)
+    }
+    if not links:
+        return []
+    found = []
+    for route in node.host.routes(requests.dump_routes(requests.AF_INET)):
+        link = links.get(route.index)
+        named = endpoint.read_alias(link.alias) if link else None
+        if link is None or named is None or route.dst.prefixlen != route.dst.max_prefixlen:
+            continue
+        attachment, network = named
+        address = ipaddress.ip_interface(route.dst.network_address)
+        found.append(
+            Reservation(
+                attachment=attachment,
+                owner=Owner(network=network, host_ifname=link.name),
+                address=address,
+                gateway=address.ip,
+                source="kernel",
+                created_at=0.0,
+                confirmed=True,
+                generation="",
+            )
+        )
+    return found
+
+
+def release_predecessors(attachment: Attachment, who: Owner, node: Node) -> None:
+    """Free what an earlier sandbox of the same pod still holds, if nothing of it is left.
+
+    Two signs, so no second look is needed: the runtime makes a new sandbox of this pod, and the endpoint
+    of the old one does not exist.
+    """
+    for old in node.ipam.same_pod(who, attachment):
+        if not is_alive(old, node):
+            with locks.hold(node.run_dir, old.attachment, 0) as ours:
+                if ours:
+                    node.ipam.release(old.attachment)
+
+
+def reclaim_dead(node: Node) -> int:
+    """Free addresses whose endpoint was missing at two looks far enough apart; returns how many."""
+    missing: list[Attachment] = []
+    present: list[Attachment] = []
+    for reservation in node.ipam.reservations():
+        (present if is_alive(reservation, node) else missing).append(reservation.attachment)
+    node.ipam.note_present(present)
+    freed = 0
+    for attachment in node.ipam.note_missing(missing):
+        with locks.hold(node.run_dir, attachment, 0) as ours:
+            if ours and node.ipam.release(attachment):
+                freed += 1
+    return freed
+
+
+def is_alive(reservation: Reservation, node: Node) -> bool:
+    """Whether the holder of an address can still be seen."""
+    who = reservation.owner
+    if who.holder is Holder.ENDPOINT:
+        return (
+            node.host.one_link(requests.get_link(name=endpoint.host_ifname(reservation.attachment)))
+            is not None
+        )
+    if not who.netns:
+        return True
+    try:
+        status = os.stat(who.netns)  # noqa: PTH116 - a path of the runtime's, not ours
+    except OSError:
+        return False
+    return not who.netns_id or f"{status.st_dev}:{status.st_ino}" == who.netns_id

@@ -1,0 +1,38 @@
+"""The command line: ``azvnet SUBCOMMAND``.
+
+Owns the subcommands and their help. It must not write to the kernel: what it shows it reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+from cni_plugin import __version__
+
+SUBCOMMANDS = {
+    "status": "show the pool, who holds which address, and where addresses come from",
+    "schema": "print the JSON Schema of the network configuration",
+}
+"""Each is a module of this package with ``arguments(parser)`` and ``run(options) -> int``; it is
+imported only when it is asked for."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out a command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="azvnet",
+        description="CNI plugin that gives pods addresses of the Azure virtual network. "
+        "A container runtime calls it with CNI_COMMAND in the environment; people use the commands below.",
+    )
+    parser.add_argument("--version", action="version", version=f"azvnet {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = argv[0] if argv and argv[0] in SUBCOMMANDS else None
+    for name, text in SUBCOMMANDS.items():
+        subparser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == chosen:
+            importlib.import_module(f"cni_plugin.cli.{name}").arguments(subparser)
+    options = parser.parse_args(argv)
+    status: int = importlib.import_module(f"cni_plugin.cli.{options.command}").run(options)
+    return status

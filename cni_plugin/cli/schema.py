@@ -1,0 +1,46 @@
+"""``azvnet schema``: the JSON Schema of the network configuration, generated from the models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """This command has none."""
+
+
+def document() -> dict[str, Any]:
+    """The schema of one plugin's configuration, ``ipam`` included."""
+    from cni_plugin.netconf import NO_EFFECT, Ipam, NetConf
+
+    schema = NetConf.model_json_schema(by_alias=True)
+    ipam = Ipam.model_json_schema(by_alias=True)
+    schema.setdefault("$defs", {})["Ipam"] = ipam
+    other = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"not": {"const": "azvnet-ipam"}}},
+    }
+    schema["properties"]["ipam"] = {
+        "description": "Which IPAM plugin, with its configuration.",
+        "anyOf": [{"$ref": "#/$defs/Ipam"}, other],
+    }
+    for key, reason in NO_EFFECT.items():
+        schema["properties"].setdefault(
+            key, {"description": f"Azure CNI's key; accepted without effect: {reason}.", "deprecated": True}
+        )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "azvnet network configuration",
+        **{key: value for key, value in schema.items() if key != "title"},
+    }
+
+
+def run(_: argparse.Namespace) -> int:
+    """Print it."""
+    json.dump(document(), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    return 0

@@ -1,0 +1,129 @@
+"""Running another plugin: the IPAM plugin that ``ipam.type`` names.
+
+Owns finding it through CNI_PATH, running it with the caller's environment and the complete netconf, and
+reading its answer (CNI spec 1.1.0, "Plugin Delegation"). It must not know of our own pool.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cni_plugin.errors import DelegateError, DelegateFailed, InvalidNetconf
+from cni_plugin.result import Result, from_json
+from cni_plugin.verbs import VerbCall
+
+SECONDS = 110
+"""Below the two minutes after which kubelets give a call up: there is time left to undo."""
+
+FROZEN_VARIABLES = ("LD_LIBRARY_PATH", "LD_LIBRARY_PATH_ORIG")
+FROZEN_PREFIXES = ("_MEI", "_PYI", "AZVNET_")
+
+
+def add(verb_call: VerbCall) -> Result:
+    """ADD by the delegate: the addresses it gives.
+
+    Raises:
+        DelegateError: its error object, with its code.
+        DelegateFailed: it was not found, died, or answered no result.
+    """
+    answer = _run(verb_call, "ADD")
+    document = _document(answer, verb_call.netconf.ipam_type)
+    return from_json(document, verb_call.netconf.cni_version)
+
+
+def forward(verb_call: VerbCall, verb: str) -> None:
+    """A verb that answers nothing on success.
+
+    Raises:
+        DelegateError: its error object, with its code.
+        DelegateFailed: it was not found or died.
+    """
+    _run(verb_call, verb)
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for another program: nothing of the frozen bundle's own gets into it.
+
+    PyInstaller's bootloader may point LD_LIBRARY_PATH into the bundle and keeps what was there before in
+    LD_LIBRARY_PATH_ORIG; a program that loads our libraries instead of its own crashes.
+    """
+    clean = {
+        name: value
+        for name, value in environ.items()
+        if name not in FROZEN_VARIABLES and not name.startswith(FROZEN_PREFIXES)
+    }
+    original = environ.get("LD_LIBRARY_PATH_ORIG")
+    if original:
+        clean["LD_LIBRARY_PATH"] = original
+    return clean
+
+
+def _find(name: str, path: tuple[str, ...]) -> Path:
+    if "/" in name or name in {"", ".", ".."}:
+        raise InvalidNetconf(f"ipam.type {name!r} is no plugin name", "It is the name of a file in CNI_PATH.")
+    for directory in path:
+        candidate = Path(directory) / name
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate
+    raise DelegateFailed(
+        f"IPAM plugin {name} was not found in CNI_PATH ({':'.join(path) or 'which is not set'})",
+        f"Install {name} there, or set ipam.type to azvnet-ipam.",
+    )
+
+
+def _die_with_parent() -> None:
+    """prctl(2) PR_SET_PDEATHSIG: a killed ADD must not leave a delegate that goes on."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _run(verb_call: VerbCall, verb: str) -> bytes:
+    name = verb_call.netconf.ipam_type
+    program = _find(name, verb_call.parameters.path)
+    environ = {**clean_environment(verb_call.call.environ), "CNI_COMMAND": verb}
+    try:
+        done = subprocess.run(
+            [str(program)],
+            input=verb_call.call.stdin,
+            stdout=subprocess.PIPE,
+            env=environ,
+            timeout=SECONDS,
+            check=False,
+            preexec_fn=_die_with_parent,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DelegateFailed(f"IPAM plugin {name} did not answer in {SECONDS} s", "It was ended.") from error
+    except OSError as error:
+        raise DelegateFailed(
+            f"IPAM plugin {program} can't be run: {error.strerror}", "Reinstall it."
+        ) from error
+    if done.returncode:
+        raise _failure(done.stdout, name, done.returncode)
+    return done.stdout
+
+
+def _failure(stdout: bytes, name: str, status: int) -> DelegateError | DelegateFailed:
+    try:
+        document = json.loads(stdout)
+        return DelegateError(
+            int(document["code"]), f"{name}: {document['msg']}", str(document.get("details", ""))
+        )
+    except (ValueError, KeyError, TypeError):
+        how = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
+        return DelegateFailed(f"IPAM plugin {name} {how} and no error object", "See its messages on stderr.")
+
+
+def _document(answer: bytes, name: str) -> Any:
+    try:
+        return json.loads(answer)
+    except ValueError as error:
+        raise DelegateFailed(
+            f"IPAM plugin {name} answered no JSON: {error}", "Is it a CNI plugin?"
+        ) from error

@@ -1,0 +1,34 @@
+"""The thin start: which role this process has, with next to nothing imported.
+
+A runtime waits for every millisecond of this module. It answers VERSION by itself and loads the rest only
+when it knows that it has to. It must not import anything at its top that is not built in.
+"""
+
+import posix
+import sys
+
+IPAM_NAME = b"azvnet-ipam"
+VERBS = (b"ADD", b"DEL", b"CHECK", b"GC", b"STATUS", b"VERSION")
+
+
+def main() -> int:
+    """Run the role that the environment and argv ask for; returns the exit code."""
+    environ = posix.environ
+    name = sys.argv[0].encode(errors="surrogateescape").rsplit(b"/", 1)[-1]
+    if len(sys.argv) > 1 or (b"CNI_COMMAND" not in environ and posix.isatty(0)):
+        from cni_plugin.cli import run
+
+        return run(sys.argv[1:])
+    if environ.get(b"CNI_COMMAND") == b"VERSION":
+        from cni_plugin.version_verb import answer
+
+        status = answer()
+        if status is not None:
+            return status
+    from cni_plugin.process import serve_call
+
+    return serve_call(as_ipam=name == IPAM_NAME)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The node that calls are carried out on: its state directory, its pool, its netlink socket.
+
+Owns what outlives a verb. The executable makes one for one call, the agent one for all.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from ipam.allocator import Ipam
+
+from cni_plugin.errors import StoreFailed
+from cni_plugin.kernel.netlink import Netlink
+
+RUN_DIR = "/run/azvnet"
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+
+
+class Node:
+    """Where calls find the pool, the host's netlink socket and the state directory.
+
+    Any number of threads may use one: each has a netlink socket of its own.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.run_dir = Path(environ.get("AZVNET_RUN_DIR") or RUN_DIR)
+        boot_id_file = Path(environ.get("AZVNET_BOOT_ID_FILE") or BOOT_ID_FILE)
+        self.ipam = Ipam(self.run_dir, boot_id_file=boot_id_file)
+        self.background_reads = False
+        """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
+        self._local = threading.local()
+
+    @property
+    def host(self) -> Netlink:
+        """The calling thread's netlink socket in the host's namespace."""
+        existing: Netlink | None = getattr(self._local, "netlink", None)
+        if existing is None:
+            existing = self._local.netlink = Netlink()
+        return existing
+
+    def ensure_run_dir(self) -> None:
+        """Make the state directory, readable by root alone.
+
+        Raises:
+            StoreFailed: it can't be made.
+        """
+        try:
+            self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreFailed(
+                f"the state directory {self.run_dir} can't be made: {error.strerror}",
+                "It has to be writable for root; see `df` and `mount` for its file system.",
+            ) from error
+
+    def close(self) -> None:
+        """Close what is open in this thread."""
+        existing: Netlink | None = getattr(self._local, "netlink", None)
+        if existing is not None:
+            existing.close()
+            del self._local.netlink
+
+
+def default_log_file(environ: Mapping[str, str]) -> Path:
+    """Where calls are logged when the netconf names no other file."""
+    return Path(environ.get("AZVNET_LOG_FILE") or "/var/log/azvnet/azvnet.log")
+
+
+def is_root() -> bool:
+    """Whether this process may do what the plugin does at all."""
+    return os.geteuid() == 0

@@ -1,0 +1,164 @@
+"""The executable's own environment, stdin and stdout: the only module that touches them.
+
+Owns reading a call from this process and writing its reply: one JSON document on stdout or nothing, in
+every case. It must not know what a verb does. While a call is carried out descriptor 1 points at stderr,
+so that nothing, not even a library, can write a second document.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cni_plugin import contract, log, versions
+from cni_plugin.contract import Call, Reply
+from cni_plugin.errors import CniError, IOFailure, TryAgainLater
+from cni_plugin.kernel import netns
+from cni_plugin.node import Node, default_log_file
+
+STDIN_MAX_BYTES = 16 * 1024 * 1024
+VERBS_WITH_NAMESPACE = ("ADD", "CHECK")
+
+
+def serve_call(*, as_ipam: bool) -> int:
+    """Carry out the call that this process was started for; returns its exit code."""
+    stdout = _take_stdout()
+    environ = dict(os.environ)
+    started = time.monotonic()
+    call: Call | None = None
+    try:
+        call = _read_call(environ, as_ipam=as_ipam)
+        node = Node(environ)
+        reply = _hung_agent(call) or contract.carry_out(call, node)
+    except CniError as error:
+        reply = contract.failure(error, versions.CURRENT)
+    except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
+        reply = contract.failure(error, versions.CURRENT)
+    return _finish(stdout, call, reply, environ, time.monotonic() - started)
+
+
+def _take_stdout() -> int:
+    """Keep stdout for the reply alone. A closed one is noticed when the reply is written."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:  # closed by the caller: no file of ours may land there
+            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+            if fd == 1:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    return stdout
+
+
+def _read_call(environ: Mapping[str, str], *, as_ipam: bool) -> Call:
+    verb = environ.get("CNI_COMMAND", "")
+    return Call(
+        environ=environ,
+        stdin=_read_stdin(),
+        netns_fd=_open_namespace(environ) if verb in VERBS_WITH_NAMESPACE else None,
+        as_ipam=as_ipam,
+        call_id=environ.get("AZVNET_CALL_ID") or os.urandom(16).hex(),
+    )
+
+
+def _read_stdin() -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while chunk := os.read(0, 1 << 16):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > STDIN_MAX_BYTES:
+                raise IOFailure(
+                    f"stdin has more than {STDIN_MAX_BYTES} bytes", "No network configuration is that long."
+                )
+    except OSError as error:
+        raise IOFailure(
+            f"stdin can't be read: {error.strerror}", "The runtime writes the configuration there."
+        ) from error
+    return b"".join(chunks)
+
+
+def _open_namespace(environ: Mapping[str, str]) -> int | None:
+    """The pod's namespace; what is wrong with it is said by the verb, behind what is wrong before it."""
+    path = environ.get("CNI_NETNS", "")
+    try:
+        return netns.open_netns(path) if path else None
+    except CniError:
+        return None
+
+
+def _hung_agent(call: Call) -> Reply | None:
+    """An agent has this ADD and does not answer. It may still carry it out, so nobody else may."""
+    if call.environ.get("AZVNET_AGENT") != "hung" or call.environ.get("CNI_COMMAND") != "ADD":
+        return None
+    error = TryAgainLater(
+        "the azvnet agent took the call and did not answer in time",
+        "The kubelet tries again. See `azvnet status`, and the agent's log; restarting it is safe.",
+    )
+    return contract.failure(error, versions.CURRENT, call.call_id)
+
+
+def _finish(stdout: int, call: Call | None, reply: Reply, environ: Mapping[str, str], seconds: float) -> int:
+    for line in reply.warnings:
+        _say(line)
+    exit_code = reply.exit_code
+    try:
+        _write_all(stdout, reply.stdout)
+        os.close(stdout)
+    except OSError as error:
+        _say(f"the result can't be written: {error.strerror}")
+        exit_code = 1
+        if call is not None and reply.exit_code == 0 and environ.get("CNI_COMMAND") == "ADD":
+            undo = Call(
+                {**call.environ, "CNI_COMMAND": "DEL"}, call.stdin, as_ipam=call.as_ipam, call_id=call.call_id
+            )
+            contract.carry_out(undo, Node(environ))
+    record(environ, call, reply, seconds, by="executable")
+    return exit_code
+
+
+def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds: float, *, by: str) -> None:
+    """Log one call."""
+    failed = reply.error
+    ours = failed is not None and not isinstance(failed, CniError)
+    fields: dict[str, Any] = {
+        "call": call.call_id if call else "",
+        "verb": environ.get("CNI_COMMAND", ""),
+        "plugin": "azvnet-ipam" if call and call.as_ipam else "azvnet",
+        "container": environ.get("CNI_CONTAINERID", ""),
+        "ifname": environ.get("CNI_IFNAME", ""),
+        "netns": environ.get("CNI_NETNS", ""),
+        "by": by,
+        "ms": round(seconds * 1000, 1),
+        "exit": reply.exit_code,
+    }
+    if failed is not None:
+        fields["error"] = str(failed)
+    if ours and failed is not None:
+        fields["traceback"] = log.traceback_of(failed)
+    if reply.warnings:
+        fields["warnings"] = list(reply.warnings)
+    level = "error" if failed is not None else "warning" if reply.warnings else "info"
+    threshold = reply.log_level or "info"
+    path = Path(reply.log_file) if reply.log_file else default_log_file(environ)
+    log.write(path, level, threshold, **fields)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _say(line: str) -> None:
+    try:
+        sys.stderr.write(f"azvnet: {line}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,101 @@
+"""CHECK: hold the kernel, the store and prevResult against each other (CNI spec 1.1.0, "CHECK").
+
+It changes nothing. What later plugins of the chain did is right as prevResult says it.
+"""
+
+from __future__ import annotations
+
+from cni_plugin import datapath, delegate, endpoint, errors, result
+from cni_plugin.endpoint import Expected
+from cni_plugin.kernel import netns
+from cni_plugin.node import Node
+from cni_plugin.verbs import VerbCall
+from ipam import errors as ipam_errors
+from ipam.model import Reservation
+
+REMEDY = "Delete the pod so that it is made anew; `azvnet status` and the log tell what happened to it."
+
+
+def carry_out(verb_call: VerbCall, node: Node) -> None:
+    """Raise an error that names the damage, or return."""
+    previous = _previous(verb_call)
+    if verb_call.call.as_ipam:
+        _reservation(verb_call, node, ())
+        return
+    expected = _expected(verb_call, previous)
+    found_damage = _kernel_damage(verb_call, node, expected)
+    if verb_call.netconf.uses_our_ipam:
+        _reservation(verb_call, node, found_damage, expected)
+    elif not found_damage:
+        delegate.forward(verb_call, "CHECK")
+    if found_damage:
+        raise errors.CheckFailed("; ".join(found_damage), REMEDY)
+
+
+def _previous(verb_call: VerbCall) -> result.Result:
+    document = verb_call.netconf.prev_result
+    if not document:
+        raise errors.InvalidNetconf(
+            "CHECK needs prevResult, and there is none", "The runtime keeps it from the ADD."
+        )
+    return result.from_json(document, verb_call.netconf.cni_version)
+
+
+def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
+    """What prevResult says of our interface. Versions without interfaces say it of their addresses alone."""
+    parameters = verb_call.parameters
+    own = next(
+        (
+            index
+            for index, interface in enumerate(previous.interfaces)
+            if interface.name == parameters.ifname and interface.sandbox
+        ),
+        None,
+    )
+    if previous.interfaces and own is None:
+        raise errors.CheckFailed(f"prevResult has no interface {parameters.ifname} in a sandbox", REMEDY)
+    interface = previous.interfaces[own] if own is not None else result.Interface(parameters.ifname)
+    if interface.sandbox and interface.sandbox != parameters.netns:
+        raise errors.CheckFailed(
+            f"prevResult has sandbox {interface.sandbox}, the call is about {parameters.netns}", REMEDY
+        )
+    return Expected(
+        host_ifname=endpoint.host_ifname(parameters.attachment),
+        ifname=parameters.ifname,
+        addresses=tuple(
+            ip.address for ip in previous.ips if ip.interface in (None, own) and ip.address.version == 4
+        ),
+        routes=tuple((route.dst, route.gateway) for route in previous.routes if route.dst.version == 4),
+        pod_mac=interface.mac,
+        mtu=interface.mtu,
+    )
+
+
+def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[str]:
+    with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
+        found = datapath.inspect(
+            verb_call.parameters.attachment, expected.ifname, expected.addresses, node.host, netns_fd
+        )
+    return endpoint.damage(expected, found)
+
+
+def _reservation(
+    verb_call: VerbCall, node: Node, damage: list[str] | tuple[str, ...], expected: Expected | None = None
+) -> Reservation | None:
+    """The attachment's reservation; its absence is damage too."""
+    attachment = verb_call.parameters.attachment
+    try:
+        held = node.ipam.reservation(attachment)
+    except ipam_errors.AdoptionNeeded:
+        # The store was lost; the kernel, which was looked at already, is the witness until the next ADD.
+        return None
+    except ipam_errors.StoreUnavailable as error:
+        raise errors.TryAgainLater(str(error), error.remedy) from error
+    problems = list(damage)
+    if held is None:
+        problems.append(f"no address is reserved for {attachment}")
+    elif expected is not None and held.ip not in {address.ip for address in expected.addresses}:
+        problems.append(f"the store holds {held.ip} for it, prevResult says otherwise")
+    if problems:
+        raise errors.CheckFailed("; ".join(problems), REMEDY)
+    return held

@@ -1,0 +1,45 @@
+"""DEL: remove exactly one interface of one container, whatever is left of it (CNI spec 1.1.0, "DEL").
+
+It works from derived names alone, so ADD need not have finished, and neither the namespace nor prevResult
+is needed. That there is nothing to do is success.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from cni_plugin import addressing, datapath, delegate, errors
+from cni_plugin.kernel import locks
+from cni_plugin.node import Node
+from cni_plugin.verbs import VerbCall
+from ipam import errors as ipam_errors
+
+LOCK_SECONDS = 5.0
+"""An ADD that is stuck for longer is overtaken: it finds its reservation gone and undoes itself."""
+
+
+def carry_out(verb_call: VerbCall, node: Node) -> None:
+    """Detach and free; the kernel first, so that no address is free while a link still carries it."""
+    node.ensure_run_dir()
+    with locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS):
+        if verb_call.call.as_ipam:
+            with addressing.cni_errors():
+                release(verb_call, node)
+            return
+        datapath.detach(verb_call.parameters.attachment, node.host)
+        release(verb_call, node)
+    if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
+        delegate.forward(verb_call, "DEL")
+
+
+def release(verb_call: VerbCall, node: Node) -> None:
+    """Free the address. A store that can't be written now must not keep the pod from going away: the
+    endpoint is gone, so reclaiming frees its address later.
+    """
+    try:
+        with suppress(ipam_errors.AdoptionNeeded):
+            node.ipam.release(verb_call.parameters.attachment)
+    except ipam_errors.StoreUnavailable as error:
+        verb_call.said.append(f"the address is freed later: {error}")
+        if isinstance(error.__cause__, PermissionError):
+            raise errors.StoreFailed(str(error), error.remedy) from error

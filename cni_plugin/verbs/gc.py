@@ -1,0 +1,70 @@
+"""GC: free what the runtime does not list as valid (CNI spec 1.1.0, "GC").
+
+Only attachments of this network, and never when the list is not there. One that is being carried out right
+now is left alone. What goes wrong with one does not keep the others from being freed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cni_plugin import addressing, datapath, delegate, endpoint, errors
+from cni_plugin.kernel import locks, requests
+from cni_plugin.node import Node
+from cni_plugin.verbs import VerbCall
+from ipam import errors as ipam_errors
+from ipam.model import Attachment, Holder
+
+
+def carry_out(verb_call: VerbCall, node: Node) -> None:
+    """Free every stale attachment of the network; raise in the end for those that resisted."""
+    conf = verb_call.netconf
+    listed = conf.valid_attachments if conf.valid_attachments is not None else conf.attachments
+    failures: list[str] = []
+    if listed is not None:
+        valid = {Attachment(each.container_id, each.ifname) for each in listed}
+        node.ensure_run_dir()
+        for attachment in sorted(_stale(verb_call, node, valid)):
+            try:
+                _free(attachment, verb_call, node)
+            except (errors.CniError, ipam_errors.IpamError) as error:
+                failures.append(f"{attachment.container_id}/{attachment.ifname}: {error}")
+    if not verb_call.call.as_ipam and conf.ipam_type and not conf.uses_our_ipam:
+        delegate.forward(verb_call, "GC")
+    if failures:
+        raise errors.KernelRefused(
+            f"{len(failures)} stale attachments could not be freed: {'; '.join(failures)}",
+            "GC is tried again.",
+        )
+
+
+def _stale(verb_call: VerbCall, node: Node, valid: set[Attachment]) -> set[Attachment]:
+    """Attachments of this network, in the store or in the kernel, that are not valid."""
+    holder = Holder.DELEGATED if verb_call.call.as_ipam else Holder.ENDPOINT
+    network = verb_call.netconf.name
+    with addressing.cni_errors():
+        try:
+            reserved = node.ipam.reservations(network)
+        except ipam_errors.AdoptionNeeded:
+            node.ipam.adopt(addressing.alive(node))
+            reserved = node.ipam.reservations(network)
+    known = {each.attachment for each in reserved if each.owner.holder is holder}
+    if holder is Holder.ENDPOINT:
+        known.update(_in_kernel(network, node))
+    return known - valid
+
+
+def _in_kernel(network: str, node: Node) -> Iterator[Attachment]:
+    for link in node.host.links(requests.dump_links()):
+        named = endpoint.read_alias(link.alias)
+        if named is not None and named[1] == network:
+            yield named[0]
+
+
+def _free(attachment: Attachment, verb_call: VerbCall, node: Node) -> None:
+    with locks.hold(node.run_dir, attachment, 0) as ours:
+        if not ours:
+            return
+        if not verb_call.call.as_ipam:
+            datapath.detach(attachment, node.host)
+        node.ipam.release(attachment)

@@ -1,0 +1,48 @@
+"""STATUS: whether an ADD could be served now (CNI spec 1.1.0, "STATUS").
+
+Silence means yes. The source is asked only where nothing can be given from what is known.
+"""
+
+from __future__ import annotations
+
+from cni_plugin import addressing, delegate, errors
+from cni_plugin.node import Node
+from cni_plugin.verbs import VerbCall
+from ipam import errors as ipam_errors
+
+READ_SECONDS = 3.0
+
+
+def carry_out(verb_call: VerbCall, node: Node) -> None:
+    """Return, or raise code 50 (no ADD can be served) or 51 (and nothing is known of those that exist)."""
+    conf = verb_call.netconf
+    if not conf.uses_our_ipam:
+        if not verb_call.call.as_ipam:
+            delegate.forward(verb_call, "STATUS")
+        return
+    try:
+        node.ensure_run_dir()
+        _require_addresses(verb_call, node)
+        if conf.master:
+            addressing.source_config(conf, node)
+    except ipam_errors.StoreUnavailable as error:
+        raise errors.LimitedConnectivity(str(error), error.remedy) from error
+    except ipam_errors.IpamError as error:
+        raise errors.NotReady(str(error), error.remedy) from error
+    except (errors.UplinkUnclear, errors.StoreFailed) as error:
+        raise errors.NotReady(str(error), error.details) from error
+
+
+def _require_addresses(verb_call: VerbCall, node: Node) -> None:
+    cooldown = verb_call.netconf.our_ipam().cooldown
+    counts = node.ipam.counts(cooldown)
+    if counts.free + counts.cooling:
+        return
+    addressing.refresh(verb_call.netconf, node, READ_SECONDS)
+    counts = node.ipam.counts(cooldown)
+    if counts.free + counts.cooling:
+        return
+    raise ipam_errors.PoolExhausted(
+        f"no address is free: of {counts.total}, {counts.assigned} are assigned, {counts.quarantined} set aside",
+        "Add IP configurations to the NIC, or set max-pods of the kubelet below the number of addresses.",
+    )
