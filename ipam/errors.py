@@ -6,6 +6,11 @@ Each says in ``str()`` what is wrong and in ``remedy`` what to do about it. How 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipam.model import Reservation
+
 
 class IpamError(Exception):
     """Base of every error of this package."""
@@ -23,6 +28,11 @@ class PoolExhausted(IpamError):
 class SourceUnreadable(IpamError):
     """A source did not answer, or answered something that is no address document."""
 
+    def __init__(self, message: str, remedy: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(message, remedy)
+        self.retry_after = retry_after
+        """Seconds that the source wants to be left alone (Retry-After); 0: it did not say."""
+
 
 class SourceEmpty(IpamError):
     """A source answered, but lists no address that a pod could have."""
@@ -38,6 +48,11 @@ class AddressUnavailable(IpamError):
 
 class AlreadyReserved(IpamError):
     """The attachment holds an address already."""
+
+    def __init__(self, message: str, remedy: str, reservation: Reservation) -> None:
+        super().__init__(message, remedy)
+        self.reservation = reservation
+        """What it holds; its ``owner.call_id`` tells whether the same call made it."""
 
 
 class ReservationLost(IpamError):

@@ -1,0 +1,399 @@
+"""``Ipam``: the addresses of this node, as the rest of the project uses them.
+
+Each operation is one transaction on the store; none waits for the cloud or the kernel except
+``refresh``, which reads the source outside of any transaction. It must not know CNI or netlink: what
+is alive on the node is told to it (``adopt``, ``note_missing``).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ipam import exhaustion, liveness, records, refreshing
+from ipam.errors import AdoptionNeeded, AlreadyReserved, IpamError, ReservationLost
+from ipam.model import DEFAULT_COOLDOWN_SECONDS, AddressState, PoolCounts, Reservation
+from ipam.pool import choose, cooling_left
+from ipam.store import Store
+from ipam.transaction import StoreDamaged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ipam.model import (
+        AddressRequest,
+        AddressStatus,
+        Attachment,
+        IPAddress,
+        Listing,
+        Owner,
+        SourceConfig,
+        SourceState,
+    )
+    from ipam.transaction import Row, Transaction
+
+T = TypeVar("T")
+
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+COUNTERS = (
+    "exhausted",
+    "cooldown_shortened",
+    "quarantined",
+    "reclaimed",
+    "source_reads",
+    "source_errors",
+)
+"""What ``Ipam.counters`` counts since the store was made."""
+
+
+def boottime() -> float:
+    """Seconds since the node was started, suspend included: a clock that nobody can set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Ipam:
+    """The pool of one node. Cheap to make, opens nothing before it is used; safe among threads.
+
+    Args:
+        run_dir: where the store is kept; made if it does not exist.
+        boot_id_file: tells one start of the node from another.
+        clock: seconds of CLOCK_BOOTTIME; every decision by time is taken with it.
+        wall_clock: seconds since the epoch, for people only.
+        busy_timeout: seconds to wait for another process that writes.
+        reader: reads a source: ``(config, seconds it may take, source that answered last) -> Listing``;
+            by default ``ipam.sources.read``.
+
+    Every method raises ``StoreUnavailable`` when the store can't be used.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        boot_id_file: Path = BOOT_ID_FILE,
+        clock: Callable[[], float] = boottime,
+        wall_clock: Callable[[], float] = time.time,
+        busy_timeout: float = 5.0,
+        reader: Callable[[SourceConfig, float, str], Listing] | None = None,
+    ) -> None:
+        self._run_dir = run_dir
+        self._reader = reader
+        self._store = Store(
+            run_dir,
+            boot_id_file=boot_id_file,
+            clock=clock,
+            wall_clock=wall_clock,
+            busy_timeout=busy_timeout,
+        )
+
+    def close(self) -> None:
+        """Close the store's file. The next operation opens it again."""
+        self._store.close()
+
+    # The life of one address
+
+    def reserve(self, attachment: Attachment, owner: Owner, request: AddressRequest) -> Reservation:
+        """Choose an address and hold it for ``attachment``, not confirmed yet.
+
+        Raises:
+            AdoptionNeeded: the store is new; call ``adopt`` first.
+            AlreadyReserved: the attachment holds an address; it is in the error.
+            NoAddressesKnown: no source was ever read.
+            PoolExhausted: nothing is free.
+            AddressUnavailable: the requested address can't be had.
+        """
+        outcome = self._store.write(lambda tx: _reserve(tx, attachment, owner, request))
+        if isinstance(outcome, IpamError):
+            raise outcome
+        return outcome
+
+    def confirm(self, reservation: Reservation) -> Reservation:
+        """Say that the pod now carries the address.
+
+        If the store was lost since ``reservation`` was made, it is written again.
+
+        Raises:
+            ReservationLost: it was released meanwhile (a DEL came in between), or, in a store that was
+                made anew, the address is held by another by now. The ADD has to be rolled back.
+        """
+        return self._store.write(lambda tx: _confirm(tx, reservation))
+
+    def release(self, attachment: Attachment, *, expected: Reservation | None = None) -> Reservation | None:
+        """Let the address of ``attachment`` go, to rest for its cooldown; what it was, or None.
+
+        Doing it again is no error. With ``expected``, only if it still is that very reservation.
+        """
+
+        def work(tx: Transaction) -> Reservation | None:
+            row = records.reservation_of(tx, attachment)
+            if row is None:
+                return None
+            held = records.reservation_from(row, tx.generation)
+            if expected is not None and not _same(held, expected):
+                return None
+            records.let_go(tx, row, tx.now)
+            return held
+
+        return self._store.write(work)
+
+    def abandon(self, reservation: Reservation) -> bool:
+        """Give an address back that its pod never had: no cooldown. Whether it was still held.
+
+        Only if it is still that unconfirmed reservation of this store.
+        """
+
+        def work(tx: Transaction) -> bool:
+            row = records.reservation_of(tx, reservation.attachment)
+            if row is None or row["confirmed"] or reservation.generation != tx.generation:
+                return False
+            if not _same(records.reservation_from(row, tx.generation), reservation):
+                return False
+            records.let_go(tx, row, row["released_at"])
+            return True
+
+        return self._store.write(work)
+
+    def quarantine(self, ip: IPAddress, reason: str, seconds: float) -> bool:
+        """Give ``ip`` to nobody for a while; its holder, if it has one, keeps it. Whether it is known."""
+
+        def work(tx: Transaction) -> bool:
+            changed = tx.change(
+                "UPDATE address SET quarantined_until = ?, quarantine_reason = ? WHERE ip = ?",
+                tx.now + seconds,
+                reason,
+                ip.packed,
+            )
+            tx.count("quarantined", changed)
+            return changed == 1
+
+        return self._store.write(work)
+
+    # What is alive
+
+    def needs_adoption(self) -> bool:
+        """Whether the store waits to be told what is alive (first start, reboot, lost store)."""
+        return not self._store.read(lambda tx: tx.adopted)
+
+    def adopt(self, reservations: Iterable[Reservation]) -> tuple[Reservation, ...]:
+        """Tell a store what the kernel says is alive, and that it is now complete.
+
+        Rows that exist win, so doing it again changes nothing. Returns those that could not be
+        written because another attachment holds the address, or because the attachment holds another
+        address; of two with the same address the first is taken.
+        """
+        alive = tuple(reservations)
+        return self._store.write(lambda tx: liveness.adopt(tx, alive))
+
+    def note_missing(
+        self, attachments: Iterable[Attachment], *, grace: float = liveness.GRACE
+    ) -> tuple[Reservation, ...]:
+        """Remember that no endpoint of these was found; which of them may be freed now.
+
+        Those are the ones that were missing in an earlier look at least ``grace`` seconds ago and were
+        not seen since. Never on one negative look: an ADD may be just under way.
+        """
+        missing = tuple(attachments)
+        return self._store.write(lambda tx: liveness.note_missing(tx, missing, grace))
+
+    def note_present(self, attachments: Iterable[Attachment]) -> None:
+        """Remember that the endpoints of these are there: a later look starts counting anew."""
+        present = tuple(attachments)
+        self._store.write(lambda tx: liveness.note_present(tx, present))
+
+    def sweep(
+        self,
+        missing: Iterable[Attachment],
+        present: Iterable[Attachment] = (),
+        *,
+        grace: float = liveness.GRACE,
+    ) -> tuple[Reservation, ...]:
+        """``note_present``, ``note_missing`` and the release of what may be freed, in one step; the freed."""
+        gone, alive = tuple(missing), tuple(present)
+        return self._store.write(lambda tx: liveness.sweep(tx, gone, alive, grace))
+
+    def same_pod(self, attachment: Attachment, owner: Owner) -> tuple[Reservation, ...]:
+        """What the same pod (namespace, name) holds on the same interface name under other container ids.
+
+        A sandbox that was made anew: the old one's endpoint, if it is gone, will get no DEL. The caller
+        looks and then calls ``release`` with ``expected``.
+        """
+        if not owner.pod_name:
+            return ()
+        wanted = (owner.pod_namespace, owner.pod_name, attachment.container_id, attachment.ifname)
+        return self._store.read(
+            lambda tx: tuple(
+                records.reservation_from(row, tx.generation) for row in tx.rows(records.BY_POD, *wanted)
+            )
+        )
+
+    # Looking
+
+    def reservation(self, attachment: Attachment) -> Reservation | None:
+        """What ``attachment`` holds."""
+        return self._store.read(lambda tx: _value(tx, records.reservation_of(tx, attachment)))
+
+    def find(self, ip: IPAddress) -> Reservation | None:
+        """Who holds ``ip``."""
+
+        def work(tx: Transaction) -> Reservation | None:
+            row = records.row_of(tx, ip)
+            return _value(tx, row if row is not None and row["container_id"] is not None else None)
+
+        return self._store.read(work)
+
+    def reservations(self, network: str | None = None) -> tuple[Reservation, ...]:
+        """Everything that is held, of one network or of all, by address."""
+        sql = "SELECT * FROM address WHERE container_id IS NOT NULL ORDER BY family, ip"
+        held = self._each(sql, lambda row, tx: records.reservation_from(row, tx.generation))
+        return tuple(each for each in held if network is None or each.owner.network == network)
+
+    def addresses(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS) -> tuple[AddressStatus, ...]:
+        """Every address with its state, in ascending order."""
+        return self._each(
+            "SELECT * FROM address ORDER BY family, ip",
+            lambda row, tx: records.status_from(row, tx.generation, cooldown, tx.now),
+        )
+
+    def counts(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS, *, family: int = 4) -> PoolCounts:
+        """The pool by state; ``cooldown`` decides what is still cooling."""
+        return self._store.read(lambda tx: _counts(tx, cooldown, family))
+
+    def counters(self) -> dict[str, int]:
+        """Events since the store was made, by the names of ``COUNTERS``."""
+        rows = self._store.read(lambda tx: tx.rows("SELECT name, value FROM counter"))
+        return dict.fromkeys(COUNTERS, 0) | {row["name"]: row["value"] for row in rows}
+
+    def source_state(self) -> SourceState:
+        """When and how the source was read last."""
+        return self._store.read(refreshing.source_state)
+
+    # The source
+
+    def refresh(self, config: SourceConfig, *, deadline: float, force: bool = False) -> SourceState:
+        """Read the source if it is due, and let the pool follow what it lists.
+
+        One process reads at a time; the others go on with what is known, or, if nothing is known,
+        wait for it. After failures it is left alone for longer and longer, up to a minute, and never
+        asked before a Retry-After is over. ``force`` reads at once whatever the interval says.
+
+        Args:
+            config: which source.
+            deadline: seconds that all of this may take.
+            force: for a person who asks; never for an ADD.
+
+        Raises:
+            SourceUnreadable, SourceEmpty: reading failed just now; or it failed a moment ago, is not
+                due again, and nothing is known from before.
+        """
+        return refreshing.refresh(
+            self._store, self._run_dir, self._reader, config, deadline=deadline, force=force
+        )
+
+    def _each(self, sql: str, value: Callable[[Row, Transaction], T]) -> tuple[T, ...]:
+        """Rows as values; made outside of the transaction, since thousands of them take a while."""
+        tx, rows = self._store.read(lambda tx: (tx, tx.rows(sql)))
+        try:
+            return tuple(value(row, tx) for row in rows)
+        except StoreDamaged:
+            # Once more inside, where the store is repaired.
+            return self._store.read(lambda tx: tuple(value(row, tx) for row in tx.rows(sql)))
+
+
+def _reserve(
+    tx: Transaction, attachment: Attachment, owner: Owner, request: AddressRequest
+) -> Reservation | IpamError:
+    """A reservation, or the error as a value: what was counted with it has to be kept."""
+    if not tx.adopted:
+        return AdoptionNeeded(
+            "the store is new and does not know yet which addresses are in use",
+            "The next ADD or the agent looks at the node's endpoints and fills it.",
+        )
+    held = records.reservation_of(tx, attachment)
+    if held is not None:
+        return _already_reserved(records.reservation_from(held, tx.generation))
+    tx.change(records.EXPIRED, tx.now)
+    if request.requested is not None:
+        row = records.row_of(tx, request.requested)
+        if row is None or row["container_id"] is not None or records.unusable_because(row, request, tx.now):
+            return exhaustion.address_unavailable(tx, request, row)
+        key, shortened = row["id"], cooling_left(row["released_at"], request.cooldown, tx.now) > 0
+    else:
+        choice = choose(records.candidates(tx, 4), request, tx.now)
+        if choice is None:
+            return _nothing_to_give(tx, request)
+        key, shortened = choice.candidate.key, choice.shortened
+    tx.count("cooldown_shortened", int(shortened))
+    records.hold(tx, key, attachment, owner, created_at=tx.wall, confirmed=False)
+    return _held(tx, attachment)
+
+
+def _confirm(tx: Transaction, reservation: Reservation) -> Reservation:
+    row = records.reservation_of(tx, reservation.attachment)
+    if row is not None:
+        if not _same(records.reservation_from(row, tx.generation), reservation):
+            raise _lost(reservation, "was released, and another one was made for the same attachment")
+        tx.change_one("UPDATE address SET confirmed = 1, missing_since = NULL WHERE id = ?", row["id"])
+    elif reservation.generation == tx.generation:
+        raise _lost(reservation, "was released while the pod was being attached (a DEL came in between)")
+    else:
+        row = records.row_of(tx, reservation.ip)
+        if row is not None and row["container_id"] is not None:
+            raise _lost(reservation, "was in a store that is lost, and the address has another holder now")
+        liveness.write_again(tx, reservation, row)
+    return _held(tx, reservation.attachment)
+
+
+def _same(held: Reservation, expected: Reservation) -> bool:
+    """Whether a row is the very reservation that somebody was given earlier.
+
+    A row written from the kernel's facts after the store was lost knows no call and has a time of its
+    own: then the address decides.
+    """
+    if held.attachment != expected.attachment or held.ip != expected.ip:
+        return False
+    if held.generation == expected.generation:
+        return held.created_at == expected.created_at and held.owner.call_id == expected.owner.call_id
+    return held.owner.call_id in {"", expected.owner.call_id}
+
+
+def _already_reserved(held: Reservation) -> AlreadyReserved:
+    attachment = held.attachment
+    return AlreadyReserved(
+        f"container {attachment.container_id}, {attachment.ifname} holds {held.ip} already",
+        "Run DEL for this attachment before it is added again.",
+        held,
+    )
+
+
+def _nothing_to_give(tx: Transaction, request: AddressRequest) -> IpamError:
+    source = tx.one("SELECT success_wall FROM source")
+    if source is None or source["success_wall"] is None:
+        return exhaustion.no_addresses_known(tx)
+    tx.count("exhausted")
+    return exhaustion.pool_exhausted(tx, request, _counts(tx, request.cooldown, 4), 4)
+
+
+def _counts(tx: Transaction, cooldown: float, family: int) -> PoolCounts:
+    rows = tx.rows_named(records.COUNTS, now=tx.now, cooldown=cooldown, family=family)
+    by_state = {row["state"]: row["addresses"] for row in rows}
+    return PoolCounts(**{state.value: by_state.get(state.value, 0) for state in AddressState})
+
+
+def _held(tx: Transaction, attachment: Attachment) -> Reservation:
+    row = records.reservation_of(tx, attachment)
+    if row is None:
+        message = f"the reservation of {attachment} was written and is not there"
+        raise StoreDamaged(message)
+    return records.reservation_from(row, tx.generation)
+
+
+def _value(tx: Transaction, row: Row | None) -> Reservation | None:
+    return None if row is None else records.reservation_from(row, tx.generation)
+
+
+def _lost(reservation: Reservation, why: str) -> ReservationLost:
+    return ReservationLost(
+        f"the reservation of {reservation.ip} for container {reservation.attachment.container_id} {why}",
+        "The runtime tries again with a new sandbox.",
+    )

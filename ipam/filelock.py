@@ -1,0 +1,52 @@
+"""A lock on a file that the kernel drops when its holder dies (``flock(2)``).
+
+It must not know what is protected by it. The file's content means nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FIRST_PAUSE = 0.0005
+_LONGEST_PAUSE = 0.02
+
+
+@contextmanager
+def file_lock(path: Path, deadline: float) -> Iterator[None]:
+    """Hold the lock of ``path``, which is made if it does not exist.
+
+    ``deadline`` is in seconds of ``time.monotonic``. A stopped holder (SIGSTOP) never lets go, which is
+    why waiting has an end. Two threads of one process exclude each other as two processes do.
+
+    Raises:
+        TimeoutError: somebody else held it until the deadline.
+        OSError: the file can't be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        pause = _FIRST_PAUSE
+        while not _taken(descriptor):
+            if time.monotonic() >= deadline:
+                message = f"{path} is locked by another process"
+                raise TimeoutError(message)
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,197 @@
+"""When a source is read, by whom, and what is remembered of it.
+
+``source.lock`` is held while a source is read, so that a hundred ADDs ask the cloud once; the kernel
+drops it when its holder dies. The read itself happens outside of any transaction. It must not know
+how a source is read.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ipam import records
+from ipam.errors import IpamError, SourceEmpty, SourceUnreadable
+from ipam.filelock import file_lock
+from ipam.model import SourceState
+from ipam.pool import merge, offered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ipam.model import Listing, SourceConfig
+    from ipam.pool import Changes
+    from ipam.store import Store
+    from ipam.transaction import Transaction
+
+    Reader = Callable[[SourceConfig, float, str], Listing]
+
+LOCK = "source.lock"
+LONGEST_BACK_OFF = 60.0
+"""Seconds; a source that keeps failing is asked no less often than this (unless it said so itself)."""
+OTHER_CONFIG_INTERVAL = 1.0
+"""Seconds between reads when the configuration changed: two networks must not undo the interval."""
+
+_SUCCEEDED = """
+    UPDATE source SET name = ?, config = ?, success_at = ?, success_wall = ?, error = '', error_kind = '',
+        remedy = '', listed = ?, failures = 0, retry_at = NULL
+"""
+_FAILED = """
+    UPDATE source SET name = CASE WHEN name = '' THEN ? ELSE name END, config = ?, error = ?,
+        error_kind = ?, remedy = ?, failures = failures + 1, retry_at = ?
+"""
+
+
+def source_state(tx: Transaction) -> SourceState:
+    """What is remembered of the source."""
+    row = tx.one("SELECT * FROM source")
+    if row is None:
+        return SourceState("")
+    return SourceState(
+        source=row["name"],
+        last_attempt_at=row["attempt_wall"],
+        last_success_at=row["success_wall"],
+        success_age=None if row["success_at"] is None else max(0.0, tx.now - row["success_at"]),
+        attempt_age=None if row["attempt_at"] is None else max(0.0, tx.now - row["attempt_at"]),
+        error=row["error"],
+        listed=row["listed"],
+        remedy=row["remedy"],
+        failures=row["failures"],
+        retry_in=max(0.0, (row["retry_at"] or 0.0) - tx.now),
+    )
+
+
+def refresh(
+    store: Store,
+    run_dir: Path,
+    reader: Reader | None,
+    config: SourceConfig,
+    *,
+    deadline: float,
+    force: bool,
+) -> SourceState:
+    """See ``Ipam.refresh``."""
+    until = time.monotonic() + deadline
+    known, due = store.read(lambda tx: (source_state(tx), force or _due(tx, config)))
+    if not due:
+        return _as_known(store, known)
+    # With something known there is no reason to wait for whoever reads already.
+    wait_until = until if known.last_success_at is None else time.monotonic()
+    try:
+        with file_lock(run_dir / LOCK, wait_until):
+            if not store.write(lambda tx: _attempt(tx, config, force=force, seen=known)):
+                return _as_known(store, store.read(source_state))
+            return _read(store, reader, config, until - time.monotonic())
+    except TimeoutError:
+        return _as_known(store, store.read(source_state))
+
+
+def _due(tx: Transaction, config: SourceConfig) -> bool:
+    row = tx.one("SELECT attempt_at, config, retry_at FROM source")
+    if row is None or row["attempt_at"] is None:
+        return True
+    same = row["config"] == _config_key(config)
+    if row["retry_at"] is not None and tx.now < row["retry_at"]:
+        return not same and bool(tx.now - row["attempt_at"] >= OTHER_CONFIG_INTERVAL)
+    interval = config.query_interval if same else min(config.query_interval, OTHER_CONFIG_INTERVAL)
+    return bool(tx.now - row["attempt_at"] >= interval)
+
+
+def _attempt(tx: Transaction, config: SourceConfig, *, force: bool, seen: SourceState) -> bool:
+    """Write that the source is asked now; False when somebody else asked it meanwhile."""
+    row = tx.one("SELECT attempt_wall FROM source")
+    asked_meanwhile = row is not None and row["attempt_wall"] != seen.last_attempt_at
+    if not (_due(tx, config) or (force and not asked_meanwhile)):
+        return False
+    tx.change_one("UPDATE source SET attempt_at = ?, attempt_wall = ?", tx.now, tx.wall)
+    tx.count("source_reads")
+    return True
+
+
+def _read(store: Store, reader: Reader | None, config: SourceConfig, seconds: float) -> SourceState:
+    last = store.read(source_state).source
+    try:
+        listing = _reader(reader)(config, seconds, last)
+        addresses = offered(listing, config.uplink_macs)
+    except IpamError as error:
+        store.write(partial(_failed, config=config, error=error))
+        raise
+    except Exception as error:
+        # A reader that breaks on a document it did not foresee must cost no pod more than one that
+        # says so.
+        unreadable = SourceUnreadable(
+            f"source {config.environment}: {type(error).__name__}: {error}",
+            "The source answered something unexpected; the log has the details.",
+        )
+        store.write(partial(_failed, config=config, error=unreadable))
+        raise unreadable from error
+    state = None
+    while state is None:
+        generation, rows = store.read(lambda tx: (tx.generation, tx.rows(records.POOL)))
+        # Comparing thousands of addresses takes milliseconds: outside, where it holds up no ADD.
+        changes = merge(addresses, records.known_addresses(rows))
+        state = store.write(
+            partial(
+                _succeeded,
+                config=config,
+                generation=generation,
+                changes=changes,
+                source=listing.source,
+                listed=len(addresses),
+            )
+        )
+    return state
+
+
+def _succeeded(
+    tx: Transaction, *, config: SourceConfig, generation: str, changes: Changes, source: str, listed: int
+) -> SourceState | None:
+    """Write what was read; None when the store that ``changes`` were found for was replaced meanwhile."""
+    if tx.generation != generation:
+        return None
+    records.apply(tx, changes, source)
+    tx.change_one(_SUCCEEDED, source, _config_key(config), tx.now, tx.wall, listed)
+    return source_state(tx)
+
+
+def _failed(tx: Transaction, *, config: SourceConfig, error: IpamError) -> None:
+    row = tx.one("SELECT failures FROM source")
+    failures = 0 if row is None else min(row["failures"], 16)
+    pause = min(config.query_interval * 2**failures, max(LONGEST_BACK_OFF, config.query_interval))
+    if isinstance(error, SourceUnreadable):
+        pause = max(pause, error.retry_after)
+    tx.count("source_errors")
+    tx.change_one(
+        _FAILED,
+        config.environment,
+        _config_key(config),
+        str(error),
+        type(error).__name__,
+        error.remedy,
+        tx.now + pause,
+    )
+
+
+def _as_known(store: Store, state: SourceState) -> SourceState:
+    """Go on with what is known; when that is nothing, with the error that made it so."""
+    if not state.error or state.last_success_at is not None:
+        return state
+    kind = store.read(lambda tx: tx.one("SELECT error_kind FROM source"))
+    empty = kind is not None and kind["error_kind"] == SourceEmpty.__name__
+    words = f"{state.error} (asked {state.attempt_age or 0:.0f} s ago, again in {state.retry_in:.0f} s)"
+    raise SourceEmpty(words, state.remedy) if empty else SourceUnreadable(words, state.remedy, state.retry_in)
+
+
+def _config_key(config: SourceConfig) -> str:
+    macs = "*" if config.uplink_macs is None else ",".join(sorted(config.uplink_macs))
+    return f"{config.environment}|{config.file}|{macs}"
+
+
+def _reader(reader: Reader | None) -> Reader:
+    if reader is not None:
+        return reader
+    from ipam import sources
+
+    return sources.read

@@ -1,0 +1,113 @@
+"""One transaction on the store, as the code that reads and writes rows sees it.
+
+It must not know how the store is opened, repaired or locked, nor import ``sqlite3``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+
+class StoreDamaged(Exception):
+    """The file is no store, or says something that a store never says. Handled inside the package:
+    the file is moved aside and a new store made.
+    """
+
+
+class Row(Protocol):
+    """A row whose columns are found by name."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value of a column."""
+
+
+class Cursor(Protocol):
+    """The part of a DB-API cursor that is used."""
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that the statement changed."""
+
+    def fetchone(self) -> Any:
+        """The next row or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows, one at a time."""
+
+
+class Connection(Protocol):
+    """The part of a DB-API connection that is used."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ..., /) -> Cursor:
+        """Run one statement."""
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
+        """Run one statement for each set of parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An open transaction and the facts that were read when it began."""
+
+    connection: Connection
+    generation: str
+    """Random id of this store file."""
+    adopted: bool
+    """Somebody has told this store what is alive."""
+    now: float
+    """CLOCK_BOOTTIME, seconds, read after the lock was won."""
+    wall: float
+    """Seconds since the epoch, for people."""
+
+    def one(self, sql: str, *parameters: Any) -> Row | None:
+        """The first row, or None."""
+        row: Row | None = self.connection.execute(sql, parameters).fetchone()
+        return row
+
+    def rows(self, sql: str, *parameters: Any) -> list[Row]:
+        """All rows."""
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def rows_named(self, sql: str, **parameters: Any) -> list[Row]:
+        """All rows of a statement whose parameters have names."""
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def each(self, sql: str, *parameters: Any) -> Iterator[Row]:
+        """The rows one after the other, read as they are asked for."""
+        return iter(self.connection.execute(sql, parameters))
+
+    def change(self, sql: str, *parameters: Any) -> int:
+        """Run a statement that writes; how many rows it changed."""
+        return self.connection.execute(sql, parameters).rowcount
+
+    def change_each(self, sql: str, parameters: Iterable[Sequence[Any]]) -> None:
+        """Run a statement that writes once for each set of parameters."""
+        self.connection.executemany(sql, parameters)
+
+    def change_one(self, sql: str, *parameters: Any) -> None:
+        """Run a statement that has to write exactly one row.
+
+        Raises:
+            StoreDamaged: it did not, so index and table disagree.
+        """
+        changed = self.change(sql, *parameters)
+        if changed != 1:
+            message = f"a statement that changes one row changed {changed}"
+            raise StoreDamaged(message)
+
+    def count(self, counter: str, by: int = 1) -> None:
+        """Add to a counter that survives the process."""
+        if by:
+            self.change(
+                "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
+                counter,
+                by,
+                by,
+            )
