@@ -248,11 +248,11 @@ def release_predecessors(attachment: Attachment, who: Owner, node: Node) -> None
     Two signs, so no second look is needed: the runtime makes a new sandbox of this pod, and the endpoint
     of the old one does not exist.
     """
-    for old in node.ipam.same_pod(who, attachment):
+    for old in node.ipam.same_pod(attachment, who):
         if not is_alive(old, node):
             with locks.hold(node.run_dir, old.attachment, 0) as ours:
                 if ours:
-                    node.ipam.release(old.attachment)
+                    node.ipam.release(old.attachment, expected=old)
 
 
 def reclaim_dead(node: Node) -> int:
@@ -263,9 +263,9 @@ def reclaim_dead(node: Node) -> int:
         (present if is_alive(reservation, node) else missing).append(reservation.attachment)
     node.ipam.note_present(present)
     freed = 0
-    for attachment in node.ipam.note_missing(missing):
-        with locks.hold(node.run_dir, attachment, 0) as ours:
-            if ours and node.ipam.release(attachment):
+    for dead in node.ipam.note_missing(missing):
+        with locks.hold(node.run_dir, dead.attachment, 0) as ours:
+            if ours and node.ipam.release(dead.attachment, expected=dead):
                 freed += 1
     return freed
 

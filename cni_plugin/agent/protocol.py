@@ -1,24 +1,21 @@
 """The words between a caller and the agent: docs/architecture.md, "Agent protocol, version 1".
 
-Owns the encoding of requests and replies and their way through the socket, for both sides; the launcher
+Owns the encoding of requests and replies and their way through a socket, for both sides; the launcher
 (packaging/launcher/launcher.c) speaks the same from C. It must not know what a call means.
 
-The caller's side runs in the frozen Python before anything else is loaded, so nothing is imported here
-that costs time: no ``socket``, no ``dataclasses``, no ``typing``.
+``caller`` needs it in the frozen Python before anything else is loaded, so nothing is imported here that
+costs time: no ``socket``, no ``dataclasses``, no ``typing``.
 """
 
 from __future__ import annotations
 
 import time
 from _socket import (
-    AF_UNIX,
     CMSG_SPACE,
     MSG_CMSG_CLOEXEC,
     MSG_NOSIGNAL,
     SCM_RIGHTS,
     SO_PEERCRED,
-    SO_SNDTIMEO,
-    SOCK_STREAM,
     SOL_SOCKET,
     socket,
 )
@@ -28,9 +25,7 @@ from posix import close, urandom
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Final, Literal, TypeAlias
-
-    Absence: TypeAlias = Literal["none", "lost", "hung"]
+    from typing import Final
 
 VERSION: Final = 1
 AS_IPAM: Final = 1
@@ -46,13 +41,11 @@ MAX_PART: Final = 1 << 20
 """Bytes of an environment, of a stdin, and of stdout and stderr together, that travel at most."""
 REPLY_SECONDS: Final = 25.0
 """What a caller grants the agent for a call."""
-CONNECT_SECONDS: Final = 1
-"""What a caller waits for while the agent's backlog is full."""
 
 _REQUEST = Struct("<4sHHII8x")
-_REPLY = Struct("<4sHHIIB7x")
+REPLY_HEADER = Struct("<4sHHIIB7x")
+"""Magic, version, kind, lengths of stdout and stderr, exit code."""
 _CRED = Struct("=iII")  # struct ucred, unix(7): pid, uid, gid
-_TIMEVAL = Struct("=qq")
 _MAX_DESCRIPTORS = 16  # room for more than is allowed, so that too many are seen and closed
 
 
@@ -201,7 +194,7 @@ def encode_reply(reply: Reply) -> bytes:
     if room < 0:
         raise TooLarge(f"a reply of {len(reply.stdout)} bytes; {MAX_PART} are possible")
     stderr = reply.stderr[-room:] if room else b""
-    header = _REPLY.pack(b"AZVR", reply.version, reply.kind, len(reply.stdout), len(stderr), reply.code)
+    header = REPLY_HEADER.pack(b"AZVR", reply.version, reply.kind, len(reply.stdout), len(stderr), reply.code)
     return header + reply.stdout + stderr
 
 
@@ -235,7 +228,7 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
     descriptors: list[int] = []
     try:
         header = _receive_first(sock, descriptors, deadline)
-        header += _receive(sock, _REQUEST.size - len(header), deadline)
+        header += receive(sock, _REQUEST.size - len(header), deadline)
         magic, version, flags, env_len, stdin_len = _REQUEST.unpack(header)
         if magic != b"AZVN" or version == 0:
             raise Malformed("it does not begin as a request does")
@@ -248,7 +241,7 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
                 f"environment of {env_len} and stdin of {stdin_len} bytes; "
                 f"{limits.env} and {limits.stdin} are possible"
             )
-        body = _receive(sock, env_len + stdin_len, deadline)
+        body = receive(sock, env_len + stdin_len, deadline)
         if env_len and body[env_len - 1]:
             raise Malformed("the environment does not end with NUL")
         netns_fd = descriptors.pop() if descriptors else None
@@ -266,74 +259,7 @@ def write_reply(sock: socket, reply: Reply, deadline: float) -> None:
         TooSlow: the other side did not take it until ``deadline`` (``time.monotonic``, seconds).
         Gone: the other side is gone.
     """
-    _send(sock, encode_reply(reply), deadline)
-
-
-def ask(
-    path: str,
-    environ: Mapping[str, str] | Mapping[bytes, bytes],
-    stdin: bytes,
-    netns_fd: int | None,
-    as_ipam: bool,  # noqa: FBT001 - one of the facts of a call, always passed by name
-    deadline: float,
-) -> Reply | Absence:
-    """Have the agent carry a call out.
-
-    Args:
-        path: the agent's socket.
-        environ: the whole environment; its ``AZVNET_CALL_ID`` names the call (``new_call_id``).
-        stdin: what came on it, to its end.
-        netns_fd: ``CNI_NETNS``, opened; None when it is not set or can't be opened.
-        as_ipam: called by the name ``azvnet-ipam``.
-        deadline: until when a reply is waited for (``time.monotonic``, seconds).
-
-    Returns:
-        The reply, or what there was instead: ``none`` (nobody took the call), ``lost`` (the agent died
-        over it, perhaps after it was done) or ``hung`` (no reply until the deadline).
-    """
-    flags = AS_IPAM if as_ipam else 0
-    request = Request(VERSION, flags, encode_environment(environ), stdin, netns_fd)
-    if len(request.env) > MAX_PART or len(stdin) > MAX_PART:
-        return "none"
-    sock = socket(AF_UNIX, SOCK_STREAM)
-    try:
-        return _converse(sock, path, request, deadline)
-    finally:
-        sock.close()
-
-
-def _converse(sock: socket, path: str, request: Request, deadline: float) -> Reply | Absence:
-    try:
-        # As a socket option: a timeout of Python's makes connect fail at once when the backlog is full.
-        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _TIMEVAL.pack(CONNECT_SECONDS, 0))
-        sock.connect(path)
-        if peer_uid(sock) != 0:
-            return "none"
-    except (OSError, ValueError):  # ValueError: NUL in the path
-        return "none"
-    taken = True
-    try:
-        _send(sock, encode_request(request), deadline, request.netns_fd)
-    except TooSlow:
-        return "hung"
-    except Gone:
-        taken = False  # but it may have said why before it closed
-    try:
-        return _read_reply(sock, deadline if taken else 0.0)
-    except TooSlow:
-        return "hung" if taken else "none"
-    except Gone:
-        return "lost" if taken else "none"
-
-
-def _read_reply(sock: socket, deadline: float) -> Reply | Absence:
-    magic, version, kind, stdout_len, stderr_len, code = _REPLY.unpack(_receive(sock, _REPLY.size, deadline))
-    if magic != b"AZVR" or version != VERSION or kind == NOT_TAKEN:
-        return "none"
-    if kind != CARRIED_OUT or stdout_len + stderr_len > MAX_PART:
-        return "lost"  # it may have been carried out, so it must be looked for before it is done again
-    body = _receive(sock, stdout_len + stderr_len, deadline)
-    return Reply(body[:stdout_len], body[stdout_len:], code)
+    send(sock, encode_reply(reply), deadline)
 
 
 def _patience(deadline: float) -> float:
@@ -341,7 +267,13 @@ def _patience(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
 
 
-def _receive(sock: socket, size: int, deadline: float) -> bytes:
+def receive(sock: socket, size: int, deadline: float) -> bytes:
+    """Exactly that many bytes.
+
+    Raises:
+        TooSlow: they did not come until ``deadline``.
+        Gone: the connection ended before.
+    """
     data = bytearray(size)
     view = memoryview(data)
     have = 0
@@ -360,7 +292,7 @@ def _receive(sock: socket, size: int, deadline: float) -> bytes:
 
 
 def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> bytes:
-    """The first bytes of a request, and what descriptors came with them: into the list, for it to be closed."""
+    """The first bytes of a request. Descriptors that come with them go into the list at once."""
     try:
         sock.settimeout(_patience(deadline))
         data, control, _flags, _address = sock.recvmsg(
@@ -378,7 +310,13 @@ def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> byt
     return data
 
 
-def _send(sock: socket, data: bytes, deadline: float, netns_fd: int | None = None) -> None:
+def send(sock: socket, data: bytes, deadline: float, netns_fd: int | None = None) -> None:
+    """Send everything, a descriptor with the first byte.
+
+    Raises:
+        TooSlow: the other side did not take it until ``deadline``.
+        Gone: the connection ended before.
+    """
     view = memoryview(data)
     rights = [] if netns_fd is None else [(SOL_SOCKET, SCM_RIGHTS, Struct("=i").pack(netns_fd))]
     try:

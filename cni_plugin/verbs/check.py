@@ -85,10 +85,9 @@ def _reservation(
     """The attachment's reservation; its absence is damage too."""
     attachment = verb_call.parameters.attachment
     try:
+        if node.ipam.needs_adoption():
+            return None  # the store was lost: until the next ADD the kernel alone is the witness
         held = node.ipam.reservation(attachment)
-    except ipam_errors.AdoptionNeeded:
-        # The store was lost; the kernel, which was looked at already, is the witness until the next ADD.
-        return None
     except ipam_errors.StoreUnavailable as error:
         raise errors.TryAgainLater(str(error), error.remedy) from error
     problems = list(damage)

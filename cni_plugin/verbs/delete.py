@@ -6,8 +6,6 @@ is needed. That there is nothing to do is success.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from cni_plugin import addressing, datapath, delegate, errors
 from cni_plugin.kernel import locks
 from cni_plugin.node import Node
@@ -37,8 +35,7 @@ def release(verb_call: VerbCall, node: Node) -> None:
     endpoint is gone, so reclaiming frees its address later.
     """
     try:
-        with suppress(ipam_errors.AdoptionNeeded):
-            node.ipam.release(verb_call.parameters.attachment)
+        node.ipam.release(verb_call.parameters.attachment)
     except ipam_errors.StoreUnavailable as error:
         verb_call.said.append(f"the address is freed later: {error}")
         if isinstance(error.__cause__, PermissionError):

@@ -43,11 +43,9 @@ def _stale(verb_call: VerbCall, node: Node, valid: set[Attachment]) -> set[Attac
     holder = Holder.DELEGATED if verb_call.call.as_ipam else Holder.ENDPOINT
     network = verb_call.netconf.name
     with addressing.cni_errors():
-        try:
-            reserved = node.ipam.reservations(network)
-        except ipam_errors.AdoptionNeeded:
+        if node.ipam.needs_adoption():
             node.ipam.adopt(addressing.alive(node))
-            reserved = node.ipam.reservations(network)
+        reserved = node.ipam.reservations(network)
     known = {each.attachment for each in reserved if each.owner.holder is holder}
     if holder is Holder.ENDPOINT:
         known.update(_in_kernel(network, node))

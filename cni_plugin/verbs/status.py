@@ -43,6 +43,6 @@ def _require_addresses(verb_call: VerbCall, node: Node) -> None:
     if counts.free + counts.cooling:
         return
     raise ipam_errors.PoolExhausted(
-        f"no address is free: of {counts.total}, {counts.assigned} are assigned, {counts.quarantined} set aside",
+        f"no address is free: {counts.assigned} of {counts.total} are assigned",
         "Add IP configurations to the NIC, or set max-pods of the kubelet below the number of addresses.",
     )
