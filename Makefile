@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
 .PHONY: help
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...]\n"} \
-	  /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: bootstrap
 bootstrap: ## Debian/Ubuntu packages that building and testing need (as root)
@@ -45,6 +45,43 @@ build-twice: venv ## build twice and compare: the same bytes (about two minutes)
 	@diff -r --no-dereference build/first build/second
 	@echo "build-twice: both bundles are the same, file by file"
 	@rm -rf build/first build/second build/first-work build/second-work
+
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, shellcheck, words that must not be in the tree
+	@$(STEP) "ruff" .venv/bin/ruff check --quiet .
+	@$(STEP) "format" .venv/bin/ruff format --check --quiet .
+	@$(STEP) "mypy" .venv/bin/mypy
+	@$(STEP) "shellcheck" shellcheck .ci/run $$(git ls-files --cached --others --exclude-standard '*.sh')
+	@$(STEP) "hygiene" packaging/hygiene.sh
+
+.PHONY: format
+format: venv ## rewrite the sources as ruff formats them
+	@.venv/bin/ruff check --quiet --fix . || true
+	@.venv/bin/ruff format .
+
+.PHONY: test
+test: lint build tools ## everything: lint, build, and every layer of tests (as root)
+	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-unit
+test-unit: venv ## the quick layer, without root (ARGS="-k NAME": some of it)
+	@$(PY) packaging/run_tests.py unit $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-launcher
+test-launcher: venv ## the static launcher against a scripted agent
+	@$(PY) packaging/run_tests.py launcher $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-netns
+test-netns: venv ## the real kernel, in network namespaces (as root)
+	@$(PY) packaging/run_tests.py netns $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-bundle
+test-bundle: build ## the frozen bundle as a file on a node (as root)
+	@$(PY) packaging/run_tests.py bundle $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-integration
+test-integration: build tools ## emulated nodes, cnitool, containerd, reference plugins (as root)
+	@$(PY) packaging/run_tests.py integration $(if $(ARGS),-- $(ARGS))
 
 .PHONY: demo
 demo: build ## two emulated Azure nodes, pods on them, who reaches whom

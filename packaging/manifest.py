@@ -10,7 +10,6 @@ first pod. One line per entry, sorted: ``f MODE SHA256 PATH``, ``d MODE - PATH``
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ def entries(bundle: Path) -> Iterator[str]:
             continue
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
-            yield f"l - {os.readlink(path)} {name}"
+            yield f"l - {path.readlink()} {name}"
         elif stat.S_ISDIR(mode):
             yield f"d {stat.S_IMODE(mode):04o} - {name}"
         else:

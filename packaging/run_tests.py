@@ -1,0 +1,115 @@
+"""Runs the layers of tests one after the other and closes with one line of counts.
+
+    run_tests.py [LAYER...] [-- PYTEST ARGUMENT...]
+
+Every layer runs even when one before it failed. A skipped test counts as failed: what cannot be
+checked on this machine is not known to work. Reports go to .cache/reports/LAYER.xml.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / ".cache" / "reports"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One folder of tests and in how many processes it runs."""
+
+    name: str
+    folder: str
+    processes: int
+    what: str
+
+
+LAYERS = (
+    Layer("unit", "tests/unit", 2, "pure functions, contracts, the store: no root, no kernel"),
+    Layer("launcher", "tests/launcher", 2, "the static launcher against a scripted agent"),
+    Layer("netns", "tests/netns", 2, "the real kernel, in network namespaces"),
+    Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
+    Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a layer came to."""
+
+    layer: Layer
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+
+
+def main() -> int:
+    """The command line."""
+    arguments = sys.argv[1:]
+    extra = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
+    names = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    known = {layer.name: layer for layer in LAYERS}
+    if unknown := set(names) - set(known):
+        print(
+            f"run_tests: no layer {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr
+        )
+        return 2
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    outcomes = [run(known[name], extra) for name in names or known]
+    return report(outcomes)
+
+
+def run(layer: Layer, extra: list[str]) -> Outcome:
+    """Run one layer with pytest."""
+    print(f"==> {layer.name} tests: {layer.what}", flush=True)
+    path = REPORTS / f"{layer.name}.xml"
+    path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--durations=5", "--durations-min=1"]
+    command += [f"--junitxml={path}", "-n", str(layer.processes), "--dist=loadgroup", *extra, layer.folder]
+    started = time.monotonic()
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    seconds = time.monotonic() - started
+    passed, failed, skipped = counts(path)
+    if code != 0 and failed == 0:
+        print(f"run_tests: pytest ended with code {code} in the {layer.name} layer", file=sys.stderr)
+        failed = 1
+    return Outcome(layer, passed, failed, skipped, seconds)
+
+
+def counts(path: Path) -> tuple[int, int, int]:
+    """Passed, failed and skipped tests of a JUnit report; nothing when there is none."""
+    if not path.exists():
+        return 0, 0, 0
+    passed = failed = skipped = 0
+    for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+        bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        left_out = int(suite.get("skipped", 0))
+        passed += int(suite.get("tests", 0)) - bad - left_out
+        failed += bad
+        skipped += left_out
+    return passed, failed, skipped
+
+
+def report(outcomes: list[Outcome]) -> int:
+    """Print the table and the closing line; returns the exit code."""
+    print(f"\n{'layer':<14}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for each in outcomes:
+        row = f"{each.layer.name:<14}{each.passed:>8}{each.failed:>8}{each.skipped:>9}{each.seconds:>9.0f}"
+        print(row)
+    passed = sum(each.passed for each in outcomes)
+    skipped = sum(each.skipped for each in outcomes)
+    failed = sum(each.failed for each in outcomes) + skipped
+    if skipped:
+        print(f"{skipped} skipped tests count as failed: this machine lacks what they need", file=sys.stderr)
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
