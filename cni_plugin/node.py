@@ -5,15 +5,13 @@ Owns what outlives a verb. The executable makes one for one call, the agent one 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from ipam.allocator import Ipam
-
 from cni_plugin.errors import StoreFailed
 from cni_plugin.kernel.netlink import Netlink
+from ipam.allocator import Ipam
 
 RUN_DIR = "/run/azvnet"
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
@@ -61,13 +59,3 @@ class Node:
         if existing is not None:
             existing.close()
             del self._local.netlink
-
-
-def default_log_file(environ: Mapping[str, str]) -> Path:
-    """Where calls are logged when the netconf names no other file."""
-    return Path(environ.get("AZVNET_LOG_FILE") or "/var/log/azvnet/azvnet.log")
-
-
-def is_root() -> bool:
-    """Whether this process may do what the plugin does at all."""
-    return os.geteuid() == 0

@@ -8,17 +8,17 @@ so that nothing, not even a library, can write a second document.
 from __future__ import annotations
 
 import os
+import posix
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from cni_plugin import contract, log, versions
+from cni_plugin import contract, versions
 from cni_plugin.contract import Call, Reply
 from cni_plugin.errors import CniError, IOFailure, TryAgainLater
 from cni_plugin.kernel import netns
-from cni_plugin.node import Node, default_log_file
+from cni_plugin.node import Node
+from cni_plugin.record import record
 
 STDIN_MAX_BYTES = 16 * 1024 * 1024
 VERBS_WITH_NAMESPACE = ("ADD", "CHECK")
@@ -27,7 +27,7 @@ VERBS_WITH_NAMESPACE = ("ADD", "CHECK")
 def serve_call(*, as_ipam: bool) -> int:
     """Carry out the call that this process was started for; returns its exit code."""
     stdout = _take_stdout()
-    environ = dict(os.environ)
+    environ = _environ()
     started = time.monotonic()
     call: Call | None = None
     try:
@@ -39,6 +39,11 @@ def serve_call(*, as_ipam: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
         reply = contract.failure(error, versions.CURRENT)
     return _finish(stdout, call, reply, environ, time.monotonic() - started)
+
+
+def _environ() -> dict[str, str]:
+    """The environment, with what the thin start has added to it (``os.environ`` may be an older copy)."""
+    return {os.fsdecode(name): os.fsdecode(value) for name, value in posix.environ.items()}
 
 
 def _take_stdout() -> int:
@@ -115,39 +120,15 @@ def _finish(stdout: int, call: Call | None, reply: Reply, environ: Mapping[str, 
         _say(f"the result can't be written: {error.strerror}")
         exit_code = 1
         if call is not None and reply.exit_code == 0 and environ.get("CNI_COMMAND") == "ADD":
-            undo = Call(
-                {**call.environ, "CNI_COMMAND": "DEL"}, call.stdin, as_ipam=call.as_ipam, call_id=call.call_id
-            )
-            contract.carry_out(undo, Node(environ))
+            _undo(call, environ)
     record(environ, call, reply, seconds, by="executable")
     return exit_code
 
 
-def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds: float, *, by: str) -> None:
-    """Log one call."""
-    failed = reply.error
-    ours = failed is not None and not isinstance(failed, CniError)
-    fields: dict[str, Any] = {
-        "call": call.call_id if call else "",
-        "verb": environ.get("CNI_COMMAND", ""),
-        "plugin": "azvnet-ipam" if call and call.as_ipam else "azvnet",
-        "container": environ.get("CNI_CONTAINERID", ""),
-        "ifname": environ.get("CNI_IFNAME", ""),
-        "netns": environ.get("CNI_NETNS", ""),
-        "by": by,
-        "ms": round(seconds * 1000, 1),
-        "exit": reply.exit_code,
-    }
-    if failed is not None:
-        fields["error"] = str(failed)
-    if ours and failed is not None:
-        fields["traceback"] = log.traceback_of(failed)
-    if reply.warnings:
-        fields["warnings"] = list(reply.warnings)
-    level = "error" if failed is not None else "warning" if reply.warnings else "info"
-    threshold = reply.log_level or "info"
-    path = Path(reply.log_file) if reply.log_file else default_log_file(environ)
-    log.write(path, level, threshold, **fields)
+def _undo(call: Call, environ: Mapping[str, str]) -> None:
+    """Nobody got to know of the interface that was made, so it must not stay."""
+    again = {**call.environ, "CNI_COMMAND": "DEL"}
+    contract.carry_out(Call(again, call.stdin, as_ipam=call.as_ipam, call_id=call.call_id), Node(environ))
 
 
 def _write_all(fd: int, data: bytes) -> None:

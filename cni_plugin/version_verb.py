@@ -4,12 +4,11 @@
 is not an ordinary VERSION call is left to ``contract``, which has the errors.
 """
 
-import posix
+from cni_plugin import thin
 
 SPOKEN = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """The same list as ``versions.SUPPORTED``, which a test sees to: importing it loads the error classes."""
 BLANKS = " \t\r\n"
-READ_BYTES = 1 << 16
 
 
 class _Decoder:
@@ -28,28 +27,16 @@ def answer() -> int | None:
     stdin is given back).
     """
     try:
-        stdin = _read()
+        stdin = thin.read_stdin()
         asked = _version(stdin)
     except OSError:
         return None
     if asked is None:
-        _give_back(stdin)
+        thin.give_back(stdin)
         return None
     spoken = ",".join(f'"{version}"' for version in SPOKEN)
     reply = f'{{"cniVersion":"{asked}","supportedVersions":[{spoken}]}}\n'.encode()
-    while reply:
-        try:
-            reply = reply[posix.write(1, reply) :]
-        except OSError:
-            return 1
-    return 0
-
-
-def _read() -> bytes:
-    data = b""
-    while chunk := posix.read(0, READ_BYTES):
-        data += chunk
-    return data
+    return 0 if thin.write(1, reply) else 1
 
 
 def _version(stdin: bytes) -> str | None:
@@ -68,12 +55,3 @@ def _version(stdin: bytes) -> str | None:
     )
     plain = isinstance(version, str) and version.isascii() and version.replace(".", "").isalnum()
     return version if plain else None
-
-
-def _give_back(stdin: bytes) -> None:
-    """Make what was read readable again, as descriptor 0."""
-    fd = posix.memfd_create("stdin", 0)
-    posix.write(fd, stdin)
-    posix.lseek(fd, 0, 0)
-    posix.dup2(fd, 0)
-    posix.close(fd)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cni_plugin import __version__
 
 SUBCOMMANDS = {
+    "agent": "run the resident agent, which carries calls out in milliseconds and keeps the pool fresh",
     "status": "show the pool, who holds which address, and where addresses come from",
     "schema": "print the JSON Schema of the network configuration",
 }

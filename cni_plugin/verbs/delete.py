@@ -6,11 +6,15 @@ is needed. That there is nothing to do is success.
 
 from __future__ import annotations
 
-from cni_plugin import addressing, datapath, delegate, errors
+from contextlib import suppress
+
+from cni_plugin import addressing, datapath, delegate, errors, params
+from cni_plugin.contract import Call
 from cni_plugin.kernel import locks
 from cni_plugin.node import Node
 from cni_plugin.verbs import VerbCall
 from ipam import errors as ipam_errors
+from ipam.model import Holder
 
 LOCK_SECONDS = 5.0
 """An ADD that is stuck for longer is overtaken: it finds its reservation gone and undoes itself."""
@@ -40,3 +44,15 @@ def release(verb_call: VerbCall, node: Node) -> None:
         verb_call.said.append(f"the address is freed later: {error}")
         if isinstance(error.__cause__, PermissionError):
             raise errors.StoreFailed(str(error), error.remedy) from error
+
+
+def undo_add(call: Call, node: Node) -> None:
+    """Remove what an ADD made whose result nobody got, if it is still the result of that very call."""
+    parameters = params.parse(call.environ)
+    attachment = parameters.attachment
+    with locks.hold(node.run_dir, attachment, LOCK_SECONDS), suppress(errors.CniError, ipam_errors.IpamError):
+        held = node.ipam.reservation(attachment)
+        if held is not None and held.owner.call_id == call.call_id:
+            if held.owner.holder is Holder.ENDPOINT:
+                datapath.detach(attachment, node.host)
+            node.ipam.release(attachment, expected=held)

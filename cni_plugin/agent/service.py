@@ -1,0 +1,82 @@
+"""``azvnet agent``: the resident process, from its start to its end.
+
+Owns the order in which its parts start and stop, and the signals. What a part does is its own business:
+the socket (``server``), the work that no call does (``background``), what it tells (``telling``).
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections.abc import Mapping
+from types import FrameType
+
+from cni_plugin.agent import systemd
+from cni_plugin.agent.background import Background
+from cni_plugin.agent.server import Server
+from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.telling import Telling
+from cni_plugin.node import Node
+
+STOP_SECONDS = 20.0
+"""For calls under way; below the 25 s that callers wait, and the 30 s that Kubernetes grants a pod."""
+
+
+def run(environ: Mapping[str, str], settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        StoreFailed, OSError: the state directory can't be used.
+    """
+    stop, reload = threading.Event(), threading.Event()
+    wake = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        (reload if number == signal.SIGHUP else stop).set()
+        wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    node = Node(environ)
+    node.background_reads = True
+    node.ensure_run_dir()
+    background = Background(node, settings)
+    telling = Telling(node, settings, background)
+    server = Server(node, observe=telling.observe, heard=background.heard)
+    background.adopt()
+    server.start()
+    telling.start()
+    background.start()
+    # What is alive now lives as long as the process: the collector need not look at it again and again.
+    gc.freeze()
+    systemd.notify("READY=1")
+    while not stop.is_set():
+        wake.wait(systemd.watchdog_interval(environ))
+        wake.clear()
+        if reload.is_set():
+            reload.clear()
+            systemd.notify("RELOADING=1")
+            settings = _reloaded(settings, background, telling)
+            systemd.notify("READY=1")
+        if background.is_alive():
+            systemd.notify("WATCHDOG=1")
+    systemd.notify("STOPPING=1")
+    telling.stopping()
+    finished = server.stop(STOP_SECONDS)
+    background.stop()
+    telling.stop()
+    return 0 if finished else 1
+
+
+def _reloaded(settings: Settings, background: Background, telling: Telling) -> Settings:
+    """The settings as the file has them now; a file that is not valid changes nothing."""
+    try:
+        new = settings.read_again()
+    except SettingsError as error:
+        telling.say("error", f"the settings are kept as they were: {error}")
+        return settings
+    background.use(new)
+    telling.use(new)
+    telling.say("info", "the settings were read again")
+    return new

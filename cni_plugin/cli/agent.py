@@ -1,0 +1,31 @@
+"""``azvnet agent``: start the resident agent in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """It needs none: a call's netconf decides, everything else has a default."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="an operator's settings (JSON); see docs/agent.md"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run until a signal ends it."""
+    from cni_plugin.agent import service
+    from cni_plugin.agent.settings import Settings, SettingsError
+    from cni_plugin.errors import CniError
+
+    try:
+        return service.run(os.environ, Settings.read(options.config))
+    except SettingsError as error:
+        sys.stderr.write(f"azvnet agent: {error}\n")
+        return 2
+    except (CniError, OSError) as error:
+        sys.stderr.write(f"azvnet agent: {error}\n")
+        return 1
