@@ -6,10 +6,8 @@ finder) and loads no library through ``ctypes`` by file name, so only this is le
 
 - ``sys.frozen``, what frozen programs are recognised by.
 - Our environment is the caller's again. The bootloader puts the bundle's libraries into LD_LIBRARY_PATH
-  and executes itself once more; the dynamic loader has read it by now, and a plugin, ``iptables`` or
-  ``modprobe`` that we run must not see it (its libraries would be ours).
-- A caller's environment that pretends this second execution has happened is not believed: without the
-  bundle's path in LD_LIBRARY_PATH, libraries would come from the host. Start over without the pretence.
+  and executes itself once more; a plugin, ``iptables`` or ``modprobe`` that we run must not see that,
+  its libraries would be ours. We do not need it: the executable's run path names the same folder.
 
 Only built-in modules: nothing here may cost a file.
 """
@@ -17,7 +15,7 @@ Only built-in modules: nothing here may cost a file.
 import posix
 import sys
 
-OURS = (
+BOOTLOADERS = (
     b"_MEIPASS2",
     b"_PYI_APPLICATION_HOME_DIR",
     b"_PYI_ARCHIVE_FILE",
@@ -31,20 +29,18 @@ def restore_environment() -> None:
     """Undo what the bootloader did to the environment; ``os.environ`` is made from ``posix.environ``."""
     environ = posix.environ
     contents = sys._MEIPASS.encode("utf-8", "surrogateescape")  # type: ignore[attr-defined]  # noqa: SLF001
-    library_path = environ.get(b"LD_LIBRARY_PATH", b"")
-    for name in OURS:
+    for name in BOOTLOADERS:
         if environ.pop(name, None) is not None:
             posix.unsetenv(name)
-    if library_path != contents and not library_path.startswith(contents + b":"):
-        posix.execve("/proc/self/exe", sys.orig_argv, environ)
-    original = environ.pop(b"LD_LIBRARY_PATH_ORIG", None)
-    posix.unsetenv(b"LD_LIBRARY_PATH_ORIG")
-    if original:
-        environ[b"LD_LIBRARY_PATH"] = original
-        posix.putenv(b"LD_LIBRARY_PATH", original)
-    else:
+    library_path = environ.get(b"LD_LIBRARY_PATH")
+    if library_path is not None and library_path.split(b":", 1)[0] == contents:
         del environ[b"LD_LIBRARY_PATH"]
         posix.unsetenv(b"LD_LIBRARY_PATH")
+        original = environ.pop(b"LD_LIBRARY_PATH_ORIG", None)
+        if original:
+            posix.unsetenv(b"LD_LIBRARY_PATH_ORIG")
+            environ[b"LD_LIBRARY_PATH"] = original
+            posix.putenv(b"LD_LIBRARY_PATH", original)
 
 
 setattr(sys, "frozen", True)  # noqa: B010
