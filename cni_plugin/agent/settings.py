@@ -1,0 +1,96 @@
+"""The operator's settings of the agent: a JSON file, all of it optional.
+
+Owns the keys, their defaults and the message for a file that is not valid. What concerns a pod is not here:
+that is in the netconf of its call.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SettingsError(Exception):
+    """The file can't be read, or has a key or value that is none; says which."""
+
+
+class Conflist(BaseModel):
+    """The conflist that tells the runtime that this node has a network: written last, when that is true."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Path = Field(description="The conflist to install.")
+    destination: Path = Field(
+        default=Path("/etc/cni/net.d/10-azvnet.conflist"), description="Where the runtime looks for it."
+    )
+
+
+class Arm(BaseModel):
+    """How Azure Resource Manager is reached; used where the source is ``arm``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    credential: Literal["auto", "managed-identity", "workload-identity"] = "auto"
+    client_id: str = Field("", description="Of a user-assigned managed identity.")
+    base_url: str = Field("", description="Instead of the cloud's own endpoint.")
+    ca_file: str = Field("", description="CA that signed the endpoint's certificate.")
+
+
+class Settings(BaseModel):
+    """Everything an operator may want to change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["auto", "wireserver", "imds", "file", "arm"] = Field(
+        "auto", description="Where addresses come from before the first call; then its netconf decides."
+    )
+    file: str = Field("/etc/kubernetes/interfaces.json", description="Path of the fileIpam document.")
+    refresh_seconds: Seconds = Field(30.0, description="Between two reads of the source.")
+    reconcile_seconds: Seconds = Field(10.0, description="Between two looks at what pods have.")
+    reclaim_seconds: Seconds = Field(
+        60.0, description="Between the two looks after which an address without an endpoint is freed."
+    )
+    metrics_address: str = Field(
+        "", description="host:port on the loopback for /metrics, /healthz and /readyz; empty: Unix socket only."
+    )
+    log_level: Literal["off", "error", "warning", "info", "debug"] = "info"
+    log_file: Path = Path("/var/log/azvnet/agent.log")
+    conflist: Conflist | None = Field(None, description="Installed when an address can be given.")
+    arm: Arm = Arm()
+
+    _path: Path | None = PrivateAttr(None)
+
+    @classmethod
+    def read(cls, path: Path | None) -> Settings:
+        """The settings of a file; the defaults without one.
+
+        Raises:
+            SettingsError: it can't be read, is no JSON, or has an unknown key or an impossible value.
+        """
+        if path is None:
+            return cls()
+        try:
+            settings = cls.model_validate(json.loads(path.read_bytes()))
+        except OSError as error:
+            raise SettingsError(f"{path} can't be read: {error.strerror}") from error
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise SettingsError(f"{path}: {where}: {problem['msg']}") from error
+        except ValueError as error:
+            raise SettingsError(f"{path} is no JSON: {error}") from error
+        settings._path = path  # noqa: SLF001 - of this class
+        return settings
+
+    def read_again(self) -> Settings:
+        """The settings as the file has them now.
+
+        Raises:
+            SettingsError: as ``read``.
+        """
+        return Settings.read(self._path)
