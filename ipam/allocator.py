@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ipam import exhaustion, liveness, records, refreshing
-from ipam.errors import AdoptionNeeded, AlreadyReserved, IpamError, ReservationLost
-from ipam.model import DEFAULT_COOLDOWN_SECONDS, AddressState, PoolCounts, Reservation
-from ipam.pool import choose, cooling_left
+from ipam import holding, liveness, records, refreshing
+from ipam.errors import IpamError
+from ipam.model import DEFAULT_COOLDOWN_SECONDS, PoolCounts, Reservation
 from ipam.store import Store
 from ipam.transaction import StoreDamaged
 
@@ -103,7 +102,7 @@ class Ipam:
             PoolExhausted: nothing is free.
             AddressUnavailable: the requested address can't be had.
         """
-        outcome = self._store.write(lambda tx: _reserve(tx, attachment, owner, request))
+        outcome = self._store.write(lambda tx: holding.reserve(tx, attachment, owner, request))
         if isinstance(outcome, IpamError):
             raise outcome
         return outcome
@@ -117,57 +116,25 @@ class Ipam:
             ReservationLost: it was released meanwhile (a DEL came in between), or, in a store that was
                 made anew, the address is held by another by now. The ADD has to be rolled back.
         """
-        return self._store.write(lambda tx: _confirm(tx, reservation))
+        return self._store.write(lambda tx: holding.confirm(tx, reservation))
 
     def release(self, attachment: Attachment, *, expected: Reservation | None = None) -> Reservation | None:
         """Let the address of ``attachment`` go, to rest for its cooldown; what it was, or None.
 
         Doing it again is no error. With ``expected``, only if it still is that very reservation.
         """
-
-        def work(tx: Transaction) -> Reservation | None:
-            row = records.reservation_of(tx, attachment)
-            if row is None:
-                return None
-            held = records.reservation_from(row, tx.generation)
-            if expected is not None and not _same(held, expected):
-                return None
-            records.let_go(tx, row, tx.now)
-            return held
-
-        return self._store.write(work)
+        return self._store.write(lambda tx: holding.release(tx, attachment, expected))
 
     def abandon(self, reservation: Reservation) -> bool:
         """Give an address back that its pod never had: no cooldown. Whether it was still held.
 
         Only if it is still that unconfirmed reservation of this store.
         """
-
-        def work(tx: Transaction) -> bool:
-            row = records.reservation_of(tx, reservation.attachment)
-            if row is None or row["confirmed"] or reservation.generation != tx.generation:
-                return False
-            if not _same(records.reservation_from(row, tx.generation), reservation):
-                return False
-            records.let_go(tx, row, row["released_at"])
-            return True
-
-        return self._store.write(work)
+        return self._store.write(lambda tx: holding.abandon(tx, reservation))
 
     def quarantine(self, ip: IPAddress, reason: str, seconds: float) -> bool:
         """Give ``ip`` to nobody for a while; its holder, if it has one, keeps it. Whether it is known."""
-
-        def work(tx: Transaction) -> bool:
-            changed = tx.change(
-                "UPDATE address SET quarantined_until = ?, quarantine_reason = ? WHERE ip = ?",
-                tx.now + seconds,
-                reason,
-                ip.packed,
-            )
-            tx.count("quarantined", changed)
-            return changed == 1
-
-        return self._store.write(work)
+        return self._store.write(lambda tx: holding.quarantine(tx, ip, reason, seconds))
 
     # What is alive
 
@@ -257,7 +224,7 @@ class Ipam:
 
     def counts(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS, *, family: int = 4) -> PoolCounts:
         """The pool by state; ``cooldown`` decides what is still cooling."""
-        return self._store.read(lambda tx: _counts(tx, cooldown, family))
+        return self._store.read(lambda tx: holding.counts(tx, cooldown, family))
 
     def counters(self) -> dict[str, int]:
         """Events since the store was made, by the names of ``COUNTERS``."""
@@ -300,100 +267,5 @@ class Ipam:
             return self._store.read(lambda tx: tuple(value(row, tx) for row in tx.rows(sql)))
 
 
-def _reserve(
-    tx: Transaction, attachment: Attachment, owner: Owner, request: AddressRequest
-) -> Reservation | IpamError:
-    """A reservation, or the error as a value: what was counted with it has to be kept."""
-    if not tx.adopted:
-        return AdoptionNeeded(
-            "the store is new and does not know yet which addresses are in use",
-            "The next ADD or the agent looks at the node's endpoints and fills it.",
-        )
-    held = records.reservation_of(tx, attachment)
-    if held is not None:
-        return _already_reserved(records.reservation_from(held, tx.generation))
-    tx.change(records.EXPIRED, tx.now)
-    if request.requested is not None:
-        row = records.row_of(tx, request.requested)
-        if row is None or row["container_id"] is not None or records.unusable_because(row, request, tx.now):
-            return exhaustion.address_unavailable(tx, request, row)
-        key, shortened = row["id"], cooling_left(row["released_at"], request.cooldown, tx.now) > 0
-    else:
-        choice = choose(records.candidates(tx, 4), request, tx.now)
-        if choice is None:
-            return _nothing_to_give(tx, request)
-        key, shortened = choice.candidate.key, choice.shortened
-    tx.count("cooldown_shortened", int(shortened))
-    records.hold(tx, key, attachment, owner, created_at=tx.wall, confirmed=False)
-    return _held(tx, attachment)
-
-
-def _confirm(tx: Transaction, reservation: Reservation) -> Reservation:
-    row = records.reservation_of(tx, reservation.attachment)
-    if row is not None:
-        if not _same(records.reservation_from(row, tx.generation), reservation):
-            raise _lost(reservation, "was released, and another one was made for the same attachment")
-        tx.change_one("UPDATE address SET confirmed = 1, missing_since = NULL WHERE id = ?", row["id"])
-    elif reservation.generation == tx.generation:
-        raise _lost(reservation, "was released while the pod was being attached (a DEL came in between)")
-    else:
-        row = records.row_of(tx, reservation.ip)
-        if row is not None and row["container_id"] is not None:
-            raise _lost(reservation, "was in a store that is lost, and the address has another holder now")
-        liveness.write_again(tx, reservation, row)
-    return _held(tx, reservation.attachment)
-
-
-def _same(held: Reservation, expected: Reservation) -> bool:
-    """Whether a row is the very reservation that somebody was given earlier.
-
-    A row written from the kernel's facts after the store was lost knows no call and has a time of its
-    own: then the address decides.
-    """
-    if held.attachment != expected.attachment or held.ip != expected.ip:
-        return False
-    if held.generation == expected.generation:
-        return held.created_at == expected.created_at and held.owner.call_id == expected.owner.call_id
-    return held.owner.call_id in {"", expected.owner.call_id}
-
-
-def _already_reserved(held: Reservation) -> AlreadyReserved:
-    attachment = held.attachment
-    return AlreadyReserved(
-        f"container {attachment.container_id}, {attachment.ifname} holds {held.ip} already",
-        "Run DEL for this attachment before it is added again.",
-        held,
-    )
-
-
-def _nothing_to_give(tx: Transaction, request: AddressRequest) -> IpamError:
-    source = tx.one("SELECT success_wall FROM source")
-    if source is None or source["success_wall"] is None:
-        return exhaustion.no_addresses_known(tx)
-    tx.count("exhausted")
-    return exhaustion.pool_exhausted(tx, request, _counts(tx, request.cooldown, 4), 4)
-
-
-def _counts(tx: Transaction, cooldown: float, family: int) -> PoolCounts:
-    rows = tx.rows_named(records.COUNTS, now=tx.now, cooldown=cooldown, family=family)
-    by_state = {row["state"]: row["addresses"] for row in rows}
-    return PoolCounts(**{state.value: by_state.get(state.value, 0) for state in AddressState})
-
-
-def _held(tx: Transaction, attachment: Attachment) -> Reservation:
-    row = records.reservation_of(tx, attachment)
-    if row is None:
-        message = f"the reservation of {attachment} was written and is not there"
-        raise StoreDamaged(message)
-    return records.reservation_from(row, tx.generation)
-
-
 def _value(tx: Transaction, row: Row | None) -> Reservation | None:
     return None if row is None else records.reservation_from(row, tx.generation)
-
-
-def _lost(reservation: Reservation, why: str) -> ReservationLost:
-    return ReservationLost(
-        f"the reservation of {reservation.ip} for container {reservation.attachment.container_id} {why}",
-        "The runtime tries again with a new sandbox.",
-    )

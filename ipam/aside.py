@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,29 +23,22 @@ Identity = tuple[int, int]
 """Device and inode: what a path leads to now."""
 
 
-@dataclass(frozen=True, slots=True)
 class StoreFiles:
     """The database, its write-ahead log and its shared index in one directory."""
 
-    directory: Path
-
-    @property
-    def database(self) -> Path:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.database = directory / STORE
         """The file that SQLite opens."""
-        return self.directory / STORE
-
-    @property
-    def lock(self) -> Path:
+        self.lock = directory / LOCK
         """Locked for making a store and for moving one aside, nothing else."""
-        return self.directory / LOCK
-
-    def paths(self) -> tuple[Path, ...]:
-        """The database and what SQLite keeps beside it."""
-        return (self.database, *(self._beside(suffix) for suffix in SIDE_FILES))
+        self._side_files = tuple(self._beside(suffix) for suffix in SIDE_FILES)
+        # As text: every transaction looks at them.
+        self._paths = tuple(map(str, (self.database, *self._side_files)))
 
     def identities(self) -> tuple[Identity | None, ...]:
-        """What the paths lead to now; None where there is nothing."""
-        return tuple(map(_identity, self.paths()))
+        """What database, log and index lead to now; None where there is nothing."""
+        return tuple(map(_identity, self._paths))
 
     def flaw(self) -> str:
         """Why the files can't be a store, as far as is seen without opening them; empty: they can.
@@ -60,7 +52,7 @@ class StoreFiles:
         if found.st_size == 0:
             # A store is put in place complete, so it never is empty unless somebody emptied it.
             return "is empty"
-        for path in self.paths()[1:]:
+        for path in self._side_files:
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.lstat(path).st_mode):
                     return f"has beside it {path.name}, which is no regular file"
@@ -90,8 +82,8 @@ class StoreFiles:
         fresh = self.directory / f"{STORE}.new"
         for path in (fresh, *(fresh.with_name(fresh.name + suffix) for suffix in SIDE_FILES)):
             self._discard(path)
-        for suffix in SIDE_FILES:
-            self._discard(self._beside(suffix))
+        for path in self._side_files:
+            self._discard(path)
         return fresh
 
     def _discard(self, path: Path) -> None:
@@ -121,7 +113,7 @@ class StoreFiles:
                 _remove(each)
 
 
-def _identity(path: Path) -> Identity | None:
+def _identity(path: str | Path) -> Identity | None:
     try:
         found = os.lstat(path)
     except FileNotFoundError:

@@ -46,14 +46,14 @@ def adopt(tx: Transaction, alive: Iterable[Reservation]) -> tuple[Reservation, .
     return tuple(conflicting)
 
 
-def write_again(tx: Transaction, reservation: Reservation, row: Row | None) -> None:
+def write_again(tx: Transaction, reservation: Reservation, row: Row | None) -> Row:
     """Write a reservation that an earlier store had; ``row`` is the address's, which nobody holds.
 
     What the source lists of the address (prefix, gateway, NIC) is kept; an address that no source has
     listed yet is written as the reservation says it.
     """
     key = records.insert_adopted(tx, reservation) if row is None else row["id"]
-    records.hold(
+    return records.hold(
         tx,
         key,
         reservation.attachment,

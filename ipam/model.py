@@ -101,6 +101,8 @@ class Listing:
     nics: tuple[Nic, ...]
     warnings: tuple[str, ...] = ()
     """Entries that were passed over and why (an unparsable address, a duplicate, ...)."""
+    digest: str = ""
+    """Of the document it was read from: the same digest, the same listing. Empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,15 +32,14 @@ BY_POD = """
     SELECT * FROM address
     WHERE pod_namespace = ? AND pod_name = ? AND container_id IS NOT NULL AND container_id != ? AND ifname = ?
 """
-EXPIRED = """
-    UPDATE address SET quarantined_until = NULL, quarantine_reason = '' WHERE quarantined_until <= ?
-"""
 HOLD = """
     UPDATE address SET container_id = ?, ifname = ?, network = ?, holder = ?, pod_namespace = ?,
         pod_name = ?, pod_uid = ?, netns = ?, netns_id = ?, host_ifname = ?, call_id = ?,
         created_wall = ?, confirmed = ?, missing_since = NULL
     WHERE id = ? AND container_id IS NULL
+    RETURNING *
 """
+CONFIRM = "UPDATE address SET confirmed = 1, missing_since = NULL WHERE id = ? RETURNING *"
 LET_GO = """
     UPDATE address SET container_id = NULL, ifname = NULL, network = NULL, holder = NULL,
         pod_namespace = NULL, pod_name = NULL, pod_uid = NULL, netns = NULL, netns_id = NULL,
@@ -89,9 +88,9 @@ def candidates(tx: Transaction, family: int) -> Iterator[Candidate]:
 
 def hold(
     tx: Transaction, key: int, attachment: Attachment, owner: Owner, *, created_at: float, confirmed: bool
-) -> None:
-    """Write the holder of a row that has none."""
-    tx.change_one(
+) -> Row:
+    """Write the holder of a row that has none; the row as it is now."""
+    return tx.change_into(
         HOLD,
         attachment.container_id,
         attachment.ifname,
@@ -174,6 +173,7 @@ def reservation_from(row: Row, generation: str) -> Reservation:
     Raises:
         StoreDamaged: a column holds what was never written to it.
     """
+    known = _pool_address(row["address"], row["gateway"], row["nic_mac"])
     try:
         return Reservation(
             Attachment(row["container_id"], row["ifname"]),
@@ -188,13 +188,13 @@ def reservation_from(row: Row, generation: str) -> Reservation:
                 host_ifname=row["host_ifname"],
                 call_id=row["call_id"],
             ),
-            ip_interface(row["address"]),
-            ip_address(row["gateway"]),
+            known.address,
+            known.gateway,
             row["source"],
             row["created_wall"],
             bool(row["confirmed"]),
             generation,
-            nic_mac=row["nic_mac"],
+            nic_mac=known.nic_mac,
         )
     except ValueError as error:
         message = f"unreadable row: {error}"

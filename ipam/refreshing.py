@@ -35,8 +35,8 @@ OTHER_CONFIG_INTERVAL = 1.0
 """Seconds between reads when the configuration changed: two networks must not undo the interval."""
 
 _SUCCEEDED = """
-    UPDATE source SET name = ?, config = ?, success_at = ?, success_wall = ?, error = '', error_kind = '',
-        remedy = '', listed = ?, failures = 0, retry_at = NULL
+    UPDATE source SET name = ?, applied = ?, config = ?, success_at = ?, success_wall = ?, listed = ?,
+        error = '', error_kind = '', remedy = '', failures = 0, retry_at = NULL
 """
 _FAILED = """
     UPDATE source SET name = CASE WHEN name = '' THEN ? ELSE name END, config = ?, error = ?,
@@ -114,6 +114,9 @@ def _read(store: Store, reader: Reader | None, config: SourceConfig, seconds: fl
     last = store.read(source_state).source
     try:
         listing = _reader(reader)(config, seconds, last)
+        unchanged = store.write(partial(_unchanged, config=config, listing=listing))
+        if unchanged is not None:
+            return unchanged
         addresses = offered(listing, config.uplink_macs)
     except IpamError as error:
         store.write(partial(_failed, config=config, error=error))
@@ -138,7 +141,7 @@ def _read(store: Store, reader: Reader | None, config: SourceConfig, seconds: fl
                 config=config,
                 generation=generation,
                 changes=changes,
-                source=listing.source,
+                listing=listing,
                 listed=len(addresses),
             )
         )
@@ -146,14 +149,45 @@ def _read(store: Store, reader: Reader | None, config: SourceConfig, seconds: fl
 
 
 def _succeeded(
-    tx: Transaction, *, config: SourceConfig, generation: str, changes: Changes, source: str, listed: int
+    tx: Transaction,
+    *,
+    config: SourceConfig,
+    generation: str,
+    changes: Changes,
+    listing: Listing,
+    listed: int,
 ) -> SourceState | None:
     """Write what was read; None when the store that ``changes`` were found for was replaced meanwhile."""
     if tx.generation != generation:
         return None
-    records.apply(tx, changes, source)
-    tx.change_one(_SUCCEEDED, source, _config_key(config), tx.now, tx.wall, listed)
+    records.apply(tx, changes, listing.source)
+    _remember(tx, config, listing, listed)
     return source_state(tx)
+
+
+def _unchanged(tx: Transaction, *, config: SourceConfig, listing: Listing) -> SourceState | None:
+    """Write that the source said just what it said last time; None when it did not.
+
+    The addresses marked as listed are those of the last listing, so with the same one again there is
+    nothing to do, unless some address is on its way out.
+    """
+    row = tx.one("SELECT applied, listed FROM source")
+    applied = _applied(config, listing)
+    if row is None or not applied or row["applied"] != applied:
+        return None
+    if tx.one("SELECT 1 FROM address WHERE listed = 0") is not None:
+        return None
+    _remember(tx, config, listing, row["listed"])
+    return source_state(tx)
+
+
+def _remember(tx: Transaction, config: SourceConfig, listing: Listing, listed: int) -> None:
+    applied = _applied(config, listing)
+    tx.change_one(_SUCCEEDED, listing.source, applied, _config_key(config), tx.now, tx.wall, listed)
+
+
+def _applied(config: SourceConfig, listing: Listing) -> str:
+    return f"{listing.digest}|{listing.source}|{_config_key(config)}" if listing.digest else ""
 
 
 def _failed(tx: Transaction, *, config: SourceConfig, error: IpamError) -> None:

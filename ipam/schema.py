@@ -64,10 +64,12 @@ _VERSION_1: Final = (
     "CREATE UNIQUE INDEX by_attachment ON address (container_id, ifname) WHERE container_id IS NOT NULL",
     "CREATE INDEX by_pod ON address (pod_namespace, pod_name) WHERE container_id IS NOT NULL",
     "CREATE INDEX in_quarantine ON address (quarantined_until) WHERE quarantined_until IS NOT NULL",
+    "CREATE INDEX unlisted ON address (listed) WHERE listed = 0",
     """
     CREATE TABLE source (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         name TEXT NOT NULL DEFAULT '',
+        applied TEXT NOT NULL DEFAULT '',
         config TEXT NOT NULL DEFAULT '',
         attempt_at REAL,
         attempt_wall REAL,
@@ -99,3 +101,7 @@ FORGET_HOLDERS: Final = (
     """,
     "UPDATE source SET attempt_at = NULL, success_at = NULL, failures = 0, retry_at = NULL",
 )
+
+END_QUARANTINES: Final = """
+    UPDATE address SET quarantined_until = NULL, quarantine_reason = '' WHERE quarantined_until <= ?
+"""

@@ -9,7 +9,6 @@ HTTP or CNI. One connection for the whole process, under a mutex: a transaction 
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +27,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OPEN_ATTEMPTS = 25
+_NODE = """
+    SELECT generation, boot_id, adopted,
+        (SELECT min(quarantined_until) FROM address WHERE quarantined_until IS NOT NULL) AS quarantine_ends
+    FROM node
+"""
 
 
 class _Moved(Exception):
@@ -132,7 +136,7 @@ class Store:
 
     def _begun(self, connection: sqlite3.Connection, *, may_write: bool) -> Transaction:
         """The facts every transaction begins with; the other boot's holders are forgotten here."""
-        node = connection.execute("SELECT generation, boot_id, adopted FROM node").fetchone()
+        node = connection.execute(_NODE).fetchone()
         now = self._files.identities()
         if now != self._identities:
             if now[0] == self._identities[0]:
@@ -150,7 +154,10 @@ class Store:
                 connection.execute(statement)
             connection.execute("UPDATE node SET boot_id = ?, adopted = 0", (self._boot_id,))
             adopted = False
-        return Transaction(connection, node["generation"], adopted, self._clock(), self._wall_clock())
+        clock, quarantine_ends = self._clock(), node["quarantine_ends"]
+        if may_write and quarantine_ends is not None and quarantine_ends <= clock:
+            connection.execute(schema.END_QUARANTINES, (clock,))
+        return Transaction(connection, node["generation"], adopted, clock, self._wall_clock())
 
     # Opening
 
@@ -239,7 +246,7 @@ class Store:
                 connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
                 _migrate(connection)
                 connection.execute(
-                    "INSERT INTO node VALUES (1, ?, ?, 0)", (secrets.token_hex(8), self._boot_id)
+                    "INSERT INTO node VALUES (1, ?, ?, 0)", (os.urandom(8).hex(), self._boot_id)
                 )
                 connection.execute("COMMIT")
             finally:

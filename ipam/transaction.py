@@ -102,6 +102,18 @@ class Transaction:
             message = f"a statement that changes one row changed {changed}"
             raise StoreDamaged(message)
 
+    def change_into(self, sql: str, *parameters: Any) -> Row:
+        """Run a statement that writes exactly one row and returns it as it is then.
+
+        Raises:
+            StoreDamaged: it wrote none, so index and table disagree.
+        """
+        written: list[Row] = self.connection.execute(sql, parameters).fetchall()
+        if len(written) != 1:
+            message = f"a statement that changes one row changed {len(written)}"
+            raise StoreDamaged(message)
+        return written[0]
+
     def count(self, counter: str, by: int = 1) -> None:
         """Add to a counter that survives the process."""
         if by:

@@ -7,6 +7,7 @@ any document.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
@@ -122,8 +123,8 @@ def reserved_addresses(subnet: IPNetwork) -> frozenset[IPAddress]:
     return frozenset()
 
 
-def listing(source: str, nics: Iterable[Nic], warnings: list[str]) -> Listing:
-    """Put the NICs together; an address that two NICs claim stays with the first."""
+def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: bytes) -> Listing:
+    """Put the NICs of ``document`` together; an address that two NICs claim stays with the first."""
     found: list[Nic] = []
     taken: set[IPAddress] = set()
     macs: set[str] = set()
@@ -140,7 +141,7 @@ def listing(source: str, nics: Iterable[Nic], warnings: list[str]) -> Listing:
             taken.add(address.ip)
             kept.append(address)
         found.append(Nic(nic.mac, nic.primary, nic.own_addresses, tuple(kept), nic.subnets))
-    return Listing(source, tuple(found), tuple(warnings))
+    return Listing(source, tuple(found), tuple(warnings), sha256(document).hexdigest())
 
 
 def not_a_document(source: str, where: str, why: str) -> SourceUnreadable:

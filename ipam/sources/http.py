@@ -1,0 +1,179 @@
+"""One bounded GET over plain HTTP, as IMDS and the wireserver want it.
+
+Bounded in time altogether, also against a server that sends one byte a second, and in size. No proxy,
+no redirect, no name resolution: both services are link-local addresses of the platform, and a request
+that leaves the node by another way must fail. ``http.client`` costs 28 ms to load, ``urllib.request``
+35; neither is loaded when nothing has to be read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ipam.errors import SourceUnreadable
+from ipam.sources.documents import SIZE_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from _typeshed import WriteableBuffer
+
+RETRIED = frozenset({404, 408, 410, 429, 500, 502, 503, 504})
+"""Both services answer these while they start, move or are asked too often. 404: the element is not there
+yet; 410: gone for at most 70 s while the service is updated (IMDS documentation, "Errors")."""
+
+_CONNECT_SECONDS = 2.0
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+_LONGEST_RETRY_AFTER = 3600.0
+
+
+class BadStatus(SourceUnreadable):
+    """The answer was not 200."""
+
+    def __init__(self, message: str, remedy: str, status: int, retry_after: float) -> None:
+        super().__init__(message, remedy, retry_after)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """What to ask, and the words to say when it fails."""
+
+    source: str
+    url: str
+    headers: Mapping[str, str]
+    remedy: str
+
+    def unreadable(self, why: str) -> SourceUnreadable:
+        """The error that says ``why``."""
+        return SourceUnreadable(f"source {self.source}: GET {self.url}: {why}", self.remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    reason: str
+    retry_after: float
+    body: bytes
+
+
+def get(request: Get, until: float) -> bytes:
+    """The body of the answer.
+
+    Args:
+        request: what to ask.
+        until: ``time.monotonic`` when it has to be over, retries and all.
+
+    Raises:
+        BadStatus: the last answer was not 200.
+        SourceUnreadable: no answer, a broken one, or a larger one than ``SIZE_LIMIT``.
+    """
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            answer = _ask(request, until)
+            if answer.status == 200:
+                return answer.body
+            failed: SourceUnreadable = _bad_status(request, answer)
+            again = answer.status in RETRIED
+            wait = max(pause, answer.retry_after)
+        except (http.client.IncompleteRead, ConnectionResetError) as error:
+            # RemoteDisconnected is one too: the service was restarted under us.
+            failed, again, wait = request.unreadable(f"the answer broke off ({_said(error)})"), True, pause
+            failed.__cause__ = error
+        except (OSError, http.client.HTTPException) as error:
+            raise request.unreadable(_said(error)) from error
+        if not again or time.monotonic() + wait >= until:
+            raise failed
+        time.sleep(wait)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+class _BoundedSocket(socket.socket):
+    """A socket whose reads and writes all end at one time, however slowly the bytes trickle in."""
+
+    until = 0.0
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        """As ``socket.recv_into``; ``http.client`` reads everything through it."""
+        self.settimeout(max(self.until - time.monotonic(), 1e-3))
+        return super().recv_into(buffer, nbytes, flags)
+
+
+def _ask(request: Get, until: float) -> _Answer:
+    parts = urlsplit(request.url)
+    host, port = parts.hostname or "", parts.port or 80
+    if parts.scheme != "http":
+        raise request.unreadable("it is no http URL")
+    try:
+        family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
+    except ValueError as error:
+        raise request.unreadable("its host is no address, and names are not resolved here") from error
+    with _BoundedSocket(family, socket.SOCK_STREAM) as connected:
+        connected.until = until
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connected.settimeout(min(left, _CONNECT_SECONDS))
+        connected.connect((host, port))
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = connected
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET", path, headers={**request.headers, "Connection": "close"})
+        return _answer(request, connection.getresponse())
+
+
+def _answer(request: Get, response: http.client.HTTPResponse) -> _Answer:
+    body = response.read(SIZE_LIMIT + 1)
+    if len(body) > SIZE_LIMIT:
+        raise request.unreadable(f"the answer is larger than {SIZE_LIMIT} bytes")
+    if response.length:
+        # read() with a limit does not complain about an answer that ends early.
+        raise http.client.IncompleteRead(body, response.length)
+    return _Answer(response.status, response.reason, _seconds(response.getheader("Retry-After")), body)
+
+
+def _bad_status(request: Get, answer: _Answer) -> BadStatus:
+    words = f"{answer.status} {answer.reason}".strip()
+    if answer.retry_after:
+        words += f", Retry-After {answer.retry_after:.0f} s"
+    said = " ".join(answer.body[:200].decode("utf-8", "replace").split())
+    if said.isprintable() and said:
+        words += f": {said}"
+    return BadStatus(
+        f"source {request.source}: GET {request.url}: {words}",
+        request.remedy,
+        answer.status,
+        answer.retry_after,
+    )
+
+
+def _seconds(retry_after: str | None) -> float:
+    """What Retry-After says: seconds, or a date (RFC 9110, section 10.2.3)."""
+    if not retry_after:
+        return 0.0
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        from email.utils import parsedate_to_datetime
+
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER)  # NaN is not larger than 0
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
