@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from cni_plugin import endpoint, errors, uplink
-from cni_plugin.kernel import locks, requests
+from cni_plugin.kernel import locks, netns, requests
 from cni_plugin.kernel.netlink import Link
 from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
@@ -24,6 +24,8 @@ READ_SECONDS = 10.0
 """How long an ADD that has no address to give may ask the source."""
 QUICK_READ_SECONDS = 2.0
 """How long a call that could go on without it may ask the source."""
+GRACE_SECONDS = 60.0
+"""Between the two looks after which an address without an endpoint is freed."""
 STALE_SECONDS = 300.0
 """Without an agent: a listing older than this is read again before an address is given out."""
 
@@ -262,26 +264,30 @@ def reclaim_dead(node: Node) -> int:
     for reservation in node.ipam.reservations():
         (present if is_alive(reservation, node) else missing).append(reservation.attachment)
     node.ipam.note_present(present)
+    return free_missing(missing, node)
+
+
+def free_missing(missing: Iterable[Attachment], node: Node, grace: float = GRACE_SECONDS) -> int:
+    """Note which attachments have no endpoint now, and free those that had none ``grace`` seconds ago.
+
+    One whose lock is held is under way, and left alone.
+    """
     freed = 0
-    for dead in node.ipam.note_missing(missing):
+    for dead in node.ipam.note_missing(missing, grace=grace):
         with locks.hold(node.run_dir, dead.attachment, 0) as ours:
-            if ours and node.ipam.release(dead.attachment, expected=dead):
+            if ours and not is_alive(dead, node) and node.ipam.release(dead.attachment, expected=dead):
                 freed += 1
     return freed
 
 
 def is_alive(reservation: Reservation, node: Node) -> bool:
-    """Whether the holder of an address can still be seen."""
+    """Whether the holder of an address can still be seen; what can't be told counts as alive."""
     who = reservation.owner
     if who.holder is Holder.ENDPOINT:
         return (
             node.host.one_link(requests.get_link(name=endpoint.host_ifname(reservation.attachment)))
             is not None
         )
-    if not who.netns:
+    if not who.netns or not who.netns_id:
         return True
-    try:
-        status = os.stat(who.netns)  # noqa: PTH116 - a path of the runtime's, not ours
-    except OSError:
-        return False
-    return not who.netns_id or f"{status.st_dev}:{status.st_ino}" == who.netns_id
+    return not netns.is_replaced(who.netns, who.netns_id)

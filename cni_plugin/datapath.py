@@ -156,7 +156,7 @@ def _configure_pod(endpoint: Endpoint, pod: Netlink, index: int) -> None:
         [
             requests.set_link(index),
             *(requests.new_address(index, address) for address in endpoint.addresses),
-            *(requests.new_route(index, dst, gateway=gateway) for dst, gateway in endpoint.routes),
+            *(requests.new_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES),
             requests.new_neighbour(index, plan.GATEWAY, plan.HOST_MAC),
         ]
     )

@@ -17,6 +17,11 @@ from ipam.model import Attachment, IPAddress, IPInterface, IPNetwork
 GATEWAY = IPv4Address("169.254.1.1")
 """What every pod sends to. It exists on no link: a permanent neighbour entry maps it to the host veth."""
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+ROUTES: tuple[tuple[IPNetwork, IPAddress | None], ...] = (
+    (IPv4Network("169.254.1.1/32"), None),
+    (DEFAULT_ROUTE, GATEWAY),
+)
+"""The pod's routes, in the order in which they can be added: destination and gateway."""
 HOST_MAC = "aa:aa:aa:aa:aa:aa"
 """Every host veth has it: no two are on one segment, and pods can be told it before their veth exists."""
 HOST_PREFIX = "azv"
@@ -48,11 +53,6 @@ class Endpoint:
     def alias(self) -> str:
         """Alias of the host end: it names the attachment, for when the store can't."""
         return alias(self.attachment, self.network)
-
-    @property
-    def routes(self) -> tuple[tuple[IPNetwork, IPAddress | None], ...]:
-        """The pod's routes, in the order in which they can be added: destination and gateway."""
-        return ((ip_network(GATEWAY), None), (DEFAULT_ROUTE, GATEWAY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +168,11 @@ def _address_damage(expected: Expected, found: Found, pod: Link) -> Iterator[str
 def _route_damage(expected: Expected, found: Found, pod: Link) -> Iterator[str]:
     own = {(each.dst, each.gateway) for each in found.pod_routes if each.index == pod.index}
     every = {(each.dst, each.gateway) for each in found.pod_routes}
-    needed: tuple[tuple[IPNetwork, IPAddress | None], ...] = (
-        (ip_network(GATEWAY), None),
-        (DEFAULT_ROUTE, GATEWAY),
-    )
-    for dst, gateway in needed:  # what a pod can do nothing without
+    for dst, gateway in ROUTES:  # what a pod can do nothing without
         if (dst, gateway) not in own:
             yield f"{_route_text(dst, gateway)} over {expected.ifname} is missing in the pod"
     for dst, gateway in expected.routes:
-        if (dst, gateway) not in every and (dst, gateway) not in needed:
+        if (dst, gateway) not in every and (dst, gateway) not in ROUTES:
             yield f"{_route_text(dst, gateway)} is missing in the pod"
     neighbour = next(
         (each for each in found.pod_neighbours if each.index == pod.index and each.ip == GATEWAY), None

@@ -56,7 +56,8 @@ class Settings(BaseModel):
         60.0, description="Between the two looks after which an address without an endpoint is freed."
     )
     metrics_address: str = Field(
-        "", description="host:port on the loopback for /metrics, /healthz and /readyz; empty: Unix socket only."
+        "",
+        description="host:port on the loopback for /metrics, /healthz and /readyz; empty: Unix socket only.",
     )
     log_level: Literal["off", "error", "warning", "info", "debug"] = "info"
     log_file: Path = Path("/var/log/azvnet/agent.log")

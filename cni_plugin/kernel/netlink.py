@@ -155,22 +155,22 @@ class Netlink:
     def one_link(self, request: Request) -> Link | None:
         """The link that was asked for; None when there is none."""
         try:
-            return next((_link(body) for body in self._ask(request)), None)
+            return next((read_link(body) for body in self._ask(request)), None)
         except NoSuchDevice:
             return None
 
     def links(self, request: Request) -> list[Link]:
         """Every link of the dump."""
-        return [_link(body) for body in self._dump(request)]
+        return [read_link(body) for body in self.dump(request)]
 
     def addresses(self, request: Request) -> list[LinkAddress]:
         """Every address of the dump."""
-        return [_address(body) for body in self._dump(request)]
+        return [_address(body) for body in self.dump(request)]
 
     def one_route(self, request: Request) -> KernelRoute | None:
         """The route that was asked for; None when nothing leads there."""
         try:
-            return next((_route(body) for body in self._ask(request)), None)
+            return next((read_route(body) for body in self._ask(request)), None)
         except OSError as error:
             if error.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH}:
                 return None
@@ -178,11 +178,11 @@ class Netlink:
 
     def routes(self, request: Request) -> list[KernelRoute]:
         """Every route of the dump."""
-        return [_route(body) for body in self._dump(request)]
+        return [read_route(body) for body in self.dump(request)]
 
     def neighbours(self, request: Request) -> list[Neighbour]:
         """Every neighbour of the dump."""
-        return [_neighbour(body) for body in self._dump(request)]
+        return [_neighbour(body) for body in self.dump(request)]
 
     def _ask(self, request: Request) -> list[bytes]:
         """One object: the kernel answers with it alone, or with an error."""
@@ -198,8 +198,8 @@ class Netlink:
                     raise error
                 return []
 
-    def _dump(self, request: Request) -> list[bytes]:
-        """All objects. The kernel marks a dump that a change ran into; it is asked for again then."""
+    def dump(self, request: Request) -> list[bytes]:
+        """All objects, unread. The kernel marks a dump that a change ran into; it is asked for again then."""
         for _ in range(DUMP_ATTEMPTS):
             bodies, whole = self._dump_once(request)
             if whole:
@@ -290,7 +290,7 @@ def _mac(value: bytes) -> str:
     return value.hex(":")
 
 
-def _link(body: bytes) -> Link:
+def read_link(body: bytes) -> Link:
     """Struct ifinfomsg and IFLA_* (include/uapi/linux/if_link.h)."""
     _, _, _, index, flags, _ = struct.unpack_from("=BBHiII", body)
     attributes = dict(_attributes(body, 16))
@@ -316,7 +316,7 @@ def _address(body: bytes) -> LinkAddress:
     return LinkAddress(index, ip_address(attributes.get(2) or attributes[1]), prefixlen)
 
 
-def _route(body: bytes) -> KernelRoute:
+def read_route(body: bytes) -> KernelRoute:
     """Struct rtmsg and RTA_*."""
     family, dst_len, _, _, _, protocol, scope, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
     attributes = dict(_attributes(body, 12))

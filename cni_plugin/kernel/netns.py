@@ -8,7 +8,6 @@ switch can't leave later work in a pod.
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import threading
@@ -122,6 +121,17 @@ def call_in(fd: int, work: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def is_gone(error: OSError) -> bool:
-    """Whether an error says that a namespace file does not exist any more."""
-    return error.errno in {errno.ENOENT, errno.ENOTDIR}
+def is_replaced(path: str, known: str) -> bool:
+    """Whether a namespace that was once at ``path`` is certainly not there any more.
+
+    A container may see other files at that path than the host does, or none: only a directory that can be
+    seen without the file in it, or another namespace in its place, is certain.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a path of the runtime's
+    except FileNotFoundError:
+        return os.path.isdir(os.path.dirname(path))  # noqa: PTH112, PTH120
+    except OSError:
+        return False
+    is_namespace = known.startswith(f"{status.st_dev}:")
+    return is_namespace and f"{status.st_dev}:{status.st_ino}" != known

@@ -52,6 +52,7 @@ RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTN_UNICAST = 1
 RTM_F_FIB_MATCH = 0x2000
+RTEXT_FILTER_SKIP_STATS = 0x8
 RTPROT_AZVNET = 155
 """Marks our routes, so that an operator tells them apart (``ip route show proto 155``); unassigned in
 include/uapi/linux/rtnetlink.h and iproute2's rt_protos."""
@@ -108,13 +109,13 @@ def new_veth(
     )
 
 
-def set_link(index: int, *, up: bool = True, alias: str | None = None, mtu: int = 0) -> Request:
-    """Set a link up and, where given, its alias and MTU."""
+def set_link(index: int, *, up: bool = True, alias: str | None = None, mac: str = "") -> Request:
+    """Set a link up and, where given, its alias and MAC."""
     attributes: list[tuple[str, object]] = []
     if alias is not None:
         attributes.append(("IFLA_IFALIAS", alias))
-    if mtu:
-        attributes.append(("IFLA_MTU", mtu))
+    if mac:
+        attributes.append(("IFLA_ADDRESS", mac))
     fields = {"index": index, "flags": IFF_UP if up else 0, "change": IFF_UP if up else 0}
     return Request(_compile(ifinfmsg(), RTM_NEWLINK, _CHANGE, fields, attributes), f"configure link {index}")
 
@@ -137,8 +138,11 @@ def get_link(*, name: str = "", index: int = 0) -> Request:
 
 
 def dump_links() -> Request:
-    """Ask for every link of the namespace."""
-    return Request(_compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, []), "list the links")
+    """Ask for every link of the namespace, without its statistics, which are half of each answer."""
+    attributes = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
+    return Request(
+        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes), "list the links"
+    )
 
 
 def new_address(index: int, address: IPInterface) -> Request:

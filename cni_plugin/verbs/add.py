@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Any
 
 from cni_plugin import addressing, datapath, delegate, endpoint, errors, result
@@ -244,8 +243,8 @@ def _result(verb_call: VerbCall, planned: Endpoint, dns: result.Dns) -> result.R
         ),
         ips=tuple(result.Address(address, endpoint.GATEWAY, 1) for address in planned.addresses),
         routes=tuple(
-            result.Route(ip_network(dst), gateway, None if gateway else result.SCOPE_LINK)
-            for dst, gateway in planned.routes
+            result.Route(dst, gateway, None if gateway else result.SCOPE_LINK)
+            for dst, gateway in endpoint.ROUTES
         ),
         dns=dns,
     )
