@@ -16,7 +16,7 @@ from integration.plugins import BIN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from integration.containerd.place import Place
+    from integration.fabric import Machine
 
 
 class CallError(Exception):
@@ -66,15 +66,15 @@ class Outcome:
         return document
 
 
-def run(place: Place, argv: list[str], *, env: Mapping[str, str] | None = None, stdin: str = "") -> Outcome:
+def run(node: Machine, argv: list[str], *, env: Mapping[str, str] | None = None, stdin: str = "") -> Outcome:
     """Run a program in a node and time it."""
     started = time.monotonic()
-    done = place.run(argv, input=stdin, env=env, check=False, timeout=60)
+    done = node.run(argv, input=stdin, env=env, check=False, timeout=60)
     return Outcome(" ".join(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
 def call(
-    place: Place,
+    node: Machine,
     command: str,
     netconf: Mapping[str, Any],
     *,
@@ -95,11 +95,11 @@ def call(
         **({"CNI_ARGS": args} if args else {}),
         **(env or {}),
     }
-    return run(place, [f"{BIN}/{netconf['type']}"], env=variables, stdin=json.dumps(netconf))
+    return run(node, [f"{BIN}/{netconf['type']}"], env=variables, stdin=json.dumps(netconf))
 
 
 def cnitool(
-    place: Place,
+    node: Machine,
     command: str,
     network: str,
     netns: str,
@@ -120,4 +120,4 @@ def cnitool(
         **({"CAP_ARGS": json.dumps(capabilities)} if capabilities else {}),
         **(env or {}),
     }
-    return run(place, [str(tools() / "cnitool"), command, network, netns], env=variables)
+    return run(node, [str(tools() / "cnitool"), command, network, netns], env=variables)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from integration.tools import REFERENCE_PLUGINS, tools
 
 if TYPE_CHECKING:
-    from integration.containerd.place import Place
+    from integration.fabric import Machine
 
 BUNDLE = Path(__file__).parents[1] / "dist" / "azvnet"
 BIN = "/opt/cni/bin"
@@ -31,29 +31,29 @@ def bundle() -> Path:
     return BUNDLE
 
 
-def install_ours(place: Place) -> None:
+def install_ours(node: Machine) -> None:
     """Link our two plugins into the node: one program that is told apart by its name."""
     folder = bundle()
-    place.run(["mkdir", "-p", BIN])
+    node.run(["mkdir", "-p", BIN])
     for name in OURS:
         program = folder / name if (folder / name).exists() else folder / "azvnet"
-        place.run(["ln", "-sfn", str(program), f"{BIN}/{name}"])
+        node.run(["ln", "-sfn", str(program), f"{BIN}/{name}"])
 
 
-def install_reference(place: Place) -> None:
+def install_reference(node: Machine) -> None:
     """Link the reference plugins into the node. Raises ToolsError."""
     folder = tools()
-    place.run(["mkdir", "-p", BIN])
-    place.run(["ln", "-sf", *(str(folder / name) for name in REFERENCE_PLUGINS), BIN])
+    node.run(["mkdir", "-p", BIN])
+    node.run(["ln", "-sf", *(str(folder / name) for name in REFERENCE_PLUGINS), BIN])
 
 
-def write_conflist(place: Place, conflist: dict[str, Any], *, name: str = "10-azvnet.conflist") -> None:
+def write_conflist(node: Machine, conflist: dict[str, Any], *, name: str = "10-azvnet.conflist") -> None:
     """Put a network configuration list into the node, whole or not at all."""
-    place.run(["mkdir", "-p", CONF])
-    place.run(["tee", f"{CONF}/.{name}"], input=json.dumps(conflist, indent=2))
-    place.run(["mv", f"{CONF}/.{name}", f"{CONF}/{name}"])
+    node.run(["mkdir", "-p", CONF])
+    node.run(["tee", f"{CONF}/.{name}"], input=json.dumps(conflist, indent=2))
+    node.run(["mv", f"{CONF}/.{name}", f"{CONF}/{name}"])
 
 
-def remove_conflist(place: Place, *, name: str = "10-azvnet.conflist") -> None:
+def remove_conflist(node: Machine, *, name: str = "10-azvnet.conflist") -> None:
     """Take a network configuration list out of the node."""
-    place.run(["rm", "-f", f"{CONF}/{name}"])
+    node.run(["rm", "-f", f"{CONF}/{name}"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from integration.containerd.place import Place
+    from integration.fabric import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,39 +31,39 @@ class Snapshot:
         return before.added_to(self, *kinds)
 
 
-def snapshot(place: Place) -> Snapshot:
+def snapshot(node: Machine) -> Snapshot:
     """Links, addresses, routes, rules, permanent neighbours, packet filter, namespaces, CNI's files."""
-    return Snapshot(frozenset((*_links(place), *_routes(place), *_filters(place), *_files(place))))
+    return Snapshot(frozenset((*_links(node), *_routes(node), *_filters(node), *_files(node))))
 
 
-def _objects(place: Place, *arguments: str) -> list[dict[str, Any]]:
-    printed = place.run(["ip", "-json", *arguments]).stdout.strip()
+def _objects(node: Machine, *arguments: str) -> list[dict[str, Any]]:
+    printed = node.run(["ip", "-json", *arguments]).stdout.strip()
     found: list[dict[str, Any]] = json.loads(printed) if printed else []
     return [each for each in found if each]
 
 
-def _links(place: Place) -> Iterator[str]:
-    for link in _objects(place, "address"):
+def _links(node: Machine) -> Iterator[str]:
+    for link in _objects(node, "address"):
         yield f"link {link['ifname']} mac={link.get('address')} mtu={link['mtu']}"
         for address in link.get("addr_info", ()):
             if address.get("local"):
                 yield f"address {link['ifname']} {address['local']}/{address['prefixlen']}"
 
 
-def _routes(place: Place) -> Iterator[str]:
+def _routes(node: Machine) -> Iterator[str]:
     for family in ("-4", "-6"):
-        for route in _objects(place, family, "route", "show", "table", "all"):
+        for route in _objects(node, family, "route", "show", "table", "all"):
             kept = {k: v for k, v in route.items() if k not in ("flags", "expires", "pref", "metrics")}
             yield f"route {json.dumps(kept, sort_keys=True)}"
-        for rule in _objects(place, family, "rule"):
+        for rule in _objects(node, family, "rule"):
             yield f"rule {family} {json.dumps(rule, sort_keys=True)}"
-    for neighbour in _objects(place, "neighbour", "show", "nud", "permanent"):
+    for neighbour in _objects(node, "neighbour", "show", "nud", "permanent"):
         yield f"neighbour {neighbour['dst']} {neighbour['dev']} {neighbour.get('lladdr')}"
 
 
-def _filters(place: Place) -> Iterator[str]:
+def _filters(node: Machine) -> Iterator[str]:
     chain = ""
-    for line in place.run(["nft", "--stateless", "list", "ruleset"], check=False).stdout.splitlines():
+    for line in node.run(["nft", "--stateless", "list", "ruleset"], check=False).stdout.splitlines():
         text = line.strip()
         if text.startswith(("table ", "chain ", "map ", "set ")):
             chain = text.removesuffix("{").strip()
@@ -71,7 +71,7 @@ def _filters(place: Place) -> Iterator[str]:
             yield f"filter {chain}: {text}"
 
 
-def _files(place: Place) -> Iterator[str]:
-    listed = place.run(["find", "/run/netns", "/var/lib/cni", "-type", "f"], check=False).stdout
+def _files(node: Machine) -> Iterator[str]:
+    listed = node.run(["find", "/run/netns", "/var/lib/cni", "-type", "f"], check=False).stdout
     for path in sorted(listed.splitlines()):
         yield f"file {path}"

@@ -15,7 +15,7 @@ from integration.tools import tools
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from integration.containerd.place import Place
+    from integration.fabric import Machine
 
 
 class CriError(Exception):
@@ -70,13 +70,13 @@ class Executed:
 class Cri:
     """Calls of the CRI on one socket of one node; each method raises CriError."""
 
-    def __init__(self, place: Place, socket: str) -> None:
-        self._place = place
+    def __init__(self, node: Machine, socket: str) -> None:
+        self._node = node
         self._command = [str(tools() / "criclient"), "--socket", socket]
 
     def call(self, *arguments: str, deadline: float = 120.0) -> dict[str, Any]:
         """One criclient command and the document it printed."""
-        done = self._place.run(
+        done = self._node.run(
             [*self._command, "--deadline", str(deadline), *arguments], check=False, timeout=deadline + 30
         )
         try:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from integration.containerd.place import Place
+    from integration.fabric import Machine
 
 STATE = "/run/containerd"
 SOCKET = f"{STATE}/containerd.sock"
-DEFAULT_ROOT = "/run/containerd-root"
+DEFAULT_ROOT = "/var/lib/containerd"
 CONFIG = "/run/containerd.toml"
 
 _CONFIG = """\
@@ -69,20 +69,20 @@ class Containerd:
     """containerd of one node, with the two test images imported.
 
     A context manager: leaving it ends every pod, shim and mount that it made, whatever happened.
-    ``root`` is the folder for images and snapshots as seen in the node; by default memory of the node,
-    because an overlay can't be mounted on the overlay that / may be.
+    ``root`` is the folder for images and snapshots as seen in the node; the default is memory, and is
+    still there after a reboot of the node.
     """
 
-    def __init__(self, place: Place, *, root: str = DEFAULT_ROOT, images: Sequence[Path] = ()) -> None:
-        self.place = place
+    def __init__(self, node: Machine, *, root: str = DEFAULT_ROOT, images: Sequence[Path] = ()) -> None:
+        self.node = node
         self.cgroup = f"/azvnet-{os.getpid()}-{secrets.token_hex(4)}"
         """Parent cgroup of its pods, in every hierarchy."""
         self._root = root
         self._archives = images
         self._process: subprocess.Popen[str] | None = None
-        self._log = tempfile.NamedTemporaryFile("w+", prefix=f"containerd-{place.name}-", suffix=".log")  # noqa: SIM115
-        self._mount_namespace = place.run(["readlink", "/proc/self/ns/mnt"]).stdout.strip()
-        self.cri = Cri(place, SOCKET)
+        self._log = tempfile.NamedTemporaryFile("w+", prefix=f"containerd-{node.name}-", suffix=".log")  # noqa: SIM115
+        self._mount_namespace = node.run(["readlink", "/proc/self/ns/mnt"]).stdout.strip()
+        self.cri = Cri(node, SOCKET)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -95,9 +95,8 @@ class Containerd:
     def start(self) -> Self:
         """Start it, wait until it answers and knows the images. Raises ContainerdError."""
         try:
-            cgroups.ensure_mounted(self.place)
-            self.place.run(["mkdir", "-p", STATE, self._root, "/etc/cni/net.d", "/opt/cni/bin"])
-            self.place.run(["tee", CONFIG], input=self._configuration())
+            self.node.run(["mkdir", "-p", STATE, self._root, "/etc/cni/net.d", "/opt/cni/bin"])
+            self.node.run(["tee", CONFIG], input=self._configuration())
             self._launch()
             self._import_images()
         except BaseException:
@@ -128,7 +127,7 @@ class Containerd:
     def pid(self) -> int:
         """The daemon's process id. Raises ContainerdError when it does not run."""
         if self._process is None or self._process.poll() is not None:
-            raise ContainerdError(f"containerd of {self.place.name} does not run\n{self.log_tail()}")
+            raise ContainerdError(f"containerd of {self.node.name} does not run\n{self.log_tail()}")
         return self._process.pid
 
     def log_tail(self, lines: int = 30) -> str:
@@ -188,7 +187,7 @@ class Containerd:
         )
 
     def _launch(self) -> None:
-        self._process = self.place.popen(
+        self._process = self.node.popen(
             ["containerd", "--config", CONFIG], stdout=self._log, stderr=subprocess.STDOUT
         )
         self._wait("answers", self._answers)
@@ -201,7 +200,7 @@ class Containerd:
 
     def _import_images(self) -> None:
         for archive in (image_archive(), *self._archives):
-            self.place.run(
+            self.node.run(
                 ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "image", "import", str(archive)]
             )
         self._wait(
@@ -215,7 +214,7 @@ class Containerd:
             _ = self.pid  # raises when it has ended
             if time.monotonic() > deadline:
                 raise ContainerdError(
-                    f"containerd of {self.place.name}: not once within {patience:.0f} s true that it {what}\n"
+                    f"containerd of {self.node.name}: not once within {patience:.0f} s true that it {what}\n"
                     + self.log_tail()
                 )
             time.sleep(0.05)
@@ -251,7 +250,7 @@ class Containerd:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
-                raise ContainerdError(f"shims {shims} of {self.place.name} do not end")
+                raise ContainerdError(f"shims {shims} of {self.node.name} do not end")
             time.sleep(0.05)
 
     def shims(self) -> list[int]:
@@ -267,9 +266,9 @@ class Containerd:
         return found
 
     def _remove_folders(self) -> None:
-        mounts = self.place.run(["cat", "/proc/self/mounts"], check=False).stdout
+        mounts = self.node.run(["cat", "/proc/self/mounts"], check=False).stdout
         points = [line.split()[1] for line in mounts.splitlines()]
         ours = [p for p in points if p.startswith((f"{STATE}/", f"{self._root}/", "/run/netns/cni-"))]
         for point in reversed(ours):
-            self.place.run(["umount", "-l", point], check=False)
-        self.place.run(["rm", "-rf", STATE, self._root, CONFIG], check=False)
+            self.node.run(["umount", "-l", point], check=False)
+        self.node.run(["rm", "-rf", STATE, self._root, CONFIG], check=False)
