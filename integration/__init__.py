@@ -1,0 +1,1 @@
+"""Proof against the real things: an emulated Azure network, container runtimes, Kubernetes."""

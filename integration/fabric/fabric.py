@@ -1,0 +1,330 @@
+"""The fabric: estate, host network, machines and platform services, put together and taken down.
+
+This is what tests and the command line use; everything else in this package is a part of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING, Any
+
+from integration.fabric import changes, records, topology
+from integration.fabric.faults import Fault, FaultBoard, distort
+from integration.fabric.goalstate import GoalState
+from integration.fabric.hostnetwork import DropCounters, HostNetwork
+from integration.fabric.imds import Imds
+from integration.fabric.machine import Machine
+from integration.fabric.model import IMDS, WIRESERVER, Estate, Placement, State, Surface
+from integration.fabric.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from ipaddress import IPv4Address
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+SYSCTLS: dict[str, str | int] = {
+    # A fresh virtual machine forwards nothing; a new namespace would inherit this machine's settings.
+    "net/ipv4/ip_forward": 0,
+    # What Ubuntu's images ship (10-network-security.conf): loose.
+    "net/ipv4/conf/all/rp_filter": 2,
+    "net/ipv4/conf/default/rp_filter": 2,
+    "net/ipv4/conf/all/proxy_arp": 0,
+    "net/ipv4/conf/default/proxy_arp": 0,
+}
+"""Sysctls of a machine's network namespace, set before its links are."""
+
+
+class Fabric:
+    """An emulated Azure environment; a context manager that is up inside the block.
+
+    Args:
+        nodes: how many nodes, ``node1`` and so on.
+        addresses: secondary addresses of every node NIC.
+        nics: NICs per node.
+        blocks: /28 blocks of every node's primary NIC.
+        vnet_hosts: ordinary machines in the same virtual network, ``vm1`` and so on.
+        peered_hosts: machines in a peered virtual network, ``peer1`` and so on.
+        stranger_hosts: machines in a virtual network that is not peered, ``stranger1`` and so on.
+        internet: add a machine ``internet`` outside of Azure.
+        placement: whether the nodes are stand-alone, or instances of a Flexible or Uniform scale set.
+        environment: ``azEnvironment`` in IMDS.
+        mtu: of every link.
+        accelerated: nodes have ``eth0`` as a bridge in front, so that a VF can be enslaved to it.
+        own_tmp: nodes have a /tmp of their own.
+        shuffle_nics: IMDS lists the NICs in another order every time.
+        imds_limit: requests per second and machine that IMDS takes; None: any number.
+        sysctls: of the nodes, over `SYSCTLS`.
+        name: of the fabric, unique on this machine; random when left out.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 2,
+        addresses: int = 16,
+        *,
+        nics: int = 1,
+        blocks: int = 0,
+        vnet_hosts: int = 1,
+        peered_hosts: int = 0,
+        stranger_hosts: int = 0,
+        internet: bool = False,
+        placement: Placement | str = Placement.STANDALONE,
+        environment: str = "AzurePublicCloud",
+        mtu: int = 1500,
+        accelerated: bool = False,
+        own_tmp: bool = False,
+        shuffle_nics: bool = False,
+        imds_limit: int | None = 5,
+        sysctls: Mapping[str, str | int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.name = name or f"f{secrets.token_hex(4)}"
+        self.mtu = mtu
+        self.accelerated = accelerated
+        plan = topology.Topology(
+            nodes=nodes,
+            addresses=addresses,
+            nics=nics,
+            blocks=blocks,
+            vnet_hosts=vnet_hosts,
+            peered_hosts=peered_hosts,
+            stranger_hosts=stranger_hosts,
+            internet=internet,
+            placement=Placement(placement),
+            environment=environment,
+        )
+        self.goal = GoalState(topology.build(plan, self.name))
+        self.board = FaultBoard(self._faults_changed)
+        self.imds = Imds(requests_per_second=imds_limit, shuffle=shuffle_nics)
+        self._sysctls = {**SYSCTLS, **(sysctls or {})}
+        self._own_tmp = own_tmp
+        self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self._network: HostNetwork | None = None
+        self._undo = contextlib.ExitStack()
+        self.machines: dict[str, Machine] = {}
+
+    @property
+    def estate(self) -> Estate:
+        """Everything in the emulated cloud, as ARM wants it now."""
+        return self.goal.newest
+
+    @property
+    def nodes(self) -> dict[str, Machine]:
+        """The nodes by name."""
+        return {name: m for name, m in self.machines.items() if name.startswith("node")}
+
+    @property
+    def vnet_hosts(self) -> dict[str, Machine]:
+        """The machines that are no nodes, by name."""
+        return {name: m for name, m in self.machines.items() if not name.startswith("node")}
+
+    @property
+    def network(self) -> HostNetwork:
+        """The host network. Raises RuntimeError when the fabric is down."""
+        if self._network is None:
+            raise RuntimeError(f"fabric {self.name} is not up")
+        return self._network
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self) -> None:
+        """Bring everything up; on failure nothing is left.
+
+        Raises:
+            records.FabricExists: the name is taken.
+            PermissionError: the process may not make namespaces.
+        """
+        if os.geteuid() != 0:
+            raise PermissionError("the fabric makes namespaces and mounts: run it as root")
+        with contextlib.ExitStack() as undo:
+            folder = records.claim(self.name)
+            undo.callback(records.remove, self.name)
+            network = HostNetwork(mtu=self.mtu, services=())
+            undo.callback(network.close)
+            self._network = network
+            for vm in self.estate.vms:
+                name = vm.computer_name
+                machine = Machine(
+                    lambda name=name: self.estate.vm(name),  # type: ignore[misc]
+                    name,
+                    folder / "machines" / name,
+                    own_tmp=self._own_tmp,
+                )
+                self.machines[name] = machine
+                machine.power_on()
+                undo.callback(machine.power_off)
+            self._start(list(self.machines.values()))
+            services = Services(self.goal, self.board, self.imds)
+            undo.callback(services.close)
+            services.start(network.netns)
+            undo.callback(self._watch())
+            self._undo = undo.pop_all()
+
+    def down(self) -> None:
+        """Take everything down. Does nothing when it is down."""
+        self._undo.close()
+        self._network = None
+
+    def reboot(self, name: str) -> None:
+        """Reboot a machine: every process ends, /run and the network are new, so is the boot id."""
+        machine = self.machines[name]
+        with self._lock:
+            self.network.unplug(machine.vm)
+            machine.halt()
+            self._start([machine])
+
+    def fault(self, surface: Surface | str, **what: Any) -> None:
+        """Switch a fault on, such as ``fault("imds", delay=2)``; see `faults.Fault` for the names.
+
+        Raises:
+            faults.UnfitFault: it makes no sense for that surface.
+            TypeError: there is no such fault.
+        """
+        self.board.set(Surface(surface), Fault(**what))
+
+    def clear_faults(self, surface: Surface | str | None = None) -> None:
+        """Switch all faults off, or those of one surface."""
+        self.board.clear(None if surface is None else Surface(surface))
+
+    def lag(self, surface: Surface | str, seconds: float) -> None:
+        """From now on changes reach the surface so much later (``float("inf")``: never)."""
+        self.goal.set_lag(Surface(surface), seconds)
+
+    def add_addresses(
+        self, node: str, addresses: int | Iterable[IPv4Address], *, state: State = State.SUCCEEDED
+    ) -> tuple[IPv4Address, ...]:
+        """Give a node's primary NIC so many more secondary addresses, or certain ones; returns them.
+
+        Raises:
+            changes.RefusedChange: as ARM would.
+        """
+        wanted = addresses if isinstance(addresses, int) else tuple(addresses)
+        before = set(self.machines[node].pod_addresses)
+        self.change(lambda estate: changes.add_addresses(estate, node, wanted, state=state))
+        return tuple(address for address in self.machines[node].pod_addresses if address not in before)
+
+    def remove_addresses(self, node: str, addresses: int | Iterable[IPv4Address]) -> None:
+        """Take the last so many, or certain, secondary addresses from a node's primary NIC.
+
+        Raises:
+            changes.RefusedChange: it has no such addresses.
+        """
+        wanted = addresses if isinstance(addresses, int) else tuple(addresses)
+        self.change(lambda estate: changes.remove_addresses(estate, node, wanted))
+
+    def set_state(self, node: str, addresses: Iterable[IPv4Address], state: State | str) -> None:
+        """Set ``provisioningState`` of secondary addresses of a node's primary NIC."""
+        wanted = tuple(addresses)
+        self.change(lambda estate: changes.set_state(estate, node, wanted, State(state)))
+
+    def change(self, how: Any) -> None:
+        """Change the estate by a function from estate to estate; what it raises changes nothing."""
+        self.goal.change(how)
+        self._apply()
+
+    def drop_counters(self) -> DropCounters:
+        """What the fabric has dropped so far."""
+        return self.network.drop_counters()
+
+    def _start(self, machines: list[Machine]) -> None:
+        """Boot machines side by side and connect them."""
+        for machine in machines:
+            machine.ask_boot(self._files(machine))
+        for machine in machines:
+            machine.await_boot()
+        holders = tuple(records.Process.of(pid) for m in self.machines.values() for pid in m.process_ids)
+        records.write(records.Record(self.name, records.Process.of(os.getpid()), holders))
+        self.network.plug_in([(m.vm, m.holder_pid, self._links(m)) for m in machines])
+        self._apply()
+        for machine in machines:
+            machine.configure_links(
+                mtu=self.mtu, sysctls=self._sysctls, accelerated=self._is_accelerated(machine)
+            )
+
+    def _links(self, machine: Machine) -> tuple[str, ...]:
+        names = [f"eth{index}" for index in range(len(machine.nics))]
+        if self._is_accelerated(machine):
+            names[0] = "synth0"
+        return tuple(names)
+
+    def _is_accelerated(self, machine: Machine) -> bool:
+        return self.accelerated and machine.name in self.nodes
+
+    def _files(self, machine: Machine) -> dict[str, str]:
+        known = [("127.0.0.1", "localhost"), ("127.0.1.1", machine.name)]
+        known += [
+            (str(vm.primary_nic.primary_ip), vm.computer_name)
+            for vm in self.estate.vms
+            if vm.computer_name != machine.name
+        ]
+        return {"/etc/hosts": "".join(f"{address} {name}\n" for address, name in known)}
+
+    def _apply(self) -> None:
+        """Let the host network see what has reached it."""
+        with self._lock:
+            if self._network is None:
+                return
+            estate = self.goal.seen_by(Surface.FABRIC)
+            for fault in self.board.of(Surface.FABRIC):
+                estate = distort(estate, fault)
+            self._network.apply(estate)
+
+    def _faults_changed(self) -> None:
+        with self._lock:
+            for surface in Surface:
+                if any(fault.stale for fault in self.board.of(surface)):
+                    self.goal.freeze(surface)
+                else:
+                    self.goal.thaw(surface)
+            if self._network is None:
+                return
+            self._network.set_refused(self._refusals())
+            outages: list[str] = []
+            losses: dict[str, int] = {}
+            for fault in self.board.of(Surface.FABRIC):
+                concerned = [fault.node] if fault.node else list(self.machines)
+                outages += concerned if fault.hang else []
+                losses.update(dict.fromkeys(concerned, fault.loss) if fault.loss else {})
+            self._network.set_faults(outages, losses)
+            self._apply()
+
+    def _refusals(self) -> list[tuple[str, IPv4Address, int]]:
+        places = {Surface.IMDS: (IMDS, 80), Surface.WIRESERVER: (WIRESERVER, 80)}
+        return [
+            (str(self.machines[fault.node].primary_ip) if fault.node else "0.0.0.0/0", *places[surface])
+            for surface, fault in self.board.active()
+            if fault.refused and surface in places
+        ]
+
+    def _watch(self) -> Any:
+        """Start the thread that lets late changes reach the host network; returns what ends it."""
+        self._stop.clear()
+
+        def body() -> None:
+            seen = self.goal.seen_by(Surface.FABRIC)
+            while (now := self.goal.wait_for(Surface.FABRIC, seen, self._stop)) is not None:
+                seen = now
+                self._apply()
+
+        thread = threading.Thread(target=body, name=f"{self.name} goal state", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            self._stop.set()
+            self.goal.wake()
+            thread.join()
+
+        return end

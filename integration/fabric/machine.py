@@ -1,0 +1,282 @@
+"""A running machine of the fabric: its holder process, its namespaces, programs inside.
+
+It must not know what is served at the platform addresses; the fabric tells it its NICs and links.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from integration.fabric import namespaces as ns
+from integration.fabric.model import IMDS, WIRESERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from ipaddress import IPv4Address
+
+    from integration.fabric.model import Nic, Vm
+
+ROOT = Path(__file__).parents[2]
+BOOT_PATIENCE = 30.0
+"""Seconds for a holder to have its namespaces ready; it takes a fraction of one."""
+
+BOOT_ID_FILE = "/etc/azure-fabric/boot_id"
+CA_FILE = "/etc/azure-fabric/ca.pem"
+
+_START = "import sys; sys.path.insert(0, sys.argv[1]);from integration.fabric.holder import main; main()"
+
+
+class MachineError(RuntimeError):
+    """A machine could not be started; the message says what failed."""
+
+
+class Machine:
+    """One machine: started by `power_on`, then `boot`; `power_off` ends every process in it.
+
+    Programs run in its network, mount, host name and process namespaces, so a pid that such a program
+    prints is not the pid that it has on this machine.
+    """
+
+    def __init__(self, vm: Callable[[], Vm], name: str, folder: Path, *, own_tmp: bool = False) -> None:
+        self.name = name
+        self.folder = folder
+        self.boot_id = ""
+        self.holder_pid = 0
+        """Pid of the current boot's first process, for ``nsenter -t``."""
+        self.environment: dict[str, str] = {}
+        """Variables that every program started without an ``env`` of its own gets."""
+        self._vm = vm
+        self._empty = ["/run", "/tmp"] if own_tmp else ["/run"]
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._namespaces: ns.Namespaces | None = None
+
+    @property
+    def vm(self) -> Vm:
+        """What the cloud knows of it."""
+        return self._vm()
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """Its NICs as the cloud wants them now."""
+        return self.vm.nics
+
+    @property
+    def primary_ip(self) -> IPv4Address:
+        """The only address that eth0 carries."""
+        return self.vm.primary_nic.primary_ip
+
+    @property
+    def pod_addresses(self) -> tuple[IPv4Address, ...]:
+        """The secondary addresses of the primary NIC, blocks spelled out."""
+        return tuple(address for entry in self.vm.primary_nic.secondaries for address in entry.block)
+
+    @property
+    def uplink_mac(self) -> str:
+        """MAC of the primary NIC, lower case with colons."""
+        return self.vm.primary_nic.mac
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """The pids that keep it alive: the machine and its boot."""
+        return tuple(pid for pid in (self._holder.pid if self._holder else 0, self.holder_pid) if pid)
+
+    @property
+    def namespaces(self) -> ns.Namespaces:
+        """Descriptors of its namespaces. Raises MachineError when it is off."""
+        if self._namespaces is None:
+            raise MachineError(f"{self.name} is not running")
+        return self._namespaces
+
+    def power_on(self) -> None:
+        """Start the holder; it has a disk then, but nothing runs yet. Does not wait."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._holder = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _START, str(ROOT), str(self.folder), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._channel = ours
+
+    def ask_boot(self, files: Mapping[str, str]) -> None:
+        """Ask for a boot with a new boot id; `await_boot` waits for it. ``files`` are written first."""
+        self.boot_id = str(uuid.uuid4())
+        own = {
+            "/etc/hostname": self.name + "\n",
+            "/etc/resolv.conf": f"search fabric.internal.cloudapp.net\nnameserver {WIRESERVER}\n",
+            BOOT_ID_FILE: self.boot_id + "\n",
+        }
+        request = {
+            "do": "boot",
+            "hostname": self.name,
+            "boot_id": self.boot_id,
+            "files": {**own, **files},
+            "empty": self._empty,
+        }
+        self._send(request)
+
+    def await_boot(self) -> None:
+        """Wait for the namespaces of the boot that was asked for. Raises MachineError."""
+        self.holder_pid = self._receive()["pid"]
+        self._namespaces = ns.Namespaces.of(self.holder_pid)
+        self.environment = {**os.environ, "AZVNET_BOOT_ID_FILE": BOOT_ID_FILE}
+
+    def halt(self) -> None:
+        """End every process of the current boot, as pulling the plug does; the disk stays."""
+        self._leave()
+        self._send({"do": "halt"})
+        self._receive()
+
+    def power_off(self) -> None:
+        """End everything, the disk included. Does nothing when it is off."""
+        self._leave()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._holder is not None:
+            try:
+                self._holder.wait(BOOT_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._holder.kill()
+                self._holder.wait()
+            self._holder = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: str | None = None,  # noqa: A002 - the name that subprocess.run uses
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        timeout: float | None = 60.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end, as ``subprocess.run`` does with text and captured output.
+
+        Args:
+            argv: program and arguments; a name without a slash is looked for in PATH, inside.
+            input: what it reads from stdin; nothing when left out.
+            env: its whole environment; the fabric's own and the machine's when left out.
+            check: raise when its exit code is not 0.
+            timeout: seconds until it is killed.
+
+        Raises:
+            subprocess.CalledProcessError: see ``check``; str() of it does not show stderr, its
+                ``stderr`` attribute does, and so does the note that pytest prints.
+            subprocess.TimeoutExpired: after it was killed.
+        """
+        process = self.popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        )
+        with process:
+            try:
+                out, err = process.communicate(input or "", timeout)
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+        if check and done.returncode != 0:
+            raise ProgramFailed(self.name, done)
+        return done
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: IO[str] | int | None = subprocess.DEVNULL,
+        stdout: IO[str] | int | None = None,
+        stderr: IO[str] | int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a program inside; ``pid`` is its own pid as this machine sees it."""
+        environment = dict(self.environment if env is None else env)
+
+        def start() -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment, text=True
+            )
+
+        return ns.spawn(self.namespaces, start)
+
+    def in_network(self, function: Callable[[], ns.T]) -> ns.T:
+        """Call a Python function in the machine's network namespace, in a thread: cheap, no process."""
+        return ns.in_network(self.namespaces.net, function)
+
+    def configure_links(self, *, mtu: int, sysctls: Mapping[str, str | int], accelerated: bool) -> None:
+        """Set the links up as Azure's DHCP answers do: primary addresses, default and platform routes."""
+        ns.write_sysctls(self.namespaces.net, sysctls)
+        batch = ["link set lo up"]
+        for index, nic in enumerate(self.nics):
+            batch += _bridge_lines(nic, mtu) if accelerated and index == 0 else []
+            batch += _link_lines(nic, index)
+        ns.ip_batch(self.namespaces.net, batch)
+
+    def _leave(self) -> None:
+        if self._namespaces is not None:
+            self._namespaces.close()
+            self._namespaces = None
+        self.holder_pid = 0
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        if self._channel is None:
+            raise MachineError(f"{self.name} is off")
+        self._channel.sendall(json.dumps(request).encode() + b"\n")
+
+    def _receive(self) -> dict[str, Any]:
+        assert self._channel is not None
+        raw = b""
+        while not raw.endswith(b"\n"):
+            if not select.select([self._channel], [], [], BOOT_PATIENCE)[0]:
+                raise MachineError(f"{self.name}: its holder does not answer")
+            piece = self._channel.recv(65536)
+            if not piece:
+                raise MachineError(f"{self.name}: its holder ended (are we root?)")
+            raw += piece
+        answer: dict[str, Any] = json.loads(raw)
+        if "error" in answer:
+            raise MachineError(f"{self.name} could not boot: {answer['error']}")
+        return answer
+
+
+class ProgramFailed(subprocess.CalledProcessError):
+    """A program in a machine ended with an exit code that was not expected; str() shows its output."""
+
+    def __init__(self, machine: str, done: subprocess.CompletedProcess[str]) -> None:
+        super().__init__(done.returncode, done.args, done.stdout, done.stderr)
+        self.machine = machine
+
+    def __str__(self) -> str:
+        said = f"{self.stdout or ''}{self.stderr or ''}".strip()
+        return f"in {self.machine}: {super().__str__()} {said}"
+
+
+def _link_lines(nic: Nic, index: int) -> list[str]:
+    gateway, primary, dev = nic.subnet.gateway, nic.primary_ip, f"eth{index}"
+    metric = 100 * (index + 1)
+    lines = [
+        f"link set {dev} up",
+        f"address add {primary}/{nic.subnet.prefix.prefixlen} broadcast + dev {dev}",
+        f"route add default via {gateway} dev {dev} proto dhcp src {primary} metric {metric}",
+    ]
+    return lines + [
+        f"route add {address}/32 via {gateway} dev {dev} proto dhcp src {primary} metric {metric}"
+        for address in (WIRESERVER, IMDS)
+    ]
+
+
+def _bridge_lines(nic: Nic, mtu: int) -> list[str]:
+    return [
+        f"link add eth0 address {nic.mac} mtu {mtu} type bridge stp_state 0 mcast_snooping 0",
+        "link set synth0 master eth0",
+        "link set synth0 up",
+    ]

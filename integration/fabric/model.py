@@ -1,0 +1,213 @@
+"""What exists in the emulated cloud: virtual networks, NICs, IP configurations, virtual machines.
+
+One immutable `Estate` is the truth that IMDS, the wireserver, ARM and the source-address filter all
+show, each in its own words. This module holds values only: it must not know time, HTTP or the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+
+FABRIC_MAC = "12:34:56:78:9a:bc"
+"""The MAC that Azure's host answers every ARP request with."""
+
+WIRESERVER = IPv4Address("168.63.129.16")
+IMDS = IPv4Address("169.254.169.254")
+
+RESERVED_AT_START = 4
+"""Azure keeps .0 (network), .1 (gateway), .2 and .3 (DNS) of every subnet."""
+
+MAX_CONFIGURATIONS = 256
+"""Private addresses per NIC and per virtual machine (Azure networking limits)."""
+
+
+class Surface(str, Enum):
+    """A part of the platform through which the estate is seen; lags and faults are set per surface."""
+
+    FABRIC = "fabric"
+    IMDS = "imds"
+    WIRESERVER = "wireserver"
+    IDENTITY = "identity"
+    ARM = "arm"
+    DNS = "dns"
+
+
+class State(str, Enum):
+    """``provisioningState`` of a NIC or an IP configuration (Microsoft.Network)."""
+
+    SUCCEEDED = "Succeeded"
+    UPDATING = "Updating"
+    FAILED = "Failed"
+    DELETING = "Deleting"
+
+
+class Placement(str, Enum):
+    """How a virtual machine was made, which decides where ARM shows its NICs."""
+
+    STANDALONE = "standalone"
+    FLEXIBLE = "flexible"
+    """Instance of a scale set in Flexible orchestration: an ordinary VM with ordinary NICs."""
+    UNIFORM = "uniform"
+    """Instance of a scale set in Uniform orchestration: NICs are children of the instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A subnet; all IP configurations of one NIC are in one subnet."""
+
+    name: str
+    prefix: IPv4Network
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The address that DHCP gives as router: the first host address."""
+        return self.prefix.network_address + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Vnet:
+    """A virtual network and the names of those it is peered with."""
+
+    name: str
+    prefix: IPv4Network
+    subnets: tuple[Subnet, ...]
+    peers: frozenset[str] = frozenset()
+
+    def subnet(self, name: str) -> Subnet:
+        """The subnet of that name; KeyError if there is none."""
+        for subnet in self.subnets:
+            if subnet.name == name:
+                return subnet
+        raise KeyError(f"virtual network {self.name} has no subnet {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class IpConfiguration:
+    """One IP configuration of a NIC: a single address, or a /28 block."""
+
+    name: str
+    block: IPv4Network
+    primary: bool = False
+    state: State = State.SUCCEEDED
+
+    @property
+    def address(self) -> IPv4Address:
+        """The address, or the first one of the block."""
+        return self.block.network_address
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one address and not a block."""
+        return self.block.prefixlen == 32
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A NIC with its IP configurations; the first one is the primary, as Azure keeps it."""
+
+    name: str
+    mac: str
+    """Lower case with colons; the surfaces write it in their own ways."""
+    vnet: str
+    subnet: Subnet
+    configurations: tuple[IpConfiguration, ...]
+    primary: bool = True
+    """Whether it is the virtual machine's primary NIC, the only one that may talk to the platform."""
+    state: State = State.SUCCEEDED
+    revision: int = 1
+    """Counts changes; the ETag is made of it."""
+
+    @property
+    def primary_ip(self) -> IPv4Address:
+        """The address that DHCP gives."""
+        return next(entry.address for entry in self.configurations if entry.primary)
+
+    @property
+    def secondaries(self) -> tuple[IpConfiguration, ...]:
+        """The IP configurations for pods."""
+        return tuple(entry for entry in self.configurations if not entry.primary)
+
+    @property
+    def delivered(self) -> tuple[IpConfiguration, ...]:
+        """Those that have reached the host: an unfinished or failed configuration carries no packet."""
+        return tuple(entry for entry in self.configurations if entry.state is State.SUCCEEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A virtual machine: a node of a cluster, or any other host."""
+
+    name: str
+    """Its name in ARM and IMDS; of a Uniform instance ``<scale set>_<instance>``."""
+    computer_name: str
+    vm_id: str
+    nics: tuple[Nic, ...]
+    placement: Placement = Placement.STANDALONE
+    scale_set: str = ""
+    instance: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def primary_nic(self) -> Nic:
+        """The NIC whose primary address may talk to IMDS and the wireserver."""
+        return next(nic for nic in self.nics if nic.primary)
+
+    def nic(self, name: str) -> Nic:
+        """The NIC of that name; KeyError if there is none."""
+        for nic in self.nics:
+            if nic.name == name:
+                return nic
+        raise KeyError(f"{self.name} has no NIC {name}; it has {', '.join(n.name for n in self.nics)}")
+
+    def with_nic(self, nic: Nic) -> Vm:
+        """The same machine with the NIC of that name replaced and its revision counted up."""
+        changed = replace(nic, revision=nic.revision + 1)
+        return replace(self, nics=tuple(changed if n.name == nic.name else n for n in self.nics))
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """Everything that exists at one moment."""
+
+    subscription: str
+    resource_group: str
+    location: str
+    environment: str
+    """``azEnvironment`` of IMDS, such as AzurePublicCloud."""
+    tenant: str
+    vnets: tuple[Vnet, ...]
+    vms: tuple[Vm, ...] = field(default=())
+
+    def vm(self, name: str) -> Vm:
+        """The machine with that computer name; KeyError if there is none."""
+        for vm in self.vms:
+            if vm.computer_name == name:
+                return vm
+        raise KeyError(f"no machine {name}; there are {', '.join(v.computer_name for v in self.vms)}")
+
+    def vm_at(self, address: IPv4Address) -> Vm | None:
+        """The machine whose primary NIC has that primary address."""
+        return next((vm for vm in self.vms if vm.primary_nic.primary_ip == address), None)
+
+    def vnet(self, name: str) -> Vnet:
+        """The virtual network of that name; KeyError if there is none."""
+        for vnet in self.vnets:
+            if vnet.name == name:
+                return vnet
+        raise KeyError(f"no virtual network {name}")
+
+    def with_vm(self, vm: Vm) -> Estate:
+        """The same estate with the machine of that computer name replaced."""
+        return replace(self, vms=tuple(vm if v.computer_name == vm.computer_name else v for v in self.vms))
+
+    def used(self, subnet: Subnet) -> tuple[IPv4Network, ...]:
+        """Every address and block given out in the subnet."""
+        return tuple(
+            entry.block
+            for vm in self.vms
+            for nic in vm.nics
+            if nic.subnet == subnet
+            for entry in nic.configurations
+        )

@@ -1,0 +1,144 @@
+"""From a few numbers to an estate: names, MACs and addresses of a small Azure environment. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from integration.fabric import changes
+from integration.fabric.hostnetwork import INTERNET
+from integration.fabric.model import (
+    Estate,
+    IpConfiguration,
+    Nic,
+    Placement,
+    Subnet,
+    Vm,
+    Vnet,
+)
+from integration.fabric.ruleset import PUBLIC
+
+_NAMESPACE = uuid.UUID("6d1f3a52-8f0e-4a67-9a34-0d0f5ce51cc0")
+
+MAIN = Vnet(
+    "vnet1",
+    IPv4Network("10.10.0.0/16"),
+    (
+        Subnet("nodes", IPv4Network("10.10.0.0/20")),
+        Subnet("second", IPv4Network("10.10.16.0/20")),
+    ),
+    peers=frozenset({"peered"}),
+)
+PEERED = Vnet(
+    "peered",
+    IPv4Network("10.20.0.0/16"),
+    (Subnet("hosts", IPv4Network("10.20.0.0/24")),),
+    peers=frozenset({"vnet1"}),
+)
+STRANGER = Vnet("stranger", IPv4Network("10.30.0.0/16"), (Subnet("hosts", IPv4Network("10.30.0.0/24")),))
+"""A network that is not peered with anybody."""
+OUTSIDE = Vnet(INTERNET, PUBLIC, (Subnet("hosts", PUBLIC),))
+INTERNET_ADDRESS = PUBLIC[100]
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What to build."""
+
+    nodes: int = 2
+    addresses: int = 16
+    """Secondary addresses of every node's primary NIC."""
+    nics: int = 1
+    """NICs of every node; each further one is in the subnet ``second`` with as many secondaries."""
+    blocks: int = 0
+    """/28 blocks of every node's primary NIC."""
+    vnet_hosts: int = 1
+    peered_hosts: int = 0
+    stranger_hosts: int = 0
+    internet: bool = False
+    placement: Placement = Placement.STANDALONE
+    environment: str = "AzurePublicCloud"
+    location: str = "westeurope"
+
+
+def build(topology: Topology, seed: str) -> Estate:
+    """The estate; MACs and ids follow from ``seed`` and the names, so two fabrics differ.
+
+    Raises:
+        changes.RefusedChange: more addresses than the subnet or a NIC can have.
+    """
+    estate = Estate(
+        subscription=_guid(seed, "subscription"),
+        resource_group="rg-fabric",
+        location=topology.location,
+        environment=topology.environment,
+        tenant=_guid(seed, "tenant"),
+        vnets=(MAIN, PEERED, STRANGER, OUTSIDE),
+    )
+    for number in range(1, topology.nodes + 1):
+        estate = _add_node(estate, topology, seed, number)
+    for vnet, prefix, count in (
+        (MAIN, "vm", topology.vnet_hosts),
+        (PEERED, "peer", topology.peered_hosts),
+        (STRANGER, "stranger", topology.stranger_hosts),
+    ):
+        for number in range(1, count + 1):
+            estate = _add(estate, seed, _machine(f"{prefix}{number}", seed), [(vnet, vnet.subnets[0])])
+    if topology.internet:
+        estate = _add(estate, seed, _machine(INTERNET, seed), [(OUTSIDE, OUTSIDE.subnets[0])])
+    return estate
+
+
+def _add_node(estate: Estate, topology: Topology, seed: str, number: int) -> Estate:
+    computer_name = f"node{number}"
+    networks = [(MAIN, MAIN.subnets[0]), *[(MAIN, MAIN.subnets[1])] * (topology.nics - 1)]
+    estate = _add(estate, seed, _machine(computer_name, seed, topology.placement, number - 1), networks)
+    for nic in estate.vm(computer_name).nics:
+        if topology.addresses:
+            estate = changes.add_addresses(estate, computer_name, topology.addresses, nic=nic.name)
+    for _ in range(topology.blocks):
+        estate = changes.add_block(estate, computer_name)
+    return estate
+
+
+def _machine(
+    computer_name: str, seed: str, placement: Placement = Placement.STANDALONE, instance: int = 0
+) -> Vm:
+    scale_set = "" if placement is Placement.STANDALONE else "vmss-fabric"
+    uniform = placement is Placement.UNIFORM
+    return Vm(
+        name=f"{scale_set}_{instance}" if uniform else computer_name,
+        computer_name=computer_name,
+        vm_id=_guid(seed, computer_name),
+        nics=(),
+        placement=placement,
+        scale_set=scale_set,
+        instance=str(instance) if uniform else "",
+        tags=(("emulated", "true"),),
+    )
+
+
+def _add(estate: Estate, seed: str, vm: Vm, networks: list[tuple[Vnet, Subnet]]) -> Estate:
+    """Put a machine with one NIC per network into the estate, with the next free primary addresses."""
+    nics: list[Nic] = []
+    for index, (vnet, subnet) in enumerate(networks):
+        taken = {nic.primary_ip for nic in nics}
+        free = (a for a in changes.free_addresses(estate, subnet) if a not in taken)
+        address = INTERNET_ADDRESS if vnet is OUTSIDE else next(free, None)
+        if address is None:
+            raise changes.RefusedChange("SubnetIsFull", f"Subnet {subnet.name} is already full.")
+        nics.append(_nic(vm, seed, index, vnet, subnet, address))
+    return replace(estate, vms=(*estate.vms, replace(vm, nics=tuple(nics))))
+
+
+def _nic(vm: Vm, seed: str, index: int, vnet: Vnet, subnet: Subnet, address: IPv4Address) -> Nic:
+    raw = uuid.uuid5(_NAMESPACE, f"{seed}/{vm.computer_name}/{index}").bytes
+    mac = "00:0d:3a:" + raw[:3].hex(":")
+    name = f"nic{index}" if vm.placement is Placement.UNIFORM else f"{vm.computer_name}-nic{index}"
+    primary = IpConfiguration("ipconfig1", IPv4Network(address), primary=True)
+    return Nic(name, mac, vnet.name, subnet, (primary,), primary=index == 0)
+
+
+def _guid(seed: str, name: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{seed}/{name}"))

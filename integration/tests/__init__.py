@@ -1,0 +1,1 @@
+"""Tests against emulated and real surroundings; they need root."""

@@ -1,0 +1,1 @@
+"""Tests of the fabric emulator itself: that it behaves as Azure does."""
