@@ -69,7 +69,7 @@ def source_config(netconf: NetConf, node: Node) -> SourceConfig:
 
 
 def _named_link(name: str, node: Node) -> Link:
-    link = node.host.one_link(requests.get_link(name=name))
+    link = node.host.one_link(node.host.compile.get_link(name=name))
     return (
         link if link is not None else uplink.choose(node.host.links(requests.dump_links()), (), master=name)
     )
@@ -79,7 +79,7 @@ def default_link(node: Node) -> Link | None:
     """The link that the default route leads over; None without one."""
     routes = node.host.routes(requests.dump_routes(requests.AF_INET))
     over = next((route.index for route in routes if route.dst.prefixlen == 0 and route.index), 0)
-    return node.host.one_link(requests.get_link(index=over)) if over else None
+    return node.host.one_link(node.host.compile.get_link(index=over)) if over else None
 
 
 def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
@@ -90,8 +90,8 @@ def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
     """
     if netconf.master:
         return _named_link(netconf.master, node)
-    route = node.host.one_route(requests.get_route(reservation.gateway))
-    link = node.host.one_link(requests.get_link(index=route.index)) if route else None
+    route = node.host.one_route(node.host.compile.get_route(reservation.gateway))
+    link = node.host.one_link(node.host.compile.get_link(index=route.index)) if route else None
     if link is not None and (uplink.is_uplink(link, reservation.nic_mac) or not reservation.nic_mac):
         return link
     return any_uplink(reservation.nic_mac, netconf, node)
@@ -285,7 +285,7 @@ def is_alive(reservation: Reservation, node: Node) -> bool:
     who = reservation.owner
     if who.holder is Holder.ENDPOINT:
         return (
-            node.host.one_link(requests.get_link(name=endpoint.host_ifname(reservation.attachment)))
+            node.host.one_link(node.host.compile.get_link(name=endpoint.host_ifname(reservation.attachment)))
             is not None
         )
     if not who.netns or not who.netns_id:

@@ -36,13 +36,13 @@ def attach(endpoint: Endpoint, host: Netlink, netns_fd: int) -> None:
         AddressCarried: the host has a route to one of the addresses.
         KernelRefused: any other step failed.
     """
-    with netns.call_in(netns_fd, Netlink) as pod:
+    with netns.call_in(netns_fd, host.sibling) as pod:
         host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
             _route_from_host(endpoint, host, host_index)
             _configure_pod(endpoint, pod, pod_index)
             # The alias comes last: a veth without it is what a killed ADD left behind.
-            host.change([requests.set_link(host_index, alias=endpoint.alias)])
+            host.change([host.compile.set_link(host_index, alias=endpoint.alias)])
         except BaseException as error:
             _remove(endpoint.host_ifname, host)
             if isinstance(error, OSError):
@@ -59,14 +59,9 @@ def detach(attachment: Attachment, host: Netlink) -> bool:
     return _remove(plan.host_ifname(attachment), host)
 
 
-def remove_link(name: str, host: Netlink) -> bool:
-    """Remove a host veth by name, as ``detach`` does."""
-    return _remove(name, host)
-
-
 def host_link(attachment: Attachment, host: Netlink) -> Link | None:
     """The host end of an attachment, if there is one."""
-    return host.one_link(requests.get_link(name=plan.host_ifname(attachment)))
+    return host.one_link(host.compile.get_link(name=plan.host_ifname(attachment)))
 
 
 def inspect(
@@ -74,18 +69,18 @@ def inspect(
 ) -> Found:
     """What the kernel has of an attachment, for the comparison with what it should have."""
     link = host_link(attachment, host)
-    host_routes = tuple(host.one_route(requests.get_route(address.ip)) for address in addresses)
-    with netns.call_in(netns_fd, Netlink) as pod:
-        pod_link = pod.one_link(requests.get_link(name=ifname))
+    host_routes = tuple(host.one_route(host.compile.get_route(address.ip)) for address in addresses)
+    with netns.call_in(netns_fd, host.sibling) as pod:
+        pod_link = pod.one_link(pod.compile.get_link(name=ifname))
         if pod_link is None:
             return Found(link, None)
         return Found(
             host_link=link,
             pod_link=pod_link,
             host_routes=host_routes,
-            pod_addresses=tuple(pod.addresses(requests.dump_addresses(requests.AF_UNSPEC, pod_link.index))),
+            pod_addresses=tuple(pod.addresses(requests.dump_addresses(requests.AF_INET))),
             pod_routes=tuple(pod.routes(requests.dump_routes(requests.AF_INET))),
-            pod_neighbours=tuple(pod.neighbours(requests.dump_neighbours(requests.AF_INET, pod_link.index))),
+            pod_neighbours=tuple(pod.neighbours(requests.dump_neighbours(requests.AF_INET))),
         )
 
 
@@ -98,7 +93,7 @@ def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int)
     pairs = plan.index_pairs(endpoint.attachment)
     for _ in range(INDEX_ATTEMPTS):
         host_index, pod_index = next(pairs)
-        request = requests.new_veth(
+        request = host.compile.new_veth(
             host_name=endpoint.host_ifname,
             host_index=host_index,
             host_mac=plan.HOST_MAC,
@@ -135,7 +130,7 @@ def _make_room(endpoint: Endpoint, host: Netlink, pod: Netlink) -> None:
     if existing is not None:
         _remove(existing.name, host)
         return
-    if pod.one_link(requests.get_link(name=endpoint.attachment.ifname)) is not None:
+    if pod.one_link(pod.compile.get_link(name=endpoint.attachment.ifname)) is not None:
         raise AttachmentExists(
             f"the pod has an interface {endpoint.attachment.ifname} already, and it is not ours",
             "Nothing was changed. Another plugin made it, or CNI_IFNAME is wrong.",
@@ -145,26 +140,26 @@ def _make_room(endpoint: Endpoint, host: Netlink, pod: Netlink) -> None:
 def _route_from_host(endpoint: Endpoint, host: Netlink, index: int) -> None:
     for address in endpoint.addresses:
         try:
-            host.change([requests.new_route(index, ip_network(address.ip))])
+            host.change([host.compile.new_route(index, ip_network(address.ip))])
         except FileExistsError as error:
-            raise AddressCarried(address.ip, host.one_route(requests.get_route(address.ip))) from error
+            raise AddressCarried(address.ip, host.one_route(host.compile.get_route(address.ip))) from error
 
 
 def _configure_pod(endpoint: Endpoint, pod: Netlink, index: int) -> None:
     """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
     pod.change(
         [
-            requests.set_link(index),
-            *(requests.new_address(index, address) for address in endpoint.addresses),
-            *(requests.new_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES),
-            requests.new_neighbour(index, plan.GATEWAY, plan.HOST_MAC),
+            pod.compile.set_link(index),
+            *(pod.compile.new_address(index, address) for address in endpoint.addresses),
+            *(pod.compile.new_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES),
+            pod.compile.new_neighbour(index, plan.GATEWAY, plan.HOST_MAC),
         ]
     )
 
 
 def _remove(name: str, host: Netlink) -> bool:
     try:
-        host.change([requests.delete_link(name)])
+        host.change([host.compile.delete_link(name)])
     except NoSuchDevice:
         return False
     except OSError as error:

@@ -8,13 +8,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cni_plugin.errors import StoreFailed
+from cni_plugin.kernel import requests
 from cni_plugin.kernel.netlink import Netlink
 from ipam.allocator import Ipam
 
 RUN_DIR = "/run/azvnet"
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+
+
+if TYPE_CHECKING:
+    from cni_plugin.kernel.templates import Compiler
 
 
 class Node:
@@ -29,6 +35,8 @@ class Node:
         self.ipam = Ipam(self.run_dir, boot_id_file=boot_id_file)
         self.background_reads = False
         """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
+        self.compiler: Compiler = requests
+        """Who makes netlink requests; the agent fills in templates."""
         self._local = threading.local()
 
     @property
@@ -36,7 +44,7 @@ class Node:
         """The calling thread's netlink socket in the host's namespace."""
         existing: Netlink | None = getattr(self._local, "netlink", None)
         if existing is None:
-            existing = self._local.netlink = Netlink()
+            existing = self._local.netlink = Netlink(self.compiler)
         return existing
 
     def ensure_run_dir(self) -> None:

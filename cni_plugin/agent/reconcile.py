@@ -16,7 +16,7 @@ from cni_plugin import addressing, datapath, endpoint
 from cni_plugin.endpoint import Found
 from cni_plugin.errors import InvalidNetns
 from cni_plugin.kernel import locks, netns, requests
-from cni_plugin.kernel.netlink import KernelRoute, Link, Netlink, NoSuchDevice, read_link, read_route
+from cni_plugin.kernel.netlink import KernelRoute, Link, NoSuchDevice, read_link, read_route
 from cni_plugin.node import Node
 from ipam.model import Attachment, Holder, Reservation
 
@@ -161,7 +161,7 @@ class Reconciler:
     def _carry_out(
         self, steps: list[tuple[str, requests.Request]], reservation: Reservation, fd: int
     ) -> None:
-        with netns.call_in(fd, Netlink) as pod:
+        with netns.call_in(fd, self._node.host.sibling) as pod:
             for kind, request in steps:
                 try:
                     pod.change([request])

@@ -17,6 +17,7 @@ from cni_plugin.agent.background import Background
 from cni_plugin.agent.server import Server
 from cni_plugin.agent.settings import Settings, SettingsError
 from cni_plugin.agent.telling import Telling
+from cni_plugin.kernel.templates import Templates
 from cni_plugin.node import Node
 
 STOP_SECONDS = 20.0
@@ -40,6 +41,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
         signal.signal(number, on_signal)
     node = Node(environ)
     node.background_reads = True
+    node.compiler = Templates()
     node.ensure_run_dir()
     background = Background(node, settings)
     telling = Telling(node, settings, background)

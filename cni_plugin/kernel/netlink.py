@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from cni_plugin.kernel import requests
 from cni_plugin.kernel.requests import Request
 from ipam.model import IPAddress, IPNetwork
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from cni_plugin.kernel.templates import Compiler
 
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -103,9 +106,13 @@ class Neighbour:
 
 
 class Netlink:
-    """An rtnetlink socket of the namespace that the calling thread is in."""
+    """An rtnetlink socket of the namespace that the calling thread is in.
 
-    def __init__(self) -> None:
+    ``compile`` makes the requests that are sent through it often.
+    """
+
+    def __init__(self, compiler: Compiler = requests) -> None:
+        self.compile = compiler
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
@@ -124,6 +131,10 @@ class Netlink:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def sibling(self) -> Netlink:
+        """Another socket like this one, of the namespace that the calling thread is in now."""
+        return Netlink(self.compile)
 
     def close(self) -> None:
         """Close the socket; more than once is fine."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ipam.model import IPAddress, IPInterface, IPNetwork
@@ -44,7 +46,7 @@ RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE = 0x200, 0x400, 0x100
 
-AF_INET, AF_INET6, AF_UNSPEC = 2, 10, 0
+AF_INET, AF_INET6 = 2, 10
 IFF_UP = 1
 IFA_F_NOPREFIXROUTE = 0x200
 NUD_PERMANENT = 0x80
@@ -66,7 +68,12 @@ class Request:
     """One compiled message and what it is for, as an error message says it."""
 
     data: bytes
-    what: str
+    describe: Callable[[], str]
+
+    @property
+    def what(self) -> str:
+        """What it is for; put into words only when somebody asks."""
+        return self.describe()
 
 
 def new_veth(
@@ -105,26 +112,28 @@ def new_veth(
     ]
     return Request(
         _compile(ifinfmsg(), RTM_NEWLINK, _CREATE, fields, attributes),
-        f"create the veth pair {host_name} (host) and {pod_name} (pod)",
+        lambda: f"create the veth pair {host_name} (host) and {pod_name} (pod)",
     )
 
 
-def set_link(index: int, *, up: bool = True, alias: str | None = None, mac: str = "") -> Request:
+def set_link(index: int, *, alias: str | None = None, mac: str = "") -> Request:
     """Set a link up and, where given, its alias and MAC."""
     attributes: list[tuple[str, object]] = []
     if alias is not None:
         attributes.append(("IFLA_IFALIAS", alias))
     if mac:
         attributes.append(("IFLA_ADDRESS", mac))
-    fields = {"index": index, "flags": IFF_UP if up else 0, "change": IFF_UP if up else 0}
-    return Request(_compile(ifinfmsg(), RTM_NEWLINK, _CHANGE, fields, attributes), f"configure link {index}")
+    fields = {"index": index, "flags": IFF_UP, "change": IFF_UP}
+    return Request(
+        _compile(ifinfmsg(), RTM_NEWLINK, _CHANGE, fields, attributes), lambda: f"configure link {index}"
+    )
 
 
 def delete_link(name: str) -> Request:
     """Delete a link by name; its peer and the routes over it go with it."""
     return Request(
         _compile(ifinfmsg(), RTM_DELLINK, _CHANGE, {"index": 0}, [("IFLA_IFNAME", name)]),
-        f"delete link {name}",
+        lambda: f"delete link {name}",
     )
 
 
@@ -133,15 +142,17 @@ def get_link(*, name: str = "", index: int = 0) -> Request:
     attributes = [("IFLA_IFNAME", name)] if name else []
     return Request(
         _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST, {"index": index}, attributes),
-        f"read link {name or index}",
+        lambda: f"read link {name or index}",
     )
 
 
+@cache
 def dump_links() -> Request:
     """Ask for every link of the namespace, without its statistics, which are half of each answer."""
     attributes = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
     return Request(
-        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes), "list the links"
+        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes),
+        lambda: "list the links",
     )
 
 
@@ -161,16 +172,17 @@ def new_address(index: int, address: IPInterface) -> Request:
         ("IFA_ADDRESS", str(address.ip)),
         ("IFA_FLAGS", IFA_F_NOPREFIXROUTE),
     ]
-    return Request(_compile(ifaddrmsg(), RTM_NEWADDR, _CREATE, fields, attributes), f"add address {address}")
-
-
-def dump_addresses(family: int, index: int = 0) -> Request:
-    """Ask for the addresses of one family, of one link where ``index`` is given (strict checking)."""
     return Request(
-        _compile(
-            ifaddrmsg(), RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family, "index": index}, []
-        ),
-        "list the addresses",
+        _compile(ifaddrmsg(), RTM_NEWADDR, _CREATE, fields, attributes), lambda: f"add address {address}"
+    )
+
+
+@cache
+def dump_addresses(family: int) -> Request:
+    """Ask for the addresses of one family."""
+    return Request(
+        _compile(ifaddrmsg(), RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
+        lambda: "list the addresses",
     )
 
 
@@ -191,7 +203,9 @@ def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -
     if gateway:
         attributes.append(("RTA_GATEWAY", str(gateway)))
     attributes.append(("RTA_OIF", index))
-    return Request(_compile(rtmsg(), RTM_NEWROUTE, _CREATE, fields, attributes), f"add the route to {dst}")
+    return Request(
+        _compile(rtmsg(), RTM_NEWROUTE, _CREATE, fields, attributes), lambda: f"add the route to {dst}"
+    )
 
 
 def get_route(dst: IPAddress) -> Request:
@@ -199,14 +213,17 @@ def get_route(dst: IPAddress) -> Request:
     fields = {"family": _family(dst), "dst_len": dst.max_prefixlen, "flags": RTM_F_FIB_MATCH}
     return Request(
         _compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]),
-        f"read the route to {dst}",
+        lambda: f"read the route to {dst}",
     )
 
 
+@cache
 def dump_routes(family: int) -> Request:
     """Ask for the routes of the main table, of one family."""
     fields = {"family": family, "table": RT_TABLE_MAIN}
-    return Request(_compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []), "list the routes")
+    return Request(
+        _compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []), lambda: "list the routes"
+    )
 
 
 def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
@@ -215,22 +232,16 @@ def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     return Request(
         _compile(ndmsg(), RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
-        f"add the neighbour {address}",
+        lambda: f"add the neighbour {address}",
     )
 
 
-def dump_neighbours(family: int, index: int) -> Request:
-    """Ask for the neighbours of a link."""
-    fields = {"family": family, "ifindex": 0}
+@cache
+def dump_neighbours(family: int) -> Request:
+    """Ask for the neighbours of one family."""
     return Request(
-        _compile(
-            ndmsg(),
-            RTM_GETNEIGH,
-            NLM_F_REQUEST | NLM_F_DUMP,
-            fields,
-            [("NDA_IFINDEX", index)] if index else [],
-        ),
-        "list the neighbours",
+        _compile(ndmsg(), RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
+        lambda: "list the neighbours",
     )
 
 
