@@ -36,11 +36,11 @@ OTHER_CONFIG_INTERVAL = 1.0
 
 _SUCCEEDED = """
     UPDATE source SET name = ?, applied = ?, config = ?, success_at = ?, success_wall = ?, listed = ?,
-        error = '', error_kind = '', remedy = '', failures = 0, retry_at = NULL
+        reading = 0, error = '', error_kind = '', remedy = '', failures = 0, retry_at = NULL
 """
 _FAILED = """
     UPDATE source SET name = CASE WHEN name = '' THEN ? ELSE name END, config = ?, error = ?,
-        error_kind = ?, remedy = ?, failures = failures + 1, retry_at = ?
+        reading = 0, error_kind = ?, remedy = ?, failures = failures + 1, retry_at = ?
 """
 
 
@@ -74,11 +74,12 @@ def refresh(
 ) -> SourceState:
     """See ``Ipam.refresh``."""
     until = time.monotonic() + deadline
-    known, due = store.read(lambda tx: (source_state(tx), force or _due(tx, config)))
-    if not due:
+    known, due, reading = store.read(lambda tx: (source_state(tx), force or _due(tx, config), _reading(tx)))
+    nothing_known = known.last_success_at is None
+    if not due and not (nothing_known and reading):
         return _as_known(store, known)
     # With something known there is no reason to wait for whoever reads already.
-    wait_until = until if known.last_success_at is None else time.monotonic()
+    wait_until = until if nothing_known else time.monotonic()
     try:
         with file_lock(run_dir / LOCK, wait_until):
             if not store.write(lambda tx: _attempt(tx, config, force=force, seen=known)):
@@ -99,13 +100,22 @@ def _due(tx: Transaction, config: SourceConfig) -> bool:
     return bool(tx.now - row["attempt_at"] >= interval)
 
 
+def _reading(tx: Transaction) -> bool:
+    """An attempt was begun and has no outcome: somebody reads, or was killed while reading."""
+    row = tx.one("SELECT reading FROM source")
+    return row is not None and bool(row["reading"])
+
+
 def _attempt(tx: Transaction, config: SourceConfig, *, force: bool, seen: SourceState) -> bool:
-    """Write that the source is asked now; False when somebody else asked it meanwhile."""
+    """Write that the source is asked now; False when somebody else asked it meanwhile.
+
+    The lock is held: an attempt without an outcome is one whose process was killed.
+    """
     row = tx.one("SELECT attempt_wall FROM source")
     asked_meanwhile = row is not None and row["attempt_wall"] != seen.last_attempt_at
-    if not (_due(tx, config) or (force and not asked_meanwhile)):
+    if not (_due(tx, config) or _reading(tx) or (force and not asked_meanwhile)):
         return False
-    tx.change_one("UPDATE source SET attempt_at = ?, attempt_wall = ?", tx.now, tx.wall)
+    tx.change_one("UPDATE source SET reading = 1, attempt_at = ?, attempt_wall = ?", tx.now, tx.wall)
     tx.count("source_reads")
     return True
 

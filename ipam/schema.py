@@ -71,6 +71,7 @@ _VERSION_1: Final = (
         name TEXT NOT NULL DEFAULT '',
         applied TEXT NOT NULL DEFAULT '',
         config TEXT NOT NULL DEFAULT '',
+        reading INTEGER NOT NULL DEFAULT 0,
         attempt_at REAL,
         attempt_wall REAL,
         success_at REAL,
@@ -99,7 +100,7 @@ FORGET_HOLDERS: Final = (
         pod_name = NULL, pod_uid = NULL, netns = NULL, netns_id = NULL, host_ifname = NULL,
         call_id = NULL, created_wall = NULL, confirmed = NULL, missing_since = NULL
     """,
-    "UPDATE source SET attempt_at = NULL, success_at = NULL, failures = 0, retry_at = NULL",
+    "UPDATE source SET reading = 0, attempt_at = NULL, success_at = NULL, failures = 0, retry_at = NULL",
 )
 
 END_QUARANTINES: Final = """

@@ -1,0 +1,124 @@
+"""Addresses that nobody uses come back, and never on one negative look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipam.model import PoolCounts
+from tests.unit.ipam.node import ANY, attachment, ips, owner
+
+if TYPE_CHECKING:
+    from tests.unit.ipam.node import Node
+
+P1, P2 = attachment("pod-1"), attachment("pod-2")
+
+
+def test_one_negative_look_frees_nothing(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    ipam.confirm(ipam.reserve(P1, owner(), ANY))
+    node.clock.advance(3600)
+    assert ipam.note_missing([P1]) == ()
+    assert ipam.sweep([P1]) == ()
+    assert ipam.counts().assigned == 1
+
+
+def test_two_looks_a_minute_apart_free_it(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    made = ipam.confirm(ipam.reserve(P1, owner(), ANY))
+    assert ipam.sweep([P1]) == ()
+    node.clock.advance(59.9)
+    assert ipam.sweep([P1]) == ()
+    node.clock.advance(0.2)
+    assert ipam.note_missing([P1]) == (made,)
+    assert ipam.sweep([P1]) == (made,)
+    assert ipam.counts() == PoolCounts(free=1, assigned=0, cooling=1, quarantined=0)
+    assert ipam.counters()["reclaimed"] == 1
+
+
+def test_the_marks_survive_the_process(node: Node) -> None:
+    made = (ipam := node.ready(5)).reserve(P1, owner(), ANY)
+    ipam.sweep([P1])
+    ipam.close()
+    node.clock.advance(60)
+    assert node.process().sweep([P1]) == (made,)
+
+
+def test_a_look_that_finds_it_starts_counting_anew(node: Node) -> None:
+    ipam = node.ready(5)
+    ipam.reserve(P1, owner(), ANY)
+    ipam.sweep([P1])
+    node.clock.advance(50)
+    ipam.sweep([], present=[P1])
+    node.clock.advance(50)
+    assert ipam.sweep([P1]) == ()
+    node.clock.advance(60)
+    ipam.note_present([P1])
+    assert ipam.note_missing([P1]) == ()
+
+
+def test_the_end_of_an_add_starts_counting_anew(node: Node) -> None:
+    ipam = node.ready(5)
+    made = ipam.reserve(P1, owner(), ANY)
+    ipam.note_missing([P1])
+    node.clock.advance(50)
+    ipam.confirm(made)
+    node.clock.advance(20)
+    assert ipam.note_missing([P1]) == ()
+
+
+def test_an_add_that_was_killed_is_freed_the_same_way(node: Node) -> None:
+    ipam = node.ready(5)
+    killed = ipam.reserve(P1, owner(), ANY)
+    ipam.note_missing([P1])
+    node.clock.advance(60)
+    assert ipam.sweep([P1]) == (killed,)
+
+
+def test_a_new_reservation_of_the_same_attachment_is_not_hit_by_old_looks(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    ipam.reserve(P1, owner(), ANY)
+    ipam.note_missing([P1])
+    ipam.release(P1)
+    ipam.reserve(P1, owner(), ANY)
+    node.clock.advance(60)
+    assert ipam.sweep([P1]) == ()
+
+
+def test_looks_at_unknown_attachments_are_no_error(node: Node) -> None:
+    ipam = node.ready(5)
+    assert ipam.sweep([P1], present=[P2]) == ()
+
+
+def test_the_grace_can_be_chosen(node: Node) -> None:
+    ipam = node.ready(5)
+    made = ipam.reserve(P1, owner(), ANY)
+    ipam.note_missing([P1], grace=5)
+    node.clock.advance(5)
+    assert ipam.sweep([P1], grace=5) == (made,)
+
+
+class TestSamePod:
+    def test_an_older_sandbox_of_the_pod_is_found(self, node: Node) -> None:
+        ipam = node.ready(5, 6, 7)
+        old = ipam.confirm(ipam.reserve(P1, owner("web-0"), ANY))
+        ipam.reserve(attachment("pod-3"), owner("web-1"), ANY)
+        assert ipam.same_pod(P2, owner("web-0")) == (old,)
+
+    def test_neither_itself_nor_another_interface_is_meant(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        ipam.reserve(P1, owner("web-0"), ANY)
+        ipam.reserve(attachment("pod-1", "net1"), owner("web-0"), ANY)
+        assert ipam.same_pod(P1, owner("web-0")) == ()
+
+    def test_without_a_pod_name_nothing_is_the_same_pod(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        ipam.reserve(P1, owner(), ANY)
+        assert ipam.same_pod(P2, owner()) == ()
+
+    def test_releasing_it_frees_one_address(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        ipam.reserve(P1, owner("web-0"), ANY)
+        for old in ipam.same_pod(P2, owner("web-0")):
+            ipam.release(old.attachment, expected=old)
+        assert ipam.reserve(P2, owner("web-0"), ANY).ip == ips(6)[0]
+        assert ipam.counts().assigned == 1
