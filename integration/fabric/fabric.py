@@ -253,6 +253,7 @@ class Fabric:
             machine.configure_links(
                 mtu=self.mtu, sysctls=self._sysctls, accelerated=self._is_accelerated(machine)
             )
+        self.network.await_carrier()
 
     def _links(self, machine: Machine) -> tuple[str, ...]:
         names = [f"eth{index}" for index in range(len(machine.nics))]

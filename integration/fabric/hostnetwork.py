@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 INTERNET = "internet"
 """Name of the network that plays the Internet, and of the machine in it."""
+
+_CARRIER_PATIENCE = 10.0
+"""Seconds; it takes milliseconds."""
 
 _NEXT_HOPS = IPv4Network("198.18.0.0/15")
 """Names of ports for the routing table only; never seen in a packet (RFC 2544)."""
@@ -127,6 +131,28 @@ class HostNetwork:
             if script:
                 ns.nft(self.netns, script)
             ns.ip_batch(self.netns, batch)
+
+    def await_carrier(self) -> None:
+        """Wait until every plugged-in port can send.
+
+        The end of a cable that was set up first starts to send only when the kernel's link watch got
+        round to it; what is sent to it before is lost. Raises ToolError.
+        """
+        with self._lock:
+            names = [port.name for port in self.ports.values() if port.name in self._routes]
+        deadline = time.monotonic() + _CARRIER_PATIENCE
+        while names:
+            # Asking for one link makes the kernel bring its state up to date (Linux 6.8 and later).
+            batch = "".join(f"link show dev {name}\n" for name in names)
+            done = ns.run_in_network(self.netns, ["ip", "-brief", "-batch", "-"], stdin=batch)
+            up = {
+                words[0].partition("@")[0]
+                for line in done.stdout.splitlines()
+                if "UP" in (words := line.split())
+            }
+            names = [name for name in names if name not in up]
+            if names and time.monotonic() > deadline:
+                raise ns.ToolError(f"no carrier on {', '.join(names)}: {done.stderr.strip()}")
 
     def unplug(self, vm: Vm) -> None:
         """Take a machine's cables away; its counters stay."""
