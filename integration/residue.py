@@ -1,12 +1,14 @@
 """What a node holds that a pod could leave behind, as comparable facts.
 
-Owns taking and comparing. Must not know which plugin made what. Numbers that change by themselves
-(interface indexes, counters, learned neighbours) are left out, so two equal states compare equal.
+Owns taking and comparing. Looks at the kernel, at files and into azvnet's store with programs of its
+own, never through the plugin. Numbers that change by themselves (interface indexes, counters, learned
+neighbours) are left out, so two equal states compare equal.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from integration.fabric import Machine
+
+_STORE = "/run/azvnet/azvnet.db"
+_READ_STORE = f"""
+import os, sqlite3
+if os.path.exists("{_STORE}"):
+    rows = sqlite3.connect("file:{_STORE}?mode=ro", uri=True, timeout=10).execute(
+        "SELECT address, container_id, ifname FROM address WHERE container_id IS NOT NULL ORDER BY ip")
+    for row in rows: print(*row)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +43,15 @@ class Snapshot:
 
 
 def snapshot(node: Machine) -> Snapshot:
-    """Links, addresses, routes, rules, permanent neighbours, packet filter, namespaces, CNI's files."""
-    return Snapshot(frozenset((*_links(node), *_routes(node), *_filters(node), *_files(node))))
+    """Links, addresses, routes, rules, permanent neighbours, packet filter, files of CNI, reservations."""
+    readers = (_links, _routes, _filters, _files, _reservations)
+    return Snapshot(frozenset(fact for read in readers for fact in read(node)))
+
+
+def reservations(node: Machine) -> dict[str, str]:
+    """Which address is held by whom: address → ``container id/ifname``. Empty when there is no store."""
+    lines = node.run([sys.executable, "-I", "-S", "-c", _READ_STORE]).stdout.splitlines()
+    return {line.split()[0].split("/")[0]: "/".join(line.split()[1:]) for line in lines}
 
 
 def _objects(node: Machine, *arguments: str) -> list[dict[str, Any]]:
@@ -53,6 +71,8 @@ def _links(node: Machine) -> Iterator[str]:
 def _routes(node: Machine) -> Iterator[str]:
     for family in ("-4", "-6"):
         for route in _objects(node, family, "route", "show", "table", "all"):
+            if str(route["dst"]).startswith("fe80::") and route.get("table") == "local":
+                continue  # follows a link-local address, some seconds later (RFC 4862, 5.4)
             kept = {k: v for k, v in route.items() if k not in ("flags", "expires", "pref", "metrics")}
             yield f"route {json.dumps(kept, sort_keys=True)}"
         for rule in _objects(node, family, "rule"):
@@ -75,3 +95,8 @@ def _files(node: Machine) -> Iterator[str]:
     listed = node.run(["find", "/run/netns", "/var/lib/cni", "-type", "f"], check=False).stdout
     for path in sorted(listed.splitlines()):
         yield f"file {path}"
+
+
+def _reservations(node: Machine) -> Iterator[str]:
+    for address, holder in reservations(node).items():
+        yield f"reservation {address} {holder}"
