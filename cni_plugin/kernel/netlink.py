@@ -157,7 +157,7 @@ class Netlink:
             for kind, flags, sequence, body in self._receive():
                 if kind == NLMSG_ERROR and first <= sequence <= self._sequence:
                     waiting -= 1
-                    error = _error(body, flags, requests[sequence - first].what)
+                    error = _error(body, flags, requests[sequence - first])
                     if error is not None:
                         failures[sequence] = error
         if failures:
@@ -204,7 +204,7 @@ class Netlink:
                     continue
                 if kind != NLMSG_ERROR:
                     return [body]
-                error = _error(body, flags, request.what)
+                error = _error(body, flags, request)
                 if error is not None:
                     raise error
                 return []
@@ -231,7 +231,7 @@ class Netlink:
                 if kind == NLMSG_DONE:
                     return bodies, whole
                 if kind == NLMSG_ERROR:
-                    error = _error(body, flags, request.what)
+                    error = _error(body, flags, request)
                     if error is not None:
                         raise error
                     return bodies, whole
@@ -258,7 +258,7 @@ class Netlink:
             offset += (length + 3) & ~3
 
 
-def _error(body: bytes, flags: int, what: str) -> OSError | None:
+def _error(body: bytes, flags: int, request: Request) -> OSError | None:
     """The error of an NLMSG_ERROR message; None for an acknowledgement (netlink(7))."""
     number = -int(struct.unpack_from("=i", body)[0])
     if not number:
@@ -271,7 +271,7 @@ def _error(body: bytes, flags: int, what: str) -> OSError | None:
             .rstrip(b"\0")
             .decode(errors="replace")
         )
-    text = f"{what}: {os.strerror(number)}{f' ({said})' if said else ''}"
+    text = f"{request.what}: {os.strerror(number)}{f' ({said})' if said else ''}"
     if number == errno.ENODEV:
         return NoSuchDevice(number, text)
     if number == errno.EBUSY:
