@@ -66,10 +66,13 @@ def carry_out(call: Call, node: Node) -> Reply:
     log = ("", "")
     try:
         parameters = params.parse(call.environ)
+        if parameters.verb == "VERSION" and not call.stdin.strip():
+            return Reply(_encode({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
         document = netconf.decode(call.stdin)
         version = _version_for_errors(document)
         if parameters.verb == "VERSION":
-            return Reply(_encode({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
+            answered = versions.answered(document)
+            return Reply(_encode({"cniVersion": answered, "supportedVersions": versions.SUPPORTED}))
         verb_call = _prepare(call, parameters, document)
         version = verb_call.netconf.cni_version
         said, log = verb_call.said, (verb_call.netconf.log_level, verb_call.netconf.log_file)
@@ -101,9 +104,9 @@ def failure(
 
 
 def _version_for_errors(document: dict[str, Any]) -> str:
-    """An error names the version of the configuration, where that is a string at all."""
+    """An error names the version of the configuration, where that is one we speak."""
     asked = document.get("cniVersion")
-    return asked if isinstance(asked, str) and asked else versions.CURRENT
+    return asked if isinstance(asked, str) and asked in versions.SUPPORTED else versions.CURRENT
 
 
 def _prepare(call: Call, parameters: params.Parameters, document: dict[str, Any]) -> VerbCall:

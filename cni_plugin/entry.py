@@ -7,6 +7,8 @@ when it knows that it has to. It must not import anything at its top that is not
 import posix
 import sys
 
+from cni_plugin import thin
+
 IPAM_NAME = b"azvnet-ipam"
 VERBS = (b"ADD", b"DEL", b"CHECK", b"GC", b"STATUS", b"VERSION")
 
@@ -15,6 +17,7 @@ def main() -> int:
     """Run the role that the environment and argv ask for; returns the exit code."""
     environ = posix.environ
     name = sys.argv[0].encode(errors="surrogateescape").rsplit(b"/", 1)[-1]
+    thin.occupy_standard_descriptors()
     if len(sys.argv) > 1 or (b"CNI_COMMAND" not in environ and posix.isatty(0)):
         from cni_plugin.cli import run
 

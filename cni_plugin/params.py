@@ -26,6 +26,9 @@ NEEDED = {
 CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 IFNAME_MAX_BYTES = 15
 """IFNAMSIZ of the kernel less the closing NUL."""
+IFNAME_BAD_BYTES = frozenset(b"/:%\xa0")
+"""Beside white space. The kernel takes '%' for a pattern (``eth%d`` becomes ``eth0``, dev_alloc_name) and the
+byte 0xa0 for a space of Latin-1 (lib/ctype.c), also within a character of UTF-8."""
 
 KNOWN_ARGS = frozenset(
     {
@@ -105,11 +108,12 @@ def _ifname(value: str) -> str:
     """The kernel's own rule (dev_valid_name in net/core/dev.c)."""
     if not value:
         return value
-    bad = value in {".", ".."} or any(each in "/:" or each.isspace() for each in value)
-    if bad or len(value.encode(errors="surrogateescape")) > IFNAME_MAX_BYTES:
+    raw = value.encode(errors="surrogateescape")
+    bad = value in {".", ".."} or any(each.isspace() for each in value) or IFNAME_BAD_BYTES.intersection(raw)
+    if bad or len(raw) > IFNAME_MAX_BYTES:
         raise InvalidEnvironment(
             f"CNI_IFNAME {value!r} is no name for a network interface",
-            "It has 1 to 15 bytes without '/', ':' and white space, and is neither '.' nor '..'.",
+            "It has 1 to 15 bytes without '/', ':', '%' and white space, and is neither '.' nor '..'.",
         )
     return value
 

@@ -47,14 +47,7 @@ def _environ() -> dict[str, str]:
 
 
 def _take_stdout() -> int:
-    """Keep stdout for the reply alone. A closed one is noticed when the reply is written."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:  # closed by the caller: no file of ours may land there
-            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
-            if fd == 1:
-                os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+    """Keep stdout for the reply alone; what else is written there goes to stderr."""
     stdout = os.dup(1)
     os.dup2(2, 1)
     return stdout

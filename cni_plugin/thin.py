@@ -8,6 +8,20 @@ import posix
 READ_BYTES = 1 << 16
 
 
+def occupy_standard_descriptors() -> None:
+    """Fill the places of standard descriptors that the caller has closed, so that no file or socket of ours
+    lands there. Writing to stdout then fails, as it should: nobody would read it.
+    """
+    for fd, flags in ((0, posix.O_RDONLY), (1, posix.O_RDONLY), (2, posix.O_WRONLY)):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            null = posix.open("/dev/null", flags)
+            if null != fd:
+                posix.dup2(null, fd)
+                posix.close(null)
+
+
 def read_stdin() -> bytes:
     """Everything on stdin; raises OSError when it can't be read."""
     data = b""

@@ -53,5 +53,5 @@ def _version(stdin: bytes) -> str | None:
     version = (
         document.get("cniVersion", SPOKEN[-1]) if isinstance(document, dict) and end == len(text) else None
     )
-    plain = isinstance(version, str) and version.isascii() and version.replace(".", "").isalnum()
-    return version if plain else None
+    parts = version.split(".") if isinstance(version, str) and version.isascii() else ()
+    return version if len(parts) == 3 and all(part.isdigit() for part in parts) else None

@@ -46,6 +46,17 @@ def negotiate(netconf: dict[str, object]) -> str:
     )
 
 
+def answered(netconf: dict[str, object]) -> str:
+    """The version that VERSION answers with: the configuration's own, spoken here or not.
+
+    Raises:
+        InvalidNetconf: it is no string of the form ``X.Y.Z``.
+    """
+    asked = netconf.get("cniVersion", CURRENT)
+    _well_formed(asked)
+    return str(asked)
+
+
 def require(verb: str, version: str) -> None:
     """Refuse a verb that the version does not have yet.
 
