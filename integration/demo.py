@@ -204,7 +204,7 @@ class Demo:
 
     def _detach_all(self, pods: list[Pod]) -> None:
         self.screen.heading("Clean-up")
-        with self.screen.step(f"DEL, pod by pod"):
+        with self.screen.step("DEL, pod by pod"):
             for pod in pods:
                 calls.call(
                     pod.node, "DEL", self.netconf, container_id=pod.container_id, netns=pod.netns
