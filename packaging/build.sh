@@ -47,7 +47,7 @@ packaging/libpython.sh "$work/lib/$soname"
 
 echo "build: freezing (about a minute)"
 rm -rf "$work/dist" "$work/pyinstaller"
-PYINSTALLER_CONFIG_DIR=$PWD/$work/config AZVNET_LIBPYTHON=$PWD/$work/lib/$soname PATH=$PWD/.venv/bin:$PATH \
+PYI_LOG_LEVEL=ERROR PYINSTALLER_CONFIG_DIR=$PWD/$work/config AZVNET_LIBPYTHON=$PWD/$work/lib/$soname PATH=$PWD/.venv/bin:$PATH \
     .venv/bin/python -I -m PyInstaller --noconfirm --log-level ERROR \
     --distpath "$work/dist" --workpath "$work/pyinstaller" packaging/azvnet.spec
 
