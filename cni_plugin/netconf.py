@@ -246,7 +246,7 @@ def decode(stdin: bytes) -> dict[str, Any]:
             "no network configuration on stdin", "The runtime writes it there; by hand use cnitool."
         )
     try:
-        document = json.loads(stdin)
+        document = json.loads(stdin.decode())  # UTF-8 and nothing else (RFC 8259, 8.1)
     except (ValueError, RecursionError) as error:
         raise DecodingFailure(
             f"the network configuration on stdin is no JSON: {error}", "Check the conflist."

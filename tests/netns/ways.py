@@ -1,0 +1,123 @@
+"""The ways in which the same tests are run, and what is executed in each.
+
+``alone``: the executable carries a call out itself. ``launcher``: the executable hands it to a resident agent.
+``python``: the frozen Python, without the launcher in front of it, hands it to the agent.
+
+What is executed is the bundle in dist/azvnet, or another one that AZVNET_TEST_EXECUTABLE names, or, where that
+is ``source`` or there is no bundle, the sources with the interpreter that runs the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from tests.netns.calls import Caller, Engine, Executable
+from tests.netns.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "dist" / "azvnet"
+SOCKET = "/run/azvnet/agent.sock"
+AGENT_SECONDS = 20.0
+
+class Way(Enum):
+    """How calls are carried out."""
+
+    ALONE = "alone"
+    LAUNCHER = "launcher"
+    PYTHON = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Executables:
+    """What stands for the product in this run: a bundle."""
+
+    described: str
+    bundle: Path
+    environ: Mapping[str, str]
+    """What it needs in its environment when it is run from source."""
+
+    @property
+    def python(self) -> Path:
+        """The frozen Python."""
+        return self.bundle / "azvnet-python"
+
+    def caller(self, way: Way) -> Executable:
+        """What a runtime executes."""
+        program = self.python if way is Way.PYTHON else self.bundle / "azvnet"
+        return Executable(program, self.environ)
+
+
+def executables(scratch: Path) -> Executables:
+    """What AZVNET_TEST_EXECUTABLE asks for; ``scratch`` is for what has to be built first."""
+    asked = os.environ.get("AZVNET_TEST_EXECUTABLE", "")
+    if asked == "source" or not (asked or (BUNDLE / "azvnet-python").exists()):
+        return _from_source(scratch)
+    bundle = Path(asked).resolve() if asked else BUNDLE
+    for name in ("azvnet", "azvnet-python"):
+        if not (bundle / name).is_file():
+            raise FileNotFoundError(f"{bundle / name} does not exist: run make build")
+    return Executables(str(bundle), bundle, {})
+
+
+def _from_source(scratch: Path) -> Executables:
+    """A bundle whose frozen Python is the interpreter of the tests."""
+    subprocess.run([ROOT / "packaging/launcher/build.sh", scratch / "azvnet"], check=True)
+    definitions = [f'-DPYTHON="{sys.executable}"', f'-DROOT="{ROOT}"']
+    source = Path(__file__).with_name("stand_in.c")
+    subprocess.run(["gcc", "-O2", "-Wall", *definitions, "-o", scratch / "azvnet-python", source], check=True)
+    environ = {"PYTHONDONTWRITEBYTECODE": "1"}
+    return Executables("the sources", scratch, environ)
+
+
+def many(way: Way, chosen: Executables) -> Caller:
+    """The caller for tests that make hundreds of calls: alone, the entry is forked instead of executed."""
+    return Engine() if way is Way.ALONE else chosen.caller(way)
+
+
+class Agent:
+    """The resident agent of one node."""
+
+    def __init__(self, chosen: Executables, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._log = open(os.memfd_create("agent"), "w+b", buffering=0)  # noqa: SIM115 - closed by stop
+        environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **chosen.environ}
+        self._process = sandbox.popen(
+            [str(chosen.python), "agent"], env=environ, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        self._await_socket()
+
+    def stop(self) -> None:
+        """SIGTERM, and wait until it is gone."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=AGENT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+        finally:
+            self._log.close()
+
+    def _await_socket(self) -> None:
+        path = self._sandbox.path(SOCKET)
+        deadline = time.monotonic() + AGENT_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with socket.socket(socket.AF_UNIX) as attempt:
+                try:
+                    attempt.connect(str(path))
+                except OSError:
+                    time.sleep(0.01)
+                else:
+                    return
+        self._process.kill()
+        self._process.wait()
+        said = os.pread(self._log.fileno(), 1 << 16, 0).decode(errors="replace")
+        raise AssertionError(f"the agent does not listen on {SOCKET}: {said}")
