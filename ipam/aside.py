@@ -16,6 +16,8 @@ from pathlib import Path
 STORE = "azvnet.db"
 LOCK = "store.lock"
 SIDE_FILES = ("-wal", "-shm")
+PAGE_SIZE = 4096
+"""Bytes; whole pages are all that is ever written to a database."""
 KEPT_ASIDE = 3
 """So many unreadable stores are kept for a look at what went wrong."""
 
@@ -52,6 +54,9 @@ class StoreFiles:
         if found.st_size == 0:
             # A store is put in place complete, so it never is empty unless somebody emptied it.
             return "is empty"
+        if found.st_size % PAGE_SIZE:
+            # SQLite itself would take what is missing of the last page for zeros.
+            return "is cut off within a page"
         for path in self._side_files:
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.lstat(path).st_mode):

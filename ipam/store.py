@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ipam import schema
-from ipam.aside import Identity, StoreFiles, open_identities, why_unwritable
+from ipam.aside import PAGE_SIZE, Identity, StoreFiles, open_identities, why_unwritable
 from ipam.errors import StoreUnavailable
 from ipam.filelock import file_lock
 from ipam.transaction import StoreDamaged, Transaction
@@ -226,7 +226,9 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             _migrate(connection)
             connection.execute("COMMIT")
-        problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+        # Not quick_check: only this one holds the indexes against the table, which is how zeros in the
+        # middle of a page are found. 0.4 ms with 256 addresses, once in a process.
+        problems = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
         if problems != ["ok"]:
             raise StoreDamaged("; ".join(problems))
 
@@ -240,6 +242,7 @@ class Store:
             os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             connection = self._open_file(fresh)
             try:
+                connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
                 connection.execute("PRAGMA synchronous = OFF")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("BEGIN IMMEDIATE")
