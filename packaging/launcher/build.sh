@@ -3,7 +3,7 @@
 # Same source and compiler, same bytes, wherever it is built. FLAGs are put behind ours (the tests sanitise with
 # them); LINK replaces how it is linked, SOURCE what is compiled, STRIP=no keeps the symbols, CC is the compiler.
 set -eu
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 [ $# -ge 1 ] || { echo "usage: build.sh OUT [FLAG...]" >&2; exit 2; }
 out=$1
 shift
@@ -11,7 +11,7 @@ shift
 # shellcheck disable=SC2086 # LINK is a list of words
 "${CC:-gcc}" -std=c11 -O2 -g0 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Wvla -Wformat=2 \
     -Wcast-align=strict -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wswitch-enum -Werror \
-    -fstack-protector-strong -fno-plt -fno-ident -frandom-seed=azvnet "-ffile-prefix-map=$here=." \
+    -fstack-protector-strong -fno-ident -frandom-seed=azvnet "-ffile-prefix-map=$here=." \
     ${LINK:--static -no-pie -fno-pie -Wl,--build-id=none,-z,relro,-z,now,-z,noexecstack,--gc-sections} \
     -o "$out" "$here/${SOURCE:-launcher.c}" "$@"
 [ "${STRIP:-yes}" = no ] || "${STRIP_PROGRAM:-strip}" --strip-all --remove-section=.comment "$out"

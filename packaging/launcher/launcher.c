@@ -22,7 +22,7 @@
 #define REPLY_DEADLINE_MS 25000 // for request and reply together; the tests build with less
 #endif
 enum { CONNECT_DEADLINE_S = 1, LIMIT = 1 << 20, STDIN_LIMIT = 16 << 20, ENTRIES = 1 << 16 };
-enum { VERSION = 1, AS_IPAM = 1, NETNS_ATTACHED = 2, CARRIED_OUT = 0, NOT_TAKEN = 1 };
+enum { VERSION = 1, AS_IPAM = 1, NETNS_ATTACHED = 2, CARRIED_OUT = 0, NOT_TAKEN = 1, NOEXEC_SEAL = 8 };
 enum answer { DONE, NONE, LOST, HUNG };
 struct header { // of request and reply, as it travels
     char magic[4];
@@ -30,8 +30,7 @@ struct header { // of request and reply, as it travels
     uint32_t first, second; // lengths in bytes: environment and stdin, stdout and stderr
     uint8_t code, reserved[7];
 };
-_Static_assert(sizeof(struct header) == 24 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "protocol");
-
+_Static_assert(sizeof(struct header) == 24 && sizeof(size_t) == 8 && __BYTE_ORDER__ == 1234, "64 bits, LE");
 static struct { struct header header; char body[LIMIT + STDIN_LIMIT + 1]; } request;
 static struct { struct header header; char body[LIMIT]; } reply;
 static size_t env_len, stdin_len, entries;
@@ -52,36 +51,39 @@ static bool again(int fd, short events, int64_t deadline) {
 }
 
 static bool write_all(int fd, const char *bytes, size_t len) {
-    for (ssize_t n; len > 0; bytes += n, len -= (size_t)n) {
+    for (ssize_t n; len > 0; bytes += n, len -= (size_t)n)
         while ((n = write(fd, bytes, len)) < 0)
             if (!again(fd, POLLOUT, INT64_MAX))
                 return false;
-    }
     return true;
 }
 
 // The last resort, when not even Python can be started: the spec's error object, code 5 (I/O failure).
 static _Noreturn void fail(const char *what, const char *path) {
-    const char *why = strerrordesc_np(errno), *plain = strpbrk(path, "\"\\\n") ? "azvnet-python" : path;
-    char *end = stpcpy(reply.body, "{\"cniVersion\":\"1.0.0\",\"code\":5,\"msg\":\"azvnet: ");
-    end = stpcpy(stpcpy(stpcpy(stpcpy(stpcpy(end, what), plain), ": "), why ? why : "?"), "\"}\n");
+    const char *why = strerrordesc_np(errno);
+    char *begin = stpcpy(stpcpy(reply.body, "{\"cniVersion\":\"1.0.0\",\"code\":5,\"msg\":\"azvnet: "), what);
+    char *end = stpcpy(begin, path);
+    for (char *c = begin; c < end; c++)
+        *c = (signed char)*c < ' ' || *c == '"' || *c == '\\' ? '?' : *c; // what JSON would want escaped
+    end = stpcpy(stpcpy(stpcpy(end, ": "), why ? why : "?"), "\"}\n");
     (void)signal(SIGPIPE, SIG_IGN);
     (void)write_all(STDOUT_FILENO, reply.body, (size_t)(end - reply.body));
     _exit(1);
 }
 
 static void give_stdin_back(void) { // rewound: Python is to find on it all that the runtime wrote
-    if (stdin_len == 0)
-        return;
-    int fd = stdin_len > STDIN_LIMIT ? (errno = EFBIG, -1) : memfd_create("stdin", MFD_CLOEXEC);
+    int fd = memfd_create("stdin", MFD_CLOEXEC | NOEXEC_SEAL); // as hardened nodes insist on
+    if (fd < 0 && errno == EINVAL) // before Linux 6.3
+        fd = memfd_create("stdin", MFD_CLOEXEC);
     if (fd < 0 || !write_all(fd, request.body + env_len, stdin_len) || lseek(fd, 0, SEEK_SET) != 0
-        || dup2(fd, STDIN_FILENO) != STDIN_FILENO)
+        || (stdin_len > STDIN_LIMIT && (errno = EFBIG)) || dup2(fd, STDIN_FILENO) != STDIN_FILENO)
         fail("cannot hand on the network configuration from ", "stdin");
 }
 
 static _Noreturn void become_python(char **argv, char **env) {
     static char path[4096 + sizeof("azvnet-python")];
-    give_stdin_back();
+    if (stdin_len > 0)
+        give_stdin_back();
     if (readlink("/proc/self/exe", path, 4096) < 0)
         fail("cannot find its own directory: ", "/proc/self/exe");
     strcpy(strrchr(path, '/') + 1, "azvnet-python");
@@ -124,8 +126,7 @@ static int connect_to_agent(void) { // a socket at which a process of root liste
         && connect(sock, (struct sockaddr *)&name, sizeof(name)) == 0
         && getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)}) == 0 && peer.uid == 0)
         return sock;
-    (void)close(sock);
-    return -1;
+    return -1; // exec closes it
 }
 
 // DONE: the agent has the whole request. LOST: it never will, but may have said why.
@@ -194,6 +195,6 @@ int main(int argc, char **argv) {
         become_python(argv, environment);
     (void)signal(SIGPIPE, SIG_IGN);
     bool written = write_all(STDOUT_FILENO, reply.body, reply.header.first);
-    (void)write_all(STDERR_FILENO, reply.body + reply.header.first, reply.header.second); // at worst a log is lost
+    (void)write_all(STDERR_FILENO, reply.body + reply.header.first, reply.header.second); // may fail
     return written ? reply.header.code : 1;
 }

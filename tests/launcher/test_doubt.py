@@ -1,0 +1,441 @@
+"""On any doubt the frozen Python takes over, as if it had been executed in the first place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.agents import Agent, AgentProcess, Behaviour, answer, hear, reply
+from tests.launcher.programs import IMPATIENT_SECONDS, Bundle, Outcome, Record, finish
+
+STDIN = b'{"cniVersion":"1.1.0"}\n'
+
+
+def without_ours(environment: list[bytes]) -> list[bytes]:
+    """An environment without what the launcher adds for the fallback."""
+    ours = (b"AZVNET_AGENT=", b"AZVNET_CALL_ID=")
+    return [entry for entry in environment if not entry.startswith(ours)]
+
+
+def assert_taken_over(bundle: Bundle, done: Outcome, word: bytes, stdin: bytes = STDIN) -> Record:
+    """The run ended as the fallback's, with the call untouched and this word on the agent."""
+    assert (done.code, done.stdout, done.stderr) == (42, b"recorded\n", b"")
+    record = bundle.fallback()
+    assert record.agent == word
+    assert record.stdin == stdin
+    call_id = record.variable(b"AZVNET_CALL_ID")
+    assert call_id is not None
+    assert len(call_id) == 32
+    return record
+
+
+# Who is not asked at all
+
+
+def test_without_a_socket(bundle: Bundle) -> None:
+    assert_taken_over(bundle, bundle.run(input=STDIN), b"none")
+
+
+def test_without_a_run_directory(bundle: Bundle) -> None:
+    environment = bundle.environment(AZVNET_RUN_DIR=str(bundle.run_dir / "missing"))
+    assert_taken_over(bundle, bundle.run(input=STDIN, environment=environment), b"none")
+
+
+def test_with_a_file_where_the_socket_should_be(bundle: Bundle) -> None:
+    bundle.socket.write_bytes(b"")
+    assert_taken_over(bundle, bundle.run(input=STDIN), b"none")
+
+
+def test_with_a_socket_that_a_dead_agent_left(bundle: Bundle) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(bundle.socket))
+        dead.listen()
+    assert_taken_over(bundle, bundle.run(input=STDIN), b"none")
+
+
+@pytest.mark.parametrize("length", [97, 98, 107, 108, 109, 5000])
+def test_with_a_run_directory_too_long_for_a_socket(bundle: Bundle, length: int) -> None:
+    environment = bundle.environment(AZVNET_RUN_DIR="/" + "x" * (length - 1))
+    assert_taken_over(bundle, bundle.run(input=STDIN, environment=environment), b"none")
+
+
+def test_with_an_agent_that_is_not_of_root(bundle: Bundle) -> None:
+    bundle.run_dir.chmod(0o777)
+    with AgentProcess(bundle.socket, AgentProcess.WAIT, uid=65534):
+        done = bundle.run(input=STDIN)
+    assert_taken_over(bundle, done, b"none")
+    assert done.seconds < 10
+
+
+def test_with_a_backlog_that_is_full_it_does_not_hang(bundle: Bundle) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    with listener:
+        listener.bind(str(bundle.socket))
+        listener.listen(0)
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(str(bundle.socket))
+        done = bundle.run(input=STDIN)
+    for each in waiting:
+        each.close()
+    assert_taken_over(bundle, done, b"none")
+    assert 0.9 < done.seconds < 10
+
+
+def test_a_backlog_that_becomes_free_is_waited_for(shipped: Bundle) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    with listener:
+        listener.bind(str(shipped.socket))
+        listener.listen(0)
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(str(shipped.socket))
+        process = shipped.start()
+        time.sleep(0.2)
+        for each in waiting:
+            each.close()
+        while True:  # those that have closed meanwhile say nothing
+            connection, _address = listener.accept()
+            with connection:
+                if connection.recv(1, socket.MSG_PEEK):
+                    hear(connection)
+                    connection.sendall(reply(b"{}"))
+                    break
+            if process.stdin is not None:
+                process.stdin.close()
+                process.stdin = None
+        done = finish(process)
+    assert (done.code, done.stdout) == (0, b"{}")
+
+
+def test_with_an_environment_beyond_the_bounds(bundle: Bundle) -> None:
+    large = {f"LARGE{number}": b"x" * 100_000 for number in range(11)}
+    environment = bundle.environment(**large)
+    with Agent(bundle.socket, answer(reply())) as agent:
+        assert bundle.run(input=STDIN, environment=environment).code == 42
+    assert agent.heard == []
+    record = bundle.fallback()
+    assert record.stdin == STDIN
+    assert record.environment == [b"%b=%b" % pair for pair in environment.items()]
+
+
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 5 << 20])
+def test_with_a_stdin_beyond_the_bounds_all_of_it_is_given_back(bundle: Bundle, size: int) -> None:
+    given = os.urandom(size)
+
+    def wait_for_the_end(connection: socket.socket, _agent: Agent) -> None:
+        assert connection.recv(1) == b""
+
+    with Agent(bundle.socket, wait_for_the_end) as agent:
+        done = bundle.run(input=given)
+        assert agent.connected.is_set()
+    assert_taken_over(bundle, done, b"none", given)
+
+
+HARDENED = """
+[ ! -e /proc/sys/vm/memfd_noexec ] || echo 2 > /proc/sys/vm/memfd_noexec || exit 1
+exec "$@"
+"""
+
+
+def test_stdin_is_given_back_on_a_node_that_refuses_executable_memory_files(shipped: Bundle) -> None:
+    """sysctl vm.memfd_noexec=2, which is one of each PID namespace."""
+    isolated: list[str | Path] = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+        "sh",
+        "-c",
+        HARDENED,
+        "sh",
+    ]
+    with Agent(shipped.socket, answer(reply(kind=1))) as agent:
+        done = subprocess.run(
+            [*isolated, shipped.launcher], env=shipped.environment(), input=STDIN, stdout=-1, check=False
+        )
+    assert agent.only().stdin == STDIN
+    assert_taken_over(shipped, Outcome(done.returncode, done.stdout, b"", 0), b"none")
+
+
+# Who does not take the call, is lost over it, or hangs
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        reply(kind=1),
+        reply(b"text", kind=1),
+        reply(version=2),
+        reply(version=0),
+        reply(version=0x0100),
+        reply(magic=b"AZVN"),
+        reply(magic=b"HTTP"),
+        reply(b"{}", magic=b"\0\0\0\0"),
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    ],
+    ids=["not-taken", "not-taken-text", "v2", "v0", "v256", "own-magic", "other-magic", "zeros", "http"],
+)
+def test_an_agent_that_does_not_take_the_call(bundle: Bundle, data: bytes) -> None:
+    with Agent(bundle.socket, answer(data)) as agent:
+        done = bundle.run(input=STDIN)
+    record = assert_taken_over(bundle, done, b"none")
+    assert record.variable(b"AZVNET_CALL_ID") == agent.only().call_id
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"A", id="one-byte"),
+        pytest.param(reply(b"{}")[:23], id="most-of-the-header"),
+        pytest.param(reply(b"{}")[:24], id="the-header"),
+        pytest.param(reply(b"{}")[:25], id="half-of-stdout"),
+        pytest.param(reply(b"x" * 300_000)[:200_000], id="half-of-a-large-stdout"),
+        pytest.param(reply(b"{}", b"warning")[:-1], id="most-of-stderr"),
+        pytest.param(reply(lengths=(0xFFFFFFFF, 0)), id="endless-stdout"),
+        pytest.param(reply(lengths=(0, 0xFFFFFFFF)), id="endless-stderr"),
+        pytest.param(reply(lengths=(0xFFFFFFFF, 0xFFFFFFFF)), id="endless-both"),
+        pytest.param(reply(lengths=(0x80000000, 0x80000000)), id="lengths-that-overflow-to-zero"),
+        pytest.param(reply(b"x" * 100, lengths=((1 << 20) + 1, 0)), id="stdout-a-byte-too-long"),
+        pytest.param(reply(b"x" * (1 << 20), b"y"), id="stderr-a-byte-too-long"),
+        pytest.param(reply(b"{}", kind=2), id="kind-2"),
+        pytest.param(reply(b"{}", kind=0xFFFF), id="kind-65535"),
+        pytest.param(reply(b"{}", kind=0x0100), id="kind-256"),
+    ],
+)
+def test_an_agent_that_is_lost_over_the_call_or_answers_what_cannot_be_printed(
+    bundle: Bundle, data: bytes
+) -> None:
+    with Agent(bundle.socket, answer(data)) as agent:
+        done = bundle.run(input=STDIN)
+    record = assert_taken_over(bundle, done, b"lost")
+    assert record.variable(b"AZVNET_CALL_ID") == agent.only().call_id
+
+
+def test_an_agent_that_is_killed_over_the_reply(bundle: Bundle) -> None:
+    half = reply(b"x" * 1000)[:500]
+    with AgentProcess(bundle.socket, AgentProcess.DIE_OVER_THE_REPLY, data=half):
+        done = bundle.run(input=STDIN)
+    assert_taken_over(bundle, done, b"lost")
+
+
+def test_an_agent_that_closes_without_having_read_the_request(bundle: Bundle) -> None:
+    def close_unread(connection: socket.socket, _agent: Agent) -> None:
+        while len(connection.recv(1 << 16, socket.MSG_PEEK)) <= len(STDIN):
+            time.sleep(0.001)
+
+    with Agent(bundle.socket, close_unread):
+        done = bundle.run(input=STDIN)
+    # It was there for it to be read; whether it was, nobody can tell from outside.
+    assert bundle.fallback().agent in {b"lost", b"none"}
+    assert done.code == 42
+
+
+@pytest.mark.parametrize("last_words", [b"", reply(kind=1), reply(b"{}")[:20]], ids=["no", "refusal", "half"])
+def test_an_agent_that_closes_before_it_has_the_whole_request_has_not_carried_it_out(
+    bundle: Bundle, last_words: bytes
+) -> None:
+    given = STDIN + b" " * 900_000
+
+    def read_a_little(connection: socket.socket, _agent: Agent) -> None:
+        assert connection.recv(4096)
+        connection.sendall(last_words)
+
+    with Agent(bundle.socket, read_a_little):
+        done = bundle.run(input=given)
+    assert_taken_over(bundle, done, b"none", given)
+
+
+def silent(connection: socket.socket, agent: Agent) -> None:
+    """Hears, and says nothing."""
+    agent.heard.append(hear(connection))
+    agent.done.wait(30)
+
+
+def silent_after_the_header(connection: socket.socket, agent: Agent) -> None:
+    """Promises two bytes."""
+    agent.heard.append(hear(connection))
+    connection.sendall(reply(b"{}")[:24])
+    agent.done.wait(30)
+
+
+def trickling(connection: socket.socket, agent: Agent) -> None:
+    """Sends a byte now and then, without end."""
+    agent.heard.append(hear(connection))
+    try:
+        for byte in reply(b"x" * 100_000):
+            connection.sendall(bytes([byte]))
+            if agent.done.wait(0.02):
+                return
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+@pytest.mark.parametrize("behaviour", [silent, silent_after_the_header, trickling])
+def test_an_agent_that_hangs(impatient: Bundle, behaviour: Behaviour) -> None:
+    with Agent(impatient.socket, behaviour) as agent:
+        done = impatient.run(input=STDIN)
+    record = assert_taken_over(impatient, done, b"hung")
+    assert record.variable(b"AZVNET_CALL_ID") == agent.only().call_id
+    assert IMPATIENT_SECONDS <= done.seconds < 10
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "larger-than-the-socket's-buffer"])
+def test_an_agent_that_is_stopped(impatient: Bundle, size: int) -> None:
+    given = STDIN + b" " * (size - len(STDIN))
+    with AgentProcess(impatient.socket, AgentProcess.WAIT) as agent:
+        agent.stop()
+        done = impatient.run(input=given)
+    assert_taken_over(impatient, done, b"hung", given)
+    assert IMPATIENT_SECONDS <= done.seconds < 10
+
+
+def test_time_that_the_runtime_takes_for_stdin_is_not_the_agents(impatient: Bundle) -> None:
+    with Agent(impatient.socket, answer(reply(b"{}"))):
+        process = impatient.start()
+        time.sleep(2 * IMPATIENT_SECONDS)
+        done = finish(process, STDIN)
+    assert (done.code, done.stdout) == (0, b"{}")
+
+
+# What the fallback finds
+
+
+@contextmanager
+def blocked(number: signal.Signals) -> Iterator[None]:
+    """Programs started in here inherit a blocked signal."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("restore_signals", [True, False], ids=["sigpipe-kills", "sigpipe-ignored"])
+@pytest.mark.parametrize("after_a_try", [False, True], ids=["no-agent", "agent-lost"])
+def test_the_fallback_is_started_as_if_directly(
+    bundle: Bundle, tmp_path: Path, restore_signals: bool, after_a_try: bool
+) -> None:
+    directory = tmp_path / "the working directory"
+    directory.mkdir()
+    environment = bundle.environment(ODD=b"\xff\n", AZVNET_CALL_ID="1" * 32, CNI_NETNS="/proc/self/ns/net")
+    read, write = os.pipe()
+
+    def run(program: Path) -> Record:
+        with blocked(signal.SIGUSR1):
+            done = bundle.run(
+                input=STDIN,
+                name="odd name/azvnet-ipam",
+                program=program,
+                environment=environment,
+                pass_fds=[read, write],
+                restore_signals=restore_signals,
+                cwd=directory,
+            )
+        assert done.code == 42
+        return bundle.fallback()
+
+    direct = run(bundle.python)
+    if after_a_try:
+        with Agent(bundle.socket, answer(reply(b"{}")[:-1])) as agent:
+            through = run(bundle.launcher)
+        assert len(agent.heard) == 1
+    else:
+        through = run(bundle.launcher)
+    os.close(read)
+    os.close(write)
+    assert through.argv == direct.argv == [b"odd name/azvnet-ipam"]
+    assert without_ours(through.environment) == without_ours(direct.environment)
+    assert through.variable(b"AZVNET_CALL_ID") == b"1" * 32
+    assert through.stdin == direct.stdin == STDIN
+    assert through.cwd == direct.cwd == str(directory)
+    assert through.signals == direct.signals
+    assert set(through.descriptors) == set(direct.descriptors) == {0, 1, 2, read, write}
+    assert through.descriptors[read] == direct.descriptors[read]
+    assert through.descriptors[0].startswith("/memfd:stdin" if after_a_try else "pipe:")
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "<&- >&-"])
+def test_standard_streams_that_are_closed_are_found_closed(bundle: Bundle, streams: str) -> None:
+    def run(program: Path) -> Record:
+        shell: list[str | Path] = ["/bin/sh", "-c", f'exec "$@" {streams}', "sh", program]
+        subprocess.run(shell, env=bundle.environment(), stdin=subprocess.DEVNULL, check=False)
+        return bundle.fallback()
+
+    direct = run(bundle.python)
+    with Agent(bundle.socket, answer(reply(b"{}"))) as agent:
+        through = run(bundle.launcher)
+    assert set(through.descriptors) == set(direct.descriptors)
+    assert agent.heard == []
+    assert through.agent == b"none"
+
+
+def test_a_stdin_that_cannot_be_read_is_left_to_the_fallback(bundle: Bundle, tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)
+    with Agent(bundle.socket, lambda *_: None):
+        process = bundle.start(stdin=directory)
+        os.close(directory)
+        assert finish(process).code == 42
+    record = bundle.fallback()
+    assert record.agent == b"none"
+    assert record.descriptors[0] == str(tmp_path)
+
+
+def test_a_word_on_the_agent_from_outside_is_replaced(bundle: Bundle) -> None:
+    done = bundle.run(input=STDIN, environment=bundle.environment(AZVNET_AGENT="hung"))
+    assert_taken_over(bundle, done, b"none")
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["agent", "--config", "\udcff"], [""]])
+def test_a_subcommand_goes_to_python_untouched_even_in_a_runtimes_environment(
+    bundle: Bundle, arguments: list[str]
+) -> None:
+    environment = bundle.environment(AZVNET_AGENT="hung", AZVNET_CALL_ID="")
+    with Agent(bundle.socket, answer(reply(b"{}"))) as agent:
+        assert bundle.run(*arguments, input=STDIN, environment=environment).code == 42
+    assert not agent.connected.is_set()
+    record = bundle.fallback()
+    assert record.argv == [os.fsencode(bundle.launcher), *map(os.fsencode, arguments)]
+    assert record.environment == [b"%b=%b" % pair for pair in environment.items()]
+    assert record.stdin == STDIN
+
+
+def test_a_start_without_a_cni_command_goes_to_python_untouched(bundle: Bundle) -> None:
+    environment = bundle.environment(CNI_COMMAND=None, XCNI_COMMAND="ADD", CNI_COMMANDS="ADD")
+    with Agent(bundle.socket, answer(reply(b"{}"))) as agent:
+        assert bundle.run(input=STDIN, environment=environment).code == 42
+    assert not agent.connected.is_set()
+    assert bundle.fallback().environment == [b"%b=%b" % pair for pair in environment.items()]
+
+
+def test_python_is_found_beside_the_file_itself_through_any_links(bundle: Bundle, tmp_path: Path) -> None:
+    installed = tmp_path / "opt" / "azvnet"
+    installed.mkdir(parents=True)
+    (installed / "current").symlink_to(bundle.directory)
+    bin_directory = tmp_path / "opt" / "cni" / "bin"
+    bin_directory.mkdir(parents=True)
+    (bin_directory / "azvnet-ipam").symlink_to("../../azvnet/current/azvnet-ipam")
+    done = bundle.run(program=bin_directory / "azvnet-ipam")
+    assert done.code == 42
+    assert bundle.fallback().argv == [os.fsencode(bin_directory / "azvnet-ipam")]
+
+
+def test_peer_credentials_are_those_the_kernel_tells(shipped: Bundle) -> None:
+    """The test of an agent of another user rests on this: it is refused for its user alone."""
+    with AgentProcess(shipped.socket, AgentProcess.WAIT), socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(shipped.socket))
+        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    assert struct.unpack("=iII", credentials)[1] == 0
