@@ -11,14 +11,17 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
-from integration.fabric import changes, records, topology
-from integration.fabric.faults import Fault, FaultBoard, distort
+from integration.fabric import changes, clouds, records, topology
+from integration.fabric.arm import Arm
+from integration.fabric.certificates import authority
+from integration.fabric.faults import Fault, FaultBoard, UnfitFault, distort
 from integration.fabric.goalstate import GoalState
 from integration.fabric.hostnetwork import DropCounters, HostNetwork
+from integration.fabric.identity import Identity
 from integration.fabric.imds import Imds
 from integration.fabric.machine import Machine
-from integration.fabric.model import IMDS, WIRESERVER, Estate, Placement, State, Surface
-from integration.fabric.services import Services
+from integration.fabric.model import Estate, Placement, State, Surface
+from integration.fabric.services import PLACES, Services
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,6 +104,10 @@ class Fabric:
         self.goal = GoalState(topology.build(plan, self.name))
         self.board = FaultBoard(self._faults_changed)
         self.imds = Imds(requests_per_second=imds_limit, shuffle=shuffle_nics)
+        self.identity = Identity()
+        """Which identities the machines have, and how long tokens live."""
+        self.arm = Arm(self.identity.issuer)
+        """Page size and request limits of ARM."""
         self._sysctls = {**SYSCTLS, **(sysctls or {})}
         self._own_tmp = own_tmp
         self._stop = threading.Event()
@@ -152,7 +159,7 @@ class Fabric:
         with contextlib.ExitStack() as undo:
             folder = records.claim(self.name)
             undo.callback(records.remove, self.name)
-            network = HostNetwork(mtu=self.mtu, services=())
+            network = HostNetwork(mtu=self.mtu, services=(clouds.ARM_ADDRESS, clouds.LOGIN_ADDRESS))
             undo.callback(network.close)
             self._network = network
             for vm in self.estate.vms:
@@ -167,7 +174,7 @@ class Fabric:
                 machine.power_on()
                 undo.callback(machine.power_off)
             self._start(list(self.machines.values()))
-            services = Services(self.goal, self.board, self.imds)
+            services = Services(self.goal, self.board, self.imds, self.identity, self.arm, authority().server)
             undo.callback(services.close)
             services.start(network.netns)
             undo.callback(self._watch())
@@ -190,10 +197,12 @@ class Fabric:
         """Switch a fault on, such as ``fault("imds", delay=2)``; see `faults.Fault` for the names.
 
         Raises:
-            faults.UnfitFault: it makes no sense for that surface.
-            TypeError: there is no such fault.
+            faults.UnfitFault: there is no such fault, or it makes no sense for that surface.
         """
-        self.board.set(Surface(surface), Fault(**what))
+        fault = Fault.of(**what)
+        if fault.node is not None and fault.node not in self.machines:
+            raise UnfitFault(f"there is no machine {fault.node}; there are {', '.join(self.machines)}")
+        self.board.set(Surface(surface), fault)
 
     def clear_faults(self, surface: Surface | str | None = None) -> None:
         """Switch all faults off, or those of one surface."""
@@ -241,8 +250,9 @@ class Fabric:
 
     def _start(self, machines: list[Machine]) -> None:
         """Boot machines side by side and connect them."""
+        ca = authority().ca_pem
         for machine in machines:
-            machine.ask_boot(self._files(machine))
+            machine.ask_boot(self._files(machine), trust=ca)
         for machine in machines:
             machine.await_boot()
         holders = tuple(records.Process.of(pid) for m in self.machines.values() for pid in m.process_ids)
@@ -271,6 +281,7 @@ class Fabric:
             for vm in self.estate.vms
             if vm.computer_name != machine.name
         ]
+        known += [(address, name) for name, address in clouds.endpoints(self.estate.environment).items()]
         return {"/etc/hosts": "".join(f"{address} {name}\n" for address, name in known)}
 
     def _apply(self) -> None:
@@ -303,11 +314,10 @@ class Fabric:
             self._apply()
 
     def _refusals(self) -> list[tuple[str, IPv4Address, int]]:
-        places = {Surface.IMDS: (IMDS, 80), Surface.WIRESERVER: (WIRESERVER, 80)}
         return [
-            (str(self.machines[fault.node].primary_ip) if fault.node else "0.0.0.0/0", *places[surface])
+            (str(self.machines[fault.node].primary_ip) if fault.node else "0.0.0.0/0", *PLACES[surface])
             for surface, fault in self.board.active()
-            if fault.refused and surface in places
+            if fault.refused and surface in PLACES
         ]
 
     def _watch(self) -> Any:

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from typing import Any
 
 from integration.fabric.model import Estate, Nic, Surface, Vm
 
 
 class Garbage(str, Enum):
-    """What comes instead of the document, with status 200."""
+    """What comes instead of the document, with its status."""
 
     HTML = "html"
     """A page of some proxy."""
@@ -33,6 +34,10 @@ class Empty(str, Enum):
     """The NICs are there, without a single IP configuration."""
     SECONDARIES = "secondaries"
     """Only the primary addresses are there."""
+
+
+class UnfitFault(ValueError):
+    """This fault makes no sense for this surface; the message says what does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,26 @@ class Fault:
     loss: int = 0
     """Percent of packets that get lost; of the fabric only."""
 
+    @classmethod
+    def of(cls, **what: Any) -> Fault:
+        """A fault from names and plain values, as tests and the command line write them.
+
+        Raises:
+            UnfitFault: there is no such fault, or no such kind of it; the message lists those there are.
+        """
+        known = {each.name for each in fields(cls)}
+        if unknown := set(what) - known:
+            raise UnfitFault(f"no fault is called {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        kinds: dict[str, type[Garbage | Empty]] = {"garbage": Garbage, "empty": Empty}
+        for name, kind in kinds.items():
+            if what.get(name) is not None:
+                try:
+                    what[name] = kind(what[name])
+                except ValueError:
+                    names = ", ".join(each.value for each in kind)
+                    raise UnfitFault(f"{name} is one of {names}, not {what[name]}") from None
+        return cls(**what)
+
     def described(self) -> str:
         """The fields that are set, for people."""
         shown = []
@@ -72,10 +97,6 @@ class Fault:
             if value != each.default:
                 shown.append(f"{each.name}={value.value if isinstance(value, Enum) else value}")
         return " ".join(shown) or "nothing"
-
-
-class UnfitFault(ValueError):
-    """This fault makes no sense for this surface; the message says what does."""
 
 
 _HTTP_ONLY = ("delay", "refused", "status", "retry_after", "garbage", "trickle", "times")
@@ -94,8 +115,14 @@ def check(surface: Surface, fault: Fault) -> None:
                 f"the fabric carries packets and has no {', '.join(wrong)}; it can hang, loss, stale, "
                 "empty, partial; for late changes set its lag"
             )
+    elif surface is Surface.DNS:
+        allowed = ("node", "times", "delay", "hang")
+        if any(getattr(fault, e.name) != e.default for e in fields(Fault) if e.name not in allowed):
+            raise UnfitFault("DNS can hang or be delayed, nothing else")
     elif fault.loss:
         raise UnfitFault(f"loss is for the fabric, not for {surface.value}")
+    if fault.refused and fault.times is not None and surface is not Surface.IDENTITY:
+        raise UnfitFault("connections are refused before a request can be counted: leave times out")
     if not 0 <= fault.loss <= 100:
         raise UnfitFault(f"loss is a percentage, not {fault.loss}")
     if fault.delay < 0 or fault.trickle < 0 or (fault.partial or 0) < 0:

@@ -111,6 +111,7 @@ def _mount_all(disk: str, request: dict[str, Any]) -> None:
         own = _folder(disk + "/kept" + folder)
         sc.mount(own, _folder(folder), flags=sc.MS_BIND)
     _write_files(request["files"])
+    _append(request["append"])
     _mount_kernel_views(disk)
     _mount_boot_id(disk, request["boot_id"])
     for folder in request["empty"]:
@@ -132,6 +133,14 @@ def _write_files(files: dict[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.write_text(content, encoding="utf-8")
+
+
+def _append(texts: dict[str, str]) -> None:
+    """Add to files that exist, once."""
+    for name, text in texts.items():
+        path = Path(name)
+        if path.exists() and text not in (content := path.read_text(encoding="utf-8")):
+            path.write_text(content + text, encoding="utf-8")
 
 
 def _mount_kernel_views(disk: str) -> None:

@@ -29,6 +29,8 @@ BOOT_PATIENCE = 30.0
 """Seconds for a holder to have its namespaces ready; it takes a fraction of one."""
 
 BOOT_ID_FILE = "/etc/azure-fabric/boot_id"
+SYSTEM_TRUST = "/etc/ssl/certs/ca-certificates.crt"
+"""What curl, Go and OpenSSL trust on Debian and Ubuntu."""
 CA_FILE = "/etc/azure-fabric/ca.pem"
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]);from integration.fabric.holder import main; main()"
@@ -109,19 +111,26 @@ class Machine:
             )
         self._channel = ours
 
-    def ask_boot(self, files: Mapping[str, str]) -> None:
-        """Ask for a boot with a new boot id; `await_boot` waits for it. ``files`` are written first."""
+    def ask_boot(self, files: Mapping[str, str], *, trust: str) -> None:
+        """Ask for a boot with a new boot id; `await_boot` waits for it.
+
+        Args:
+            files: written in /etc before anything runs.
+            trust: certificate of the authority that the machine trusts, PEM.
+        """
         self.boot_id = str(uuid.uuid4())
         own = {
             "/etc/hostname": self.name + "\n",
             "/etc/resolv.conf": f"search fabric.internal.cloudapp.net\nnameserver {WIRESERVER}\n",
             BOOT_ID_FILE: self.boot_id + "\n",
+            CA_FILE: trust,
         }
         request = {
             "do": "boot",
             "hostname": self.name,
             "boot_id": self.boot_id,
             "files": {**own, **files},
+            "append": {SYSTEM_TRUST: trust},
             "empty": self._empty,
         }
         self._send(request)
@@ -130,7 +139,12 @@ class Machine:
         """Wait for the namespaces of the boot that was asked for. Raises MachineError."""
         self.holder_pid = self._receive()["pid"]
         self._namespaces = ns.Namespaces.of(self.holder_pid)
-        self.environment = {**os.environ, "AZVNET_BOOT_ID_FILE": BOOT_ID_FILE}
+        self.environment = {
+            **os.environ,
+            "AZVNET_BOOT_ID_FILE": BOOT_ID_FILE,
+            # Python's requests brings its own list of authorities and has to be told.
+            "REQUESTS_CA_BUNDLE": CA_FILE,
+        }
 
     def halt(self) -> None:
         """End every process of the current boot, as pulling the plug does; the disk stays."""

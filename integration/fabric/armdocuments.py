@@ -1,0 +1,181 @@
+"""The estate in the words of Azure Resource Manager: NICs, subnets, virtual machines. Pure.
+
+Source: fields of recorded answers of Microsoft.Network (NIC GET) and Microsoft.Compute.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from integration.fabric.documents import group_id, scale_set_id, vm_id
+from integration.fabric.model import Placement
+
+if TYPE_CHECKING:
+    from integration.fabric.model import Estate, IpConfiguration, Nic, Subnet, Vm, Vnet
+
+_NAMESPACE = uuid.UUID("4c7f2a2e-55a4-4f3a-8f0b-7c1f0e0a9d11")
+
+
+def nic_id(estate: Estate, vm: Vm, nic: Nic) -> str:
+    """The ARM id of a NIC; of a Uniform instance it is a child of the instance."""
+    if vm.placement is Placement.UNIFORM:
+        return f"{vm_id(estate, vm)}/networkInterfaces/{nic.name}"
+    return f"{group_id(estate)}/providers/Microsoft.Network/networkInterfaces/{nic.name}"
+
+
+def vnet_id(estate: Estate, name: str) -> str:
+    """The ARM id of a virtual network."""
+    return f"{group_id(estate)}/providers/Microsoft.Network/virtualNetworks/{name}"
+
+
+def subnet_id(estate: Estate, vnet: str, name: str) -> str:
+    """The ARM id of a subnet."""
+    return f"{vnet_id(estate, vnet)}/subnets/{name}"
+
+
+def etag(resource_id: str, revision: int) -> str:
+    """The ETag of one revision of a resource: weak, with a GUID, as Microsoft.Network gives."""
+    return f'W/"{uuid.uuid5(_NAMESPACE, f"{resource_id.casefold()}#{revision}")}"'
+
+
+def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = False) -> dict[str, Any]:
+    """A NIC."""
+    identifier = nic_id(estate, vm, nic)
+    uniform = vm.placement is Placement.UNIFORM
+    document: dict[str, Any] = {
+        "name": nic.name,
+        "id": identifier,
+        "etag": etag(identifier, nic.revision),
+        "properties": {
+            "provisioningState": nic.state.value,
+            "resourceGuid": str(uuid.uuid5(_NAMESPACE, identifier)),
+            "ipConfigurations": [
+                _configuration_document(estate, nic, entry, identifier, expand_subnet)
+                for entry in nic.configurations
+            ],
+            "dnsSettings": {
+                "dnsServers": [],
+                "appliedDnsServers": [],
+                "internalDomainNameSuffix": "fabric.internal.cloudapp.net",
+            },
+            "macAddress": nic.mac.replace(":", "-").upper(),
+            "vnetEncryptionSupported": False,
+            "enableIPForwarding": False,
+            "enableAcceleratedNetworking": False,
+            "disableTcpStateTracking": False,
+            "hostedWorkloads": [],
+            "primary": nic.primary,
+            "virtualMachine": {"id": vm_id(estate, vm)},
+            "tapConfigurations": [],
+            "nicType": "Standard",
+            "allowPort25Out": True,
+            "auxiliaryMode": "None",
+            "auxiliarySku": "None",
+        },
+    }
+    return document if uniform else {**document, **_top_level(estate)}
+
+
+def configuration_document(estate: Estate, vm: Vm, nic: Nic, entry: IpConfiguration) -> dict[str, Any]:
+    """One IP configuration of a NIC."""
+    return _configuration_document(estate, nic, entry, nic_id(estate, vm, nic), False)
+
+
+def subnet_document(estate: Estate, vnet: Vnet, subnet: Subnet) -> dict[str, Any]:
+    """A subnet."""
+    identifier = subnet_id(estate, vnet.name, subnet.name)
+    return {
+        "name": subnet.name,
+        "id": identifier,
+        "etag": etag(identifier, 1),
+        "type": "Microsoft.Network/virtualNetworks/subnets",
+        "properties": {
+            "provisioningState": "Succeeded",
+            "addressPrefix": str(subnet.prefix),
+            "delegations": [],
+            "privateEndpointNetworkPolicies": "Disabled",
+            "privateLinkServiceNetworkPolicies": "Enabled",
+        },
+    }
+
+
+def vnet_document(estate: Estate, vnet: Vnet) -> dict[str, Any]:
+    """A virtual network with its subnets."""
+    identifier = vnet_id(estate, vnet.name)
+    return {
+        "name": vnet.name,
+        "id": identifier,
+        "etag": etag(identifier, 1),
+        "type": "Microsoft.Network/virtualNetworks",
+        "location": estate.location,
+        "properties": {
+            "provisioningState": "Succeeded",
+            "addressSpace": {"addressPrefixes": [str(vnet.prefix)]},
+            "subnets": [subnet_document(estate, vnet, subnet) for subnet in vnet.subnets],
+            "virtualNetworkPeerings": [
+                {"name": peer, "properties": {"remoteVirtualNetwork": {"id": vnet_id(estate, peer)}}}
+                for peer in sorted(vnet.peers)
+            ],
+        },
+    }
+
+
+def vm_document(estate: Estate, vm: Vm) -> dict[str, Any]:
+    """A virtual machine, or an instance of a Uniform scale set: what leads to its NICs."""
+    uniform = vm.placement is Placement.UNIFORM
+    properties: dict[str, Any] = {
+        "provisioningState": "Succeeded",
+        "vmId": vm.vm_id,
+        "osProfile": {"computerName": vm.computer_name},
+        "networkProfile": {
+            "networkInterfaces": [
+                {"id": nic_id(estate, vm, nic), "properties": {"primary": nic.primary}} for nic in vm.nics
+            ]
+        },
+    }
+    if vm.placement is Placement.FLEXIBLE:
+        properties["virtualMachineScaleSet"] = {"id": scale_set_id(estate, vm)}
+    kind = "virtualMachineScaleSets/virtualMachines" if uniform else "virtualMachines"
+    return {
+        "name": vm.name,
+        "id": vm_id(estate, vm),
+        "type": f"Microsoft.Compute/{kind}",
+        "location": estate.location,
+        **({"instanceId": vm.instance} if uniform else {}),
+        "tags": dict(vm.tags),
+        "properties": properties,
+    }
+
+
+def _top_level(estate: Estate) -> dict[str, Any]:
+    return {
+        "type": "Microsoft.Network/networkInterfaces",
+        "location": estate.location,
+        "kind": "Regular",
+        "tags": {},
+    }
+
+
+def _configuration_document(
+    estate: Estate, nic: Nic, entry: IpConfiguration, owner: str, expand_subnet: bool
+) -> dict[str, Any]:
+    subnet: dict[str, Any] = {"id": subnet_id(estate, nic.vnet, nic.subnet.name)}
+    if expand_subnet:
+        subnet = subnet_document(estate, estate.vnet(nic.vnet), nic.subnet)
+    block = {} if entry.single else {"privateIPAddressPrefixLength": entry.block.prefixlen}
+    return {
+        "name": entry.name,
+        "id": f"{owner}/ipConfigurations/{entry.name}",
+        "etag": etag(owner, nic.revision),
+        "type": "Microsoft.Network/networkInterfaces/ipConfigurations",
+        "properties": {
+            "provisioningState": entry.state.value,
+            "privateIPAddress": str(entry.address if entry.single else entry.block),
+            **block,
+            "privateIPAllocationMethod": "Dynamic",
+            "subnet": subnet,
+            "primary": entry.primary,
+            "privateIPAddressVersion": "IPv4",
+        },
+    }
