@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.netns import calls, ways
-from tests.netns.calls import Caller
+from tests.netns.calls import Caller, Executable
 from tests.netns.node import Node
 from tests.netns.sandbox import Sandbox
 from tests.netns.ways import Agent, Executables, Way
@@ -53,6 +53,12 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Executables:
         pytest.fail("these tests make network namespaces: run them as root")
     calls.preload()
     return ways.executables(tmp_path_factory.mktemp("executables"))
+
+
+@pytest.fixture(scope="session")
+def executable(way: Way, product: Executables) -> Executable:
+    """What a runtime executes in this run."""
+    return product.caller(way)
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ class Node:
         from integration.fabric import syscalls as sc
 
         self.sandbox.write("/run/.boot_id", text + "\n")
-        self.sandbox.ask(lambda: sc.mount("/run/.boot_id", BOOT_ID, flags=sc.MS_BIND))
+        self.sandbox.do(lambda: sc.mount("/run/.boot_id", BOOT_ID, flags=sc.MS_BIND))
 
 
 def pod_args(container_id: str, *, namespace: str = "default", name: str = "") -> str:

@@ -56,7 +56,7 @@ class Pod:
 
     def remove(self) -> None:
         """Take the namespace away, as a runtime does that stops a pod."""
-        self.sandbox.ask(lambda: (sc.unmount(self.netns), os.unlink(self.netns)))
+        self.sandbox.do(lambda: sc.unmount(self.netns), Path(self.netns).unlink)
 
 
 class Sandbox:
@@ -124,7 +124,10 @@ class Sandbox:
         stderr: int | IO[bytes] | None = subprocess.PIPE,
         before: Callable[[], object] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a program inside, under another name where ``executable`` is given; ``before`` runs in the child just before the program."""
+        """Start a program inside, under another name where ``executable`` is given.
+
+        ``before`` runs in the child just before the program.
+        """
 
         def prepare() -> None:
             self.enter()
@@ -138,7 +141,7 @@ class Sandbox:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            preexec_fn=prepare,
+            preexec_fn=prepare,  # noqa: PLW1509 - the only other thread here waits for input
             cwd="/",
         )
 
@@ -169,7 +172,7 @@ class Sandbox:
     def fork(
         self, work: Callable[[], object], *, stdin: int = -1, stdout: int = -1, stderr: int = -1
     ) -> Forked:
-        """Run a function in a child that is inside; its exit code is what the function returns, if a number."""
+        """Run a function in a child that is inside; its exit code is what it returns, if that is a number."""
         pid = os.fork()
         if pid == 0:
             _become(self, work, (stdin, stdout, stderr))
@@ -197,6 +200,15 @@ class Sandbox:
             os.close(answer)
             os.close(said)
 
+    def do(self, *steps: Callable[[], object]) -> None:
+        """Run functions inside, one after the other. Raises AssertionError when one raises."""
+
+        def work() -> None:
+            for step in steps:
+                step()
+
+        self.ask(work)
+
     # Pods
 
     def new_pods(self, names: Iterable[str]) -> None:
@@ -204,7 +216,7 @@ class Sandbox:
         wanted = tuple(names)
 
         def make() -> None:
-            os.makedirs(NETNS_DIR, exist_ok=True)
+            Path(NETNS_DIR).mkdir(parents=True, exist_ok=True)
             for name in wanted:
                 sc.unshare(sc.CLONE_NEWNET)
                 _up("lo")
@@ -284,7 +296,7 @@ def _hold(tell: int) -> NoReturn:
         sc.mount("run", "/run", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, "mode=755")
         sc.mount("log", "/var/log", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, "mode=755")
         for folder in ("/run/.etc/upper", "/run/.etc/work", "/run/lock", NETNS_DIR):
-            os.makedirs(folder)
+            Path(folder).mkdir(parents=True)
         layers = "lowerdir=/etc,upperdir=/run/.etc/upper,workdir=/run/.etc/work"
         sc.mount("etc", "/etc", "overlay", 0, layers)
         sc.mount("sysfs", "/sys", "sysfs", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
@@ -306,8 +318,8 @@ def _up(name: str) -> None:
 
 
 def _processes_in(mount_namespace: int) -> Iterable[int]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{entry}/ns/mnt").st_ino == mount_namespace:
-                    yield int(entry)
+                if (entry / "ns/mnt").stat().st_ino == mount_namespace:
+                    yield int(entry.name)

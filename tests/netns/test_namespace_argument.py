@@ -25,12 +25,12 @@ def _file(sandbox: Sandbox) -> str:
 
 
 def _fifo(sandbox: Sandbox) -> str:
-    sandbox.ask(lambda: os.mkfifo("/run/netns/fifo"))
+    sandbox.do(lambda: os.mkfifo("/run/netns/fifo"))
     return "/run/netns/fifo"
 
 
 def _link_to_nowhere(sandbox: Sandbox) -> str:
-    sandbox.ask(lambda: os.symlink("/run/netns/nothing", "/run/netns/link"))
+    sandbox.do(lambda: Path("/run/netns/link").symlink_to("/run/netns/nothing"))
     return "/run/netns/link"
 
 
@@ -54,7 +54,10 @@ WRONG: dict[str, Callable[[Sandbox], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_no_network_namespace_is_refused(busy_node: Node, what: str) -> None:
     path = WRONG[what](busy_node.sandbox)
-    for verb, conf in (("ADD", busy_node.netconf), ("CHECK", {**busy_node.netconf, "prevResult": {"ips": []}})):
+    for verb, conf in (
+        ("ADD", busy_node.netconf),
+        ("CHECK", {**busy_node.netconf, "prevResult": {"ips": []}}),
+    ):
         failed = busy_node.call(verb, Pod("c1", path, busy_node.sandbox), conf=conf)
         assert failed.code == INVALID_NETNS, failed
         assert "CNI_NETNS" in failed.msg
@@ -77,7 +80,7 @@ def test_the_hosts_own_namespace_is_refused_before_anything_is_done(node: Node, 
     if path == "/proc/1/ns/net":  # in a sandbox pid 1 is outside: stand its holder in for it
         path = f"/proc/{sandbox.holder}/ns/net"
     elif path == "/run/netns/host":
-        sandbox.ask(lambda: (Path(path).touch(), sc.mount("/proc/self/ns/net", path, flags=sc.MS_BIND)))
+        sandbox.do(Path(path).touch, lambda: sc.mount("/proc/self/ns/net", path, flags=sc.MS_BIND))
     before = [sandbox.ip(fact) for fact in HOST_FACTS]
     failed = node.add(Pod("c1", path, sandbox))
     assert failed.code == INVALID_NETNS
@@ -111,8 +114,8 @@ def test_a_namespace_may_be_named_by_a_process(node: Node) -> None:
     process = node.sandbox.popen(["ip", "netns", "exec", "c1", "sleep", "60"], stdout=subprocess.DEVNULL)
     try:
         path = f"/proc/{process.pid}/ns/net"
-        ours = os.stat(node.sandbox.path("/run/netns/c1")).st_ino
-        while os.stat(path).st_ino != ours:
+        ours = node.sandbox.path("/run/netns/c1").stat().st_ino
+        while Path(path).stat().st_ino != ours:
             assert process.poll() is None
         by_process = Pod("c1", path, node.sandbox)
         previous = node.add(by_process)

@@ -52,7 +52,9 @@ def test_a_malformed_configuration_is_an_error_of_its_own(busy_node: Node, verb:
     assert not busy_node.residue()
 
 
-@pytest.mark.parametrize("name", [None, "", "a/b", "../x", "-a", ".", "a b", 7, ["a"], "a\n", "\u00e4", {"a": 1}])
+@pytest.mark.parametrize(
+    "name", [None, "", "a/b", "../x", "-a", ".", "a b", 7, ["a"], "a\n", "\u00e4", {"a": 1}]
+)
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
 def test_a_network_without_a_proper_name_is_refused(busy_node: Node, verb: str, name: object) -> None:
     failed = busy_node.call(verb, busy_node.sandbox.pod("c1"), conf=busy_node.conf(name=name))
@@ -158,7 +160,9 @@ def test_a_configuration_that_comes_in_pieces_is_read_to_its_end(node: Node) -> 
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4)
+    ),
     max_leaves=8,
 )
 KEYS = st.sampled_from(

@@ -1,10 +1,10 @@
 """The ways in which the same tests are run, and what is executed in each.
 
-``alone``: the executable carries a call out itself. ``launcher``: the executable hands it to a resident agent.
-``python``: the frozen Python, without the launcher in front of it, hands it to the agent.
+``alone``: the executable carries a call out itself. ``launcher``: the executable hands it to a resident
+agent. ``python``: the frozen Python, without the launcher in front of it, hands it to the agent.
 
-What is executed is the bundle in dist/azvnet, or another one that AZVNET_TEST_EXECUTABLE names, or, where that
-is ``source`` or there is no bundle, the sources with the interpreter that runs the tests.
+What is executed is the bundle in dist/azvnet, or another one that AZVNET_TEST_EXECUTABLE names, or, where
+that is ``source`` or there is no bundle, the sources with the interpreter that runs the tests.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "dist" / "azvnet"
 SOCKET = "/run/azvnet/agent.sock"
 AGENT_SECONDS = 20.0
+
 
 class Way(Enum):
     """How calls are carried out."""
@@ -87,7 +88,7 @@ class Agent:
 
     def __init__(self, chosen: Executables, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._log = open(os.memfd_create("agent"), "w+b", buffering=0)  # noqa: SIM115 - closed by stop
+        self._log = os.fdopen(os.memfd_create("agent"), "w+b", buffering=0)
         environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **chosen.environ}
         self._process = sandbox.popen(
             [str(chosen.python), "agent"], env=environ, stdout=self._log, stderr=subprocess.STDOUT
