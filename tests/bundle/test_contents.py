@@ -95,7 +95,9 @@ def test_a_veth_request_compiled_in_the_bundle_is_the_one_compiled_from_source(b
     [
         "pyexpat",
         "_elementtree",
-        "xml",
+        "xml.dom",
+        "xml.parsers",
+        "xml.sax",
         "xmlrpc",
         "tkinter",
         "unittest",
