@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ipam import holding, liveness, records, refreshing
 from ipam.errors import IpamError
-from ipam.model import DEFAULT_COOLDOWN_SECONDS, PoolCounts, Reservation
+from ipam.model import DEFAULT_COOLDOWN_SECONDS, Overview, PoolCounts, Reservation
 from ipam.store import Store
 from ipam.transaction import StoreDamaged
+from ipam.view import StoreView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,6 +63,7 @@ class Ipam:
         busy_timeout: seconds to wait for another process that writes.
         reader: reads a source: ``(config, seconds it may take, source that answered last) -> Listing``;
             by default ``ipam.sources.read``.
+        read_only: only look, and leave the files as they are: nothing is made, repaired or waited for.
 
     Every method raises ``StoreUnavailable`` when the store can't be used.
     """
@@ -75,9 +77,14 @@ class Ipam:
         wall_clock: Callable[[], float] = time.time,
         busy_timeout: float = 5.0,
         reader: Callable[[SourceConfig, float, str], Listing] | None = None,
+        read_only: bool = False,
     ) -> None:
         self._run_dir = run_dir
         self._reader = reader
+        self._store: Store | StoreView
+        if read_only:
+            self._store = StoreView(run_dir, boot_id_file=boot_id_file, clock=clock, wall_clock=wall_clock)
+            return
         self._store = Store(
             run_dir,
             boot_id_file=boot_id_file,
@@ -228,8 +235,23 @@ class Ipam:
 
     def counters(self) -> dict[str, int]:
         """Events since the store was made, by the names of ``COUNTERS``."""
-        rows = self._store.read(lambda tx: tx.rows("SELECT name, value FROM counter"))
-        return dict.fromkeys(COUNTERS, 0) | {row["name"]: row["value"] for row in rows}
+        return self._store.read(_counters)
+
+    def overview(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS) -> Overview:
+        """Counts, counters and source, all of one moment."""
+        return self._store.read(lambda tx: _overview(tx, cooldown))
+
+    def require_available(self, request: AddressRequest) -> None:
+        """Find out whether ``reserve`` could give an address now, without giving one.
+
+        It asks as a writer does, so a store that nobody can write to is noticed too.
+
+        Raises:
+            NoAddressesKnown, PoolExhausted: as ``reserve`` would.
+        """
+        why_not = self._store.write(lambda tx: holding.nothing_to_give(tx, request))
+        if why_not is not None:
+            raise why_not
 
     def source_state(self) -> SourceState:
         """When and how the source was read last."""
@@ -269,3 +291,20 @@ class Ipam:
 
 def _value(tx: Transaction, row: Row | None) -> Reservation | None:
     return None if row is None else records.reservation_from(row, tx.generation)
+
+
+def _counters(tx: Transaction) -> dict[str, int]:
+    rows = tx.rows("SELECT name, value FROM counter")
+    return dict.fromkeys(COUNTERS, 0) | {row["name"]: row["value"] for row in rows}
+
+
+def _overview(tx: Transaction, cooldown: float) -> Overview:
+    known = tx.one("SELECT count(*) AS known FROM address WHERE family = 4")
+    return Overview(
+        counts=holding.counts(tx, cooldown, 4),
+        known=0 if known is None else known["known"],
+        counters=_counters(tx),
+        source=refreshing.source_state(tx),
+        adopted=tx.adopted,
+        same_boot=tx.same_boot,
+    )

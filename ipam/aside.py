@@ -34,7 +34,11 @@ class StoreFiles:
         """The file that SQLite opens."""
         self.lock = directory / LOCK
         """Locked for making a store and for moving one aside, nothing else."""
-        self._side_files = tuple(self._beside(suffix) for suffix in SIDE_FILES)
+        self.log = self._beside("-wal")
+        """What was written and is not in the database yet."""
+        self.index = self._beside("-shm")
+        """Of the log; shared memory of the processes that have the store open."""
+        self._side_files = (self.log, self.index)
         # As text: every transaction looks at them.
         self._paths = tuple(map(str, (self.database, *self._side_files)))
 

@@ -63,5 +63,9 @@ class StoreUnavailable(IpamError):
     """The store can't be read or written now: locked for too long, disk full, read-only."""
 
 
+class StoreMissing(StoreUnavailable):
+    """There is no store: nothing was ever attached since the node was started, or it was removed."""
+
+
 class AdoptionNeeded(IpamError):
     """The store is new (first start, reboot, lost or corrupt): tell it first what is alive."""

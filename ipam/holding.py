@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipam import exhaustion, liveness, records
-from ipam.errors import AdoptionNeeded, AlreadyReserved, IpamError, ReservationLost
+from ipam.errors import AdoptionNeeded, AlreadyReserved, IpamError, PoolExhausted, ReservationLost
 from ipam.model import AddressState, PoolCounts
 from ipam.pool import choose, cooling_left
 
@@ -122,11 +122,23 @@ def _already_reserved(held: Reservation) -> AlreadyReserved:
     )
 
 
+def nothing_to_give(tx: Transaction, request: AddressRequest) -> IpamError | None:
+    """Why no address could be given now; None where one could."""
+    if choose(records.candidates(tx, 4), request, tx.now) is not None:
+        return None
+    return _why_nothing(tx, request)
+
+
 def _nothing_to_give(tx: Transaction, request: AddressRequest) -> IpamError:
+    why = _why_nothing(tx, request)
+    tx.count("exhausted", int(isinstance(why, PoolExhausted)))
+    return why
+
+
+def _why_nothing(tx: Transaction, request: AddressRequest) -> IpamError:
     source = tx.one("SELECT success_wall FROM source")
     if source is None or source["success_wall"] is None:
         return exhaustion.no_addresses_known(tx)
-    tx.count("exhausted")
     return exhaustion.pool_exhausted(tx, request, counts(tx, request.cooldown, 4), 4)
 
 

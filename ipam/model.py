@@ -5,6 +5,7 @@ It imports nothing of the project: everything else imports it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -224,3 +225,19 @@ class SourceState:
     """Attempts that failed since the last success."""
     retry_in: float = 0.0
     """Seconds until the source may be asked again; 0: now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The pool, its counters and its source, all as they were at one moment."""
+
+    counts: PoolCounts
+    known: int
+    """Every address of the pool, counted by itself: what the four states have to add up to."""
+    counters: Mapping[str, int]
+    """Events since the store was made, by the names of ``allocator.COUNTERS``."""
+    source: SourceState
+    adopted: bool
+    """Somebody has told the store what is alive."""
+    same_boot: bool
+    """False: the store is from before the node was started anew, and nobody has used it since."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipam.pool import Changes
     from ipam.store import Store
     from ipam.transaction import Transaction
+    from ipam.view import StoreView
 
     Reader = Callable[[SourceConfig, float, str], Listing]
 
@@ -64,7 +65,7 @@ def source_state(tx: Transaction) -> SourceState:
 
 
 def refresh(
-    store: Store,
+    store: Store | StoreView,
     run_dir: Path,
     reader: Reader | None,
     config: SourceConfig,
@@ -120,7 +121,9 @@ def _attempt(tx: Transaction, config: SourceConfig, *, force: bool, seen: Source
     return True
 
 
-def _read(store: Store, reader: Reader | None, config: SourceConfig, seconds: float) -> SourceState:
+def _read(
+    store: Store | StoreView, reader: Reader | None, config: SourceConfig, seconds: float
+) -> SourceState:
     last = store.read(source_state).source
     try:
         listing = _reader(reader)(config, seconds, last)
@@ -218,7 +221,7 @@ def _failed(tx: Transaction, *, config: SourceConfig, error: IpamError) -> None:
     )
 
 
-def _as_known(store: Store, state: SourceState) -> SourceState:
+def _as_known(store: Store | StoreView, state: SourceState) -> SourceState:
     """Go on with what is known; when that is nothing, with the error that made it so."""
     if not state.error or state.last_success_at is not None:
         return state

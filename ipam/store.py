@@ -114,7 +114,7 @@ class Store:
             except _OtherBoot:
                 begin = "BEGIN IMMEDIATE"
             except (StoreDamaged, sqlite3.Error) as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise self._translated(error) from error
                 if repaired:
                     message = f"a store that was just made can't be read either: {error}"
@@ -224,7 +224,7 @@ class Store:
             )
         if version < len(schema.MIGRATIONS):
             connection.execute("BEGIN IMMEDIATE")
-            _migrate(connection)
+            migrate(connection)
             connection.execute("COMMIT")
         # Not quick_check: only this one holds the indexes against the table, which is how zeros in the
         # middle of a page are found. 0.4 ms with 256 addresses, once in a process.
@@ -247,7 +247,7 @@ class Store:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-                _migrate(connection)
+                migrate(connection)
                 connection.execute(
                     "INSERT INTO node VALUES (1, ?, ?, 0)", (os.urandom(8).hex(), self._boot_id)
                 )
@@ -307,7 +307,8 @@ class Store:
         return error
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a store of an older version up to date, within the transaction that is open."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     for statement in _statements_from(version):
         connection.execute(statement)
@@ -319,7 +320,7 @@ def _statements_from(version: int) -> Iterator[str]:
         yield from migration
 
 
-def _is_damage(error: Exception) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether the file, not the machine, is at fault."""
     if isinstance(error, StoreDamaged):
         return True

@@ -65,6 +65,8 @@ class Transaction:
     """CLOCK_BOOTTIME, seconds, read after the lock was won."""
     wall: float
     """Seconds since the epoch, for people."""
+    same_boot: bool = True
+    """The store was written since the node was started; only a view can find it otherwise."""
 
     def one(self, sql: str, *parameters: Any) -> Row | None:
         """The first row, or None."""
