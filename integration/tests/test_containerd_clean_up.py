@@ -12,15 +12,18 @@ from integration.containerd import Containerd, ContainerdError, cgroups, images
 from integration.tests.conftest import shipped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from integration.fabric import Machine
 
 
-def busy(node: Machine) -> Containerd:
+@pytest.fixture
+def busy(node: Machine) -> Iterator[Containerd]:
     """A containerd with a pod in which a container runs."""
     plugins.write_conflist(node, shipped("10-azvnet.conflist"))
-    containerd = Containerd(node).start()
-    containerd.run_container(containerd.run_pod("pod"), ["sleep", "1000"])
-    return containerd
+    with Containerd(node) as containerd:
+        containerd.run_container(containerd.run_pod("pod"), ["sleep", "1000"])
+        yield containerd
 
 
 def mounts(node: Machine) -> list[str]:
@@ -31,22 +34,21 @@ def mounts(node: Machine) -> list[str]:
 
 
 @pytest.mark.parametrize("daemon_killed", [False, True], ids=["running", "killed"])
-def test_stop_ends_every_process_mount_and_cgroup(node: Machine, daemon_killed: bool) -> None:
-    containerd = busy(node)
-    shims, pid = containerd.shims(), containerd.pid
-    contained = cgroups.processes(containerd.cgroup)
+def test_stop_ends_every_process_mount_and_cgroup(busy: Containerd, daemon_killed: bool) -> None:
+    node, shims, pid = busy.node, busy.shims(), busy.pid
+    contained = cgroups.processes(busy.cgroup)
     assert shims
     assert len(contained) >= 2, "pause and sleep"
     assert mounts(node)
     if daemon_killed:
-        containerd.end_daemon(kill=True)
+        busy.end_daemon(kill=True)
 
-    containerd.stop()
-    containerd.stop()
+    busy.stop()
+    busy.stop()
 
     assert [p for p in (pid, *shims, *contained) if Path(f"/proc/{p}").exists()] == []
     assert mounts(node) == []
-    assert [h for h in cgroups.hierarchies() if (h / containerd.cgroup.strip("/")).exists()] == []
+    assert [h for h in cgroups.hierarchies() if (h / busy.cgroup.strip("/")).exists()] == []
 
 
 def test_failure_inside_the_block_cleans_up_and_is_not_hidden(node: Machine) -> None:
