@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cni_plugin import addressing, errors, netconf
@@ -153,11 +154,17 @@ class Background:
             self._source_error = ""
 
     def _source(self) -> SourceConfig:
+        interval = self._settings.refresh_seconds
         if self._netconf is not None:
-            return addressing.source_config(self._netconf, self._node)
+            config = addressing.source_config(self._netconf, self._node)
+            return replace(config, query_interval=min(config.query_interval, interval))
         link = addressing.default_link(self._node)
-        macs = (link.mac,) if link and link.mac else None
-        return SourceConfig(environment=self._settings.source, file=self._settings.file, uplink_macs=macs)
+        return SourceConfig(
+            environment=self._settings.source,
+            file=self._settings.file,
+            query_interval=interval,
+            uplink_macs=(link.mac,) if link and link.mac else None,
+        )
 
     def _look(self, *, thorough: bool) -> None:
         if sysctl.ensure_forwarding():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -15,6 +16,7 @@ from tests.netns.sandbox import Sandbox
 from tests.netns.ways import Agent, Executables, Way
 
 NewNode = Callable[..., Node]
+NewAgent = Callable[..., Agent]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,6 +84,36 @@ def new_node(way: Way, product: Executables) -> Iterator[NewNode]:
             if way is not Way.ALONE:
                 undo.callback(Agent(product, machine).stop)
             return node
+
+        yield make
+
+
+@pytest.fixture
+def new_agent(product: Executables) -> Iterator[NewAgent]:
+    """Starts agents that the test itself stops, kills and starts again."""
+    started: list[Agent] = []
+
+    def start(node: Node, **settings: object) -> Agent:
+        agent = Agent(product, node.sandbox, settings or None)
+        started.append(agent)
+        return agent
+
+    yield start
+    for agent in started:
+        if not agent.over:
+            agent.signal(signal.SIGCONT)
+            agent.kill()
+
+
+@pytest.fixture
+def bare_node(way: Way, product: Executables) -> Iterator[Callable[..., Node]]:
+    """Makes nodes without an agent, whose calls look for one all the same."""
+    with ExitStack() as undo:
+
+        def make(*, addresses: int = 8) -> Node:
+            machine = Sandbox()
+            undo.callback(machine.close)
+            return Node(machine, product.caller(way), addresses=addresses)
 
         yield make
 

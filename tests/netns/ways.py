@@ -9,6 +9,7 @@ that is ``source`` or there is no bundle, the sources with the interpreter that 
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from tests.netns.sandbox import Sandbox
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "dist" / "azvnet"
 SOCKET = "/run/azvnet/agent.sock"
+SETTINGS = "/etc/azvnet/agent.json"
 AGENT_SECONDS = 20.0
 
 
@@ -86,14 +88,49 @@ def many(way: Way, chosen: Executables) -> Caller:
 class Agent:
     """The resident agent of one node."""
 
-    def __init__(self, chosen: Executables, sandbox: Sandbox) -> None:
+    def __init__(
+        self, chosen: Executables, sandbox: Sandbox, settings: Mapping[str, object] | None = None
+    ) -> None:
         self._sandbox = sandbox
         self._log = os.fdopen(os.memfd_create("agent"), "w+b", buffering=0)
         environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **chosen.environ}
         self._process = sandbox.popen(
-            [str(chosen.python), "agent"], env=environ, stdout=self._log, stderr=subprocess.STDOUT
+            [str(chosen.python), "agent", *self._arguments(settings)],
+            env=environ,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
         )
         self._await_socket()
+
+    def _arguments(self, settings: Mapping[str, object] | None) -> list[str]:
+        if settings is None:
+            return []
+        self._sandbox.write(SETTINGS, json.dumps(settings))
+        return ["--config", SETTINGS]
+
+    @property
+    def pid(self) -> int:
+        """Of the agent's process."""
+        return self._process.pid
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def said(self) -> str:
+        """What it printed so far."""
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def stop(self) -> None:
         """SIGTERM, and wait until it is gone."""
@@ -120,5 +157,4 @@ class Agent:
                     return
         self._process.kill()
         self._process.wait()
-        said = os.pread(self._log.fileno(), 1 << 16, 0).decode(errors="replace")
-        raise AssertionError(f"the agent does not listen on {SOCKET}: {said}")
+        raise AssertionError(f"the agent does not listen on {SOCKET}: {self.said()}")

@@ -1,0 +1,90 @@
+"""Thousands of pods that come and go, spoken to the agent directly: no executable is started for each.
+
+Owns the callers, and what the agent's process uses. It must not know what that should be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.netns.node import NETCONF, Node
+
+CALLERS = 16
+CALL_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a process uses."""
+
+    kib: int
+    descriptors: int
+    threads: int
+
+
+class Soak:
+    """Callers on one node, each with a namespace of its own."""
+
+    def __init__(self, node: Node, agent: int) -> None:
+        self._node = node
+        self._agent = agent
+        node.sandbox.new_pods(f"soak-{number}" for number in range(CALLERS))
+        self.failures: list[str] = []
+
+    def run(self, cycles: int) -> None:
+        """That many ADDs, each followed by its DEL."""
+        self.failures += self._node.sandbox.ask(lambda: _blow(cycles))
+
+    def size(self) -> Size:
+        """What the agent uses now."""
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{self._agent}/status").read_text().splitlines()
+        )
+        return Size(
+            kib=int(status["VmRSS"].split()[0]),
+            descriptors=len(list(Path(f"/proc/{self._agent}/fd").iterdir())),
+            threads=int(status["Threads"]),
+        )
+
+
+def _blow(cycles: int) -> list[str]:
+    failures: list[str] = []
+    threads = [
+        threading.Thread(target=_one_caller, args=(number, cycles // CALLERS, failures))
+        for number in range(CALLERS)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures[:10]
+
+
+def _one_caller(number: int, cycles: int, failures: list[str]) -> None:
+    from cni_plugin.agent import caller
+
+    netns = f"/run/netns/soak-{number}"
+    stdin = json.dumps(NETCONF | {"ipam": {**NETCONF["ipam"], "cooldown": 0}}).encode()
+    for cycle in range(cycles):
+        environ = {"CNI_CONTAINERID": f"soak-{number}-{cycle}", "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
+        for verb in ("ADD", "DEL"):
+            fd = os.open(netns, os.O_RDONLY)
+            try:
+                reply = caller.ask(
+                    "/run/azvnet/agent.sock",
+                    {**environ, "CNI_COMMAND": verb},
+                    stdin,
+                    fd,
+                    as_ipam=False,
+                    deadline=time.monotonic() + CALL_SECONDS,
+                )
+            finally:
+                os.close(fd)
+            if isinstance(reply, str) or reply.code:
+                failures.append(f"{verb}: {reply if isinstance(reply, str) else reply.stdout!r}")
+                return

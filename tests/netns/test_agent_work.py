@@ -1,0 +1,188 @@
+"""What the agent does that no call can: it repairs, reclaims, and keeps the pool fresh."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.netns.conftest import NewAgent
+from tests.netns.node import Node
+
+pytestmark = pytest.mark.with_agent("it is the agent's own work")
+
+BareNode = Callable[..., Node]
+QUICK = {"reconcile_seconds": 0.3, "refresh_seconds": 0.3, "reclaim_seconds": 0.8}
+PATIENCE = 10.0
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def node(bare_node: BareNode) -> Node:
+    return bare_node()
+
+
+def test_a_host_route_that_somebody_flushed_comes_back(node: Node, new_agent: NewAgent) -> None:
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("flushed")
+    added = node.add(pod).done()
+    before = node.host_routes()
+    node.sandbox.run("ip", "route", "flush", "proto", "155")
+    eventually(lambda: node.host_routes() == before, "the /32 route is back")
+    node.check(pod, added).done()
+
+
+@pytest.mark.parametrize("damage", ["address aa:bb:cc:00:00:01", "down"])
+def test_a_host_veth_that_somebody_changed_is_put_right(node: Node, new_agent: NewAgent, damage: str) -> None:
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("changed")
+    added = node.add(pod).done()
+    (veth,) = node.veths()
+    node.sandbox.batch(f"link set {veth} {damage}")
+    assert not node.check(pod, added).ok
+    eventually(lambda: node.check(pod, added).ok, "CHECK passes again")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "route del default",
+        "route flush table main",
+        "neighbour flush dev eth0",
+        "neighbour del 169.254.1.1 dev eth0",
+        "address flush dev eth0",
+        "link set eth0 down",
+    ],
+)
+def test_what_a_pod_needs_to_reach_anything_comes_back(node: Node, new_agent: NewAgent, damage: str) -> None:
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("inside")
+    added = node.add(pod).done()
+    pod.change(damage)
+    eventually(lambda: node.check(pod, added).ok, "CHECK passes again")
+    pod.run("ping", "-c1", "-W1", "10.10.0.1")
+
+
+def test_forwarding_that_was_switched_off_is_switched_on(node: Node, new_agent: NewAgent) -> None:
+    new_agent(node, **QUICK)
+    forward = ("cat", "/proc/sys/net/ipv4/ip_forward")
+    node.sandbox.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+    eventually(lambda: node.sandbox.run(*forward).stdout.strip() == "1", "ip_forward is 1")
+
+
+def test_an_address_whose_pod_vanished_without_a_del_comes_back_but_not_at_the_first_look(
+    node: Node, new_agent: NewAgent
+) -> None:
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("vanished")
+    address = node.add(pod).address
+    pod.remove()
+    vanished = time.monotonic()
+    eventually(lambda: address not in node.held(), "the address is free")
+    assert time.monotonic() - vanished >= QUICK["reclaim_seconds"] * 0.9, "one negative look is not enough"
+    assert node.residue() == []
+
+
+def test_addresses_that_azure_adds_enter_the_pool_and_those_it_takes_leave_without_a_call(
+    node: Node, new_agent: NewAgent
+) -> None:
+    new_agent(node, **QUICK)
+    eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
+    node.list_addresses(12)
+    eventually(lambda: sum(node.counts().values()) == 12, "four more addresses")
+    node.list_addresses(10)
+    eventually(lambda: sum(node.counts().values()) == 10, "two fewer, after two looks")
+
+
+def test_a_source_that_breaks_costs_no_address(node: Node, new_agent: NewAgent) -> None:
+    new_agent(node, **QUICK)
+    eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
+    for garbage in ("", "{", '{"Interfaces": []}', "\0" * 100):
+        node.sandbox.write("/etc/kubernetes/interfaces.json", garbage)
+        time.sleep(0.8)
+        assert sum(node.counts().values()) == 8
+    node.add(node.sandbox.pod("unimpressed")).done()
+
+
+def test_pods_from_before_the_agent_are_adopted_when_the_store_is_lost(
+    node: Node, new_agent: NewAgent
+) -> None:
+    pods = node.sandbox.pods("one", "two")
+    addresses = {node.add(pod).address for pod in pods}
+    for name in ("azvnet.db", "azvnet.db-wal", "azvnet.db-shm"):
+        node.sandbox.path(f"/run/azvnet/{name}").unlink(missing_ok=True)
+    new_agent(node, **QUICK)
+    eventually(lambda: set(node.held()) == addresses, "both addresses are held again")
+    third = node.add(node.sandbox.pod("three"))
+    assert third.address not in addresses
+
+
+def test_a_reboot_forgets_the_pods_and_keeps_the_pool(node: Node, new_agent: NewAgent) -> None:
+    agent = new_agent(node, **QUICK)
+    pods = node.sandbox.pods("before-1", "before-2")
+    for pod in pods:
+        node.add(pod).done()
+    agent.kill()
+    for pod in pods:
+        pod.remove()
+    node.set_boot_id("11111111-2222-3333-4444-555555555555")
+    new_agent(node, **QUICK)
+    eventually(lambda: node.held() == {}, "nothing is held")
+    assert sum(node.counts().values()) == 8
+    node.delete(pods[0]).done()
+    node.add(node.sandbox.pod("after")).done()
+
+
+def test_nobody_but_root_is_served(node: Node, new_agent: NewAgent) -> None:
+    new_agent(node)
+    mode = node.sandbox.path("/run/azvnet/agent.sock").stat().st_mode & 0o777
+    assert mode == 0o600
+    assert node.sandbox.path("/run/azvnet").stat().st_mode & 0o777 == 0o700
+    script = "import socket; s=socket.socket(socket.AF_UNIX); s.connect('/run/azvnet/agent.sock')"
+    done = node.sandbox.run(
+        "setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", script, check=False
+    )
+    assert "PermissionError" in done.stderr
+
+
+def test_the_uplink_is_never_written_by_the_agent(node: Node, new_agent: NewAgent) -> None:
+    def dump() -> list[object]:
+        links = node.sandbox.ip("-details", "link", "show", "dev", "eth0")
+        for link in links:
+            link.pop("stats64", None)
+        return [links, node.sandbox.ip("-4", "addr", "show", "dev", "eth0"), node.sandbox.ip("route")]
+
+    before = dump()
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("guest")
+    node.add(pod).done()
+    time.sleep(1.0)
+    node.delete(pod).done()
+    assert dump() == before
+
+
+def test_twenty_thousand_pods_come_and_go_and_the_agent_stays_as_it_is(
+    bare_node: BareNode, new_agent: NewAgent
+) -> None:
+    from tests.netns.soak import Soak
+
+    node = bare_node(addresses=64)
+    agent = new_agent(node)
+    soak = Soak(node, agent.pid)
+    soak.run(2_000)  # arenas and caches fill
+    before = soak.size()
+    soak.run(18_000)
+    after = soak.size()
+    assert soak.failures == []
+    assert node.residue() == []
+    assert after.descriptors <= before.descriptors + 2
+    assert after.threads == before.threads
+    assert after.kib <= before.kib * 1.05 + 512
