@@ -1,20 +1,26 @@
-"""The network configuration that arrives on stdin, as pydantic models.
+"""The network configuration that arrives on stdin: reading and refusing it.
 
-Owns every key: ours, the spec's and those of Azure CNI's conflists, with what each means and whether it
-has an effect here. ``conf/azvnet.schema.json`` is generated from these models. It must not know what is
-done with a value.
+Owns which of the spec's and Azure CNI's keys have an effect here, and the words of the refusals. The keys
+themselves are declared in ``netconf_models``. It must not know what is done with a value.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
+from cni_plugin import netconf_schema
+from cni_plugin.compiled import Read, SchemaValidator, ValidationError
 from cni_plugin.errors import DecodingFailure, InvalidNetconf, UnsupportedField
 from cni_plugin.versions import negotiate
+
+if TYPE_CHECKING:
+    from cni_plugin.netconf_models import Ipam as DeclaredIpam
+    from cni_plugin.netconf_models import NetConf as DeclaredNetConf
+else:  # the engine fills these in as pydantic fills in its models, so they have the models' attributes
+    DeclaredIpam = DeclaredNetConf = Read
+
 
 OUR_IPAM = "azvnet-ipam"
 NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
@@ -57,62 +63,8 @@ NO_EFFECT = {
 worth a word: they ask for nothing."""
 
 
-def _seconds(value: object) -> object:
-    """Azure CNI writes seconds as strings (``"queryInterval": "10"``)."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _lower_keys(value: object) -> object:
-    """Go matches JSON keys without regard to case, and containerd relies on it: its structs for
-    capabilities have no tags, so it sends ``Servers`` where the spec says ``servers``.
-    """
-    return {str(key).lower(): each for key, each in value.items()} if isinstance(value, dict) else value
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
-
-
-class Dns(BaseModel):
-    """Name resolution as the spec has it; it is reported in the result and changes nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    nameservers: list[str] = []
-    domain: str = ""
-    search: list[str] = []
-    options: list[str] = []
-
-
-class Ipam(BaseModel):
+class Ipam(DeclaredIpam):
     """``ipam`` when its ``type`` is ``azvnet-ipam``."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
-
-    type: Literal["azvnet-ipam"] = "azvnet-ipam"
-    environment: Literal["auto", "azure", "wireserver", "imds", "fileIpam", "file", "mas", "arm"] = Field(
-        "auto", description="Where addresses come from; auto takes what the node offers."
-    )
-    file: str = Field("/etc/kubernetes/interfaces.json", description="Path of the fileIpam document.")
-    cooldown: Seconds = Field(
-        30.0,
-        description="Seconds before a released address is given out again; shortened when the pool runs low.",
-    )
-    query_interval: Seconds = Field(
-        10.0, alias="queryInterval", description="Seconds between two reads of the source, at least."
-    )
-    ip_address: str = Field(
-        "", alias="ipAddress", description="A fixed address to ask for (Azure CNI's key)."
-    )
-    subnet: str = Field("", description="Accepted for Azure CNI's sake; the subnet is the NIC's.")
-    address_space: str = Field(
-        "", alias="addressSpace", description="Accepted for Azure CNI's sake; no effect."
-    )
-    mode: str = Field("", description="Accepted for Azure CNI's sake; no effect.")
 
     @property
     def source(self) -> str:
@@ -120,67 +72,8 @@ class Ipam(BaseModel):
         return ENVIRONMENTS[self.environment]
 
 
-class RuntimeDns(BaseModel):
-    """``runtimeConfig.dns``: other names than the netconf's ``dns``, by the capability's convention."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    servers: list[str] | None = None
-    searches: list[str] | None = None
-    options: list[str] | None = None
-
-
-class RuntimeConfig(BaseModel):
-    """``runtimeConfig``: what the runtime passes for the declared capabilities (CONVENTIONS.md)."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    ips: list[str] | None = None
-    mac: str | None = None
-    dns: Annotated[RuntimeDns | None, BeforeValidator(_lower_keys)] = None
-
-
-class Attachment(BaseModel):
-    """One entry of ``cni.dev/valid-attachments``."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
-
-    container_id: str = Field(alias="containerID")
-    ifname: str
-
-
-class NetConf(BaseModel):
+class NetConf(DeclaredNetConf):
     """The configuration of one plugin of a network, as libcni hands it over."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
-
-    cni_version: str = Field("", alias="cniVersion", description="Version of the CNI spec, 0.1.0 to 1.1.0.")
-    cni_versions: list[str] = Field(default=[], alias="cniVersions", description="Versions to choose from.")
-    name: str = Field(description="Name of the network.")
-    type: str = Field("azvnet", description="Name of the plugin's executable.")
-    mode: str = Field("transparent", description="Datapath; transparent is the one there is.")
-    master: str = Field("", description="The uplink by name; by default it is found by the NIC's MAC.")
-    mtu: Annotated[int, Field(ge=0, le=65535)] = Field(
-        0, description="MTU of the pod; 0 means that of the uplink."
-    )
-    ipam: dict[str, Any] = Field(
-        default={"type": OUR_IPAM}, description="Which IPAM plugin, with its configuration."
-    )
-    dns: Dns = Field(default=Dns(), description="Reported in the result.")
-    strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning of them.")
-    log_level: Literal["off", "error", "warning", "info", "debug"] = Field("info", alias="logLevel")
-    log_file: str = Field("", alias="logFile", description="Where calls are logged; empty means stderr only.")
-    args: dict[str, Any] = Field(default={}, description="Free-form arguments; cni.ips is understood.")
-    capabilities: dict[str, Any] = Field(default={}, description="Declared for libcni.")
-    runtime_config: Annotated[RuntimeConfig, BeforeValidator(_lower_keys)] = Field(
-        default=RuntimeConfig(), alias="runtimeConfig"
-    )
-    prev_result: Any = Field(None, alias="prevResult")
-    disable_check: bool = Field(False, alias="disableCheck")
-    disable_gc: bool = Field(False, alias="disableGC")
-    load_only_inlined_plugins: bool = Field(False, alias="loadOnlyInlinedPlugins")
-    valid_attachments: list[Attachment] | None = Field(None, alias="cni.dev/valid-attachments")
-    attachments: list[Attachment] | None = Field(None, alias="cni.dev/attachments")
 
     @property
     def ipam_type(self) -> str:
@@ -200,7 +93,7 @@ class NetConf(BaseModel):
             UnsupportedField: ``ipam.environment`` names a source that there is none of here.
         """
         try:
-            return Ipam.model_validate(self.ipam)
+            ipam: Ipam = _IPAM.validate_python(self.ipam)
         except ValidationError as error:
             environment = self.ipam.get("environment")
             if environment is not None and environment not in ENVIRONMENTS:
@@ -211,6 +104,7 @@ class NetConf(BaseModel):
             raise InvalidNetconf(
                 _first_problem(error, "ipam."), "Correct the configuration in the conflist."
             ) from error
+        return ipam
 
     def warnings(self, *, as_ipam: bool) -> list[str]:
         """One line for every key that has no effect or is not known.
@@ -233,6 +127,11 @@ class NetConf(BaseModel):
         top = [] if as_ipam else [key for key in self.model_extra or {} if key not in NO_EFFECT]
         inner = [f"ipam.{key}" for key in self.our_ipam().model_extra or {}] if self.uses_our_ipam else []
         return [key for key in top if not key.startswith("cni.dev/")] + inner
+
+
+_SCHEMAS = netconf_schema.schemas({"Ipam": Ipam, "NetConf": NetConf})
+_IPAM = SchemaValidator(_SCHEMAS["Ipam"])
+_NETCONF = SchemaValidator(_SCHEMAS["NetConf"])
 
 
 def decode(stdin: bytes) -> dict[str, Any]:
@@ -279,7 +178,7 @@ def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
     document = {**document, "cniVersion": version}
     document.pop("cniVersions", None)
     try:
-        return NetConf.model_validate(document)
+        netconf: NetConf = _NETCONF.validate_python(document)
     except ValidationError as error:
         if lenient:
             bad = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
@@ -289,6 +188,7 @@ def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
         raise InvalidNetconf(
             _first_problem(error, ""), "Correct the configuration in the conflist."
         ) from error
+    return netconf
 
 
 def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
@@ -318,8 +218,9 @@ def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
 def _did_you_mean(key: str) -> str:
     import difflib  # only for a configuration that has something wrong
 
-    prefix, model = ("ipam.", Ipam) if key.startswith("ipam.") else ("", NetConf)
-    names = [field.alias or name for name, field in model.model_fields.items()]
+    prefix, model = ("ipam.", "Ipam") if key.startswith("ipam.") else ("", "NetConf")
+    fields = _SCHEMAS[model]["schema"]["fields"]
+    names = [field.get("validation_alias", name) for name, field in fields.items()]
     near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1)
     return f" (did you mean {prefix}{near[0]}?)" if near else ""
 

@@ -14,7 +14,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def document() -> dict[str, Any]:
     """The schema of one plugin's configuration, ``ipam`` included."""
-    from cni_plugin.netconf import NO_EFFECT, Ipam, NetConf
+    from cni_plugin.netconf import NO_EFFECT
+    from cni_plugin.netconf_models import Ipam, NetConf
 
     schema = NetConf.model_json_schema(by_alias=True)
     ipam = Ipam.model_json_schema(by_alias=True)

@@ -1,0 +1,94 @@
+"""pydantic's validation without pydantic: its engine, and objects for it to fill in.
+
+Importing pydantic and building models from their annotations takes longer than everything else a call
+does. What they come to is a description for the engine, ``pydantic_core``, which is compiled code and
+loads in a few milliseconds; packaging/compile_models.py writes that description down. It must not know what
+is validated.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_core import SchemaValidator, ValidationError
+
+__all__ = ["Made", "Read", "SchemaValidator", "ValidationError", "field", "model"]
+
+ENGINE = "pydantic_core"
+
+
+class Read:
+    """One object that the engine has read: its fields are attributes, as those of a model."""
+
+    # What the engine sets, as pydantic.BaseModel has it.
+    __slots__ = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
+
+    __pydantic_extra__: dict[str, Any] | None
+    __pydantic_fields_set__: set[str]
+
+    @property
+    def model_extra(self) -> dict[str, Any] | None:
+        """Keys that no field has, as ``pydantic.BaseModel.model_extra``."""
+        return self.__pydantic_extra__
+
+
+class Made:
+    """A default that is an object: it is made from these values each time it is needed."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+
+def field(schema: dict[str, Any], *, alias: str = "", **default: object) -> dict[str, Any]:
+    """The schema of one key of an object; without ``default`` it has to be there."""
+    if "default" in default:
+        made = default["default"]
+        schema = {"type": "default", "schema": schema, "default": made}
+        if isinstance(made, Made):
+            schema |= {"default": made.values, "validate_default": True}
+    return {"type": "model-field", "schema": schema, **({"validation_alias": alias} if alias else {})}
+
+
+def model(
+    name: str, fields: dict[str, Any], config: dict[str, Any], cls: Mapping[str, type]
+) -> dict[str, Any]:
+    """The schema of an object, which becomes one of the class of that name in ``cls`` or a plain ``Read``."""
+    return {
+        "type": "model",
+        "cls": cls.get(name) or type(name, (Read,), {"__slots__": ()}),
+        "schema": {"type": "model-fields", "fields": fields, "model_name": name},
+        "config": {**config, "title": name},
+    }
+
+
+def _engine() -> Any:
+    """The compiled part of ``pydantic_core`` alone.
+
+    Its package loads type definitions that nothing needs at run time (50 ms). So a bare package object
+    stands in for it while the compiled part is imported, and nobody finds it there afterwards.
+    """
+    if ENGINE not in sys.modules:
+        spec = PathFinder.find_spec(ENGINE)
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError(f"{ENGINE} is not installed")
+        package = ModuleType(ENGINE)
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules[ENGINE] = package
+        try:
+            from pydantic_core import _pydantic_core
+        finally:
+            del sys.modules[ENGINE]
+        return _pydantic_core
+    from pydantic_core import _pydantic_core
+
+    return _pydantic_core
+
+
+if not TYPE_CHECKING:
+    _compiled = _engine()
+    SchemaValidator, ValidationError = _compiled.SchemaValidator, _compiled.ValidationError

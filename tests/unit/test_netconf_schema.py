@@ -1,0 +1,109 @@
+"""What a call validates with is what the models of the configuration say, no more and no less."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from cni_plugin import compiled, netconf, netconf_models, netconf_schema
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = netconf_schema.schemas({"Ipam": netconf.Ipam, "NetConf": netconf.NetConf})
+VALIDATORS = {name: compiled.SchemaValidator(schema) for name, schema in SCHEMAS.items()}
+MODELS: dict[str, type[BaseModel]] = {"Ipam": netconf_models.Ipam, "NetConf": netconf_models.NetConf}
+
+
+def test_the_schema_in_the_tree_is_that_of_the_models() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "packaging" / "compile_models.py"], capture_output=True, text=True, check=True
+    )
+    current = (ROOT / "cni_plugin" / "netconf_schema.py").read_text()
+    assert done.stdout == current, "run: .venv/bin/python packaging/compile_models.py --write"
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    fields = model.model_fields.items()
+    return [name for name, _ in fields] + [field.alias for _, field in fields if field.alias]
+
+
+def _nested(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    keys = st.sampled_from(
+        ["servers", "Servers", "nameservers", "search", "searches", "options", "domain", "ips", "IPs", "mac",
+         "dns", "DNS", "containerID", "container_id", "ifname", "cni", "x", ""]
+    )  # fmt: skip
+    return st.lists(values, max_size=3) | st.dictionaries(keys, values, max_size=4)
+
+
+WORDS = st.sampled_from(
+    ["", "10", "1e400", "nan", "-1", "0x10", "true", "auto", "azure", "fileIpam", "azvnet-ipam", "info",
+     "off", "transparent", "1.1.0", "10.1.0.4"]
+)  # fmt: skip
+NUMBERS = st.sampled_from([-1, 0, 1, 1500, 65535, 65536, 2**70, 0.0, -0.5, 10.5, float("inf"), float("nan")])
+PLAIN = st.none() | st.booleans() | NUMBERS | WORDS | st.text(max_size=4)
+VALUES = st.recursive(PLAIN, _nested, max_leaves=6)
+
+
+def _documents(name: str) -> st.SearchStrategy[Any]:
+    keys = st.sampled_from([*_names(MODELS[name]), "unknown", "cni.dev/other", ""])
+    made = st.dictionaries(keys, VALUES, max_size=8)
+    return st.one_of(made, made.map(lambda document: {**document, "name": "net"}), VALUES)
+
+
+def _facts(read: Any) -> Any:
+    """An object that was read as plain values, the same for both."""
+    if isinstance(read, BaseModel | compiled.Read):
+        values = {key: _facts(value) for key, value in read.__dict__.items()}
+        extra = {key: _facts(value) for key, value in (read.model_extra or {}).items()}
+        return type(read).__name__, values, extra, set(read.__pydantic_fields_set__)
+    if isinstance(read, dict):
+        return {key: _facts(value) for key, value in read.items()}
+    if isinstance(read, list):
+        return [_facts(each) for each in read]
+    return type(read), repr(read)
+
+
+def _outcome(validate: Any, document: Any) -> Any:
+    try:
+        return _facts(validate(document))
+    except ValidationError as error:
+        return [{key: str(value) for key, value in each.items()} for each in error.errors(include_url=False)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=600, deadline=None)
+@given(data=st.data())
+def test_both_read_and_refuse_the_same(name: str, data: st.DataObject) -> None:
+    document = data.draw(_documents(name))
+    compiled_says = _outcome(VALIDATORS[name].validate_python, document)
+    assert compiled_says == _outcome(MODELS[name].model_validate, document)
+
+
+def test_what_is_made_by_default_is_made_for_each_configuration_anew() -> None:
+    first, second = (netconf.parse({"cniVersion": "1.1.0", "name": "net"}) for _ in range(2))
+    assert first.dns is not second.dns
+    first.ipam["type"] = "changed"
+    first.dns.nameservers.append("10.0.0.1")
+    assert second.ipam == {"type": "azvnet-ipam"}
+    assert second.dns.nameservers == []
+
+
+def test_a_call_does_not_load_pydantic_and_its_modules_still_work_afterwards() -> None:
+    script = """
+import sys
+from cni_plugin import netconf
+netconf.parse({"cniVersion": "1.1.0", "name": "net"}).our_ipam()
+assert "pydantic" not in sys.modules and "pydantic_core" not in sys.modules, sorted(sys.modules)
+import pydantic_core, pydantic
+assert pydantic_core.SchemaValidator is netconf.SchemaValidator
+class Model(pydantic.BaseModel):
+    number: int
+assert Model(number="1").number == 1
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
