@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from cni_plugin import endpoint as plan
 from cni_plugin.endpoint import Endpoint, Found
 from cni_plugin.errors import AttachmentExists, KernelRefused
-from cni_plugin.kernel import netns, requests
+from cni_plugin.kernel import netns, requests, sysctl
 from cni_plugin.kernel.netlink import DeviceBusy, KernelRoute, Link, Netlink, NoSuchDevice
 from ipam.model import Attachment, IPAddress, IPInterface
 
@@ -41,6 +41,7 @@ def attach(endpoint: Endpoint, host: Netlink, netns_fd: int) -> None:
         try:
             _route_from_host(endpoint, host, host_index)
             _configure_pod(endpoint, pod, pod_index)
+            sysctl.answer_for_gateway(endpoint.host_ifname)
             # The alias comes last: a veth without it is what a killed ADD left behind.
             host.change([host.compile.set_link(host_index, alias=endpoint.alias)])
         except BaseException as error:

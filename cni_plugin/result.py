@@ -173,10 +173,10 @@ def _interface_to_json(interface: Interface, version: str) -> dict[str, Any]:
 def _interface_from_json(document: Mapping[str, Any]) -> Interface:
     known = {"name", "mac", "mtu", "sandbox"}
     return Interface(
-        name=document["name"],
-        mac=document.get("mac") or "",
-        mtu=document.get("mtu") or 0,
-        sandbox=document.get("sandbox") or "",
+        name=_string(document["name"]),
+        mac=_string(document.get("mac") or ""),
+        mtu=int(document.get("mtu") or 0),
+        sandbox=_string(document.get("sandbox") or ""),
         extra={key: value for key, value in document.items() if key not in known},
     )
 
@@ -197,8 +197,8 @@ def _ip_from_json(document: Mapping[str, Any]) -> Address:
     gateway = document.get("gateway")
     interface = document.get("interface")
     return Address(
-        address=ip_interface(document["address"]),
-        gateway=ip_address(gateway) if gateway else None,
+        address=ip_interface(_string(document["address"])),
+        gateway=ip_address(_string(gateway)) if gateway else None,
         interface=None if interface is None else int(interface),
     )
 
@@ -218,11 +218,18 @@ def _route_from_json(document: Mapping[str, Any]) -> Route:
     known = {"dst", "gw", "scope"}
     gateway = document.get("gw")
     return Route(
-        dst=ip_network(document["dst"], strict=False),
-        gateway=ip_address(gateway) if gateway else None,
+        dst=ip_network(_string(document["dst"]), strict=False),
+        gateway=ip_address(_string(gateway)) if gateway else None,
         scope=document.get("scope"),
         extra={key: value for key, value in document.items() if key not in known},
     )
+
+
+def _string(value: object) -> str:
+    """What has to be a string: ``ipaddress`` would take a number for an address as well."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no string")
+    return value
 
 
 def _to_020(result: Result, version: str) -> dict[str, Any]:
@@ -251,6 +258,8 @@ def _from_020(document: Mapping[str, Any]) -> Result:
         if not member:
             continue
         gateway = member.get("gateway")
-        ips.append(Address(ip_interface(member["ip"]), ip_address(gateway) if gateway else None))
+        ips.append(
+            Address(ip_interface(_string(member["ip"])), ip_address(_string(gateway)) if gateway else None)
+        )
         routes.extend(_route_from_json(each) for each in member.get("routes") or ())
     return Result(ips=tuple(ips), routes=tuple(routes), dns=dns_from_json(document.get("dns") or {}))

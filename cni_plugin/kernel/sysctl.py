@@ -5,11 +5,22 @@ Owns reading and writing them. Only what is wrong is written, and nothing that i
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from cni_plugin.errors import KernelRefused
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def answer_for_gateway(ifname: str) -> None:
+    """Have a host veth answer when its pod asks for the gateway's MAC (ip-sysctl.rst, ``proxy_arp``).
+
+    The pod has a permanent neighbour and does not ask, unless a later plugin changed the pod's MAC: then the
+    kernel has forgotten the neighbour. Where it can't be set, only that case is lost.
+    """
+    with suppress(OSError):
+        Path(f"/proc/sys/net/ipv4/conf/{ifname}/proxy_arp").write_text("1")
 
 
 def ensure_forwarding() -> bool:

@@ -36,6 +36,7 @@ class Given:
 
 def carry_out(verb_call: VerbCall, node: Node) -> dict[str, Any]:
     """Attach; returns the result document in the version that was asked for."""
+    previous = _previous(verb_call)
     node.ensure_run_dir()
     with locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS) as ours:
         if not ours:
@@ -44,10 +45,13 @@ def carry_out(verb_call: VerbCall, node: Node) -> dict[str, Any]:
                 "It is tried again by the kubelet.",
             )
         made = _reserve_only(verb_call, node) if verb_call.call.as_ipam else _attach(verb_call, node)
-    previous = verb_call.netconf.prev_result
-    if previous:
-        made = result.from_json(previous, verb_call.netconf.cni_version).followed_by(made)
-    return result.to_json(made, verb_call.netconf.cni_version)
+    return result.to_json(previous.followed_by(made) if previous else made, verb_call.netconf.cni_version)
+
+
+def _previous(verb_call: VerbCall) -> result.Result | None:
+    """What plugins before this one made; read first, since nothing may be left when it can't be."""
+    document = verb_call.netconf.prev_result
+    return result.from_json(document, verb_call.netconf.cni_version) if document else None
 
 
 def _attach(verb_call: VerbCall, node: Node) -> result.Result:
@@ -194,8 +198,13 @@ def _plan(verb_call: VerbCall, given: Given) -> Endpoint:
         network=verb_call.netconf.name,
         addresses=given.addresses,
         mtu=given.mtu,
-        pod_mac=_wanted_mac(verb_call) or endpoint.default_pod_mac(attachment),
+        pod_mac=pod_mac(verb_call),
     )
+
+
+def pod_mac(verb_call: VerbCall) -> str:
+    """The MAC of the pod's end: the one that is asked for, or its own."""
+    return _wanted_mac(verb_call) or endpoint.default_pod_mac(verb_call.parameters.attachment)
 
 
 def _wanted_mac(verb_call: VerbCall) -> str:

@@ -9,7 +9,7 @@ from cni_plugin import datapath, delegate, endpoint, errors, result
 from cni_plugin.endpoint import Expected
 from cni_plugin.kernel import netns
 from cni_plugin.node import Node
-from cni_plugin.verbs import VerbCall
+from cni_plugin.verbs import VerbCall, add
 from ipam import errors as ipam_errors
 from ipam.model import Reservation
 
@@ -59,12 +59,13 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
         raise errors.CheckFailed(
             f"prevResult has sandbox {interface.sandbox}, the call is about {parameters.netns}", REMEDY
         )
+    ips = [ip for ip in previous.ips if ip.interface in (None, own) and ip.address.version == 4]
     return Expected(
         host_ifname=endpoint.host_ifname(parameters.attachment),
         ifname=parameters.ifname,
-        addresses=tuple(
-            ip.address for ip in previous.ips if ip.interface in (None, own) and ip.address.version == 4
-        ),
+        addresses=tuple(ip.address for ip in ips),
+        routed=tuple(ip.address for ip in ips if ip.gateway == endpoint.GATEWAY),
+        given_mac=add.pod_mac(verb_call),
         routes=tuple((route.dst, route.gateway) for route in previous.routes if route.dst.version == 4),
         pod_mac=interface.mac,
         mtu=interface.mtu,
@@ -74,7 +75,7 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
 def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[str]:
     with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
         found = datapath.inspect(
-            verb_call.parameters.attachment, expected.ifname, expected.addresses, node.host, netns_fd
+            verb_call.parameters.attachment, expected.ifname, expected.routed, node.host, netns_fd
         )
     return endpoint.damage(expected, found)
 
