@@ -115,14 +115,6 @@ def test_tuning_changes_mac_and_sysctl_and_the_pod_still_talks(fabric: Fabric, n
     assert residue.snapshot(node) == before
 
 
-def test_tuning_changes_the_mtu_and_check_still_passes(node: Machine) -> None:
-    use(node, AZVNET, {"type": "tuning", "mtu": 1400})
-    (pod,) = attached(node, "tuned")
-
-    assert pod.links()["eth0"]["mtu"] == 1400
-    pod.cnitool("check").done()
-
-
 def test_plugin_that_fails_behind_azvnet_leaves_nothing_after_the_del(node: Machine) -> None:
     use(node, AZVNET, {"type": "tuning", "sysctl": {"net.ipv4.no_such_setting": "1"}})
     pod = Pod.make(node, "pod")
