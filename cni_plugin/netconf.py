@@ -48,6 +48,7 @@ NO_EFFECT = {
     "ipsToRouteViaHost": "routed pods reach host addresses anyway",
     "multiTenancy": "there is no multitenancy here",
     "enableSnatOnHost": "no address is translated by this plugin",
+    "ipMasq": "no address is translated by this plugin",
     "enableExactMatchForPodName": "pods are told apart by their container id",
     "disableHairpinOnHostInterface": "there is no bridge port whose hairpin could be switched",
     "disableIPTableLock": "no iptables is called",
@@ -59,8 +60,8 @@ NO_EFFECT = {
     "env": "the source is chosen by ipam.environment",
     "logTarget": "logs go to the file that logFile names",
 }
-"""Azure CNI's keys that are accepted and do nothing, with the reason. ``False`` and empty values are not
-worth a word: they ask for nothing."""
+"""Keys of Azure CNI and of the spec that are accepted and do nothing, with the reason. ``False`` and empty
+values are not worth a word: they ask for nothing."""
 
 
 class Ipam(DeclaredIpam):

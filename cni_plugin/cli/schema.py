@@ -31,7 +31,7 @@ def document() -> dict[str, Any]:
     }
     for key, reason in NO_EFFECT.items():
         schema["properties"].setdefault(
-            key, {"description": f"Azure CNI's key; accepted without effect: {reason}.", "deprecated": True}
+            key, {"description": f"Accepted without effect: {reason}.", "deprecated": True}
         )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

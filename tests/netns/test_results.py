@@ -96,12 +96,13 @@ def test_capabilities_of_chained_plugins_do_not_disturb(busy_node: Node, pod: Po
 
 def _asking(node: Node, how: str, address: str) -> dict[str, Any]:
     """Arguments of a call that asks for an address in one of the ways there are."""
-    return {
+    ways: dict[str, dict[str, Any]] = {
         "CNI_ARGS": {"args": f"IgnoreUnknown=1;IP={address}"},
         "runtimeConfig.ips": {"conf": node.conf(runtimeConfig={"ips": [address]})},
         "args.cni.ips": {"conf": node.conf(args={"cni": {"ips": [address]}})},
         "ipam.ipAddress": {"conf": node.conf(ipam={"ipAddress": address})},
-    }[how]
+    }
+    return ways[how]
 
 
 WAYS_TO_ASK = ["CNI_ARGS", "runtimeConfig.ips", "args.cni.ips", "ipam.ipAddress"]

@@ -1,0 +1,265 @@
+"""The keys of a network configuration: unknown ones, Azure CNI's, and the files that are shipped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
+
+import pytest
+
+from tests.netns.node import ADDRESS, FABRIC, MAC, SUBNET, Node, pod_addresses
+from tests.netns.sandbox import Pod
+
+CONF = Path(__file__).parents[2] / "conf"
+UNSUPPORTED, INVALID_NETCONF = 2, 7
+
+AZURE_CNI: dict[str, Any] = {
+    "cniVersion": "0.3.0",
+    "name": "azure",
+    "type": "azvnet",
+    "mode": "transparent",
+    "master": "eth0",
+    "bridge": "azure0",
+    "adapterName": "",
+    "logLevel": "info",
+    "logTarget": "stdout",
+    "infraVnetAddressSpace": "",
+    "ipv6Mode": "",
+    "serviceCidrs": "10.0.0.0/16",
+    "vnetCidrs": "10.10.0.0/16",
+    "podNamespaceForDualNetwork": [],
+    "ipsToRouteViaHost": ["169.254.20.10"],
+    "multiTenancy": False,
+    "enableSnatOnHost": True,
+    "enableExactMatchForPodName": True,
+    "disableHairpinOnHostInterface": True,
+    "disableIPTableLock": True,
+    "disableAsyncDelete": False,
+    "cnsurl": "http://localhost:10090",
+    "executionMode": "default",
+    "windowsSettings": {},
+    "AdditionalArgs": [],
+    "env": "",
+    "dns": {"nameservers": ["168.63.129.16"]},
+    "ipam": {
+        "type": "azvnet-ipam",
+        "environment": "fileIpam",
+        "queryInterval": "10",
+        "addressSpace": "",
+        "subnet": "",
+        "ipAddress": "",
+        "mode": "",
+    },
+}
+SAID_TO_HAVE_NO_EFFECT = (
+    *("bridge", "logTarget", "serviceCidrs", "vnetCidrs", "ipsToRouteViaHost", "enableSnatOnHost"),
+    *("enableExactMatchForPodName", "disableHairpinOnHostInterface", "disableIPTableLock", "cnsurl"),
+    "executionMode",
+)
+ASK_FOR_NOTHING = ("adapterName", "multiTenancy", "disableAsyncDelete", "windowsSettings", "env", "ipv6Mode")
+
+
+@pytest.fixture
+def pod(busy_node: Node) -> Pod:
+    return busy_node.sandbox.pod("c1")
+
+
+def test_every_key_of_azure_cni_is_understood_and_what_does_nothing_is_said(
+    busy_node: Node, pod: Pod
+) -> None:
+    added = busy_node.add(pod, conf=AZURE_CNI).done()
+    for key in SAID_TO_HAVE_NO_EFFECT:
+        assert f"{key} has no effect" in added.stderr
+    for key in ASK_FOR_NOTHING:
+        assert key not in added.stderr
+    assert "unknown key" not in added.stderr
+    assert added.result["dns"] == {"nameservers": ["168.63.129.16"]}
+    busy_node.delete(pod, conf=AZURE_CNI).done()
+    assert not busy_node.residue()
+
+
+def test_an_unknown_key_is_said_with_what_was_probably_meant(busy_node: Node, pod: Pod) -> None:
+    conf = busy_node.conf(msater="eth0", ipam={"colldown": 5})
+    added = busy_node.add(pod, conf=conf).done()
+    assert "msater" in added.stderr
+    assert "master" in added.stderr.replace("msater", "")
+    assert "ipam.colldown" in added.stderr
+    assert "ipam.cooldown" in added.stderr
+
+
+@pytest.mark.parametrize(
+    ("unknown", "key", "value"),
+    [
+        ({"msater": "eth0"}, "msater", '"eth0"'),
+        ({"ipam": {"colldown": 5}}, "ipam.colldown", "5"),
+        ({"extra": {"a": [1]}}, "extra", '{"a": [1]}'),
+    ],
+)
+def test_strict_refuses_an_unknown_key_by_name_and_value(
+    busy_node: Node, pod: Pod, unknown: dict[str, Any], key: str, value: str
+) -> None:
+    failed = busy_node.add(pod, conf=busy_node.conf(strict=True, **unknown))
+    assert failed.code == UNSUPPORTED
+    assert key in failed.msg
+    assert value in failed.msg
+    assert not busy_node.residue()
+    busy_node.delete(pod, conf=busy_node.conf(strict=True, **unknown)).done()
+
+
+def test_what_the_spec_and_libcni_put_there_is_known(busy_node: Node, pod: Pod) -> None:
+    conf = busy_node.conf(
+        strict=True,
+        cniVersions=["0.4.0", "1.0.0", "1.1.0"],
+        capabilities={"portMappings": True},
+        args={"cni": {}},
+        dns={},
+        disableCheck=False,
+        disableGC=False,
+        loadOnlyInlinedPlugins=False,
+        runtimeConfig={},
+        ipMasq=False,
+    )
+    conf |= {"cni.dev/attachments": [], "cni.dev/valid-attachments": [], "cni.dev/anything": 1}
+    added = busy_node.add(pod, conf=conf).done()
+    assert added.stderr == ""
+
+
+@pytest.mark.parametrize("mode", ["bridge", "tunnel", "transparent-vlan", "l2-bridge", "Transparent"])
+def test_a_mode_that_is_not_there_is_refused_with_key_and_value(busy_node: Node, pod: Pod, mode: str) -> None:
+    for verb in ("ADD", "STATUS"):
+        failed = busy_node.call(verb, pod, conf=busy_node.conf(mode=mode))
+        assert failed.code == UNSUPPORTED
+        assert "mode" in failed.msg
+        assert mode in failed.msg
+    assert not busy_node.residue()
+
+
+@pytest.mark.parametrize("mode", ["transparent", "", None])
+def test_transparent_is_the_mode_there_is(busy_node: Node, pod: Pod, mode: str | None) -> None:
+    busy_node.add(pod, conf=busy_node.conf(mode=mode)).done()
+
+
+@pytest.mark.parametrize("environment", ["ipv6NodeIpam", "null", "aws", "File", ""])
+def test_a_source_that_is_not_there_is_refused_with_key_and_value(
+    busy_node: Node, pod: Pod, environment: str
+) -> None:
+    failed = busy_node.add(pod, conf=busy_node.conf(ipam={"environment": environment}))
+    assert failed.code == UNSUPPORTED
+    assert "ipam.environment" in failed.msg
+    assert repr(environment) in failed.msg
+    assert not busy_node.residue()
+
+
+@pytest.mark.parametrize("environment", ["file", "fileIpam", "mas", "auto", None])
+def test_every_name_of_the_file_source_works(busy_node: Node, pod: Pod, environment: str | None) -> None:
+    ipam = {"type": "azvnet-ipam"} | ({"environment": environment} if environment else {})
+    busy_node.add(pod, conf=busy_node.conf(ipam=ipam)).done()
+    assert pod_addresses(pod) == ["10.10.0.5/16"]
+
+
+def test_the_document_may_be_elsewhere(busy_node: Node, pod: Pod) -> None:
+    text = busy_node.sandbox.path("/etc/kubernetes/interfaces.json").read_text()
+    busy_node.sandbox.write("/run/elsewhere.json", text.replace("10.10.0.5", "10.10.0.77"))
+    added = busy_node.add(pod, conf=busy_node.conf(ipam={"file": "/run/elsewhere.json"}))
+    assert added.address == "10.10.0.6"
+    other = busy_node.sandbox.pod("c2")
+    asked = busy_node.add(other, conf=busy_node.conf(ipam={"ipAddress": "10.10.0.77"}))
+    assert asked.address == "10.10.0.77"
+
+
+def test_the_state_directory_may_be_elsewhere(busy_node: Node, pod: Pod) -> None:
+    elsewhere = {"AZVNET_RUN_DIR": "/run/other/place", "AZVNET_AGENT": "none"}
+    busy_node.add(pod, env=elsewhere).done()
+    assert busy_node.sandbox.path("/run/other/place/azvnet.db").is_file()
+    assert busy_node.sandbox.path("/run/other/place").stat().st_mode & 0o777 == 0o700
+    assert not busy_node.sandbox.path("/run/azvnet/azvnet.db").exists()
+    busy_node.delete(pod, env=elsewhere).done()
+
+
+def test_the_log_may_be_elsewhere_or_off(busy_node: Node) -> None:
+    first, second = busy_node.sandbox.pods("c1", "c2")
+    busy_node.add(first, conf=busy_node.conf(logFile="/var/log/elsewhere.log")).done()
+    assert "c1" in busy_node.sandbox.path("/var/log/elsewhere.log").read_text()
+    busy_node.add(second, conf=busy_node.conf(logLevel="off")).done()
+    busy_node.add(second, conf=busy_node.conf(logLevel="error"))
+    (record,) = busy_node.log()
+    assert record["level"] == "error"
+    assert record["exit"] == 1
+
+
+# The files that are shipped
+
+
+class Wireserver(BaseHTTPRequestHandler):
+    """The document of azure-platform's wireserver, and nothing else."""
+
+    def do_GET(self) -> None:
+        if self.path != "/machine/plugins?comp=nmagent&type=getinterfaceinfov1":
+            self.send_error(404)
+            return
+        addresses = "".join(
+            f'<IPAddress Address="{each}" IsPrimary="{str(each == ADDRESS).lower()}"/>'
+            for each in (ADDRESS, "10.10.0.5", "10.10.0.6")
+        )
+        body = (
+            f'<Interfaces><Interface MacAddress="{MAC.replace(":", "").upper()}" IsPrimary="true">'
+            f'<IPSubnet Prefix="{SUBNET}">{addresses}</IPSubnet></Interface></Interfaces>'
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        """Say nothing."""
+
+
+@pytest.fixture
+def wireserver(busy_node: Node) -> Iterator[None]:
+    """A wireserver at its address, on the node itself."""
+    busy_node.sandbox.batch("address add 168.63.129.16/32 dev lo")
+
+    listening, tell = os.pipe()
+
+    def serve() -> None:
+        with TCPServer(("168.63.129.16", 80), Wireserver) as server:
+            os.write(tell, b".")
+            server.serve_forever()
+
+    running = busy_node.sandbox.fork(serve)
+    os.close(tell)
+    assert os.read(listening, 1) == b"."
+    os.close(listening)
+    yield
+    running.kill()
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.conflist")), ids=lambda path: path.name)
+def test_a_file_that_is_shipped_works_as_it_is(
+    busy_node: Node, pod: Pod, wireserver: None, path: Path
+) -> None:
+    """As libcni hands it on: one plugin's part, with name and version of the list."""
+    document = json.loads(path.read_text())
+    (ours,) = [
+        each
+        for each in document["plugins"]
+        if "azvnet" in each["type"] + each.get("ipam", {}).get("type", "")
+    ]
+    conf = {**ours, "name": document["name"], "cniVersion": document["cniVersion"]}
+    as_ipam = ours["type"] != "azvnet"
+    added = busy_node.add(pod, conf=conf, as_ipam=as_ipam)
+    assert added.address == "10.10.0.5"
+    busy_node.delete(pod, conf={**conf, "prevResult": added.result}, as_ipam=as_ipam).done()
+    assert not busy_node.residue()
+
+
+def test_the_fabric_end_of_the_wire_is_no_part_of_the_node(busy_node: Node) -> None:
+    """What these tests stand on: the node sees its own end of the uplink and nothing else."""
+    assert [link["ifname"] for link in busy_node.sandbox.ip("link")] == ["lo", "eth0"]
+    assert [link["ifname"] for link in busy_node.sandbox.ip("-n", FABRIC, "link")] == ["lo", "wire"]
