@@ -80,7 +80,8 @@ class Demo:
         self.screen.verdict(f"{text}{': ' + detail if detail and not ok else ''}", ok=ok)
 
     def run(self, *, keep: bool) -> None:
-        """The whole walk."""
+        """The whole walk. Raises BundleError or CallError when it can't go on."""
+        plugins.bundle()
         with contextlib.ExitStack() as stack:
             with self.screen.step(
                 "Azure fabric: 2 nodes with 16 addresses each, 1 VNet host, IMDS, wireserver"
@@ -245,7 +246,6 @@ def main() -> int:
     if os.geteuid() != 0:
         screen.verdict("the demo makes network namespaces: run it as root (sudo make demo)", ok=False)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     demo = Demo(screen, arguments.pods)
     screen.line(screen.style("azvnet: pods with addresses of the Azure virtual network", "bold"))
@@ -266,4 +266,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up when it is ended
     sys.exit(main())
