@@ -50,4 +50,4 @@ rm -f "$stamp"
 build criclient .
 build cni tool
 printf '%s\n' "$wanted" >"$stamp"
-say "$(ls "$bin" | wc -l) programs in ${bin#"$root"/} after $(($(date +%s) - started)) s"
+say "$(find "$bin" -type f -perm -u+x | wc -l) programs in ${bin#"$root"/} after $(($(date +%s) - started)) s"
