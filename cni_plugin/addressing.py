@@ -192,6 +192,15 @@ def _reserve(attachment: Attachment, who: Owner, request: AddressRequest, node: 
         return node.ipam.reserve(attachment, who, request)
 
 
+def require_available(cooldown: float, node: Node) -> None:
+    """Find out whether an ADD could be given an address now.
+
+    Raises:
+        PoolExhausted, NoAddressesKnown, StoreUnavailable: it could not.
+    """
+    node.ipam.require_available(AddressRequest(cooldown=cooldown, excluded=host_addresses(node)))
+
+
 def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False) -> None:
     """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it.
 

@@ -23,12 +23,23 @@ KEPT = 4
 
 def write(path: Path, level: str, threshold: str, **fields: Any) -> None:
     """Append one record; ``threshold`` is the level that is still written. Never raises."""
+    append(path, line(level, threshold, **fields))
+
+
+def line(level: str, threshold: str, **fields: Any) -> bytes:
+    """One record as it is written; empty when ``threshold`` leaves it out."""
     if not LEVELS[level] <= LEVELS.get(threshold, LEVELS["info"]):
-        return
+        return b""
     record = {"time": _now(), "level": level, "pid": os.getpid(), **fields}
-    line = json.dumps(record, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+    return json.dumps(record, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+
+
+def append(path: Path, record: bytes) -> None:
+    """Append one record that ``line`` made. Never raises."""
+    if not record:
+        return
     try:
-        _append(path, line)
+        _append(path, record)
     except OSError:
         return
 

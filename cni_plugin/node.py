@@ -33,6 +33,8 @@ class Node:
         self.run_dir = Path(environ.get("AZVNET_RUN_DIR") or RUN_DIR)
         boot_id_file = Path(environ.get("AZVNET_BOOT_ID_FILE") or BOOT_ID_FILE)
         self.ipam = Ipam(self.run_dir, boot_id_file=boot_id_file)
+        self.view = Ipam(self.run_dir, boot_id_file=boot_id_file, read_only=True)
+        """The same pool, only to be looked at: nothing is made or repaired, and no call is waited for."""
         self.background_reads = False
         """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
         self.compiler: Compiler = requests

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ipam import holding, liveness, records, refreshing
-from ipam.errors import IpamError
+from ipam.aside import why_unwritable
+from ipam.errors import IpamError, StoreUnavailable
 from ipam.model import DEFAULT_COOLDOWN_SECONDS, Overview, PoolCounts, Reservation
 from ipam.store import Store
 from ipam.transaction import StoreDamaged
@@ -250,6 +251,9 @@ class Ipam:
             NoAddressesKnown, PoolExhausted: as ``reserve`` would.
         """
         why_not = self._store.write(lambda tx: holding.nothing_to_give(tx, request))
+        unwritable, remedy = why_unwritable(self._run_dir)
+        if unwritable:
+            raise StoreUnavailable(f"the store can't be written: {unwritable}", remedy)
         if why_not is not None:
             raise why_not
 

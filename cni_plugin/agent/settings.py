@@ -88,6 +88,11 @@ class Settings(BaseModel):
         settings._path = path  # noqa: SLF001 - of this class
         return settings
 
+    @property
+    def path(self) -> Path | None:
+        """The file they were read from; None: they are the defaults."""
+        return self._path
+
     def read_again(self) -> Settings:
         """The settings as the file has them now.
 

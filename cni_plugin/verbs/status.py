@@ -1,6 +1,7 @@
 """STATUS: whether an ADD could be served now (CNI spec 1.1.0, "STATUS").
 
-Silence means yes. The source is asked only where nothing can be given from what is known.
+Silence means yes. The agent's ``/readyz`` asks the pool the same question. The source is asked only where
+nothing can be given from what is known.
 """
 
 from __future__ import annotations
@@ -35,14 +36,8 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
 
 def _require_addresses(verb_call: VerbCall, node: Node) -> None:
     cooldown = verb_call.netconf.our_ipam().cooldown
-    counts = node.ipam.counts(cooldown)
-    if counts.free + counts.cooling:
-        return
-    addressing.refresh(verb_call.netconf, node, READ_SECONDS)
-    counts = node.ipam.counts(cooldown)
-    if counts.free + counts.cooling:
-        return
-    raise ipam_errors.PoolExhausted(
-        f"no address is free: {counts.assigned} of {counts.total} are assigned",
-        "Add IP configurations to the NIC, or set max-pods of the kubelet below the number of addresses.",
-    )
+    try:
+        addressing.require_available(cooldown, node)
+    except (ipam_errors.PoolExhausted, ipam_errors.NoAddressesKnown):
+        addressing.refresh(verb_call.netconf, node, READ_SECONDS)
+        addressing.require_available(cooldown, node)

@@ -1,0 +1,154 @@
+"""The conflist: the file that tells the runtime that this node has a network.
+
+Owns putting it in place: whole, in one step, only when it differs, and never taking it away. When that may
+be done is decided elsewhere (``telling``). The runtime reads the directory at any time and takes the first
+file by name (libcni, ``ConfFiles``), so there is never a half-written one, and what sorts before is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cni_plugin import errors, netconf
+from cni_plugin.agent.settings import Conflist
+
+EXTENSIONS = (".conf", ".conflist", ".json")
+"""What libcni takes for a network configuration."""
+LEFT_OVER_SECONDS = 60.0
+"""A file of ours that is being written is never that old."""
+
+
+class NotInPlace(Exception):
+    """The conflist can't be put in place; says why, and what to do."""
+
+
+class ConflistFile:
+    """One conflist and where it belongs.
+
+    Args:
+        conflist: source and destination.
+        heard: given the netconf of our plugin in it, whenever it is new: it says where addresses come from.
+    """
+
+    def __init__(self, conflist: Conflist, heard: Callable[[dict[str, Any]], None]) -> None:
+        self._source = conflist.source
+        self._destination = conflist.destination
+        self._heard = heard
+        self._last: bytes | None = None
+
+    def read(self) -> bytes:
+        """The conflist to install, checked as far as our own plugin goes.
+
+        Raises:
+            NotInPlace: it can't be read, is no conflist, or has nothing of ours in it.
+        """
+        try:
+            content = self._source.read_bytes()
+        except OSError as error:
+            raise NotInPlace(f"the conflist {self._source} can't be read: {error.strerror}") from error
+        if content != self._last:
+            ours = _our_netconf(self._source, content)
+            self._last = content
+            self._heard(ours)
+        return content
+
+    def is_in_place(self, content: bytes) -> bool:
+        """Whether the runtime finds just this content."""
+        try:
+            return self._destination.read_bytes() == content
+        except OSError:
+            return False
+
+    def put_in_place(self, content: bytes) -> None:
+        """Write it beside its place and rename it.
+
+        Raises:
+            NotInPlace: the directory is missing, read-only, full, ...
+        """
+        folder = self._destination.parent
+        try:
+            self._clear_left_overs(folder)
+            fd, name = tempfile.mkstemp(prefix=self._prefix, suffix=".tmp", dir=folder)
+        except OSError as error:
+            raise self._not_written(error) from error
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                os.fchmod(file.fileno(), 0o644)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._destination)
+            _sync_folder(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise self._not_written(error) from error
+
+    def sorts_before(self) -> list[str]:
+        """Names of other configurations that the runtime prefers to this one."""
+        try:
+            names = sorted(entry.name for entry in self._destination.parent.iterdir())
+        except OSError:
+            return []
+        own = self._destination.name
+        return [name for name in names if name < own and name.endswith(EXTENSIONS)]
+
+    @property
+    def destination(self) -> Path:
+        """Where it belongs."""
+        return self._destination
+
+    @property
+    def _prefix(self) -> str:
+        return f".{self._destination.name}."
+
+    def _clear_left_overs(self, folder: Path) -> None:
+        """What was killed while it wrote; another agent may be writing its own right now."""
+        for path in folder.glob(f"{self._prefix}*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS:
+                    path.unlink()
+
+    def _not_written(self, error: OSError) -> NotInPlace:
+        folder = self._destination.parent
+        what = f"the conflist {self._destination} can't be written: {error.strerror}"
+        if not folder.is_dir():
+            what += f"; {folder} does not exist: is a container runtime installed?"
+        return NotInPlace(what)
+
+
+def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:
+    """What our plugin will get on stdin when the runtime uses this conflist."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise NotInPlace(f"the conflist {path} is no JSON: {error}") from error
+    plugins = document.get("plugins") if isinstance(document, dict) else None
+    for plugin in plugins if isinstance(plugins, list) else ():
+        ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
+        as_ipam = isinstance(ipam, dict) and ipam.get("type") == netconf.OUR_IPAM
+        if as_ipam or (isinstance(plugin, dict) and plugin.get("type") == "azvnet"):
+            of_list = {key: document[key] for key in ("cniVersion", "cniVersions", "name") if key in document}
+            ours = {**plugin, **of_list}
+            try:
+                conf = netconf.parse(ours)
+                netconf.require_supported(conf, as_ipam=plugin.get("type") != "azvnet")
+            except errors.CniError as error:
+                raise NotInPlace(f"the conflist {path} would fail every pod: {error}") from error
+            return ours
+    raise NotInPlace(f"the conflist {path} has no plugin azvnet, and none whose ipam is {netconf.OUR_IPAM}")
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

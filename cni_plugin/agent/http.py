@@ -1,0 +1,188 @@
+"""Pages over HTTP on the node itself: a Unix socket for root, and a loopback port where one is asked for.
+
+Owns listening, reading a request within bounds of time and size, and answering it; one connection, one
+request. It must not know what is on the pages. ``http.server`` is not used: it bounds each receive but not
+the request, so a client that sends a byte now and then would keep a thread for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import ip_address
+from pathlib import Path
+
+from cni_plugin.agent.settings import SettingsError
+
+SECONDS = 5.0
+"""For a request to arrive, and again for its answer to be taken."""
+MAX_BYTES = 16 * 1024
+AT_ONCE = 8
+"""Connections that one listener serves at a time; those beyond are closed."""
+ACCEPT_PAUSE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer."""
+
+    body: bytes
+    status: HTTPStatus = HTTPStatus.OK
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Answer = Callable[[str, str], Page]
+"""Path and ``Accept`` of a request to its page."""
+
+
+class Listener:
+    """A listening socket and the threads that answer what comes in."""
+
+    def __init__(self, listening: socket.socket, answer: Answer, name: str) -> None:
+        self._socket = listening
+        self._answer = answer
+        self._stopping = threading.Event()
+        self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._thread = threading.Thread(target=self._accept, name=name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Accept no more. An answer under way is finished by its own thread."""
+        self._stopping.set()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept()
+        self._thread.join(1.0)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                self._stopping.wait(ACCEPT_PAUSE)
+                continue
+            if not self._slots.acquire(blocking=False):
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection,), name="http", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection, contextlib.suppress(OSError):
+                _exchange(connection, self._answer)
+        finally:
+            self._slots.release()
+
+
+def _exchange(connection: socket.socket, answer: Answer) -> None:
+    head = _read_head(connection, time.monotonic() + SECONDS)
+    if head is None:
+        return
+    method, page = _page(head, answer)
+    connection.settimeout(SECONDS)
+    connection.sendall(_encode(page, with_body=method != "HEAD"))
+    connection.shutdown(socket.SHUT_WR)
+
+
+def _read_head(connection: socket.socket, deadline: float) -> str | None:
+    """Request line and headers; None when they did not come in time, are too long, or the client went."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        left = deadline - time.monotonic()
+        if left <= 0 or len(head) > MAX_BYTES:
+            return None
+        connection.settimeout(left)
+        received = connection.recv(4096)
+        if not received:
+            return None
+        head += received
+    return head.split(b"\r\n\r\n", 1)[0].decode("latin-1")
+
+
+def _page(head: str, answer: Answer) -> tuple[str, Page]:
+    request, *lines = head.split("\r\n")
+    words = request.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return "", Page(b"this is no HTTP request\n", HTTPStatus.BAD_REQUEST)
+    method, target, _ = words
+    if method not in ("GET", "HEAD"):
+        return method, Page(b"there is only GET\n", HTTPStatus.METHOD_NOT_ALLOWED)
+    headers = (line.partition(":") for line in lines)
+    accept = ",".join(value.strip() for name, _, value in headers if name.lower() == "accept")
+    try:
+        return method, answer(target.split("?")[0], accept)
+    except Exception as error:  # noqa: BLE001 - a defect here must be seen where it is asked for
+        text = f"internal error: {type(error).__name__}: {error}\n"
+        return method, Page(text.encode(), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _encode(page: Page, *, with_body: bool) -> bytes:
+    head = (
+        f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
+        f"Content-Type: {page.content_type}\r\n"
+        f"Content-Length: {len(page.body)}\r\n"
+        "Cache-Control: no-store\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + (page.body if with_body else b"")
+
+
+def loopback(text: str) -> tuple[str, int]:
+    """Host and port of ``metrics_address``.
+
+    Raises:
+        SettingsError: it is not of that form, or leads beyond the node: what is told there is nobody
+            else's business, and the node's network is not ours to open ports on.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    host = "127.0.0.1" if host == "localhost" else host
+    try:
+        address, number = ip_address(host), int(port)
+    except ValueError as error:
+        raise SettingsError(
+            f"metrics_address {text!r} is no host:port; write it as 127.0.0.1:9631 or [::1]:9631"
+        ) from error
+    if not address.is_loopback or not 0 < number < 65536:
+        raise SettingsError(
+            f"metrics_address {text!r} is not on the loopback; use 127.0.0.1 or [::1] and a port, "
+            "and put whatever protects your metrics in front of it"
+        )
+    return host, number
+
+
+def listen_on_port(host: str, port: int) -> socket.socket:
+    """A listening socket on a loopback port. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(AT_ONCE)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def listen_on_path(path: Path) -> tuple[socket.socket, int]:
+    """A listening Unix socket for root alone, renamed into place, and its inode. Raises OSError."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        beside.unlink(missing_ok=True)
+        listening.bind(str(beside))
+        beside.chmod(0o600)
+        listening.listen(AT_ONCE)
+        inode = beside.stat().st_ino
+        beside.replace(path)
+    except BaseException:
+        listening.close()
+        raise
+    return listening, inode

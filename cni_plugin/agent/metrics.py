@@ -1,0 +1,248 @@
+"""What the agent counts and measures, for Prometheus.
+
+Owns the names (docs/agent.md lists them, a test compares) and where each number comes from. It looks at the
+pool through a view of its own, so that a scrape waits for no call and no call for a scrape. It must not know
+how a scrape comes here.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator, Mapping
+from threading import Lock
+from typing import Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from cni_plugin import __version__, errors
+from cni_plugin.agent import protocol
+from cni_plugin.contract import Reply
+from cni_plugin.node import Node
+from cni_plugin.params import NEEDED
+from ipam.errors import IpamError
+from ipam.model import AddressState, Overview
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
+"""Seconds: an ADD takes some milliseconds, a DEL waits for RCU, and after 25 s the caller has given up."""
+TOLD_FROM_THE_START = ("ADD", "DEL", "CHECK")
+"""Verbs whose series exist before the first call, so that its coming shows up as a change."""
+OK, OTHER = "ok", "other"
+INTERNAL = 999
+"""The code of what is our own defect."""
+RECLAIMED, ADOPTED = "reclaimed", "adopted"
+REPAIRS = (
+    "host_route",
+    "host_mac",
+    "host_down",
+    "pod_route",
+    "pod_neighbour",
+    "pod_address",
+    "pod_down",
+    "ip_forward",
+)
+"""What is put back; each is told from the start, so that the first repair shows up as a change."""
+
+
+class Work(Protocol):
+    """What is asked of the background work."""
+
+    @property
+    def repairs(self) -> Mapping[str, int]:
+        """How often each kind of thing was put back."""
+
+    @property
+    def cooldown(self) -> float:
+        """Seconds an address rests."""
+
+
+class Readable(Protocol):
+    """What is asked of the readiness."""
+
+    @property
+    def last(self) -> str:
+        """Why no address could be given at the last look; empty: one could."""
+
+
+class Metrics:
+    """The agent's metrics, in a registry of their own."""
+
+    def __init__(self, node: Node, background: Work, readiness: Readable) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._calls = Histogram(
+            "azvnet_call_duration_seconds",
+            "Time the agent took for a call, by verb and outcome (ok, or the CNI error code).",
+            ("verb", "outcome"),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            "azvnet_call_errors",
+            "Calls that were answered with an error, by verb and CNI error code.",
+            ("verb", "code"),
+            registry=self.registry,
+        )
+        self._known_codes = {str(code) for code in _codes()}
+        self._lock = Lock()
+        self._histograms = {(verb, OK): self._calls.labels(verb, OK) for verb in TOLD_FROM_THE_START}
+        for code in sorted(self._known_codes, key=int):
+            self._errors.labels("ADD", code)
+        self.registry.register(NodeCollector(node, background, readiness))
+        ProcessCollector(registry=self.registry)
+
+    def observe(self, verb: str, reply: Reply, seconds: float) -> None:
+        """Count one call. Called for each, from every thread that serves one."""
+        outcome = OK if reply.exit_code == 0 else self._code(reply.error)
+        histogram = self._histograms.get((verb, outcome)) or self._new(verb, outcome)
+        histogram.observe(seconds)
+        if outcome != OK:
+            self._errors.labels(_known_verb(verb), outcome).inc()
+
+    def encode(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text of everything, as the scraper wants it (its ``Accept``)."""
+        encoder, content_type = choose_encoder(accept)
+        return content_type, encoder(self.registry)
+
+    def _new(self, verb: str, outcome: str) -> Histogram:
+        """The verb is whatever the caller wrote: words of its own must not become series of ours."""
+        known = _known_verb(verb)
+        histogram = self._calls.labels(known, outcome)
+        if known == verb:
+            with self._lock:
+                self._histograms = {**self._histograms, (verb, outcome): histogram}
+        return histogram
+
+    def _code(self, error: BaseException | None) -> str:
+        code = str(error.code if isinstance(error, errors.CniError) else INTERNAL)
+        return code if code in self._known_codes else OTHER
+
+
+class NodeCollector(Collector):
+    """What is read of the node at each scrape; the pool, its counters and the source in one transaction."""
+
+    def __init__(self, node: Node, background: Work, readiness: Readable) -> None:
+        self._node = node
+        self._background = background
+        self._readiness = readiness
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: registering must not read the node."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Every number, as it is now."""
+        yield InfoMetricFamily(
+            "azvnet_build",
+            "What runs here.",
+            {
+                "version": __version__,
+                "protocol": str(protocol.VERSION),
+                "python": platform.python_version(),
+            },
+        )
+        yield GaugeMetricFamily(
+            "azvnet_ready",
+            "Whether an address could be given at the last look.",
+            int(not self._readiness.last),
+        )
+        repairs = self._background.repairs
+        yield _by_kind(repairs)
+        yield _counter("azvnet_pool_reclaimed", "Addresses freed whose holder was gone.", repairs, RECLAIMED)
+        yield _counter(
+            "azvnet_pool_adopted", "Live pods written again to a store that was lost.", repairs, ADOPTED
+        )
+        try:
+            overview = self._node.view.overview(self._background.cooldown)
+        except IpamError:
+            yield _store(readable=False)
+            return
+        yield _store(readable=True)
+        yield from _pool(overview)
+        yield from _source(overview)
+
+
+def _pool(overview: Overview) -> Iterator[Metric]:
+    states = GaugeMetricFamily(
+        "azvnet_pool_addresses", "Addresses by state; the states add up to the known ones.", labels=("state",)
+    )
+    for state in AddressState:
+        states.add_metric((state.value,), getattr(overview.counts, state.value))
+    yield states
+    yield GaugeMetricFamily(
+        "azvnet_pool_known_addresses", "Addresses that the node knows of, in whatever state.", overview.known
+    )
+    counters = overview.counters
+    yield _counter("azvnet_pool_exhausted", "Times that no address was there to give.", counters, "exhausted")
+    yield _counter(
+        "azvnet_pool_cooldown_shortened",
+        "Addresses given out before their cooldown was over, for want of others.",
+        counters,
+        "cooldown_shortened",
+    )
+    yield _counter(
+        "azvnet_pool_quarantines",
+        "Times that an address was set aside because something else carries it.",
+        counters,
+        "quarantined",
+    )
+
+
+def _source(overview: Overview) -> Iterator[Metric]:
+    source, counters = overview.source, overview.counters
+    yield InfoMetricFamily("azvnet_source", "Where addresses come from.", {"source": source.source})
+    yield _counter("azvnet_source_reads", "Attempts to read the source.", counters, "source_reads")
+    yield _counter("azvnet_source_errors", "Attempts that failed.", counters, "source_errors")
+    yield GaugeMetricFamily(
+        "azvnet_source_up", "Whether the last attempt succeeded.", int(not source.failures)
+    )
+    yield GaugeMetricFamily(
+        "azvnet_source_age_seconds",
+        "Time since the last successful read; +Inf before the first since the node was started.",
+        math.inf if source.success_age is None else source.success_age,
+    )
+    yield GaugeMetricFamily(
+        "azvnet_source_listed_addresses", "Addresses that the last successful read listed.", source.listed
+    )
+
+
+def _store(*, readable: bool) -> Metric:
+    return GaugeMetricFamily(
+        "azvnet_store_up", "Whether the store could be read for this scrape.", int(readable)
+    )
+
+
+def _by_kind(repairs: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "azvnet_repairs",
+        "Things that something else took from a pod and that were put back.",
+        labels=("kind",),
+    )
+    for kind in sorted({*REPAIRS, *repairs} - {RECLAIMED, ADOPTED}):
+        family.add_metric((kind,), repairs.get(kind, 0))
+    return family
+
+
+def _counter(name: str, text: str, values: Mapping[str, int], key: str) -> Metric:
+    return CounterMetricFamily(name, text, values.get(key, 0))
+
+
+def _known_verb(verb: str) -> str:
+    return verb if verb in NEEDED else OTHER
+
+
+def _codes() -> set[int]:
+    """Every code that a call of ours can be answered with."""
+    kinds = [errors.CniError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return {kind.code for kind in kinds}

@@ -1,0 +1,75 @@
+"""Whether a pod could get an address from this node now, and if not, why, in words.
+
+Owns the question. STATUS asks the pool the same one (``addressing.require_available``); the agent adds what
+concerns itself. It must not know who wants to know.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+from cni_plugin import addressing
+from cni_plugin.node import Node
+from ipam.errors import IpamError
+
+FRESH_SECONDS = 1.0
+"""How long an answer is good for those who ask in between: probes must not cost more than calls."""
+
+
+class Work(Protocol):
+    """What is asked of the background work."""
+
+    @property
+    def cooldown(self) -> float:
+        """Seconds an address rests."""
+
+    def is_alive(self) -> bool:
+        """Whether it goes on."""
+
+
+class Readiness:
+    """Asks, and remembers the answer for a moment."""
+
+    def __init__(self, node: Node, background: Work) -> None:
+        self._node = node
+        self._background = background
+        self._lock = threading.Lock()
+        self._asked_at = -FRESH_SECONDS
+        self._why_no_address = ""
+        self.stopping = False
+        """The agent finishes what it has and takes nothing more."""
+        self.not_in_place = ""
+        """Why the conflist is not where the runtime looks for it; empty: it is, or none is wanted."""
+        self.last = "the agent is starting"
+        """The answer when it was last asked for."""
+
+    def why_not(self) -> str:
+        """Why this node is not ready; empty when it is."""
+        if self.stopping:
+            self.last = "the agent is stopping"
+        elif not self._background.is_alive():
+            self.last = "the agent's background work has stopped; systemd or the kubelet restarts the agent"
+        else:
+            self.last = self.why_no_address() or self.not_in_place
+        return self.last
+
+    def why_no_address(self, *, fresh: bool = False) -> str:
+        """Why no address can be given; empty when one can."""
+        with self._lock:
+            if fresh or time.monotonic() - self._asked_at >= FRESH_SECONDS:
+                self._why_no_address = self._ask()
+                self._asked_at = time.monotonic()
+            return self._why_no_address
+
+    def _ask(self) -> str:
+        try:
+            addressing.require_available(self._background.cooldown, self._node)
+        except IpamError as error:
+            return f"{error}. {error.remedy}" if error.remedy else str(error)
+        except OSError as error:
+            return f"the node's own addresses can't be read: {error.strerror}"
+        finally:
+            self._node.close()
+        return ""

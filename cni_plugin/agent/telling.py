@@ -1,0 +1,267 @@
+"""What the agent tells: metrics, readiness, its log, and the conflist, which tells the runtime.
+
+Owns the pages and who answers them, and one thread that looks now and then whether the node is ready. It
+must not be in the way of a call: ``observe`` is all that a call pays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from cni_plugin import __version__, log
+from cni_plugin.agent import protocol
+from cni_plugin.agent.conflist import ConflistFile, NotInPlace
+from cni_plugin.agent.http import Listener, Page, listen_on_path, listen_on_port, loopback
+from cni_plugin.agent.metrics import Metrics
+from cni_plugin.agent.readiness import Readiness
+from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.contract import Reply
+from cni_plugin.node import Node
+
+HTTP_SOCKET = "http.sock"
+LOOK_SECONDS = 10.0
+"""Between two looks while all is well."""
+EAGER_SECONDS, EAGER_FOR, PATIENT_SECONDS = 0.25, 60.0, 2.0
+"""Between two looks while it is not: a new node waits for the first address, a full one for long."""
+
+
+STARTING_SECONDS = 3.0
+"""So long it is nothing to speak of that the node is not ready yet."""
+
+
+class Work(Protocol):
+    """What is asked of the background work (``background.Background``)."""
+
+    say: Any
+    """Where it tells what it did."""
+
+    @property
+    def repairs(self) -> Mapping[str, int]:
+        """How often each kind of thing was put back."""
+
+    @property
+    def cooldown(self) -> float:
+        """Seconds an address rests."""
+
+    def is_alive(self) -> bool:
+        """Whether it goes on."""
+
+    def heard(self, document: dict[str, Any], /) -> None:
+        """A netconf that says where addresses come from."""
+
+
+class Telling:
+    """Everything that others can learn from the agent.
+
+    Args:
+        node: the node.
+        settings: the operator's.
+        background: the agent's own work, which says through this what it did.
+
+    Raises:
+        SettingsError: ``metrics_address`` is not on the loopback.
+    """
+
+    def __init__(self, node: Node, settings: Settings, background: Work) -> None:
+        self._node = node
+        self._background = background
+        self._settings = settings
+        self._port = loopback(settings.metrics_address) if settings.metrics_address else None
+        self._started = time.time()
+        self._lock = threading.Lock()
+        self._listeners: dict[str, Listener] = {}
+        self._inode = 0
+        self._said: dict[str, str] = {}
+        self._stopped, self._wake = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._look_now_and_then, name="telling", daemon=True)
+        self._conflist = ConflistFile(settings.conflist, background.heard) if settings.conflist else None
+        self.readiness = Readiness(node, background)
+        self.metrics = Metrics(node, background, self.readiness)
+        background.say = self.say
+        with contextlib.suppress(NotInPlace):
+            # Before the first read of the source: the conflist says which.
+            _ = self._conflist and self._conflist.read()
+
+    def start(self) -> None:
+        """Answer on the Unix socket and the port, and look whether the node is ready."""
+        self._listen()
+        self._thread.start()
+
+    def stopping(self) -> None:
+        """Not ready from now on; everything else goes on until ``stop``."""
+        self.readiness.stopping = True
+
+    def stop(self) -> None:
+        """End. The conflist stays: pods are still made and removed, by the executable itself."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join(2.0)
+        with self._lock:
+            for listener in self._listeners.values():
+                listener.stop()
+            self._listeners.clear()
+        path = self._node.run_dir / HTTP_SOCKET
+        with contextlib.suppress(OSError):
+            if path.stat().st_ino == self._inode:
+                path.unlink()
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        try:
+            port = loopback(settings.metrics_address) if settings.metrics_address else None
+        except SettingsError as error:
+            self.say("error", f"{error}; it stays as it was")
+            port = self._port
+        with self._lock:
+            self._settings = settings
+            self._conflist = (
+                ConflistFile(settings.conflist, self._background.heard) if settings.conflist else None
+            )
+            if port != self._port and (listener := self._listeners.pop("port", None)):
+                listener.stop()
+            self._port = port
+        self._wake.set()
+
+    def observe(self, verb: str, reply: Reply, seconds: float) -> None:
+        """Count one call."""
+        self.metrics.observe(verb, reply, seconds)
+
+    def say(self, level: str, text: str, **fields: Any) -> None:
+        """One line in the agent's log and on stderr, where journald or the kubelet takes it. Never raises."""
+        settings = self._settings
+        line = log.line(level, settings.log_level, by="agent", msg=text, **fields)
+        if line:
+            log.append(settings.log_file, line)
+            with contextlib.suppress(OSError):
+                os.write(2, line)
+
+    # Pages
+
+    def _answer(self, path: str, accept: str) -> Page:
+        if path == "/metrics":
+            content_type, body = self.metrics.encode(accept)
+            return Page(body, content_type=content_type)
+        if path == "/healthz":
+            return Page(b"ok\n")
+        if path == "/readyz":
+            why_not = self.readiness.why_not()
+            if why_not:
+                return Page(f"not ready: {why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
+            return Page("".join(f"{line}\n" for line in ("ready", *self._warnings())).encode())
+        if path == "/info":
+            return Page(json.dumps(self._info()).encode() + b"\n", content_type="application/json")
+        return Page(b"/metrics /healthz /readyz /info\n", HTTPStatus.NOT_FOUND)
+
+    def _info(self) -> dict[str, Any]:
+        why_not = self.readiness.why_not()
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "protocol": protocol.VERSION,
+            "started": self._started,
+            "settings": str(self._settings.path or ""),
+            "ready": not why_not,
+            "reason": why_not,
+            "warnings": self._warnings(),
+            "cooldown": self._background.cooldown,
+        }
+
+    def _warnings(self) -> list[str]:
+        conflist = self._conflist
+        before = conflist.sorts_before() if conflist else []
+        if conflist is None or not before:
+            return []
+        own, sort = conflist.destination, "sorts" if len(before) == 1 else "sort"
+        return [f"{', '.join(before)} {sort} before {own.name} in {own.parent}: the runtime uses {before[0]}"]
+
+    # Looking
+
+    def _look_now_and_then(self) -> None:
+        began = time.monotonic()
+        while not self._stopped.is_set():
+            self._wake.clear()
+            try:
+                well = self._look()
+            except Exception as error:  # noqa: BLE001 - the thread must outlive any defect
+                well = False
+                self._say_change("defect", f"internal error: {type(error).__name__}: {error}")
+            pause = EAGER_SECONDS if time.monotonic() - began < EAGER_FOR else PATIENT_SECONDS
+            self._wake.wait(LOOK_SECONDS if well else pause)
+
+    def _look(self) -> bool:
+        listening = self._listen()
+        if not self.readiness.stopping:
+            no_address = self.readiness.why_no_address(fresh=True)
+            self.readiness.not_in_place = self._install(may_write=not no_address)
+        why_not = self.readiness.why_not()
+        if not why_not or time.time() - self._started > STARTING_SECONDS:
+            self._say_change("not ready", why_not, "ready: pods get addresses")
+        for warning in self._warnings() or [""]:
+            self._say_change("conflists", warning, "the runtime uses our conflist now", level="warning")
+        return listening and not why_not
+
+    def _install(self, *, may_write: bool) -> str:
+        """Have the conflist in place if that may be; why it is not."""
+        conflist = self._conflist
+        if conflist is None:
+            return ""
+        try:
+            content = conflist.read()
+            if conflist.is_in_place(content):
+                return ""
+            if not may_write:
+                return f"the conflist {conflist.destination} waits for an address"
+            conflist.put_in_place(content)
+        except NotInPlace as error:
+            return str(error)
+        self.say("info", f"the conflist {conflist.destination} was written")
+        return ""
+
+    def _listen(self) -> bool:
+        """Open what is not open yet; a port that is taken now may be free later."""
+        with self._lock:
+            if self._stopped.is_set():
+                return True
+            troubles = [self._listen_on_path(), self._listen_on_port()]
+        for name, trouble in zip(("http", "port"), troubles, strict=True):
+            self._say_change(name, trouble, f"{name}: listening")
+        return not any(troubles)
+
+    def _listen_on_path(self) -> str:
+        path = self._node.run_dir / HTTP_SOCKET
+        if "path" in self._listeners and path.exists():
+            return ""
+        try:
+            listening, self._inode = listen_on_path(path)
+        except OSError as error:
+            return f"{path} can't be listened on: {error.strerror}"
+        if old := self._listeners.pop("path", None):
+            old.stop()
+        self._listeners["path"] = Listener(listening, self._answer, "http-path")
+        return ""
+
+    def _listen_on_port(self) -> str:
+        if self._port is None or "port" in self._listeners:
+            return ""
+        try:
+            listening = listen_on_port(*self._port)
+        except OSError as error:
+            return f"metrics_address {self._settings.metrics_address}: {error.strerror}"
+        self._listeners["port"] = Listener(listening, self._answer, "http-port")
+        return ""
+
+    def _say_change(self, about: str, trouble: str, well: str = "", level: str = "error") -> None:
+        """Say what is wrong when it begins, changes and ends, not at every look."""
+        before = self._said.get(about)
+        self._said[about] = trouble
+        if trouble and trouble != before:
+            self.say(level, trouble if about != "not ready" else f"not ready: {trouble}")
+        elif not trouble and (before or (before is None and about == "not ready")):
+            self.say("info", well)

@@ -1,0 +1,101 @@
+"""What the command line learns from a running agent, and how it tells a dead one from one that hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ipam.model import DEFAULT_COOLDOWN_SECONDS
+
+SECONDS = 2.0
+AGENT_SOCKET, HTTP_SOCKET = "agent.sock", "http.sock"
+RUNNING, NONE, HANGS, FORBIDDEN = "running", "none", "hangs", "forbidden"
+UCRED = struct.Struct("=iII")
+"""struct ucred of unix(7): pid, uid, gid."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSeen:
+    """The agent as a caller finds it."""
+
+    state: str
+    """``running``, ``none``, ``hangs`` (it has the socket and does not answer), ``forbidden`` (not root)."""
+    socket: str
+    pid: int = 0
+    """0: not known."""
+    version: str = ""
+    protocol: int = 0
+    started: float = 0.0
+    """Seconds since the epoch; 0: not known."""
+    settings: str = ""
+    """The file of its settings; empty: it has the defaults."""
+    ready: bool = False
+    reason: str = ""
+    """Why it is not ready, or what is wrong with it."""
+    warnings: tuple[str, ...] = ()
+    cooldown: float = DEFAULT_COOLDOWN_SECONDS
+    """Seconds a released address rests, as the agent was told."""
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def ask_agent(run_dir: Path) -> AgentSeen:
+    """What there is of an agent, within a few seconds."""
+    path = run_dir / AGENT_SOCKET
+    try:
+        pid = _listener(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return AgentSeen(NONE, str(path))
+    except PermissionError:
+        return AgentSeen(FORBIDDEN, str(path), reason="the state directory can be read by root alone")
+    except OSError as error:
+        return AgentSeen(HANGS, str(path), reason=f"it does not take connections: {error.strerror or error}")
+    try:
+        told = json.loads(get(run_dir / HTTP_SOCKET, "/info"))
+        return AgentSeen(
+            RUNNING,
+            str(path),
+            pid=int(told["pid"]),
+            version=str(told["version"]),
+            protocol=int(told["protocol"]),
+            started=float(told["started"]),
+            settings=str(told["settings"]),
+            ready=bool(told["ready"]),
+            reason=str(told["reason"]),
+            warnings=tuple(map(str, told["warnings"])),
+            cooldown=float(told["cooldown"]),
+        )
+    except TimeoutError:
+        return AgentSeen(HANGS, str(path), pid, reason=f"it does not answer within {SECONDS:g} s")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return AgentSeen(RUNNING, str(path), pid, reason=f"it does not tell about itself: {why}")
+
+
+def get(path: Path, page: str) -> bytes:
+    """The body of a page that the agent serves on a Unix socket. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(SECONDS)
+        sock.connect(str(path))
+        sock.sendall(f"GET {page} HTTP/1.1\r\nHost: azvnet\r\n\r\n".encode())
+        reply = b""
+        while received := sock.recv(1 << 16):
+            reply += received
+    return reply.partition(b"\r\n\r\n")[2]
+
+
+def _listener(path: Path) -> int:
+    """The process that listens; 0 where it is in a pid namespace that can't be seen from here."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(SECONDS)
+        sock.connect(os.fspath(path))
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    pid: int = UCRED.unpack(credentials)[0]
+    return pid

@@ -1,0 +1,195 @@
+"""What a node has: its store, its kernel and its agent, read side by side and changed by nothing.
+
+Owns comparing them for the command line. Each part is read by itself, so that what is broken hides nothing
+of the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+from cni_plugin import endpoint
+from cni_plugin.cli.asking import AgentSeen, ask_agent
+from cni_plugin.kernel import netns, requests
+from cni_plugin.kernel.netlink import KernelRoute, Link
+from cni_plugin.node import Node
+from ipam.errors import IpamError, StoreMissing
+from ipam.model import AddressState, AddressStatus, Attachment, Holder, Overview, PoolCounts, Reservation
+
+OK, MISSING, UNCONFIRMED, DOWN, NO_ROUTE, UNKNOWN = (
+    "ok",
+    "missing",
+    "unconfirmed",
+    "down",
+    "no-route",
+    "unknown",
+)
+STORE_OK, STORE_MISSING, STORE_UNREADABLE, STORE_OLD = "ok", "missing", "unreadable", "other-boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One attachment, as store and kernel have it."""
+
+    attachment: Attachment
+    address: str
+    network: str
+    state: str
+    """``ok``; ``unconfirmed``: its ADD is under way or was killed; ``missing``: its endpoint is gone;
+    ``down``, ``no-route``: of the endpoint's host side; ``unknown``: it lives, and the store does not know.
+    """
+    pod_namespace: str = ""
+    pod_name: str = ""
+    holder: str = Holder.ENDPOINT.value
+    host_veth: str = ""
+    host_index: int = 0
+    pod_index: int = 0
+    """Interface index inside the pod: what the host veth names as its peer (IFLA_LINK)."""
+    since: float = 0.0
+    """Seconds since the epoch; 0: not known, it was adopted from the kernel."""
+
+    @property
+    def pod(self) -> str:
+        """As people write it; empty where the runtime named none."""
+        return f"{self.pod_namespace}/{self.pod_name}" if self.pod_name else ""
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "podNamespace": self.pod_namespace,
+            "podName": self.pod_name,
+            "containerID": self.attachment.container_id,
+            "ifname": self.attachment.ifname,
+            "address": self.address,
+            "network": self.network,
+            "holder": self.holder,
+            "hostVeth": self.host_veth,
+            "hostIndex": self.host_index or None,
+            "podIndex": self.pod_index or None,
+            "since": self.since or None,
+            "state": self.state,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Everything that was seen, at one time."""
+
+    taken_at: float
+    run_dir: str
+    agent: AgentSeen
+    store: str
+    store_error: str
+    overview: Overview | None
+    addresses: tuple[AddressStatus, ...]
+    attachments: tuple[Seen, ...]
+    kernel_error: str = ""
+
+    @property
+    def counts(self) -> PoolCounts:
+        """The pool by state, as ``addresses`` has it."""
+        number = Counter(each.state.value for each in self.addresses)
+        return PoolCounts(**{state.value: number[state.value] for state in AddressState})
+
+
+def look(node: Node) -> Picture:
+    """Look at a node. Raises nothing that says only that it is in a bad state."""
+    agent = ask_agent(node.run_dir)
+    store, store_error, overview, addresses = _store(node, agent.cooldown)
+    links: list[Link] = []
+    routes: list[KernelRoute] = []
+    kernel_error = ""
+    try:
+        links = node.host.links(requests.dump_links())
+        routes = node.host.routes(requests.dump_routes(requests.AF_INET))
+    except OSError as error:
+        kernel_error = f"links and routes can't be read: {error.strerror}"
+    held = [each.reservation for each in addresses if each.reservation is not None]
+    return Picture(
+        taken_at=time.time(),
+        run_dir=str(node.run_dir),
+        agent=agent,
+        store=store,
+        store_error=store_error,
+        overview=overview,
+        addresses=addresses,
+        attachments=tuple(compare(held, links, routes)),
+        kernel_error=kernel_error,
+    )
+
+
+def _store(node: Node, cooldown: float) -> tuple[str, str, Overview | None, tuple[AddressStatus, ...]]:
+    try:
+        overview = node.view.overview(cooldown)
+        addresses = node.view.addresses(cooldown)
+    except StoreMissing as error:
+        return STORE_MISSING, str(error), None, ()
+    except IpamError as error:
+        return STORE_UNREADABLE, f"{error}. {error.remedy}", None, ()
+    return STORE_OK if overview.same_boot else STORE_OLD, "", overview, addresses
+
+
+def compare(held: Iterable[Reservation], links: Iterable[Link], routes: Iterable[KernelRoute]) -> list[Seen]:
+    """Attachments of the store beside their endpoints, then endpoints that the store does not know."""
+    by_name = {link.name: link for link in links}
+    over = {(route.dst, route.index): route for route in routes}
+    seen = [_of_store(each, by_name, over) for each in held]
+    known = {each.attachment for each in seen}
+    for link in by_name.values():
+        named = endpoint.read_alias(link.alias)
+        if named is not None and named[0] not in known:
+            leading = [str(dst.network_address) for dst, index in over if index == link.index]
+            seen.append(
+                Seen(
+                    attachment=named[0],
+                    address=leading[0] if leading else "",
+                    network=named[1],
+                    state=UNKNOWN,
+                    **_of_link(link),
+                )
+            )
+    return seen
+
+
+def _of_store(
+    reservation: Reservation, links: dict[str, Link], over: dict[tuple[Any, int], KernelRoute]
+) -> Seen:
+    who = reservation.owner
+    link = None
+    if who.holder is Holder.ENDPOINT:
+        link = links.get(endpoint.host_ifname(reservation.attachment))
+        alive = link is not None
+    else:
+        alive = not (who.netns and who.netns_id and netns.is_replaced(who.netns, who.netns_id))
+    if not reservation.confirmed:
+        state = UNCONFIRMED
+    elif not alive:
+        state = MISSING
+    elif link is not None and not link.up:
+        state = DOWN
+    elif link is not None and (ip_network(reservation.ip), link.index) not in over:
+        state = NO_ROUTE
+    else:
+        state = OK
+    return Seen(
+        attachment=reservation.attachment,
+        address=str(reservation.ip),
+        network=who.network,
+        state=state,
+        pod_namespace=who.pod_namespace,
+        pod_name=who.pod_name,
+        holder=who.holder.value,
+        since=reservation.created_at,
+        **_of_link(link),
+    )
+
+
+def _of_link(link: Link | None) -> dict[str, Any]:
+    if link is None:
+        return {}
+    return {"host_veth": link.name, "host_index": link.index, "pod_index": link.lower}

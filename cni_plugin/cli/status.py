@@ -1,0 +1,289 @@
+"""``azvnet status``: the pool, who holds which address, where addresses come from, and the agent.
+
+It reads and shows, whatever state the node is in, and writes nothing. Exit code 0, or 3 when something is
+wrong: the last line says what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from cni_plugin import __version__
+from cni_plugin.cli.table import NOTHING, Paint, span, table
+
+if TYPE_CHECKING:
+    from cni_plugin.cli.looking import Picture, Seen
+    from ipam.model import AddressStatus, SourceState
+
+WRONG = 3
+UNDER_WAY_SECONDS = 60.0
+"""An ADD takes no longer; one that did was killed."""
+STALE_SECONDS = 300.0
+"""An agent reads its source far more often."""
+COLOURS = {
+    "ok": "good",
+    "free": "good",
+    "ready": "good",
+    "assigned": "good",
+    "unconfirmed": "odd",
+    "cooling": "odd",
+    "quarantined": "odd",
+    "missing": "bad",
+    "down": "bad",
+    "no-route": "bad",
+    "unknown": "bad",
+}
+ATTACHMENTS = (
+    "POD",
+    "CONTAINER",
+    "IFNAME",
+    "ADDRESS",
+    "HOST VETH",
+    "HOST INDEX",
+    "POD INDEX",
+    "SINCE",
+    "STATE",
+)
+ADDRESSES = ("ADDRESS", "STATE", "FOR", "WHO OR WHY")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument(
+        "--output", choices=("table", "json"), default="table", help="for people, or for programs"
+    )
+    parser.add_argument("--addresses", action="store_true", help="every address with its state and why")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show it."""
+    from cni_plugin.cli.looking import look
+    from cni_plugin.node import Node
+
+    picture = look(Node(os.environ))
+    problems = find_problems(picture)
+    if options.output == "json":
+        json.dump(document(picture, problems, with_addresses=options.addresses), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write(text(picture, problems, Paint(), with_addresses=options.addresses))
+    return WRONG if problems else 0
+
+
+def find_problems(picture: Picture) -> list[str]:
+    """What is wrong, in words, the causes before their consequences."""
+    found = [picture.kernel_error] if picture.kernel_error else []
+    found += _store_problems(picture)
+    found += _agent_problems(picture)
+    found += _pool_problems(picture)
+    late = [each for each in picture.attachments if each.state == "unconfirmed" and _is_late(each, picture)]
+    for number, words in (
+        (_number(picture, "missing"), "lost its endpoint|lost their endpoints"),
+        (_number(picture, "down"), "has a host veth that is down|have host veths that are down"),
+        (_number(picture, "no-route"), "has no host route|have no host routes"),
+        (len(late), "never finished its ADD|never finished their ADD"),
+    ):
+        if number:
+            one, many = words.split("|")
+            found.append(f"1 attachment {one}" if number == 1 else f"{number} attachments {many}")
+    return found
+
+
+def _store_problems(picture: Picture) -> list[str]:
+    if picture.store == "unreadable":
+        return [picture.store_error]
+    unknown = _number(picture, "unknown")
+    if unknown:
+        why = picture.store_error or "the store does not know them"
+        endpoints = "1 endpoint is alive" if unknown == 1 else f"{unknown} endpoints are alive"
+        return [f"{endpoints}, but {why}: the agent, or the next ADD, adopts what is alive"]
+    if picture.store == "missing" and picture.agent.state == "running":
+        return [f"{picture.store_error}, though the agent runs"]
+    return []
+
+
+def _number(picture: Picture, state: str) -> int:
+    return sum(each.state == state for each in picture.attachments)
+
+
+def _agent_problems(picture: Picture) -> list[str]:
+    agent = picture.agent
+    if agent.state == "hangs":
+        return [f"the agent hangs: {agent.reason}"]
+    if agent.state == "forbidden":
+        return [agent.reason]
+    if agent.state == "running" and not agent.ready:
+        return [f"the agent is not ready: {agent.reason}"]
+    return list(agent.warnings)
+
+
+def _pool_problems(picture: Picture) -> list[str]:
+    if picture.overview is None:
+        return []
+    source, counts = picture.overview.source, picture.counts
+    found = []
+    if source.failures:
+        attempts = f"{source.failures} attempt{'s' if source.failures > 1 else ''}"
+        found.append(f"{_source_name(source)} can't be read ({attempts}): {source.error}")
+    elif picture.agent.state == "running" and (source.success_age or 0) > STALE_SECONDS:
+        found.append(f"{_source_name(source)} was not read for {span(source.success_age or 0)}")
+    if counts.total and not counts.free + counts.cooling and picture.agent.state != "running":
+        found.append(f"no address is free: {counts.assigned} of {counts.total} are assigned")
+    return found
+
+
+def _is_late(seen: Seen, picture: Picture) -> bool:
+    return not 0 <= picture.taken_at - seen.since < UNDER_WAY_SECONDS
+
+
+def _source_name(source: SourceState) -> str:
+    return f"source {source.source}" if source.source else "the source"
+
+
+# For programs
+
+
+def document(picture: Picture, problems: list[str], *, with_addresses: bool) -> dict[str, Any]:
+    """Everything as JSON; docs/agent.md describes the keys."""
+    overview = picture.overview
+    shown: dict[str, Any] = {
+        "version": __version__,
+        "takenAt": picture.taken_at,
+        "runDir": picture.run_dir,
+        "agent": picture.agent.document(),
+        "store": {"state": picture.store, "error": picture.store_error},
+        "pool": None,
+        "source": None,
+        "attachments": [each.document() for each in picture.attachments],
+        "problems": problems,
+    }
+    if overview is not None:
+        counts, source = picture.counts, overview.source
+        shown["pool"] = {
+            "free": counts.free,
+            "assigned": counts.assigned,
+            "cooling": counts.cooling,
+            "quarantined": counts.quarantined,
+            "total": counts.total,
+        }
+        shown["source"] = {
+            "name": source.source,
+            "lastSuccess": source.last_success_at,
+            "age": source.success_age,
+            "listed": source.listed,
+            "failures": source.failures,
+            "error": source.error,
+            "remedy": source.remedy,
+        }
+    if with_addresses:
+        shown["addresses"] = [_address_document(each) for each in picture.addresses]
+    return shown
+
+
+def _address_document(each: AddressStatus) -> dict[str, Any]:
+    held = each.reservation
+    return {
+        "address": str(each.address),
+        "gateway": str(each.gateway),
+        "nicMac": each.nic_mac,
+        "source": each.source,
+        "state": each.state.value,
+        "listed": each.listed,
+        "secondsLeft": each.cooling_left or each.quarantine_left,
+        "reason": each.reason,
+        "containerID": held.attachment.container_id if held else "",
+        "ifname": held.attachment.ifname if held else "",
+    }
+
+
+# For people
+
+
+def text(picture: Picture, problems: list[str], paint: Paint, *, with_addresses: bool) -> str:
+    """Everything as tables."""
+    parts = ["".join(f"{paint(name.ljust(8), 'head')}{words}\n" for name, words in _head(picture, paint))]
+    if picture.attachments:
+        rows = [_attachment_row(each, picture) for each in picture.attachments]
+        parts.append(table(ATTACHMENTS, rows, paint, COLOURS))
+    if with_addresses and picture.addresses:
+        rows = [_address_row(each) for each in picture.addresses]
+        parts.append(table(ADDRESSES, rows, paint, COLOURS))
+    if problems:
+        parts.append(paint("wrong: " + "; ".join(problems), "bad") + "\n")
+    return "\n".join(parts)
+
+
+def _head(picture: Picture, paint: Paint) -> list[tuple[str, str]]:
+    overview = picture.overview
+    lines = [("agent", _agent_words(picture, paint))]
+    if overview is None:
+        return [*lines, ("store", picture.store_error)]
+    if picture.store == "other-boot":
+        lines.append(
+            ("store", "from before the node was started; the next call begins anew with what is alive")
+        )
+    counts = picture.counts
+    lines.append(("source", _source_words(overview.source)))
+    pool = f"{counts.free} free, {counts.assigned} assigned, {counts.cooling} cooling, "
+    lines.append(("pool", f"{counts.total} addresses: {pool}{counts.quarantined} quarantined"))
+    return lines
+
+
+def _agent_words(picture: Picture, paint: Paint) -> str:
+    agent = picture.agent
+    if agent.state == "none":
+        return "none: the executable carries calls out by itself"
+    if agent.state != "running":
+        return paint(f"{agent.state}: {agent.reason}", "bad")
+    words = [f"pid {agent.pid}"] if agent.pid else []
+    if agent.version:
+        words += [f"version {agent.version}", f"up {span(picture.taken_at - agent.started)}", agent.socket]
+    words.append(paint("ready", "good") if agent.ready else paint("not ready", "bad"))
+    return ", ".join(words)
+
+
+def _source_words(source: SourceState) -> str:
+    if source.last_success_at is None:
+        words = f"{source.source or 'none'}, never read"
+    elif source.success_age is None:
+        when = datetime.fromtimestamp(source.last_success_at, tz=timezone.utc)
+        words = f"{source.source}, read {when:%Y-%m-%d %H:%M:%S}Z, before the node was started"
+    else:
+        words = f"{source.source}, read {span(source.success_age)} ago"
+    words += f", {source.listed} addresses listed"
+    return f"{words}; failing: {source.error}" if source.failures else words
+
+
+def _attachment_row(each: Seen, picture: Picture) -> tuple[str, ...]:
+    return (
+        each.pod or NOTHING,
+        each.attachment.container_id[:12],
+        each.attachment.ifname,
+        each.address or NOTHING,
+        each.host_veth or NOTHING,
+        str(each.host_index or NOTHING),
+        str(each.pod_index or NOTHING),
+        f"{span(picture.taken_at - each.since)} ago" if each.since else NOTHING,
+        each.state,
+    )
+
+
+def _address_row(each: AddressStatus) -> tuple[str, ...]:
+    held = each.reservation
+    who = ""
+    if held is not None:
+        owner = held.owner
+        who = f"{owner.pod_namespace}/{owner.pod_name}" if owner.pod_name else ""
+        who = who or f"container {held.attachment.container_id[:12]}"
+    left = each.cooling_left or each.quarantine_left
+    return (
+        str(each.address),
+        each.state.value,
+        span(left) if left else NOTHING,
+        who or each.reason or NOTHING,
+    )

@@ -1,0 +1,56 @@
+"""How the command line shows things to people: aligned columns, spans of time, colour on a terminal only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+GAP = "  "
+NOTHING = "-"
+SPANS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+COLOURS = {"good": "32", "odd": "33", "bad": "31", "head": "1", "faint": "2"}
+"""SGR parameters of ECMA-48."""
+
+
+class Paint:
+    """Colours text where that helps: on a terminal, unless NO_COLOR is set (no-color.org)."""
+
+    def __init__(self, *, wanted: bool | None = None) -> None:
+        on_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._on = wanted if wanted is not None else on_terminal and not os.environ.get("NO_COLOR")
+
+    def __call__(self, text: str, colour: str) -> str:
+        """The text, coloured."""
+        return f"\033[{COLOURS[colour]}m{text}\033[0m" if self._on and colour else text
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint, tell: dict[str, str]) -> str:
+    """Rows under a header, as wide as their content. ``tell`` gives whole cells a colour."""
+    cells = [list(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    lines = [paint(_padded(header, widths).rstrip(), "head")]
+    for row in cells:
+        padded = [
+            paint(cell, tell.get(cell, "")) + " " * (width - len(cell))
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        lines.append(GAP.join(padded).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    return GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def span(seconds: float) -> str:
+    """A span of time in its two largest units: ``3d4h``, ``5m12s``, ``8s``."""
+    left = max(0, round(seconds))
+    for place, (size, letter) in enumerate(SPANS):
+        if left >= size:
+            words = f"{left // size}{letter}"
+            smaller = SPANS[place + 1] if place + 1 < len(SPANS) else None
+            if smaller and (rest := left % size // smaller[0]):
+                words += f"{rest}{smaller[1]}"
+            return words
+    return "0s"
