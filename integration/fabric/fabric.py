@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from integration.fabric import changes, clouds, records, topology
 from integration.fabric.arm import Arm
 from integration.fabric.certificates import authority
+from integration.fabric.control import ControlServer
 from integration.fabric.faults import Fault, FaultBoard, UnfitFault, distort
 from integration.fabric.goalstate import GoalState
 from integration.fabric.hostnetwork import DropCounters, HostNetwork
@@ -24,7 +25,7 @@ from integration.fabric.model import Estate, Placement, State, Surface
 from integration.fabric.services import PLACES, Services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from ipaddress import IPv4Address
     from types import TracebackType
 
@@ -115,6 +116,8 @@ class Fabric:
         self._network: HostNetwork | None = None
         self._undo = contextlib.ExitStack()
         self.machines: dict[str, Machine] = {}
+        self.stop: Callable[[], None] | None = None
+        """What the control socket calls to take the fabric down; None: it may not."""
 
     @property
     def estate(self) -> Estate:
@@ -178,6 +181,8 @@ class Fabric:
             undo.callback(services.close)
             services.start(network.netns)
             undo.callback(self._watch())
+            control = ControlServer(self, folder, self.stop)
+            undo.callback(control.close)
             self._undo = undo.pop_all()
 
     def down(self) -> None:
@@ -192,6 +197,32 @@ class Fabric:
             self.network.unplug(machine.vm)
             machine.halt()
             self._start([machine])
+
+    def add_vf(self, node: str, link: str = "enP1s1") -> None:
+        """Let the VF of a node's primary NIC appear: a link with the same MAC, enslaved to eth0.
+
+        Raises:
+            ValueError: the fabric was not made with ``accelerated``.
+            namespaces.ToolError: it is there already.
+        """
+        if not self.accelerated:
+            raise ValueError("there are VFs only in a fabric with accelerated networking")
+        machine = self.machines[node]
+        self.network.plug_in_vf(machine.uplink_mac, machine.holder_pid, link)
+        machine.run_batch([f"link set {link} master eth0", f"link set {link} up"])
+
+    def remove_vf(self, node: str, link: str = "") -> None:  # noqa: ARG002 - there is one at most
+        """Let the VF of a node disappear, as when its host is serviced."""
+        self.network.unplug_vf(self.machines[node].uplink_mac)
+
+    def rename_vf(self, node: str, link: str) -> None:
+        """Give the VF of a node another name, as udev does some time after it appeared."""
+        machine = self.machines[node]
+        names = machine.run(["ls", "/sys/class/net/eth0/brif"]).stdout.split()
+        (present,) = [name for name in names if name != "synth0"]
+        machine.run_batch(
+            [f"link set {present} down", f"link set {present} name {link}", f"link set {link} up"]
+        )
 
     def fault(self, surface: Surface | str, **what: Any) -> None:
         """Switch a fault on, such as ``fault("imds", delay=2)``; see `faults.Fault` for the names.
@@ -213,7 +244,7 @@ class Fabric:
         self.goal.set_lag(Surface(surface), seconds)
 
     def add_addresses(
-        self, node: str, addresses: int | Iterable[IPv4Address], *, state: State = State.SUCCEEDED
+        self, node: str, addresses: int | Iterable[IPv4Address], *, state: State | str = State.SUCCEEDED
     ) -> tuple[IPv4Address, ...]:
         """Give a node's primary NIC so many more secondary addresses, or certain ones; returns them.
 
@@ -222,7 +253,7 @@ class Fabric:
         """
         wanted = addresses if isinstance(addresses, int) else tuple(addresses)
         before = set(self.machines[node].pod_addresses)
-        self.change(lambda estate: changes.add_addresses(estate, node, wanted, state=state))
+        self.change(lambda estate: changes.add_addresses(estate, node, wanted, state=State(state)))
         return tuple(address for address in self.machines[node].pod_addresses if address not in before)
 
     def remove_addresses(self, node: str, addresses: int | Iterable[IPv4Address]) -> None:
@@ -239,7 +270,7 @@ class Fabric:
         wanted = tuple(addresses)
         self.change(lambda estate: changes.set_state(estate, node, wanted, State(state)))
 
-    def change(self, how: Any) -> None:
+    def change(self, how: Callable[[Estate], Estate]) -> None:
         """Change the estate by a function from estate to estate; what it raises changes nothing."""
         self.goal.change(how)
         self._apply()
@@ -256,7 +287,9 @@ class Fabric:
         for machine in machines:
             machine.await_boot()
         holders = tuple(records.Process.of(pid) for m in self.machines.values() for pid in m.process_ids)
-        records.write(records.Record(self.name, records.Process.of(os.getpid()), holders))
+        records.write(
+            records.Record(self.name, records.Process.of(os.getpid()), self.stop is not None, holders)
+        )
         self.network.plug_in([(m.vm, m.holder_pid, self._links(m)) for m in machines])
         self._apply()
         for machine in machines:
@@ -320,7 +353,7 @@ class Fabric:
             if fault.refused and surface in PLACES
         ]
 
-    def _watch(self) -> Any:
+    def _watch(self) -> Callable[[], None]:
         """Start the thread that lets late changes reach the host network; returns what ends it."""
         self._stop.clear()
 

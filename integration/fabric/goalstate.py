@@ -23,6 +23,11 @@ class GoalState:
         self._frozen: dict[Surface, Estate] = {}
         self._changed = threading.Condition()
 
+    def __len__(self) -> int:
+        """How many states are kept because a surface may still show them."""
+        with self._changed:
+            return len(self._history)
+
     @property
     def newest(self) -> Estate:
         """The estate as the cloud wants it."""

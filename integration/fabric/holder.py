@@ -50,16 +50,22 @@ def main() -> NoReturn:
     boot = 0
     for line in channel.makefile("r", encoding="utf-8"):
         request = json.loads(line)
-        if boot:
-            os.kill(boot, signal.SIGKILL)
-            os.waitpid(boot, 0)
-            boot = 0
+        boot = _end(boot)
         if request["do"] == "boot":
             boot, answer = _boot(disk, request, own_pid_namespace, channel)
         else:
             answer = {}
         channel.sendall(json.dumps(answer).encode() + b"\n")
+    _end(boot)
     os._exit(0)
+
+
+def _end(boot: int) -> int:
+    """Pull the plug, and wait until every process of the boot is gone."""
+    if boot:
+        os.kill(boot, signal.SIGKILL)
+        os.waitpid(boot, 0)
+    return 0
 
 
 def _boot(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 INTERNET = "internet"
 """Name of the network that plays the Internet, and of the machine in it."""
-
-_CARRIER_PATIENCE = 10.0
-"""Seconds; it takes milliseconds."""
 
 _NEXT_HOPS = IPv4Network("198.18.0.0/15")
 """Names of ports for the routing table only; never seen in a packet (RFC 2544)."""
@@ -133,32 +129,18 @@ class HostNetwork:
             ns.ip_batch(self.netns, batch)
 
     def await_carrier(self) -> None:
-        """Wait until every plugged-in port can send.
-
-        The end of a cable that was set up first starts to send only when the kernel's link watch got
-        round to it; what is sent to it before is lost. Raises ToolError.
-        """
+        """Wait until every plugged-in port can send. Raises ToolError."""
         with self._lock:
             names = [port.name for port in self.ports.values() if port.name in self._routes]
-        deadline = time.monotonic() + _CARRIER_PATIENCE
-        while names:
-            # Asking for one link makes the kernel bring its state up to date (Linux 6.8 and later).
-            batch = "".join(f"link show dev {name}\n" for name in names)
-            done = ns.run_in_network(self.netns, ["ip", "-brief", "-batch", "-"], stdin=batch)
-            up = {
-                words[0].partition("@")[0]
-                for line in done.stdout.splitlines()
-                if "UP" in (words := line.split())
-            }
-            names = [name for name in names if name not in up]
-            if names and time.monotonic() > deadline:
-                raise ns.ToolError(f"no carrier on {', '.join(names)}: {done.stderr.strip()}")
+        ns.await_links(self.netns, names)
 
     def unplug(self, vm: Vm) -> None:
         """Take a machine's cables away; its counters stay."""
         with self._lock:
             gone = [self.ports[nic.mac] for nic in vm.nics if nic.mac in self.ports]
-            ns.ip_batch(self.netns, [f"link delete {port.name}" for port in gone], force=True)
+            ns.ip_batch(
+                self.netns, [f"link delete {n}" for p in gone for n in (p.name, f"vf-{p.name}")], force=True
+            )
             for port in gone:
                 self._routes.pop(port.name, None)
 
@@ -184,6 +166,27 @@ class HostNetwork:
             ns.ip_batch(self.netns, removals + additions)
             if script:
                 ns.nft(self.netns, script)
+
+    def plug_in_vf(self, mac: str, pid: int, link: str) -> None:
+        """Make a second link with the NIC's MAC, as the VF of accelerated networking is.
+
+        It carries nothing: the other end stays silent. Raises ToolError.
+        """
+        name = self._vf_name(mac)
+        ends = f"type veth peer name {link} address {mac} mtu {self._mtu} netns {pid}"
+        with self._lock:
+            ns.ip_batch(self.netns, [f"link add {name} mtu {self._mtu} {ends}"])
+            silent = {f"net/ipv4/conf/{name}/{key}": 0 for key in ("proxy_arp", "proxy_arp_pvlan")}
+            ns.write_sysctls(self.netns, silent)
+            ns.ip_batch(self.netns, [f"link set {name} up"])
+
+    def unplug_vf(self, mac: str) -> None:
+        """Take the second link away. Raises ToolError if there is none."""
+        with self._lock:
+            ns.ip_batch(self.netns, [f"link delete {self._vf_name(mac)}"])
+
+    def _vf_name(self, mac: str) -> str:
+        return f"vf-{self.ports[mac].name}"
 
     def set_faults(self, outages: Iterable[str], losses: dict[str, int]) -> None:
         """Cut machines off, or lose so many of their packets in a hundred; replaces what was set."""

@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -60,6 +61,16 @@ class Machine:
         self._holder: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._namespaces: ns.Namespaces | None = None
+        self._started: list[subprocess.Popen[str]] = []
+
+    @property
+    def own_variables(self) -> dict[str, str]:
+        """Environment variables that programs inside need, beyond those of this machine."""
+        return {
+            "AZVNET_BOOT_ID_FILE": BOOT_ID_FILE,
+            # Python's requests brings its own list of authorities and has to be told.
+            "REQUESTS_CA_BUNDLE": CA_FILE,
+        }
 
     @property
     def vm(self) -> Vm:
@@ -139,12 +150,7 @@ class Machine:
         """Wait for the namespaces of the boot that was asked for. Raises MachineError."""
         self.holder_pid = self._receive()["pid"]
         self._namespaces = ns.Namespaces.of(self.holder_pid)
-        self.environment = {
-            **os.environ,
-            "AZVNET_BOOT_ID_FILE": BOOT_ID_FILE,
-            # Python's requests brings its own list of authorities and has to be told.
-            "REQUESTS_CA_BUNDLE": CA_FILE,
-        }
+        self.environment = {**os.environ, **self.own_variables}
 
     def halt(self) -> None:
         """End every process of the current boot, as pulling the plug does; the disk stays."""
@@ -159,11 +165,12 @@ class Machine:
             self._channel.close()
             self._channel = None
         if self._holder is not None:
-            try:
-                self._holder.wait(BOOT_PATIENCE)
-            except subprocess.TimeoutExpired:
-                self._holder.kill()
-                self._holder.wait()
+            deadline = time.monotonic() + BOOT_PATIENCE
+            while self._holder.poll() is None:
+                self._reap()
+                if time.monotonic() > deadline:
+                    self._holder.kill()
+                time.sleep(0.001)
             self._holder = None
 
     def run(
@@ -220,11 +227,18 @@ class Machine:
                 list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment, text=True
             )
 
-        return ns.spawn(self.namespaces, start)
+        process = ns.spawn(self.namespaces, start)
+        self._started = [other for other in self._started if other.returncode is None]
+        self._started.append(process)
+        return process
 
     def in_network(self, function: Callable[[], ns.T]) -> ns.T:
         """Call a Python function in the machine's network namespace, in a thread: cheap, no process."""
         return ns.in_network(self.namespaces.net, function)
+
+    def run_batch(self, lines: Sequence[str]) -> None:
+        """Run ``ip -batch`` in the machine's network namespace. Raises ToolError."""
+        ns.ip_batch(self.namespaces.net, lines)
 
     def configure_links(self, *, mtu: int, sysctls: Mapping[str, str | int], accelerated: bool) -> None:
         """Set the links up as Azure's DHCP answers do: primary addresses, default and platform routes."""
@@ -233,7 +247,17 @@ class Machine:
         for index, nic in enumerate(self.nics):
             batch += _bridge_lines(nic, mtu) if accelerated and index == 0 else []
             batch += _link_lines(nic, index)
-        ns.ip_batch(self.namespaces.net, batch)
+        self.run_batch(batch)
+        ns.await_links(self.namespaces.net, ["eth0"] if accelerated else [])
+
+    def _reap(self) -> None:
+        """Take note of programs that ended.
+
+        The first process of a boot ends only when every other one was waited for, and those that we
+        started are waited for by nobody else (pid_namespaces(7)).
+        """
+        for process in self._started:
+            process.poll()
 
     def _leave(self) -> None:
         if self._namespaces is not None:
@@ -249,9 +273,13 @@ class Machine:
     def _receive(self) -> dict[str, Any]:
         assert self._channel is not None
         raw = b""
+        deadline = time.monotonic() + BOOT_PATIENCE
         while not raw.endswith(b"\n"):
-            if not select.select([self._channel], [], [], BOOT_PATIENCE)[0]:
-                raise MachineError(f"{self.name}: its holder does not answer")
+            self._reap()
+            if not select.select([self._channel], [], [], 0.005)[0]:
+                if time.monotonic() > deadline:
+                    raise MachineError(f"{self.name}: its holder does not answer")
+                continue
             piece = self._channel.recv(65536)
             if not piece:
                 raise MachineError(f"{self.name}: its holder ended (are we root?)")

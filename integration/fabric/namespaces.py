@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
+
+_CARRIER_PATIENCE = 10.0
+"""Seconds; it takes milliseconds, a bridge up to one second."""
 
 
 class ToolError(RuntimeError):
@@ -129,6 +133,25 @@ def ip_batch(netns: int, lines: Sequence[str], *, force: bool = False) -> None:
     done = run_in_network(netns, argv, stdin="\n".join(lines) + "\n")
     if done.returncode != 0 and not force:
         raise ToolError(f"ip -batch: {done.stderr.strip()}\n{_failed_line(done.stderr, lines)}")
+
+
+def await_links(netns: int, names: Sequence[str]) -> None:
+    """Wait until links in a network namespace are up and can send.
+
+    The end of a cable that was set up first starts to send only when the kernel's link watch got round
+    to it; what is sent before is lost. Raises ToolError when it takes too long.
+    """
+    waiting = list(names)
+    deadline = time.monotonic() + _CARRIER_PATIENCE
+    while waiting:
+        # Asking for one link makes the kernel bring its state up to date (Linux 6.8 and later).
+        batch = "".join(f"link show dev {name}\n" for name in waiting)
+        done = run_in_network(netns, ["ip", "-brief", "-batch", "-"], stdin=batch)
+        states = [line.split() for line in done.stdout.splitlines()]
+        up = {words[0].partition("@")[0] for words in states if words[1:2] == ["UP"]}
+        waiting = [name for name in waiting if name not in up]
+        if waiting and time.monotonic() > deadline:
+            raise ToolError(f"no carrier on {', '.join(waiting)}: {done.stderr.strip()}")
 
 
 def nft(netns: int, script: str) -> None:

@@ -52,6 +52,8 @@ class Record:
 
     name: str
     owner: Process
+    detached: bool = False
+    """Whether the owner does nothing else than to be this fabric, so that it may be ended."""
     holders: tuple[Process, ...] = ()
 
 
@@ -98,7 +100,7 @@ def read(name: str) -> Record | None:
     try:
         raw = json.loads((root() / name / _RECORD).read_text(encoding="utf-8"))
         holders = tuple(Process(**holder) for holder in raw["holders"])
-        return Record(raw["name"], Process(**raw["owner"]), holders)
+        return Record(raw["name"], Process(**raw["owner"]), bool(raw["detached"]), holders)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

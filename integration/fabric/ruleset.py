@@ -63,6 +63,7 @@ table {TABLE} {{
     ip protocol != {{ tcp, udp, icmp, esp, ah }} counter name protocol drop
     udp sport 65330 counter name protocol drop
     iifname vmap @ports
+    iifname "vf-*" drop
   }}
   chain to_service {{
     type filter hook input priority 0; policy drop;

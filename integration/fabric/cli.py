@@ -1,0 +1,275 @@
+"""The command line of the fabric: ``python -m integration.fabric``.
+
+It only asks: what happens is in `fabric`, and a test gets the same from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from integration.fabric import control, records, standalone
+from integration.fabric.faults import Empty, Garbage
+from integration.fabric.model import Placement, State, Surface
+from integration.screen import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT_NAME = "lab"
+_IN_FOLDER = 'cd "$0" 2>/dev/null; exec "$@"'
+
+
+class UsageError(ValueError):
+    """The command line makes no sense; the message says what does."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    if argv[:1] == ["be"]:
+        return standalone.be(int(argv[1]), json.loads(argv[2]))
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except (control.ControlError, standalone.StartError, records.FabricExists, UsageError) as error:
+        print(f"fabric: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m integration.fabric",
+        description="An emulated Azure network in namespaces: nodes, host network, wireserver, IMDS, ARM.",
+        epilog="See docs/fabric.md. Everything needs root.",
+    )
+    parser.add_argument("--name", help=f"which fabric; default: the one that is up, or {DEFAULT_NAME}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_up(commands.add_parser("up", help="bring a fabric up"))
+    down = commands.add_parser("down", help="take a fabric down, or clean up after a dead one")
+    down.add_argument("--all", action="store_true", help="every one that is a process of its own or dead")
+    down.set_defaults(run=_down)
+    commands.add_parser("list", help="the fabrics of this machine").set_defaults(run=_list)
+    commands.add_parser("status", help="machines, addresses, faults").set_defaults(run=_status)
+    commands.add_parser("counters", help="what was dropped, and why").set_defaults(run=_counters)
+    execute = commands.add_parser("exec", help="run a program in a machine: exec node1 -- ip route")
+    execute.add_argument("machine")
+    execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- PROGRAM ...")
+    execute.set_defaults(run=_exec)
+    shell = commands.add_parser("shell", help="a shell in a machine")
+    shell.add_argument("machine")
+    shell.set_defaults(run=_shell)
+    reboot = commands.add_parser("reboot", help="reboot a machine")
+    reboot.add_argument("machine")
+    reboot.set_defaults(run=lambda a: _ask(a, "reboot", machine=a.machine))
+    _add_address(commands.add_parser("address", help="secondary addresses of a node's NIC"))
+    _add_faults(commands)
+    vf = commands.add_parser("vf", help="the VF of accelerated networking")
+    vf.add_argument("action", choices=["add", "remove", "rename"])
+    vf.add_argument("machine")
+    vf.add_argument("link", nargs="?", default="enP1s1")
+    vf.set_defaults(run=lambda a: _ask(a, "vf", machine=a.machine, action=a.action, link=a.link))
+    return parser
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
+    up.add_argument("--nodes", type=int, default=2)
+    up.add_argument("--addresses", type=int, default=16, help="secondary addresses of every node NIC")
+    up.add_argument("--nics", type=int, default=1, help="NICs of every node")
+    up.add_argument("--blocks", type=int, default=0, help="/28 blocks of every node")
+    up.add_argument("--vnet-hosts", type=int, default=1, help="ordinary machines in the network")
+    up.add_argument("--peered-hosts", type=int, default=0, help="machines in a peered network")
+    up.add_argument("--stranger-hosts", type=int, default=0, help="machines in a network not peered")
+    up.add_argument("--internet", action="store_true", help="a machine outside of Azure")
+    up.add_argument("--placement", choices=[p.value for p in Placement], default="standalone")
+    up.add_argument("--environment", default="AzurePublicCloud")
+    up.add_argument("--mtu", type=int, default=1500)
+    up.add_argument("--accelerated", action="store_true", help="eth0 can have a VF; see the command vf")
+    up.add_argument("--own-tmp", action="store_true", help="every machine has a /tmp of its own")
+    up.add_argument("--shuffle-nics", action="store_true", help="IMDS lists NICs in any order")
+    up.add_argument("--imds-limit", type=int, default=5, help="requests per second; 0: no limit")
+    up.add_argument("--foreground", action="store_true", help="stay, until Ctrl-C")
+    up.set_defaults(run=_up)
+
+
+def _add_address(address: argparse.ArgumentParser) -> None:
+    actions = address.add_subparsers(metavar="ACTION", required=True)
+    add = actions.add_parser("add", help="so many, or certain ones")
+    remove = actions.add_parser("remove", help="the last so many, or certain ones")
+    state = actions.add_parser("state", help="set provisioningState of certain ones")
+    state.add_argument("--state", choices=[s.value for s in State], required=True)
+    add.add_argument("--state", choices=[s.value for s in State], default=State.SUCCEEDED.value)
+    for each, do in ((add, "address-add"), (remove, "address-remove"), (state, "address-state")):
+        each.add_argument("machine")
+        each.add_argument("addresses", nargs="+", metavar="N|ADDRESS")
+        each.set_defaults(run=_address, do=do)
+    remove.set_defaults(state=None)
+
+
+def _add_faults(commands: Any) -> None:
+    surfaces = [surface.value for surface in Surface]
+    fault = commands.add_parser("fault", help="switch a fault on: fault imds --delay 2")
+    fault.add_argument("surface", choices=surfaces)
+    fault.add_argument("--node", help="only for this machine")
+    fault.add_argument("--times", type=int, help="only for so many requests")
+    fault.add_argument("--delay", type=float, help="seconds before the answer")
+    fault.add_argument("--hang", action="store_true", help="never answer; of the fabric: cut off")
+    fault.add_argument("--refused", action="store_true", help="reset connections")
+    fault.add_argument("--status", type=int, help="answer with this HTTP status")
+    fault.add_argument("--retry-after", type=int, help="seconds, in a header")
+    fault.add_argument("--garbage", choices=[kind.value for kind in Garbage])
+    fault.add_argument("--empty", choices=[kind.value for kind in Empty])
+    fault.add_argument("--partial", type=int, help="only so many configurations of every NIC")
+    fault.add_argument("--stale", action="store_true", help="show nothing that changes from now on")
+    fault.add_argument("--trickle", type=float, help="seconds between two bytes")
+    fault.add_argument("--loss", type=int, help="percent of packets; of the fabric only")
+    fault.set_defaults(run=_fault)
+    clear = commands.add_parser("clear", help="switch faults off")
+    clear.add_argument("surface", choices=surfaces, nargs="?")
+    clear.set_defaults(run=lambda a: _ask(a, "clear", surface=a.surface))
+    lag = commands.add_parser("lag", help="let changes reach a surface late")
+    lag.add_argument("surface", choices=surfaces)
+    lag.add_argument("seconds", type=float, help="inf: never")
+    lag.set_defaults(run=lambda a: _ask(a, "lag", surface=a.surface, seconds=a.seconds))
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    if arguments.name:
+        return str(arguments.name)
+    up = standalone.running()
+    if len(up) > 1 and DEFAULT_NAME not in up:
+        raise UsageError(f"there are several fabrics ({', '.join(up)}): say which with --name")
+    return up[0] if len(up) == 1 else DEFAULT_NAME
+
+
+def _ask(arguments: argparse.Namespace, do: str, **what: Any) -> int:
+    control.ask(_name(arguments), do, **what)
+    return 0
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    wanted = {
+        k: v for k, v in vars(arguments).items() if k not in ("run", "foreground", "name", "imds_limit")
+    }
+    wanted["name"] = arguments.name or DEFAULT_NAME
+    wanted["imds_limit"] = arguments.imds_limit or None
+    if arguments.foreground:
+        return standalone.in_foreground(wanted)
+    standalone.start(wanted)
+    _show_status(control.ask(wanted["name"], "status"))
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    if not arguments.all:
+        print(standalone.take_down(_name(arguments)))
+        return 0
+    for name in records.names():
+        try:
+            print(standalone.take_down(name))
+        except control.ControlError as error:
+            print(f"left alone: {error}")
+    return 0
+
+
+def _list(_: argparse.Namespace) -> int:
+    up = standalone.running()
+    for name in records.names():
+        print(f"{name}  {'up' if name in up else 'dead; remove with: down --all'}")
+    return 0
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+    if not argv:
+        raise UsageError("say which program: exec node1 -- ip route")
+    _enter(_name(arguments), arguments.machine, argv)
+    return 0
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    shell = shutil.which("bash") or "/bin/sh"
+    prompt = f"PS1=[{arguments.machine} \\w]# "
+    _enter(
+        _name(arguments), arguments.machine, ["env", prompt, shell, *(["--norc"] if "bash" in shell else [])]
+    )
+    return 0
+
+
+def _enter(name: str, machine: str, argv: Sequence[str]) -> None:
+    """Become a program in a machine's namespaces, in the same folder if the machine has it."""
+    found = control.ask(name, "machine", machine=machine)
+    os.environ.update(found["variables"])
+    target = ["nsenter", "-t", str(found["pid"]), "-m", "-n", "-u", "-p", "--"]
+    os.execvp("nsenter", [*target, "/bin/sh", "-c", _IN_FOLDER, str(Path.cwd()), *argv])
+
+
+def _address(arguments: argparse.Namespace) -> int:
+    what = {"machine": arguments.machine, "addresses": arguments.addresses}
+    if arguments.state is not None:
+        what["state"] = arguments.state
+    for address in control.ask(_name(arguments), arguments.do, **what) or ():
+        print(address)
+    return 0
+
+
+def _fault(arguments: argparse.Namespace) -> int:
+    left_out = ("run", "name", "surface")
+    what = {k: v for k, v in vars(arguments).items() if k not in left_out and v not in (None, False)}
+    return _ask(arguments, "fault", surface=arguments.surface, what=what)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    _show_status(control.ask(_name(arguments), "status"))
+    return 0
+
+
+def _show_status(status: dict[str, Any]) -> None:
+    screen = Screen()
+    screen.heading(f"fabric {status['name']}")
+    rows = [
+        [
+            machine["name"] if index == 0 else "",
+            f"eth{index}",
+            nic["primary"],
+            nic["mac"],
+            str(len(nic["secondaries"]))
+            + (f" ({nic['unfinished']} unfinished)" if nic["unfinished"] else ""),
+            f"{nic['secondaries'][0]} .. {nic['secondaries'][-1]}" if nic["secondaries"] else "",
+            str(machine["spoofed"]) if index == 0 else "",
+            str(machine["platform"]) if index == 0 else "",
+            str(machine["pid"]) if index == 0 else "",
+        ]
+        for machine in status["machines"]
+        for index, nic in enumerate(machine["nics"])
+    ]
+    headers = ["machine", "link", "primary", "MAC", "secondary", "", "spoofed", "platform", "pid"]
+    screen.table(headers, rows, right=frozenset({6, 7, 8}))
+    for surface, text in status["faults"]:
+        screen.line(f"  fault {surface}: {text}")
+    for surface, seconds in status["lags"].items():
+        screen.line(f"  lag {surface}: {seconds} s")
+
+
+def _counters(arguments: argparse.Namespace) -> int:
+    from integration.fabric.ruleset import GENERAL_COUNTERS
+
+    found = control.ask(_name(arguments), "counters")
+    screen = Screen()
+    screen.heading("dropped packets")
+    rows = [[name, str(found["spoofed"][name]), str(found["platform"][name])] for name in found["spoofed"]]
+    screen.table(["machine", "source not owned", "platform, wrong address"], rows, right=frozenset({1, 2}))
+    general = [[n, str(c), GENERAL_COUNTERS.get(n, "")] for n, c in found["general"].items() if c]
+    if general:
+        screen.line()
+        screen.table(["reason", "packets", ""], general, right=frozenset({1}))
+    if found["spoofs"]:
+        screen.line()
+        spoofs = [[s["machine"], s["source"], s["destination"], str(s["packets"])] for s in found["spoofs"]]
+        screen.table(["from", "source", "destination", "packets"], spoofs, right=frozenset({3}))
+    return 0
