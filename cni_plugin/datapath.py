@@ -152,7 +152,7 @@ def _configure_pod(endpoint: Endpoint, pod: Netlink, index: int) -> None:
         [
             pod.compile.set_link(index),
             *(pod.compile.new_address(index, address) for address in endpoint.addresses),
-            *(pod.compile.new_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES),
+            *(pod.compile.new_pod_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES),
             pod.compile.new_neighbour(index, plan.GATEWAY, plan.HOST_MAC),
         ]
     )

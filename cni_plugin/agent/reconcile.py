@@ -145,10 +145,10 @@ class Reconciler:
             steps.append(("pod_down", requests.set_link(pod.index)))
         if not any(each.ip == reservation.ip for each in found.pod_addresses):
             steps.append(("pod_address", requests.new_address(pod.index, reservation.address)))
-        present = {route.dst for route in found.pod_routes} if pod.up else set()
+        present = {route.dst for route in found.pod_routes if route.index == pod.index} if pod.up else set()
         for dst, gateway in endpoint.ROUTES:
             if dst not in present:
-                steps.append(("pod_route", requests.new_route(pod.index, dst, gateway=gateway)))
+                steps.append(("pod_route", requests.new_pod_route(pod.index, dst, gateway=gateway)))
         neighbour = [each for each in found.pod_neighbours if each.ip == endpoint.GATEWAY]
         if not any(
             each.state & endpoint.NUD_PERMANENT and each.mac == endpoint.HOST_MAC for each in neighbour

@@ -44,7 +44,7 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE = 0x200, 0x400, 0x100
+NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_APPEND = 0x200, 0x400, 0x100, 0x800
 
 AF_INET, AF_INET6 = 2, 10
 IFF_UP = 1
@@ -191,6 +191,18 @@ def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -
 
     Exclusive: that a route to the same destination exists already is an answer the caller needs.
     """
+    return _route(_CREATE, index, dst, gateway)
+
+
+def new_pod_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
+    """Add a route as ``new_route`` does, behind the ones to the same destination that are there already.
+
+    A pod may have several interfaces, each with its way out; the first one's stays the one that is used.
+    """
+    return _route(_CHANGE | NLM_F_CREATE | NLM_F_APPEND, index, dst, gateway)
+
+
+def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None) -> Request:
     fields = {
         "family": AF_INET if dst.version == 4 else AF_INET6,
         "dst_len": dst.prefixlen,
@@ -204,7 +216,7 @@ def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -
         attributes.append(("RTA_GATEWAY", str(gateway)))
     attributes.append(("RTA_OIF", index))
     return Request(
-        _compile(rtmsg(), RTM_NEWROUTE, _CREATE, fields, attributes), lambda: f"add the route to {dst}"
+        _compile(rtmsg(), RTM_NEWROUTE, flags, fields, attributes), lambda: f"add the route to {dst}"
     )
 
 

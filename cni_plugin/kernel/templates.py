@@ -42,6 +42,7 @@ class Compiler(Protocol):
     def delete_link(self, name: str) -> Request: ...  # noqa: D102
     def new_address(self, index: int, address: IPInterface) -> Request: ...  # noqa: D102
     def new_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request: ...  # noqa: D102
+    def new_pod_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request: ...  # noqa: D102
     def new_neighbour(self, index: int, address: IPAddress, mac: str) -> Request: ...  # noqa: D102
     def get_link(self, *, name: str = "", index: int = 0) -> Request: ...  # noqa: D102
     def get_route(self, dst: IPAddress) -> Request: ...  # noqa: D102
@@ -72,6 +73,10 @@ class Templates:
     def new_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
         """As ``requests.new_route``."""
         return self._request(requests.new_route, {"index": index, "dst": dst, "gateway": gateway})
+
+    def new_pod_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
+        """As ``requests.new_pod_route``."""
+        return self._request(requests.new_pod_route, {"index": index, "dst": dst, "gateway": gateway})
 
     def new_neighbour(self, index: int, address: IPAddress, mac: str) -> Request:
         """As ``requests.new_neighbour``."""

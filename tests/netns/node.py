@@ -53,6 +53,8 @@ class Node:
 
     def _wire(self, mtu: int) -> None:
         """The uplink and, at its other end, a fabric that delivers by address without asking for it."""
+        # No duplicate address detection: nothing of the uplink changes by itself later.
+        self.sandbox.do(lambda: Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0"))
         self.sandbox.new_pods([FABRIC])
         self.sandbox.batch(
             f"link add eth0 address {MAC} mtu {mtu} type veth peer name wire mtu {mtu} netns {FABRIC}",
