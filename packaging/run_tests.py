@@ -27,12 +27,24 @@ class Layer:
     folder: str
     processes: int
     what: str
+    arguments: tuple[str, ...] = ()
+    """For pytest, beside the folder."""
 
 
 LAYERS = (
     Layer("unit", "tests/unit", 2, "pure functions, contracts, the store: no root, no kernel"),
     Layer("launcher", "tests/launcher", 2, "the static launcher against a scripted agent"),
     Layer("netns", "tests/netns", 2, "the real kernel, in network namespaces"),
+    Layer(
+        "launcher-way", "tests/netns", 2, "the same, handed to the agent by the launcher", ("--way=launcher",)
+    ),
+    Layer(
+        "python-way",
+        "tests/netns",
+        2,
+        "the same, handed to the agent by the frozen Python",
+        ("--way=python",),
+    ),
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
     Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
 )
@@ -71,7 +83,15 @@ def run(layer: Layer, extra: list[str]) -> Outcome:
     path = REPORTS / f"{layer.name}.xml"
     path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--durations=5", "--durations-min=1"]
-    command += [f"--junitxml={path}", "-n", str(layer.processes), "--dist=loadgroup", *extra, layer.folder]
+    command += [
+        f"--junitxml={path}",
+        "-n",
+        str(layer.processes),
+        "--dist=loadgroup",
+        *layer.arguments,
+        *extra,
+        layer.folder,
+    ]
     started = time.monotonic()
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     seconds = time.monotonic() - started

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 
 from cni_plugin import __version__
@@ -35,5 +37,11 @@ def run(argv: Sequence[str]) -> int:
         if name == chosen:
             importlib.import_module(f"cni_plugin.cli.{name}").arguments(subparser)
     options = parser.parse_args(argv)
-    status: int = importlib.import_module(f"cni_plugin.cli.{options.command}").run(options)
+    command = importlib.import_module(f"cni_plugin.cli.{options.command}")
+    try:
+        status: int = command.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `azvnet status | head`: nobody reads any more, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     return status
