@@ -69,7 +69,7 @@ def _one_caller(number: int, cycles: int, failures: list[str]) -> None:
     from cni_plugin.agent import caller
 
     netns = f"/run/netns/soak-{number}"
-    stdin = json.dumps(NETCONF | {"ipam": {**NETCONF["ipam"], "cooldown": 0}}).encode()
+    stdin = json.dumps({**NETCONF, "ipam": {**NETCONF["ipam"], "cooldown": 0}}).encode()
     for cycle in range(cycles):
         environ = {"CNI_CONTAINERID": f"soak-{number}-{cycle}", "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
         for verb in ("ADD", "DEL"):
