@@ -19,8 +19,10 @@ from integration.fabric import syscalls as sc
 UPLINK_MAC = "00:0d:3a:6e:18:25"
 HOST_ADDRESS = "10.240.0.4"
 PODS = Path("/run/netns")
-OVERLAID = ("/etc", "/var/lib", "/var/log")
+OVERLAID = ("/etc", "/var/lib")
 """Folders whose files are the machine's and where writing is for this place alone."""
+EMPTY = ("/etc/cni", "/var/lib/cni", "/var/log")
+"""Folders that are those of a new node."""
 
 _UPLINK = f"""
 link set lo up
@@ -60,8 +62,7 @@ def _mount() -> None:
         upper.mkdir(parents=True)
         work.mkdir(parents=True)
         sc.mount("overlay", folder, "overlay", 0, f"lowerdir={folder},upperdir={upper},workdir={work}")
-    # A plugin's folders are as empty as those of a new node.
-    for path in ("/etc/cni/net.d", "/var/lib/cni"):
+    for path in EMPTY:
         Path(path).mkdir(parents=True, exist_ok=True)
         sc.mount("tmpfs", path, "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, "mode=755")
     PODS.mkdir()
