@@ -1,0 +1,162 @@
+"""The node's NIC among its links: found by its MAC, also where several links carry it (row 17)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from cni_plugin import uplink
+from cni_plugin.errors import UplinkUnclear
+from cni_plugin.kernel import requests
+from cni_plugin.kernel.netlink import Netlink
+from tests.netns.node import ADDRESS, GATEWAY, INTERFACES, MAC, Node
+from tests.netns.sandbox import Sandbox
+
+UPLINK_UNCLEAR, SOURCE_FAILED, NOTHING_TO_GIVE = 105, 101, 102
+OTHER_MAC = "00:0d:3a:00:00:99"
+
+
+def _chosen(sandbox: Sandbox) -> str:
+    """The name of the link that carries the NIC, among all links as the kernel lists them."""
+
+    def work() -> str:
+        with Netlink() as netlink:
+            try:
+                return uplink.choose(netlink.links(requests.dump_links()), [MAC]).name
+            except UplinkUnclear as error:
+                return str(error)
+
+    return sandbox.ask(work)
+
+
+def _accelerated(rng: random.Random, synthetic: str, virtual: str) -> Iterator[str]:
+    """Links as accelerated networking makes them, in any order: the upper one and the VF that is enslaved to
+    it, with one MAC. The netvsc driver's upper link is stood in for by a bridge, its VF by one end of a veth.
+    """
+    first = [
+        f"link add {synthetic} address {MAC} type bridge",
+        f"link add {virtual} address {MAC} type veth peer name cable",
+        "link add docker0 type bridge",
+        f"link add other address {OTHER_MAC} type ifb",
+    ]
+    rng.shuffle(first)
+    second = [
+        f"link set {virtual} master {synthetic}",
+        f"link set {virtual} up",
+        f"link set {synthetic} up",
+        f"link add link {synthetic} name macv0 address {MAC} type macvlan",
+    ]
+    rng.shuffle(second)
+    return iter([*first, *second])
+
+
+def test_the_upper_link_is_the_nic_in_whatever_order_links_were_made() -> None:
+    """Fifty orders, with names that sort either way, renamed afterwards as udev does."""
+    for seed in range(50):
+        rng = random.Random(seed)
+        names = rng.sample(["eth0", "enP1s1", "a0", "zz9"], 2)
+        sandbox = Sandbox()
+        try:
+            sandbox.batch(*_accelerated(rng, names[0], names[1]))
+            assert _chosen(sandbox) == names[0], f"seed {seed}"
+            sandbox.batch(f"link set {names[1]} down", f"link set {names[1]} name renamed0")
+            assert _chosen(sandbox) == names[0], f"seed {seed}, renamed"
+            sandbox.batch("link delete renamed0")
+            assert _chosen(sandbox) == names[0], f"seed {seed}, after the VF was taken away"
+        finally:
+            sandbox.close()
+
+
+def test_two_links_that_could_be_the_nic_are_listed_and_none_is_taken() -> None:
+    sandbox = Sandbox()
+    try:
+        sandbox.batch(f"link add eth0 address {MAC} type ifb", f"link add eth1 address {MAC} type ifb")
+        said = _chosen(sandbox)
+        assert "eth0" in said
+        assert "eth1" in said
+        assert MAC in said
+    finally:
+        sandbox.close()
+
+
+def test_pods_work_over_accelerated_networking(busy_node: Node) -> None:
+    """The VF carries the wire; addresses and routes are the upper link's. The MTU is the upper link's too."""
+    node = busy_node
+    node.sandbox.batch(
+        "link set eth0 down",
+        f"address delete {ADDRESS}/16 dev eth0",
+        "link set eth0 name enP1s1",
+        f"link add eth0 address {MAC} type bridge",
+        "link set enP1s1 master eth0",
+        "link set enP1s1 mtu 1400",
+        "link set eth0 up",
+        "link set enP1s1 up",
+        f"address add {ADDRESS}/16 dev eth0",
+        f"route add default via {GATEWAY} dev eth0",
+    )
+    pod = node.sandbox.pod("c1")
+    made = node.add(pod).result
+    assert made["interfaces"][1]["mtu"] == node.sandbox.ip("link", "show", "dev", "eth0")[0]["mtu"] == 1400
+    assert node.sandbox.run("ip", "netns", "exec", "c1", "ping", "-n", "-c1", "-W2", GATEWAY).returncode == 0
+    node.sandbox.batch("link set enP1s1 nomaster", "link set enP1s1 down")
+    node.add(node.sandbox.pod("c2")).done()
+
+
+def test_the_nic_is_found_where_the_default_route_leads_elsewhere(busy_node: Node) -> None:
+    """A VPN or a metrics network may have taken the default route; ``master`` says which NIC is meant."""
+    busy_node.sandbox.batch(
+        "link add vpn0 type ifb", "link set vpn0 up", "route replace default dev vpn0 scope link"
+    )
+    pod = busy_node.sandbox.pod("c1")
+    added = busy_node.add(pod, conf=busy_node.conf(master="eth0"))
+    assert added.address == "10.10.0.5"
+
+
+def test_a_master_that_does_not_exist_is_named_with_the_links_there_are(busy_node: Node) -> None:
+    pod, conf = busy_node.sandbox.pod("c1"), busy_node.conf(master="eth7")
+    failed = busy_node.add(pod, conf=conf)
+    assert failed.code == UPLINK_UNCLEAR
+    assert "eth7" in failed.msg
+    assert "eth0" in failed.error["details"]
+    assert not busy_node.residue()
+    busy_node.delete(pod, conf=conf).done()
+    assert busy_node.status(conf=conf).code == 50
+
+
+def test_a_source_that_lists_another_nic_is_told_apart_from_an_empty_one(busy_node: Node) -> None:
+    path = busy_node.sandbox.path(INTERFACES)
+    path.write_text(
+        path.read_text().replace(MAC.replace(":", "").upper(), OTHER_MAC.replace(":", "").upper())
+    )
+    failed = busy_node.add(busy_node.sandbox.pod("c1"))
+    assert failed.code in (SOURCE_FAILED, NOTHING_TO_GIVE)
+    assert OTHER_MAC in failed.msg
+    assert MAC in failed.msg
+    assert not busy_node.residue()
+
+
+@pytest.mark.parametrize("order", ["primary first", "primary last"])
+def test_the_order_of_nics_in_a_document_means_nothing(busy_node: Node, order: str) -> None:
+    """IMDS does not promise any (row 17): only the NIC of the default route is used."""
+    import json
+
+    path = busy_node.sandbox.path(INTERFACES)
+    (primary,) = json.loads(path.read_text())["Interfaces"]
+    text = json.dumps(primary).replace("10.10.", "10.11.").replace("000D3A000001", "000D3A000099")
+    other = {**json.loads(text), "IsPrimary": False}
+    both = [primary, other] if order == "primary first" else [other, primary]
+    path.write_text(json.dumps({"Interfaces": both}))
+    busy_node.sandbox.batch(f"link add eth1 address {OTHER_MAC} type ifb", "link set eth1 up")
+    given = {busy_node.add(pod).address for pod in busy_node.sandbox.pods("c1", "c2", "c3")}
+    assert given == {"10.10.0.5", "10.10.0.6", "10.10.0.7"}
+
+
+def test_pods_do_not_make_the_uplink_harder_to_find(busy_node: Node) -> None:
+    """A pod's own links on the host, and a hundred others, are never taken for the NIC."""
+    busy_node.sandbox.batch(*(f"link add ifb{number} type ifb" for number in range(100)))
+    first, second = busy_node.sandbox.pods("c1", "c2")
+    busy_node.add(first, conf=busy_node.conf(runtimeConfig={"mac": MAC})).done()
+    busy_node.add(second).done()
+    assert _chosen(busy_node.sandbox) == "eth0"
