@@ -35,7 +35,7 @@ BY_POD = """
 HOLD = """
     UPDATE address SET container_id = ?, ifname = ?, network = ?, holder = ?, pod_namespace = ?,
         pod_name = ?, pod_uid = ?, netns = ?, netns_id = ?, host_ifname = ?, call_id = ?,
-        created_wall = ?, confirmed = ?, missing_since = NULL
+        created_wall = ?, confirmed = ?
     WHERE id = ? AND container_id IS NULL
     RETURNING *
 """

@@ -244,7 +244,7 @@ class Store:
             try:
                 connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
                 connection.execute("PRAGMA synchronous = OFF")
-                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA journal_mode = MEMORY")
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
                 migrate(connection)
@@ -252,6 +252,9 @@ class Store:
                     "INSERT INTO node VALUES (1, ?, ?, 0)", (os.urandom(8).hex(), self._boot_id)
                 )
                 connection.execute("COMMIT")
+                # Only now: what is in a log is moved to the file when it is closed, and that fails
+                # without a word on a full disk.
+                connection.execute("PRAGMA journal_mode = WAL")
             finally:
                 connection.close()
             fresh.rename(self._files.database)

@@ -127,7 +127,9 @@ def _ask(request: Get, until: float) -> _Answer:
         connection.sock = connected
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", path, headers={**request.headers, "Connection": "close"})
-        return _answer(request, connection.getresponse())
+        # The response keeps the descriptor until it is closed itself.
+        with connection.getresponse() as response:
+            return _answer(request, response)
 
 
 def _answer(request: Get, response: http.client.HTTPResponse) -> _Answer:

@@ -163,6 +163,12 @@ class TestReboot:
         again.adopt(())
         assert again.reserve(P1, owner(), ANY).ip == ips(5)[0]
 
+    def test_the_first_thing_after_it_may_be_an_add(self, node: Node) -> None:
+        alive(node)
+        node.start_anew("boot-2")
+        with pytest.raises(AdoptionNeeded):
+            node.process().reserve(P3, owner(), ANY)
+
     def test_an_address_known_only_from_a_pod_goes_with_it(self, node: Node) -> None:
         ipam, pods = alive(node, 1)
         lose_store(node)

@@ -54,6 +54,13 @@ class TestPool:
         assert ipam.reservation(P1) == held
         assert ipam.counts() == PoolCounts(free=1, assigned=1, cooling=0, quarantined=0)
 
+    def test_two_that_are_not_in_a_row_do_not(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        for numbers in ((5,), (5, 6), (5,), (5, 6), (5,)):
+            node.says = listing_of(*ips(*numbers))
+            refresh(ipam)
+        assert pool_of(ipam) == ["5", "6?"]
+
     def test_a_held_address_leaves_when_it_is_released(self, node: Node) -> None:
         ipam = node.ready(5, 6)
         ipam.reserve(P1, owner(), ANY)
