@@ -84,6 +84,8 @@ class Telling:
         self._conflist = ConflistFile(settings.conflist, background.heard) if settings.conflist else None
         self.readiness = Readiness(node, background)
         self.metrics = Metrics(node, background, self.readiness)
+        if self._conflist is not None:
+            self.readiness.not_in_place = f"the conflist {self._conflist.destination} was not looked at yet"
         background.say = self.say
         with contextlib.suppress(NotInPlace):
             # Before the first read of the source: the conflist says which.

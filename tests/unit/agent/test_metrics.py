@@ -1,0 +1,243 @@
+"""The metrics: named as Prometheus wants it, true, and cheap for the calls they count."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from cni_plugin import errors
+from cni_plugin.agent.metrics import BUCKETS, Metrics
+from cni_plugin.contract import Reply
+from cni_plugin.params import NEEDED
+from tests.unit.agent.work import Place, Work
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+STATES = {"free", "assigned", "cooling", "quarantined"}
+NAME = re.compile(r"(azvnet|process)_[a-z][a-z0-9]*(_[a-z0-9]+)*")
+BASE_UNITS = {"seconds", "bytes"}
+OTHER_UNITS = {"milliseconds", "microseconds", "minutes", "hours", "ms", "kib", "mib", "kilobytes", "percent"}
+KINDS_IN_NAMES = {"gauge", "counter", "histogram", "summary", "metric"}
+
+
+class Ready:
+    last = ""
+
+
+@pytest.fixture
+def metrics(place: Place, work: Work) -> Metrics:
+    return Metrics(place.node, work, Ready())
+
+
+def families(metrics: Metrics, accept: str = "") -> dict[str, Metric]:
+    _, body = metrics.encode(accept)
+    parse = parse_openmetrics if accept else parse_text
+    return {family.name: family for family in parse(body.decode())}
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    found = metrics.registry.get_sample_value(name, labels)
+    assert found is not None, f"there is no {name} {labels}"
+    return found
+
+
+def failed(error: BaseException) -> Reply:
+    return Reply(b"{}", 1, error=error)
+
+
+def test_names_follow_the_rules_of_promtool(place: Place, metrics: Metrics) -> None:
+    place.list_addresses(3)
+    metrics.observe("ADD", failed(errors.PoolIsExhausted("full")), 0.1)
+    _, body = metrics.encode("")
+    typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", body.decode(), re.MULTILINE))
+    helped = set(re.findall(r"^# HELP (\S+) \S", body.decode(), re.MULTILINE))
+    assert typed.keys() == helped, "each has a help text"
+    assert len(typed) > 20
+    for name, kind in typed.items():
+        words = set(name.split("_"))
+        assert NAME.fullmatch(name), name
+        assert not words & (KINDS_IN_NAMES | OTHER_UNITS), name
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert not re.search("_(bucket|count|sum|created)$", name), name
+        if words & {"age", "duration", "cpu", "time"}:
+            assert words & BASE_UNITS, f"{name} has no unit"
+    labels = {
+        label for family in parse_text(body.decode()) for each in family.samples for label in each.labels
+    }
+    assert all(re.fullmatch("[a-z]+", label) for label in labels)
+    assert "_created" not in body.decode()
+
+
+def test_both_text_formats_can_be_read_and_say_the_same(place: Place, metrics: Metrics) -> None:
+    place.list_addresses(3)
+    place.hold("web")
+    plain, open_ = families(metrics), families(metrics, OPENMETRICS)
+    assert {name.removesuffix("_info") for name in plain} == set(open_)
+    for name in ("azvnet_pool_addresses", "azvnet_repairs", "azvnet_call_errors"):
+        said = [
+            {(each.name, *each.labels.values()): each.value for each in f[name].samples}
+            for f in (plain, open_)
+        ]
+        assert said[0] == said[1] != {}
+
+
+def test_the_four_states_are_told_and_add_up(place: Place, metrics: Metrics) -> None:
+    place.list_addresses(5)
+    place.hold("web")
+    place.node.ipam.release(place.hold("gone"))
+    told = {each.labels["state"]: each.value for each in families(metrics)["azvnet_pool_addresses"].samples}
+    assert told == {"free": 3, "assigned": 1, "cooling": 1, "quarantined": 0}
+    assert value(metrics, "azvnet_pool_known_addresses") == 5
+
+
+def test_the_cooldown_of_the_calls_decides_what_is_cooling(
+    place: Place, work: Work, metrics: Metrics
+) -> None:
+    place.list_addresses(2)
+    place.node.ipam.release(place.hold("gone"))
+    work.cooldown = 0
+    assert value(metrics, "azvnet_pool_addresses", state="cooling") == 0
+    assert value(metrics, "azvnet_pool_addresses", state="free") == 2
+
+
+def test_a_store_that_cannot_be_read_costs_the_numbers_of_the_pool_and_no_other(
+    place: Place, metrics: Metrics
+) -> None:
+    place.list_addresses(2)
+    metrics.observe("ADD", Reply(), 0.004)
+    assert value(metrics, "azvnet_store_up") == 1
+    place.node.ipam.close()
+    (place.run_dir / "azvnet.db").write_bytes(b"no store" * 1000)
+    told = families(metrics)
+    assert told["azvnet_store_up"].samples[0].value == 0
+    assert "azvnet_pool_addresses" not in told
+    assert value(metrics, "azvnet_call_duration_seconds_count", verb="ADD", outcome="ok") == 1
+    assert (place.run_dir / "azvnet.db").read_bytes() == b"no store" * 1000, "a scrape repairs nothing"
+
+
+def test_the_source_is_told_with_its_age(place: Place, metrics: Metrics) -> None:
+    assert value(metrics, "azvnet_source_age_seconds") == float("inf")
+    place.list_addresses(4)
+    assert 0 <= value(metrics, "azvnet_source_age_seconds") < 60
+    assert value(metrics, "azvnet_source_up") == 1
+    assert value(metrics, "azvnet_source_listed_addresses") == 4
+    assert value(metrics, "azvnet_source_info", source="file") == 1
+    reads = value(metrics, "azvnet_source_reads_total")
+    place.interfaces.unlink()
+    with pytest.raises(Exception, match=r"interfaces\.json"):
+        place.read_source()
+    assert value(metrics, "azvnet_source_up") == 0
+    assert value(metrics, "azvnet_source_errors_total") == 1
+    assert value(metrics, "azvnet_source_reads_total") == reads + 1
+
+
+def test_repairs_are_told_by_kind_from_the_start(work: Work, metrics: Metrics) -> None:
+    assert value(metrics, "azvnet_repairs_total", kind="host_route") == 0
+    work.repairs.update(host_route=2, pod_route=1, reclaimed=3, adopted=4, of_a_later_version=5)
+    assert value(metrics, "azvnet_repairs_total", kind="host_route") == 2
+    assert value(metrics, "azvnet_repairs_total", kind="of_a_later_version") == 5
+    assert value(metrics, "azvnet_pool_reclaimed_total") == 3
+    assert value(metrics, "azvnet_pool_adopted_total") == 4
+
+
+def test_calls_are_counted_by_verb_and_outcome(metrics: Metrics) -> None:
+    metrics.observe("ADD", Reply(), 0.004)
+    metrics.observe("ADD", Reply(), 0.2)
+    metrics.observe("DEL", Reply(), 0.03)
+    metrics.observe("ADD", failed(errors.PoolIsExhausted("full")), 0.001)
+    metrics.observe("ADD", failed(ZeroDivisionError("ours")), 0.001)
+    count, errors_ = "azvnet_call_duration_seconds_count", "azvnet_call_errors_total"
+    assert value(metrics, count, verb="ADD", outcome="ok") == 2
+    assert value(metrics, count, verb="DEL", outcome="ok") == 1
+    assert value(metrics, count, verb="CHECK", outcome="ok") == 0
+    assert value(metrics, count, verb="ADD", outcome="100") == 1
+    assert value(metrics, errors_, verb="ADD", code="100") == 1
+    assert value(metrics, errors_, verb="ADD", code="999") == 1
+    assert value(metrics, errors_, verb="ADD", code="11") == 0
+    bucket = "azvnet_call_duration_seconds_bucket"
+    assert value(metrics, bucket, verb="ADD", outcome="ok", le="0.0025") == 0
+    assert value(metrics, bucket, verb="ADD", outcome="ok", le="0.005") == 1
+    assert value(metrics, bucket, verb="ADD", outcome="ok", le="0.25") == 2
+
+
+def test_what_callers_write_makes_no_series_of_its_own(metrics: Metrics) -> None:
+    for number in range(500):
+        metrics.observe(f"VERB{number}", failed(errors.DelegateError(1000 + number, "theirs")), 0.001)
+    told = families(metrics)["azvnet_call_errors"]
+    assert {each.labels["verb"] for each in told.samples} == {"ADD", "other"}
+    assert value(metrics, "azvnet_call_errors_total", verb="other", code="other") == 500
+    size = len(metrics.encode("")[1])
+    metrics.observe("ONE MORE", failed(errors.DelegateError(7777, "theirs")), 0.001)
+    assert len(metrics.encode("")[1]) == size
+
+
+def test_counting_a_call_costs_less_than_30_microseconds(metrics: Metrics) -> None:
+    """CPU of the thread, since others may have the processor in between; 16 threads, as the agent has."""
+    replies = (Reply(), failed(errors.PoolIsExhausted("full")))
+    spent: list[float] = []
+
+    def calls() -> None:
+        started = time.thread_time()
+        for number in range(1000):
+            metrics.observe("ADD", replies[number % 20 == 0], 0.004)
+        spent.append(time.thread_time() - started)
+
+    threads = [threading.Thread(target=calls) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(spent) / 16_000 < 30e-6
+    assert value(metrics, "azvnet_call_duration_seconds_count", verb="ADD", outcome="ok") == 16 * 950
+
+
+def test_scrapes_during_calls_see_each_call_once(metrics: Metrics) -> None:
+    """Counters never go back, and every bucket holds at least what the one below it does."""
+    stop = threading.Event()
+
+    def calls() -> None:
+        while not stop.is_set():
+            metrics.observe("ADD", Reply(), 0.003)
+
+    threads = [threading.Thread(target=calls) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        last = 0.0
+        for _ in range(20):
+            buckets = list(_buckets(metrics))
+            assert buckets == sorted(buckets)
+            assert buckets[-1] >= last
+            last = buckets[-1]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert last > 0
+
+
+def _buckets(metrics: Metrics) -> Iterator[float]:
+    for each in families(metrics)["azvnet_call_duration_seconds"].samples:
+        if each.name.endswith("_bucket") and each.labels["verb"] == "ADD":
+            yield each.value
+
+
+def test_buckets_tell_the_usual_call_from_the_one_that_is_given_up() -> None:
+    assert list(BUCKETS) == sorted(BUCKETS)
+    assert BUCKETS[0] <= 0.001
+    assert BUCKETS[-1] == 25
+
+
+def test_every_verb_can_be_counted(metrics: Metrics) -> None:
+    for verb in NEEDED:
+        metrics.observe(verb, Reply(), 0.001)
+        assert value(metrics, "azvnet_call_duration_seconds_count", verb=verb, outcome="ok") == 1

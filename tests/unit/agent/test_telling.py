@@ -1,0 +1,335 @@
+"""What the agent tells of itself: ready only when an address can be given, and why not in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_plugin import __version__
+from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.telling import Telling
+from tests.unit.agent.conftest import NewTelling
+from tests.unit.agent.test_conflist import CONFLIST
+from tests.unit.agent.work import Answer, Place, Work, get
+
+PATIENCE = 10.0
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def page(place: Place, path: str) -> Answer:
+    return get(place.run_dir / "http.sock", path)
+
+
+def ready_or_why(place: Place) -> str:
+    """Empty when ready; else why not."""
+    answer = page(place, "/readyz")
+    assert answer.status == (503 if answer.body.startswith("not ready: ") else 200), answer
+    return answer.body.removeprefix("not ready: ").strip() if answer.status == 503 else ""
+
+
+def said(tmp_path: Path) -> list[dict[str, Any]]:
+    log = tmp_path / "agent.log"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def net_d(tmp_path: Path) -> Path:
+    made = tmp_path / "net.d"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def conflist(tmp_path: Path, net_d: Path) -> dict[str, Path]:
+    source = tmp_path / "source.conflist"
+    source.write_text(json.dumps(CONFLIST))
+    return {"source": source, "destination": net_d / "10-azvnet.conflist"}
+
+
+def test_ready_is_what_an_add_would_find(place: Place, new_telling: NewTelling) -> None:
+    telling = new_telling()
+    assert "no address is known on this node" in ready_or_why(place)
+    place.list_addresses(2)
+    eventually(lambda: not ready_or_why(place), "ready")
+    place.hold("a")
+    gone = place.hold("b")
+    eventually(lambda: "no free IPv4 address: 2 known, 2 held" in ready_or_why(place), "not ready")
+    assert "default/a, default/b" in ready_or_why(place)
+    place.node.ipam.release(gone)
+    eventually(lambda: not ready_or_why(place), "one that cools down can be given at need")
+    assert telling.metrics.registry.get_sample_value("azvnet_ready") == 1
+
+
+def test_healthy_is_only_that_somebody_answers(place: Place, new_telling: NewTelling) -> None:
+    new_telling()
+    assert page(place, "/healthz").status == 200
+    assert page(place, "/readyz").status == 503
+    assert page(place, "/").status == 404
+
+
+def test_not_ready_without_the_background_work(place: Place, work: Work, new_telling: NewTelling) -> None:
+    place.list_addresses(2)
+    new_telling()
+    assert ready_or_why(place) == ""
+    work.alive = False
+    assert "background work has stopped" in ready_or_why(place)
+
+
+def test_not_ready_while_stopping_and_still_telling_so(place: Place, new_telling: NewTelling) -> None:
+    place.list_addresses(2)
+    telling = new_telling()
+    assert ready_or_why(place) == ""
+    telling.stopping()
+    assert ready_or_why(place) == "the agent is stopping"
+    assert page(place, "/metrics").status == 200
+
+
+def test_not_ready_with_a_state_directory_that_is_gone(place: Place, new_telling: NewTelling) -> None:
+    place.list_addresses(2)
+    telling = new_telling()
+    assert telling.readiness.why_not() == ""
+    place.node.ipam.close()
+    place.run_dir.rename(place.run_dir.with_name("elsewhere"))
+    place.run_dir.touch()
+    why = telling.readiness.why_no_address(fresh=True)
+    assert "can't be used" in why
+    assert str(place.run_dir) in why
+
+
+def test_probes_cost_one_look_a_second(place: Place, new_telling: NewTelling) -> None:
+    place.list_addresses(2)
+    telling = new_telling()
+    ready_or_why(place)
+    place.hold("a")
+    place.hold("b")
+    assert telling.readiness.why_not() == "", "the answer of a moment ago"
+    eventually(lambda: ready_or_why(place), "a second later it is the one of now")
+
+
+def test_info_says_who_this_is(place: Place, new_telling: NewTelling) -> None:
+    place.list_addresses(1)
+    new_telling()
+    info = json.loads(page(place, "/info").body)
+    assert page(place, "/info").body.count("\n") == 1
+    assert info["pid"] == os.getpid()
+    assert info["version"] == __version__
+    assert info["protocol"] == 1
+    assert abs(info["started"] - time.time()) < 60
+    assert info["ready"] is True
+    assert info["reason"] == ""
+
+
+def test_the_conflist_comes_last(
+    place: Place, work: Work, new_telling: NewTelling, conflist: dict[str, Path]
+) -> None:
+    new_telling(conflist=conflist)
+    assert [each["name"] for each in work.heard_of] == ["azvnet"], "it says which source to read"
+    time.sleep(0.6)
+    assert not conflist["destination"].exists()
+    place.list_addresses(1)
+    eventually(conflist["destination"].exists, "the conflist")
+    assert conflist["destination"].read_text() == json.dumps(CONFLIST)
+    eventually(lambda: not ready_or_why(place), "ready")
+
+
+def test_not_ready_as_long_as_the_conflist_is_not_there(
+    place: Place, new_telling: NewTelling, conflist: dict[str, Path], net_d: Path, tmp_path: Path
+) -> None:
+    place.list_addresses(1)
+    net_d.rmdir()
+    new_telling(conflist=conflist)
+    eventually(lambda: "does not exist: is a container runtime installed?" in ready_or_why(place), "said")
+    net_d.mkdir()
+    eventually(conflist["destination"].exists, "it is tried again")
+    eventually(lambda: not ready_or_why(place), "ready")
+    messages = [each["msg"] for each in said(tmp_path)]
+    assert any("was written" in each for each in messages)
+
+
+def test_a_conflist_that_is_right_is_not_touched_and_outlives_the_agent(
+    place: Place, work: Work, new_telling: NewTelling, conflist: dict[str, Path], tmp_path: Path
+) -> None:
+    place.list_addresses(1)
+    target = conflist["destination"]
+    for _ in range(3):
+        telling = Telling(place.node, Settings(conflist=conflist, log_file=tmp_path / "agent.log"), work)
+        telling.start()
+        try:
+            eventually(target.exists, "the conflist")
+            eventually(lambda: not ready_or_why(place), "ready")
+            seen = target.stat()
+        finally:
+            telling.stop()
+        assert (target.stat().st_ino, target.stat().st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns)
+    assert [each["msg"] for each in said(tmp_path)].count(f"the conflist {target} was written") == 1
+
+
+def test_a_pool_that_runs_out_keeps_the_conflist(
+    place: Place, new_telling: NewTelling, conflist: dict[str, Path]
+) -> None:
+    place.list_addresses(1)
+    telling = new_telling(conflist=conflist)
+    eventually(conflist["destination"].exists, "the conflist")
+    place.hold("a")
+    eventually(lambda: ready_or_why(place), "not ready")
+    telling.use(Settings(conflist=conflist))
+    time.sleep(0.5)
+    assert conflist["destination"].exists()
+
+
+def test_a_changed_conflist_is_installed_on_reload(
+    place: Place, work: Work, new_telling: NewTelling, conflist: dict[str, Path], tmp_path: Path
+) -> None:
+    place.list_addresses(1)
+    telling = new_telling(conflist=conflist)
+    eventually(lambda: not ready_or_why(place), "ready")
+    conflist["source"].write_text(json.dumps({**CONFLIST, "name": "renamed"}))
+    telling.use(Settings(conflist=conflist, log_file=tmp_path / "agent.log"))
+    eventually(lambda: json.loads(conflist["destination"].read_text())["name"] == "renamed", "the new one")
+    assert work.heard_of[-1]["name"] == "renamed"
+    conflist["source"].write_text("{")
+    telling.use(Settings(conflist=conflist, log_file=tmp_path / "agent.log"))
+    eventually(lambda: "is no JSON" in ready_or_why(place), "what is wrong is said")
+    assert json.loads(conflist["destination"].read_text())["name"] == "renamed"
+
+
+def test_a_conflist_that_the_runtime_prefers_is_named(
+    place: Place, new_telling: NewTelling, conflist: dict[str, Path], net_d: Path, tmp_path: Path
+) -> None:
+    place.list_addresses(1)
+    (net_d / "05-other.conflist").touch()
+    new_telling(conflist=conflist)
+    words = f"05-other.conflist sorts before 10-azvnet.conflist in {net_d}"
+    eventually(lambda: any(words in each["msg"] for each in said(tmp_path)), "it is in the log")
+    assert words in page(place, "/readyz").body
+    assert words in json.loads(page(place, "/info").body)["warnings"][0]
+
+
+def test_the_port_answers_what_the_socket_answers(place: Place, new_telling: NewTelling) -> None:
+    port = free_port()
+    new_telling(metrics_address=f"127.0.0.1:{port}")
+    assert get(("127.0.0.1", port), "/healthz").status == 200
+    assert "azvnet_pool_addresses" in get(("127.0.0.1", port), "/metrics").body
+
+
+def test_a_port_on_the_nodes_network_is_refused(place: Place, work: Work) -> None:
+    with pytest.raises(SettingsError, match="not on the loopback"):
+        Telling(place.node, Settings(metrics_address="0.0.0.0:9631"), work)
+
+
+def test_a_port_that_is_taken_is_said_and_taken_when_it_is_free(
+    place: Place, new_telling: NewTelling, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        new_telling(metrics_address=f"127.0.0.1:{port}")
+        assert page(place, "/healthz").status == 200
+        assert any("Address already in use" in each["msg"] for each in said(tmp_path))
+
+    def answers() -> bool:
+        try:
+            return get(("127.0.0.1", port), "/healthz").status == 200
+        except ConnectionRefusedError:
+            return False
+
+    eventually(answers, "the port is taken again")
+
+
+def test_other_settings_move_the_port_and_wrong_ones_leave_it(
+    place: Place, new_telling: NewTelling, tmp_path: Path
+) -> None:
+    first, second = free_port(), free_port()
+    log = tmp_path / "agent.log"
+    telling = new_telling(metrics_address=f"127.0.0.1:{first}")
+    telling.use(Settings(metrics_address="10.0.0.4:9631", log_file=log))
+    assert any("not on the loopback" in each["msg"] for each in said(tmp_path))
+    assert get(("127.0.0.1", first), "/healthz").status == 200
+    telling.use(Settings(metrics_address=f"127.0.0.1:{second}", log_file=log))
+    eventually(lambda: _answers(second), "the new port")
+    assert not _answers(first)
+    telling.use(Settings(log_file=log))
+    eventually(lambda: not _answers(second), "no port at all")
+
+
+def _answers(port: int) -> bool:
+    try:
+        return get(("127.0.0.1", port), "/healthz").status == 200
+    except (ConnectionError, IndexError):
+        return False
+
+
+def test_the_socket_comes_back_when_somebody_removes_it(place: Place, new_telling: NewTelling) -> None:
+    telling = new_telling()
+    (place.run_dir / "http.sock").unlink()
+    telling.use(Settings(log_file=place.run_dir / "agent.log"))
+    eventually((place.run_dir / "http.sock").exists, "the socket")
+    eventually(lambda: page(place, "/healthz").status == 200, "an answer")
+
+
+def test_the_end_leaves_no_socket_and_not_another_agents(
+    place: Place, work: Work, new_telling: NewTelling, tmp_path: Path
+) -> None:
+    settings = Settings(log_file=tmp_path / "agent.log")
+    old, new = Telling(place.node, settings, work), Telling(place.node, settings, work)
+    old.start()
+    new.start()
+    old.stop()
+    assert page(place, "/healthz").status == 200
+    new.stop()
+    assert not (place.run_dir / "http.sock").exists()
+
+
+def test_its_own_log_has_lines_of_json_and_minds_the_level(
+    place: Place, work: Work, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    telling = Telling(place.node, Settings(log_file=tmp_path / "agent.log", log_level="warning"), work)
+    telling.say("warning", "host_route of eth0 was put back", address="10.1.0.5")
+    telling.say("info", "not asked for")
+    (record,) = said(tmp_path)
+    assert record["msg"] == "host_route of eth0 was put back"
+    assert record["address"] == "10.1.0.5"
+    assert record["level"] == "warning"
+    assert record["pid"] == os.getpid()
+    assert json.loads(capfd.readouterr().err) == record
+    assert work.say == telling.say, "the background work tells through this"
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(place: Place, work: Work, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    telling = Telling(place.node, Settings(log_file=tmp_path / "file" / "agent.log"), work)
+    telling.say("error", "goes to stderr alone")
+
+
+def test_trouble_is_said_when_it_begins_changes_and_ends(
+    place: Place, new_telling: NewTelling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cni_plugin.agent import telling as module
+
+    monkeypatch.setattr(module, "STARTING_SECONDS", 0.0)
+    new_telling()
+    time.sleep(1.2)
+    place.list_addresses(1)
+    eventually(lambda: any(each["msg"].startswith("ready") for each in said(tmp_path)), "ready")
+    messages = [each["msg"] for each in said(tmp_path)]
+    assert sum("not read yet" in each for each in messages) == 1
+    assert messages[-1] == "ready: pods get addresses"

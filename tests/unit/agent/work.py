@@ -1,0 +1,104 @@
+"""A node for tests of what the agent tells: a pool in a folder, and background work that only answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import Counter
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from cni_plugin.node import Node
+from ipam.model import Attachment, Owner, SourceConfig
+
+MAC = "00:0d:3a:00:00:01"
+
+
+@dataclass
+class Work:
+    """What ``Telling`` asks of the agent's background work, as plain values."""
+
+    repairs: Counter[str] = field(default_factory=Counter)
+    cooldown: float = 30.0
+    alive: bool = True
+    heard_of: list[dict[str, Any]] = field(default_factory=list)
+    say: Any = None
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def heard(self, document: dict[str, Any], /) -> None:
+        self.heard_of.append(document)
+
+
+class Place:
+    """A state directory and a source of addresses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run_dir = folder / "run"
+        self.interfaces = folder / "interfaces.json"
+        boot_id = folder / "boot_id"
+        boot_id.write_text("boot-1\n")
+        self.node = Node({"AZVNET_RUN_DIR": str(self.run_dir), "AZVNET_BOOT_ID_FILE": str(boot_id)})
+        self.node.ensure_run_dir()
+        self.node.ipam.adopt(())
+
+    def list_addresses(self, count: int) -> None:
+        """Have the source list this many addresses, and read it."""
+        own = [{"Address": "10.10.0.4", "IsPrimary": True}]
+        listed = [
+            {"Address": str(IPv4Address("10.10.0.5") + number), "IsPrimary": False} for number in range(count)
+        ]
+        interface = {
+            "MacAddress": MAC.replace(":", "").upper(),
+            "IsPrimary": True,
+            "IPSubnets": [{"Prefix": "10.10.0.0/16", "IPAddresses": own + listed}],
+        }
+        self.interfaces.write_text(json.dumps({"Interfaces": [interface]}))
+        self.read_source()
+
+    def read_source(self) -> None:
+        config = SourceConfig(environment="file", file=str(self.interfaces))
+        self.node.ipam.refresh(config, deadline=5.0, force=True)
+
+    def hold(self, name: str) -> Attachment:
+        """Have a pod hold an address."""
+        from ipam.model import AddressRequest
+
+        attachment = Attachment(name, "eth0")
+        owner = Owner("azvnet", pod_namespace="default", pod_name=name)
+        self.node.ipam.confirm(self.node.ipam.reserve(attachment, owner, AddressRequest()))
+        return attachment
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page said."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def get(where: Path | tuple[str, int], page: str = "/", *, method: str = "GET", accept: str = "") -> Answer:
+    """Ask for a page; whole, as one that speaks HTTP/1.1 does."""
+    family = socket.AF_UNIX if isinstance(where, Path) else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.settimeout(10.0)
+        sock.connect(str(where) if isinstance(where, Path) else where)
+        asked = f"{method} {page} HTTP/1.1\r\nHost: node\r\n" + (f"Accept: {accept}\r\n" if accept else "")
+        sock.sendall(asked.encode() + b"\r\n")
+        return read_answer(sock)
+
+
+def read_answer(sock: socket.socket) -> Answer:
+    """Everything until the other side closes."""
+    reply = b""
+    while received := sock.recv(1 << 16):
+        reply += received
+    head, _, body = reply.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    return Answer(int(first.split(" ")[1]), headers, body.decode())
