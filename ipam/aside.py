@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timezone
 from pathlib import Path
 
 STORE = "azvnet.db"
@@ -106,7 +106,7 @@ class StoreFiles:
         return self.directory / (STORE + suffix)
 
     def _free_name_aside(self) -> Path:
-        now = datetime.now(tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        now = datetime.now(tz=UTC).strftime("%Y%m%dT%H%M%SZ")
         name = self.directory / f"{STORE}.corrupt-{now}"
         number = 1
         while os.path.lexists(name):

@@ -22,8 +22,8 @@ make                      make
 netcat-openbsd            nc
 nftables                  nft
 procps                    ps
-python3-dev               python:shared
-python3-venv              python:ensurepip
+@python-dev               python:shared
+@python-venv              python:ensurepip
 runc                      runc
 shellcheck                shellcheck
 strace                    strace
@@ -47,11 +47,29 @@ have() {
     esac
 }
 
+# Ubuntu 22.04's python3 is 3.10; its python3.11 stands beside it.
+python_package() {
+    if /usr/bin/python3 -ISc 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || [ ! -e /usr/bin/python3 ]; then
+        echo "python3-$1"
+    else
+        echo "python3.11-$1"
+    fi
+}
+
 here=$(dirname "$0")
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-missing=$(echo "$WANTED" | while read -r package proof; do
-    [ -z "$package" ] || have "$proof" || printf '%s ' "$package"
-done)
+missing_packages() {
+    echo "$WANTED" | while read -r package proof; do
+        if [ -n "$package" ] && ! have "$proof"; then
+            case $package in
+                @python-*) python_package "${package#@python-}" ;;
+                *) echo "$package" ;;
+            esac
+        fi
+    done | tr '\n' ' '
+}
+
+missing=$(missing_packages)
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
@@ -74,17 +92,29 @@ try() {
     $apt "$@" >"$log" 2>&1
 }
 
-# shellcheck disable=SC2086  # a list of package names
-if ! try install --no-install-recommends $missing; then
+install() {
+    # shellcheck disable=SC2086  # a list of package names
+    try install --no-install-recommends $missing && return
     # The package lists are missing or too old for the mirror: fetch them and try again.
     for attempt in 1 2 3; do
+        # shellcheck disable=SC2086
         if try update && try install --no-install-recommends $missing; then
-            exit 0
+            return
         fi
         echo "bootstrap: attempt $attempt failed: $(tail -n 1 "$log")" >&2
         sleep $((attempt * 5))
     done
     cat "$log" >&2
     echo "bootstrap: could not install: $missing" >&2
+    exit 1
+}
+
+install
+# Where there was no Python at all, only now is seen which one the distribution has.
+missing=$(missing_packages)
+[ -z "$missing" ] || install
+missing=$(missing_packages)
+if [ -n "$missing" ]; then
+    echo "bootstrap: installed, and still not found: $missing" >&2
     exit 1
 fi

@@ -11,7 +11,7 @@ usable() {
 import sys
 import sysconfig
 
-sys.exit(not (sys.version_info >= (3, 10) and sysconfig.get_config_var("Py_ENABLE_SHARED")))
+sys.exit(not (sys.version_info >= (3, 11) and sysconfig.get_config_var("Py_ENABLE_SHARED")))
 PY
 }
 
@@ -21,13 +21,13 @@ if [ -n "${PYTHON:-}" ]; then
     exit 0
 fi
 
-for candidate in /usr/bin/python3 /usr/bin/python3.12 /usr/bin/python3.11 /usr/bin/python3.10; do
+for candidate in /usr/bin/python3 /usr/bin/python3.12 /usr/bin/python3.11; do
     if usable "$candidate"; then
         echo "$candidate"
         exit 0
     fi
 done
 
-echo "choose-python: no Python >= 3.10 with a shared libpython in /usr/bin." >&2
-echo "Install python3, python3-venv and python3-dev, or say PYTHON=/path/to/python3." >&2
+echo "choose-python: no Python >= 3.11 with a shared libpython in /usr/bin." >&2
+echo "Run packaging/bootstrap.sh, or say PYTHON=/path/to/python3." >&2
 exit 1

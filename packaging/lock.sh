@@ -12,7 +12,7 @@ compile() {
     echo "lock: $1"
     output=packaging/requirements/$1
     shift
-    "$uv" pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+    "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
         --no-emit-find-links --custom-compile-command 'make lock' --output-file "$output" "$@"
 }
 

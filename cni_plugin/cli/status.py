@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin import __version__
@@ -251,7 +251,7 @@ def _source_words(source: SourceState) -> str:
     if source.last_success_at is None:
         words = f"{source.source or 'none'}, never read"
     elif source.success_age is None:
-        when = datetime.fromtimestamp(source.last_success_at, tz=timezone.utc)
+        when = datetime.fromtimestamp(source.last_success_at, tz=UTC)
         words = f"{source.source}, read {when:%Y-%m-%d %H:%M:%S}Z, before the node was started"
     else:
         words = f"{source.source}, read {span(source.success_age)} ago"

@@ -20,7 +20,7 @@ from cni_plugin.kernel.requests import Request
 from ipam.model import IPAddress, IPNetwork
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from cni_plugin.kernel.templates import Compiler
 

@@ -24,8 +24,7 @@ from integration.containerd.images import PAUSE_IMAGE, TRAFFIC_IMAGE, image_arch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from integration.fabric import Machine
 

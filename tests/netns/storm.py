@@ -15,7 +15,7 @@ from tests.netns.node import Node
 from tests.netns.sandbox import Pod
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class Storm:
