@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from datetime import UTC, datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 STORE = "azvnet.db"
