@@ -47,11 +47,13 @@ def free_block(estate: Estate, subnet: Subnet) -> IPv4Network:
     Raises:
         RefusedChange: there is none.
     """
-    used = estate.used(subnet)
-    for block in subnet.prefix.subnets(new_prefix=BLOCK_PREFIX):
-        reserved = subnet.prefix.network_address in block or subnet.prefix.broadcast_address in block
-        if not reserved and not any(block.overlaps(other) for other in used):
-            return block
+    size = 1 << (32 - BLOCK_PREFIX)
+    # Nothing larger than a block is ever given out, so each used one spoils exactly one candidate.
+    spoilt = {int(block.network_address) // size for block in estate.used(subnet)}
+    spoilt |= {int(address) // size for address in (subnet.prefix[0], subnet.prefix[-1])}
+    for candidate in range(int(subnet.prefix[0]) // size, int(subnet.prefix[-1]) // size + 1):
+        if candidate not in spoilt:
+            return IPv4Network((candidate * size, BLOCK_PREFIX))
     raise _subnet_full(subnet)
 
 

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DEFAULT_NAME = "lab"
+_HINTS = """
+  Try, each after: python -m integration.fabric
+    exec node1 -- ip netns add pod1
+    exec node1 -- env CNI_PATH=/opt/cni/bin /opt/cni/bin/cnitool add azvnet /run/netns/pod1
+    exec node1 -- ip netns exec pod1 ping -c1 10.10.0.21
+    shell node1
+    fault imds --hang            and: clear
+    address add node1 4
+    counters
+    down
+"""
+
 _IN_FOLDER = 'cd "$0" 2>/dev/null; exec "$@"'
 
 
@@ -33,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if argv[:1] == ["be"]:
         return standalone.be(int(argv[1]), json.loads(argv[2]))
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv or ["up", "--plugin", "--hints"])
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return run(arguments)
@@ -93,7 +105,9 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--own-tmp", action="store_true", help="every machine has a /tmp of its own")
     up.add_argument("--shuffle-nics", action="store_true", help="IMDS lists NICs in any order")
     up.add_argument("--imds-limit", type=int, default=5, help="requests per second; 0: no limit")
+    up.add_argument("--plugin", action="store_true", help="install the built plugin in the nodes")
     up.add_argument("--foreground", action="store_true", help="stay, until Ctrl-C")
+    up.add_argument("--hints", action="store_true", help="say what can be done next")
     up.set_defaults(run=_up)
 
 
@@ -153,15 +167,15 @@ def _ask(arguments: argparse.Namespace, do: str, **what: Any) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    wanted = {
-        k: v for k, v in vars(arguments).items() if k not in ("run", "foreground", "name", "imds_limit")
-    }
+    wanted = {k: v for k, v in vars(arguments).items() if k not in ("run", "foreground", "hints")}
     wanted["name"] = arguments.name or DEFAULT_NAME
     wanted["imds_limit"] = arguments.imds_limit or None
     if arguments.foreground:
         return standalone.in_foreground(wanted)
     standalone.start(wanted)
     _show_status(control.ask(wanted["name"], "status"))
+    if arguments.hints:
+        print(_HINTS)
     return 0
 
 

@@ -193,7 +193,10 @@ def _reboot(fabric: Fabric, machine: str) -> None:
 
 def _vf(fabric: Fabric, machine: str, action: str, link: str) -> None:
     _machine(fabric, machine)
-    {"add": fabric.add_vf, "remove": fabric.remove_vf, "rename": fabric.rename_vf}[action](machine, link)
+    if action == "remove":
+        fabric.remove_vf(machine)
+    else:
+        {"add": fabric.add_vf, "rename": fabric.rename_vf}[action](machine, link)
 
 
 def _counters(fabric: Fabric) -> dict[str, Any]:

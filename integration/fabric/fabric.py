@@ -20,27 +20,17 @@ from integration.fabric.goalstate import GoalState
 from integration.fabric.hostnetwork import DropCounters, HostNetwork
 from integration.fabric.identity import Identity
 from integration.fabric.imds import Imds
-from integration.fabric.machine import Machine
 from integration.fabric.model import Estate, Placement, State, Surface
+from integration.fabric.rack import Build, Rack, is_node
 from integration.fabric.services import PLACES, Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from ipaddress import IPv4Address
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self
-
-SYSCTLS: dict[str, str | int] = {
-    # A fresh virtual machine forwards nothing; a new namespace would inherit this machine's settings.
-    "net/ipv4/ip_forward": 0,
-    # What Ubuntu's images ship (10-network-security.conf): loose.
-    "net/ipv4/conf/all/rp_filter": 2,
-    "net/ipv4/conf/default/rp_filter": 2,
-    "net/ipv4/conf/all/proxy_arp": 0,
-    "net/ipv4/conf/default/proxy_arp": 0,
-}
-"""Sysctls of a machine's network namespace, set before its links are."""
+    from integration.fabric.machine import Machine
 
 
 class Fabric:
@@ -62,7 +52,7 @@ class Fabric:
         own_tmp: nodes have a /tmp of their own.
         shuffle_nics: IMDS lists the NICs in another order every time.
         imds_limit: requests per second and machine that IMDS takes; None: any number.
-        sysctls: of the nodes, over `SYSCTLS`.
+        sysctls: of the nodes, over `rack.SYSCTLS`.
         name: of the fabric, unique on this machine; random when left out.
     """
 
@@ -89,7 +79,6 @@ class Fabric:
     ) -> None:
         self.name = name or f"f{secrets.token_hex(4)}"
         self.mtu = mtu
-        self.accelerated = accelerated
         plan = topology.Topology(
             nodes=nodes,
             addresses=addresses,
@@ -109,13 +98,11 @@ class Fabric:
         """Which identities the machines have, and how long tokens live."""
         self.arm = Arm(self.identity.issuer)
         """Page size and request limits of ARM."""
-        self._sysctls = {**SYSCTLS, **(sysctls or {})}
-        self._own_tmp = own_tmp
+        self._rack = Rack(self.name, lambda: self.estate, Build(mtu, accelerated, own_tmp, sysctls or {}))
         self._stop = threading.Event()
         self._lock = threading.RLock()
         self._network: HostNetwork | None = None
         self._undo = contextlib.ExitStack()
-        self.machines: dict[str, Machine] = {}
         self.stop: Callable[[], None] | None = None
         """What the control socket calls to take the fabric down; None: it may not."""
 
@@ -125,14 +112,19 @@ class Fabric:
         return self.goal.newest
 
     @property
+    def machines(self) -> dict[str, Machine]:
+        """All machines by name; none before the fabric was up for the first time."""
+        return self._rack.machines
+
+    @property
     def nodes(self) -> dict[str, Machine]:
         """The nodes by name."""
-        return {name: m for name, m in self.machines.items() if name.startswith("node")}
+        return {name: m for name, m in self.machines.items() if is_node(name)}
 
     @property
     def vnet_hosts(self) -> dict[str, Machine]:
         """The machines that are no nodes, by name."""
-        return {name: m for name, m in self.machines.items() if not name.startswith("node")}
+        return {name: m for name, m in self.machines.items() if not is_node(name)}
 
     @property
     def network(self) -> HostNetwork:
@@ -165,18 +157,8 @@ class Fabric:
             network = HostNetwork(mtu=self.mtu, services=(clouds.ARM_ADDRESS, clouds.LOGIN_ADDRESS))
             undo.callback(network.close)
             self._network = network
-            for vm in self.estate.vms:
-                name = vm.computer_name
-                machine = Machine(
-                    lambda name=name: self.estate.vm(name),  # type: ignore[misc]
-                    name,
-                    folder / "machines" / name,
-                    own_tmp=self._own_tmp,
-                )
-                self.machines[name] = machine
-                machine.power_on()
-                undo.callback(machine.power_off)
-            self._start(list(self.machines.values()))
+            self._rack.power_on(folder, undo)
+            self._boot(list(self.machines.values()))
             services = Services(self.goal, self.board, self.imds, self.identity, self.arm, authority().server)
             undo.callback(services.close)
             services.start(network.netns)
@@ -196,7 +178,7 @@ class Fabric:
         with self._lock:
             self.network.unplug(machine.vm)
             machine.halt()
-            self._start([machine])
+            self._boot([machine])
 
     def add_vf(self, node: str, link: str = "enP1s1") -> None:
         """Let the VF of a node's primary NIC appear: a link with the same MAC, enslaved to eth0.
@@ -205,24 +187,15 @@ class Fabric:
             ValueError: the fabric was not made with ``accelerated``.
             namespaces.ToolError: it is there already.
         """
-        if not self.accelerated:
-            raise ValueError("there are VFs only in a fabric with accelerated networking")
-        machine = self.machines[node]
-        self.network.plug_in_vf(machine.uplink_mac, machine.holder_pid, link)
-        machine.run_batch([f"link set {link} master eth0", f"link set {link} up"])
+        self._rack.add_vf(node, link, self.network)
 
-    def remove_vf(self, node: str, link: str = "") -> None:  # noqa: ARG002 - there is one at most
-        """Let the VF of a node disappear, as when its host is serviced."""
+    def remove_vf(self, node: str) -> None:
+        """Let the VF of a node disappear, as when its host is serviced. Raises ToolError if none is."""
         self.network.unplug_vf(self.machines[node].uplink_mac)
 
     def rename_vf(self, node: str, link: str) -> None:
         """Give the VF of a node another name, as udev does some time after it appeared."""
-        machine = self.machines[node]
-        names = machine.run(["ls", "/sys/class/net/eth0/brif"]).stdout.split()
-        (present,) = [name for name in names if name != "synth0"]
-        machine.run_batch(
-            [f"link set {present} down", f"link set {present} name {link}", f"link set {link} up"]
-        )
+        self._rack.rename_vf(node, link)
 
     def fault(self, surface: Surface | str, **what: Any) -> None:
         """Switch a fault on, such as ``fault("imds", delay=2)``; see `faults.Fault` for the names.
@@ -279,43 +252,8 @@ class Fabric:
         """What the fabric has dropped so far."""
         return self.network.drop_counters()
 
-    def _start(self, machines: list[Machine]) -> None:
-        """Boot machines side by side and connect them."""
-        ca = authority().ca_pem
-        for machine in machines:
-            machine.ask_boot(self._files(machine), trust=ca)
-        for machine in machines:
-            machine.await_boot()
-        holders = tuple(records.Process.of(pid) for m in self.machines.values() for pid in m.process_ids)
-        records.write(
-            records.Record(self.name, records.Process.of(os.getpid()), self.stop is not None, holders)
-        )
-        self.network.plug_in([(m.vm, m.holder_pid, self._links(m)) for m in machines])
-        self._apply()
-        for machine in machines:
-            machine.configure_links(
-                mtu=self.mtu, sysctls=self._sysctls, accelerated=self._is_accelerated(machine)
-            )
-        self.network.await_carrier()
-
-    def _links(self, machine: Machine) -> tuple[str, ...]:
-        names = [f"eth{index}" for index in range(len(machine.nics))]
-        if self._is_accelerated(machine):
-            names[0] = "synth0"
-        return tuple(names)
-
-    def _is_accelerated(self, machine: Machine) -> bool:
-        return self.accelerated and machine.name in self.nodes
-
-    def _files(self, machine: Machine) -> dict[str, str]:
-        known = [("127.0.0.1", "localhost"), ("127.0.1.1", machine.name)]
-        known += [
-            (str(vm.primary_nic.primary_ip), vm.computer_name)
-            for vm in self.estate.vms
-            if vm.computer_name != machine.name
-        ]
-        known += [(address, name) for name, address in clouds.endpoints(self.estate.environment).items()]
-        return {"/etc/hosts": "".join(f"{address} {name}\n" for address, name in known)}
+    def _boot(self, machines: list[Machine]) -> None:
+        self._rack.boot(machines, self.network, self._apply, detached=self.stop is not None)
 
     def _apply(self) -> None:
         """Let the host network see what has reached it."""

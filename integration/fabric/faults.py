@@ -8,13 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from integration.fabric.model import Estate, Nic, Surface, Vm
 
 
-class Garbage(str, Enum):
+class Garbage(StrEnum):
     """What comes instead of the document, with its status."""
 
     HTML = "html"
@@ -26,7 +26,7 @@ class Garbage(str, Enum):
     BINARY = "binary"
 
 
-class Empty(str, Enum):
+class Empty(StrEnum):
     """What is missing in a document that is well-formed otherwise."""
 
     INTERFACES = "interfaces"
@@ -67,7 +67,7 @@ class Fault:
     trickle: float = 0.0
     """Seconds between two bytes of the body."""
     loss: int = 0
-    """Percent of packets that get lost; of the fabric only."""
+    """Percent of the packets that get lost on each machine's way in and out; of the fabric only."""
 
     @classmethod
     def of(cls, **what: Any) -> Fault:
@@ -95,7 +95,7 @@ class Fault:
         for each in fields(self):
             value = getattr(self, each.name)
             if value != each.default:
-                shown.append(f"{each.name}={value.value if isinstance(value, Enum) else value}")
+                shown.append(f"{each.name}={value}")
         return " ".join(shown) or "nothing"
 
 

@@ -48,8 +48,13 @@ class Machine:
     prints is not the pid that it has on this machine.
     """
 
-    def __init__(self, vm: Callable[[], Vm], name: str, folder: Path, *, own_tmp: bool = False) -> None:
+    def __init__(
+        self, vm: Callable[[], Vm], name: str, folder: Path, *, own_tmp: bool = False, cgroup: str = ""
+    ) -> None:
         self.name = name
+        self.cgroup = cgroup
+        """Name of a cgroup that a container runtime in it may make in every hierarchy, unique on this
+        machine; it is removed when the fabric goes down."""
         self.folder = folder
         self.boot_id = ""
         self.holder_pid = 0

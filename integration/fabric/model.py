@@ -7,7 +7,7 @@ show, each in its own words. This module holds values only: it must not know tim
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
 FABRIC_MAC = "12:34:56:78:9a:bc"
@@ -23,7 +23,7 @@ MAX_CONFIGURATIONS = 256
 """Private addresses per NIC and per virtual machine (Azure networking limits)."""
 
 
-class Surface(str, Enum):
+class Surface(StrEnum):
     """A part of the platform through which the estate is seen; lags and faults are set per surface."""
 
     FABRIC = "fabric"
@@ -34,7 +34,7 @@ class Surface(str, Enum):
     DNS = "dns"
 
 
-class State(str, Enum):
+class State(StrEnum):
     """``provisioningState`` of a NIC or an IP configuration (Microsoft.Network)."""
 
     SUCCEEDED = "Succeeded"
@@ -43,7 +43,7 @@ class State(str, Enum):
     DELETING = "Deleting"
 
 
-class Placement(str, Enum):
+class Placement(StrEnum):
     """How a virtual machine was made, which decides where ARM shows its NICs."""
 
     STANDALONE = "standalone"

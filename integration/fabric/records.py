@@ -7,6 +7,7 @@ its folder, and cgroups that a container runtime made in its nodes. Must not kno
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,10 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DEFAULT_ROOT = "/run/azvnet-fabric"
 _RECORD = "fabric.json"
@@ -63,28 +68,34 @@ def root() -> Path:
 
 
 def claim(name: str) -> Path:
-    """Make the folder of a new fabric; leftovers of a dead one with that name are removed first.
+    """Make the folder of a new fabric; what dead fabrics left is removed first.
 
     Raises:
         FabricExists: a fabric of that name is running.
     """
     folder = root() / name
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for _ in range(2):
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            record = read(name)
-            if record is not None and record.owner.alive():
+    root().mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone():
+        for other in names():
+            record = read(other)
+            if record is None or not record.owner.alive():
+                remove(other)
+            elif other == name:
                 raise FabricExists(
                     f"a fabric named {name} is running (pid {record.owner.pid}); "
                     f"take it down (python -m integration.fabric --name {name} down) or choose another name"
-                ) from None
-            remove(name)
-            continue
+                )
+        folder.mkdir(mode=0o700)
         write(Record(name, Process.of(os.getpid())))
-        return folder
-    raise FabricExists(f"{folder} can't be made: somebody else makes a fabric named {name} right now")
+    return folder
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let nobody else claim a name or sweep meanwhile; a folder without a record is a leftover then."""
+    with (root() / "lock").open("w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write(record: Record) -> None:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from integration.fabric import control, records
+from integration.fabric import control, outfit, records
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 30.0
@@ -51,11 +51,16 @@ def be(tell: int, arguments: dict[str, Any]) -> int:
     """Be a fabric until somebody asks to end; says ``up``, or what failed, on a descriptor."""
     from integration.fabric.fabric import Fabric
 
+    plugin = arguments.pop("plugin", False)
     with os.fdopen(tell, "w", encoding="utf-8") as report:
         try:
             fabric = Fabric(**arguments)
             until_asked = _end_on_request(fabric)
-            fabric.up()
+            with contextlib.ExitStack() as undo:
+                undo.enter_context(fabric)
+                if plugin:
+                    outfit.install(fabric)
+                undo.pop_all()
         except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
             report.write(f"{type(error).__name__}: {error}")
             return 1
@@ -69,9 +74,12 @@ def in_foreground(arguments: dict[str, Any]) -> int:
     """Be a fabric in this very process, until it is interrupted or asked to end."""
     from integration.fabric.fabric import Fabric
 
+    plugin = arguments.pop("plugin", False)
     fabric = Fabric(**arguments)
     until_asked = _end_on_request(fabric)
     with fabric:
+        if plugin:
+            outfit.install(fabric)
         print(f"fabric {fabric.name} is up; Ctrl-C takes it down", flush=True)
         until_asked.wait()
     return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +26,15 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def name() -> Iterator[str]:
+def name(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A name in a place of its own, where no other test sweeps what this one leaves."""
+    place = tempfile.mkdtemp(prefix="fabric-")
+    monkeypatch.setenv("AZVNET_FABRIC_DIR", place)
     chosen = f"t{secrets.token_hex(4)}"
     yield chosen
     with contextlib.suppress(Exception):
         standalone.take_down(chosen)
+    shutil.rmtree(place)
 
 
 def command(name: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -74,6 +80,22 @@ def test_down_leaves_nothing_and_up_touches_nothing_of_this_machine(name: str) -
     assert gone_within([pid for pid in pids if pid != os.getpid()], 5)
     assert name not in records.names()
     assert host_state() == before
+
+
+def test_cgroups_that_a_runtime_made_for_a_node_are_removed(name: str) -> None:
+    with Fabric(nodes=1, name=name) as fabric:
+        node = fabric.nodes["node1"]
+        script = "for t in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir -p $t/$0/pod/x; done"
+        node.run(["sh", "-c", script, node.cgroup], check=False)
+        made = cgroups_of(name)
+        assert made
+        assert node.cgroup == f"{name}-node1"
+    assert cgroups_of(name) == []
+
+
+def cgroups_of(name: str) -> list[Path]:
+    top = Path("/sys/fs/cgroup")
+    return [*top.glob(f"{name}-*"), *top.glob(f"*/{name}-*")]
 
 
 def test_threads_and_descriptors_of_this_process_do_not_grow(name: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.fabric import control, standalone
+from integration.fabric import control, records, standalone
 from integration.tests.fabric.test_cleanup import command
 
 if TYPE_CHECKING:
@@ -106,10 +107,6 @@ def test_a_fabric_that_is_not_there(lab: str) -> None:
 
 
 def test_rubbish_on_the_control_socket_breaks_nothing(lab: str) -> None:
-    import socket
-
-    from integration.fabric import records
-
     for rubbish in (b"", b"\n", b"[]\n", b'{"do": 5}\n', b'{"do": "status", "more": 1}\n', b"\xff\n"):
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
@@ -125,6 +122,25 @@ def test_the_control_socket_takes_several_callers(lab: str) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert {s["name"] for s in pool.map(lambda _: control.ask(lab, "status"), range(16))} == {lab}
+
+
+def test_the_plugin_is_installed_in_the_nodes_or_it_is_said_how_to_build_it(lab: str) -> None:
+    from integration.plugins import BUNDLE
+
+    name = f"{lab}z"
+    try:
+        done = command(name, "up", "--nodes", "1", "--plugin", check=False)
+        if (BUNDLE / "azvnet").exists():
+            listed = command(
+                name, "exec", "node1", "--", "ls", "/opt/cni/bin", "/etc/cni/net.d"
+            ).stdout.split()
+            assert {"azvnet", "azvnet-ipam", "10-azvnet.conflist"} <= set(listed)
+        else:
+            assert done.returncode == 1
+            assert "make build" in done.stderr
+            assert name not in records.names()
+    finally:
+        standalone.take_down(name)
 
 
 def test_down_ends_the_process(lab: str) -> None:

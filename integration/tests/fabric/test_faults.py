@@ -164,11 +164,11 @@ def test_a_machine_that_is_cut_off(fabric: Fabric) -> None:
 
 
 def test_loss_takes_some_packets_and_leaves_others(fabric: Fabric) -> None:
-    fabric.fault("fabric", loss=50)
+    fabric.fault("fabric", loss=20, node="node1")
     argv = ["ping", "-n", "-q", "-i0.002", "-c100", "-W0.2", str(fabric.nodes["node2"].primary_ip)]
     printed = fabric.nodes["node1"].run(argv, check=False).stdout
     received = int(printed.partition(" received")[0].split()[-1])
-    assert 0 < received < 60
+    assert 0 < received < 100
 
 
 def test_a_filter_that_knows_only_some_addresses(make_fabric: Callable[..., Fabric]) -> None:
