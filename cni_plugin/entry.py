@@ -4,6 +4,7 @@ A runtime waits for every millisecond of this module. It answers VERSION by itse
 when it knows that it has to. It must not import anything at its top that is not built in.
 """
 
+import gc
 import posix
 import sys
 
@@ -14,14 +15,16 @@ VERBS = (b"ADD", b"DEL", b"CHECK", b"GC", b"STATUS", b"VERSION")
 
 
 def main() -> int:
-    """Run the role that the environment and argv ask for; returns the exit code."""
+    """Carry out the call that the environment asks for; returns its exit code. The command line ends here."""
     environ = posix.environ
     name = sys.argv[0].encode(errors="surrogateescape").rsplit(b"/", 1)[-1]
     thin.occupy_standard_descriptors()
     if len(sys.argv) > 1 or (b"CNI_COMMAND" not in environ and posix.isatty(0)):
         from cni_plugin.cli import run
 
-        return run(sys.argv[1:])
+        sys.exit(run(sys.argv[1:]))
+    # One call leaves little garbage, and looking for it takes a twentieth of the time.
+    gc.disable()
     if environ.get(b"CNI_COMMAND") == b"VERSION":
         from cni_plugin.version_verb import answer
 
@@ -41,4 +44,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Nothing is left to be flushed or closed, and taking the interpreter down in order takes 15 ms.
+    posix._exit(main())  # noqa: SLF001 - os._exit, without loading os

@@ -29,15 +29,18 @@ def serve_call(*, as_ipam: bool) -> int:
     environ = _environ()
     started = time.monotonic()
     call: Call | None = None
+    node = Node(environ)
     try:
         call = _read_call(environ, as_ipam=as_ipam)
-        node = Node(environ)
         reply = _hung_agent(call) or contract.carry_out(call, node)
     except CniError as error:
         reply = contract.failure(error, versions.CURRENT)
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
         reply = contract.failure(error, versions.CURRENT)
-    return _finish(stdout, call, reply, environ, time.monotonic() - started)
+    exit_code = _finish(stdout, call, reply, environ, time.monotonic() - started)
+    # The process ends without taking anything down; what is closed in order leaves nothing to recover.
+    node.ipam.close()
+    return exit_code
 
 
 def _environ() -> dict[str, str]:
