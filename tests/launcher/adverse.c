@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linked into a launcher of the tests with --wrap: every system call that moves bytes is interrupted first,
-// would block next, and then moves only a part.
+// would block next, and then moves only a part. The kernel is an old one.
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -54,6 +54,17 @@ ssize_t __wrap_sendmsg(int sock, const struct msghdr *message, int flags) {
     shorter.msg_iov = &first;
     shorter.msg_iovlen = 1;
     return __real_sendmsg(sock, &shorter, flags);
+}
+
+// A kernel before Linux 6.3, which does not know MFD_NOEXEC_SEAL.
+int __real_memfd_create(const char *name, unsigned flags);
+int __wrap_memfd_create(const char *name, unsigned flags);
+int __wrap_memfd_create(const char *name, unsigned flags) {
+    if (flags & 8) {
+        errno = EINVAL;
+        return -1;
+    }
+    return __real_memfd_create(name, flags);
 }
 
 int __real_poll(struct pollfd *waited, nfds_t count, int timeout);

@@ -63,22 +63,22 @@ def reply(
 
 def hear(connection: socket.socket) -> Heard:
     """Read a request to its end; the descriptors are looked at and closed."""
-    data, descriptors, _flags, _address = socket.recv_fds(connection, HEADER, 8)
-    try:
-        found = [(os.fstat(fd).st_dev, os.fstat(fd).st_ino) for fd in descriptors]
-    finally:
-        for fd in descriptors:
-            os.close(fd)
-    header = data + _exactly(connection, HEADER - len(data))
+    descriptors: list[tuple[int, int]] = []
+    header = _exactly(connection, HEADER, descriptors)
     magic, version, _flags, env_len, stdin_len, reserved = struct.unpack("<4sHHII8s", header)
     assert (magic, version, reserved) == (b"AZVN", 1, bytes(8)), header
-    return Heard(header, _exactly(connection, env_len), _exactly(connection, stdin_len), found)
+    env = _exactly(connection, env_len, descriptors)
+    return Heard(header, env, _exactly(connection, stdin_len, descriptors), descriptors)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _exactly(connection: socket.socket, size: int, descriptors: list[tuple[int, int]]) -> bytes:
+    """That many bytes, and what is attached to any of them."""
     parts = []
     while size:
-        part = connection.recv(min(size, 1 << 18))
+        part, attached, _flags, _address = socket.recv_fds(connection, min(size, 1 << 18), 8)
+        for fd in attached:
+            descriptors.append((os.fstat(fd).st_dev, os.fstat(fd).st_ino))
+            os.close(fd)
         assert part, f"the caller closed, {size} bytes too early"
         parts.append(part)
         size -= len(part)

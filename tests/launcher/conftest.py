@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,10 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "the launcher trusts an agent of root only: run these tests as root (sudo, or unshare -r)"
         )
     directory = tmp_path_factory.mktemp("launchers")
-    built = {kind: programs.build(kind, directory) for kind in programs.KINDS}
+    with ThreadPoolExecutor() as compilers:
+        built = dict(
+            zip(programs.KINDS, compilers.map(programs.build, programs.KINDS, repeat(directory)), strict=True)
+        )
     return built | {"recorder": programs.build_recorder(directory)}
 
 

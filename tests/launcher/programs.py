@@ -19,7 +19,7 @@ IMPATIENT_SECONDS = 0.4
 """The deadline for a reply of the builds that are called impatient."""
 
 SANITISE = "-g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-_WRAPPED = "-Wl,--wrap=read,--wrap=write,--wrap=recv,--wrap=sendmsg,--wrap=poll"
+_WRAPPED = "-Wl,--wrap=read,--wrap=write,--wrap=recv,--wrap=sendmsg,--wrap=poll,--wrap=memfd_create"
 _IMPATIENT = f"-DREPLY_DEADLINE_MS={int(IMPATIENT_SECONDS * 1000)}"
 
 
@@ -77,6 +77,8 @@ class Record:
     stdin: bytes | None
     cwd: str
     descriptors: dict[int, str]
+    seals: int
+    """Of stdin, F_GET_SEALS of fcntl(2); -1 when it is no file in memory."""
     signals: dict[str, str]
     """Of /proc/PID/status: what is blocked, ignored and pending."""
 
@@ -187,13 +189,15 @@ class Bundle:
             return None
         status = dict(line.split(":\t", 1) for line in (directory / "status").read_text().splitlines())
         stdin = directory / "stdin"
-        descriptors = [line.split(" ", 1) for line in (directory / "descriptors").read_text().splitlines()]
+        lines = [line.split(" ", 1) for line in (directory / "descriptors").read_text().splitlines()]
+        descriptors = {int(number): target for number, target in lines}
         found = Record(
             argv=_strings(directory / "cmdline"),
             environment=_strings(directory / "environ"),
             stdin=stdin.read_bytes() if stdin.exists() else None,
             cwd=(directory / "cwd").read_text(),
-            descriptors={int(number): target for number, target in descriptors},
+            seals=int(descriptors.pop(-1)),
+            descriptors=descriptors,
             signals={name: status[name] for name in ("SigBlk", "SigIgn", "SigPnd", "ShdPnd")},
         )
         shutil.rmtree(directory)

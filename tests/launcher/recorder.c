@@ -55,6 +55,7 @@ int main(void) {
     int fds = create("descriptors");
     if (write(fds, open_descriptors, len) != (ssize_t)len)
         return 41;
+    dprintf(fds, "-1 %d\n", fcntl(STDIN_FILENO, F_GET_SEALS));
     close(fds);
     copy_file("/proc/self/cmdline", "cmdline");
     copy_file("/proc/self/environ", "environ");

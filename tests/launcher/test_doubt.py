@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,19 +77,19 @@ def test_with_an_agent_that_is_not_of_root(bundle: Bundle) -> None:
     assert done.seconds < 10
 
 
-def test_with_a_backlog_that_is_full_it_does_not_hang(bundle: Bundle) -> None:
+def test_with_a_backlog_that_is_full_it_does_not_hang(shipped: Bundle) -> None:
     listener = socket.socket(socket.AF_UNIX)
     waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
     with listener:
-        listener.bind(str(bundle.socket))
+        listener.bind(str(shipped.socket))
         listener.listen(0)
         for each in waiting:
             each.setblocking(False)
-            each.connect_ex(str(bundle.socket))
-        done = bundle.run(input=STDIN)
+            each.connect_ex(str(shipped.socket))
+        done = shipped.run(input=STDIN)
     for each in waiting:
         each.close()
-    assert_taken_over(bundle, done, b"none")
+    assert_taken_over(shipped, done, b"none")
     assert 0.9 < done.seconds < 10
 
 
@@ -139,7 +140,7 @@ def test_with_a_stdin_beyond_the_bounds_all_of_it_is_given_back(bundle: Bundle, 
 
     with Agent(bundle.socket, wait_for_the_end) as agent:
         done = bundle.run(input=given)
-        assert agent.connected.is_set()
+        assert agent.connected.wait(30)
     assert_taken_over(bundle, done, b"none", given)
 
 
@@ -147,6 +148,14 @@ HARDENED = """
 [ ! -e /proc/sys/vm/memfd_noexec ] || echo 2 > /proc/sys/vm/memfd_noexec || exit 1
 exec "$@"
 """
+
+
+def test_the_copy_of_stdin_can_never_be_executed_where_the_kernel_knows_that(shipped: Bundle) -> None:
+    with Agent(shipped.socket, answer(reply(kind=1))):
+        shipped.run(input=STDIN)
+    f_seal_exec = 0x20
+    known = Path("/proc/sys/vm/memfd_noexec").exists()
+    assert bool(shipped.fallback().seals & f_seal_exec) == known
 
 
 def test_stdin_is_given_back_on_a_node_that_refuses_executable_memory_files(shipped: Bundle) -> None:
@@ -257,6 +266,22 @@ def test_an_agent_that_closes_before_it_has_the_whole_request_has_not_carried_it
     with Agent(bundle.socket, read_a_little):
         done = bundle.run(input=given)
     assert_taken_over(bundle, done, b"none", given)
+
+
+def test_an_agent_that_wants_no_request_but_does_not_close_is_not_waited_for(bundle: Bundle) -> None:
+    unwilling = threading.Event()
+
+    def refuse_to_read(connection: socket.socket, agent: Agent) -> None:
+        connection.shutdown(socket.SHUT_RD)
+        unwilling.set()
+        agent.done.wait(30)
+
+    with Agent(bundle.socket, refuse_to_read):
+        process = bundle.start()
+        assert unwilling.wait(30)
+        done = finish(process, STDIN)
+    assert_taken_over(bundle, done, b"none")
+    assert done.seconds < 10
 
 
 def silent(connection: socket.socket, agent: Agent) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.launcher import programs
 
-ROUNDS = 60_000
+ROUNDS = 40_000
 """Some seconds of mutants; the same ones in each run."""
 
 
