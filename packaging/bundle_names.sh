@@ -8,7 +8,7 @@ bundle=$1
 source=$(dirname "$0")/launcher/launcher.c
 rm -f "$bundle/azvnet" "$bundle/azvnet-ipam"
 if [ -e "$source" ]; then
-    gcc -std=gnu11 -O2 -static -s -Wall -Wextra -Werror -Wl,--build-id=none -o "$bundle/azvnet" "$source"
+    "$(dirname "$0")/launcher/build.sh" "$bundle/azvnet"
 else
     ln -s azvnet-python "$bundle/azvnet"
 fi
