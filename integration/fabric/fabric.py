@@ -174,11 +174,21 @@ class Fabric:
 
     def reboot(self, name: str) -> None:
         """Reboot a machine: every process ends, /run and the network are new, so is the boot id."""
+        with self._lock:
+            self.halt(name)
+            self.boot(name)
+
+    def halt(self, name: str) -> None:
+        """Pull the plug of a machine: every process in it ends; its disk and its addresses stay."""
         machine = self.machines[name]
         with self._lock:
             self.network.unplug(machine.vm)
             machine.halt()
-            self._boot([machine])
+
+    def boot(self, name: str) -> None:
+        """Start a halted machine again."""
+        with self._lock:
+            self._boot([self.machines[name]])
 
     def add_vf(self, node: str, link: str = "enP1s1") -> None:
         """Let the VF of a node's primary NIC appear: a link with the same MAC, enslaved to eth0.

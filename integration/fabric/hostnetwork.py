@@ -118,15 +118,18 @@ class HostNetwork:
         """
         with self._lock:
             batch: list[str] = []
+            plugged: list[str] = []
             script = ""
             for vm, pid, links in machines:
                 for nic, link in zip(vm.nics, links, strict=True):
                     port, added = self._port(vm, nic)
+                    plugged.append(port.name)
                     script += added
                     batch += self._cable(port, link, pid)
             if script:
                 ns.nft(self.netns, script)
             ns.ip_batch(self.netns, batch)
+            self._routes.update({name: set() for name in plugged})
 
     def await_carrier(self) -> None:
         """Wait until every plugged-in port can send. Raises ToolError."""
@@ -153,7 +156,9 @@ class HostNetwork:
             for nic in (nic for vm in estate.vms for nic in vm.nics if nic.mac in self.ports):
                 port = self.ports[nic.mac]
                 wanted = frozenset(entry.block for entry in nic.delivered)
-                routed = self._routes.setdefault(port.name, set())
+                routed = self._routes.get(port.name)
+                if routed is None:
+                    continue  # its cable is not plugged in
                 removals += [f"route delete {block}" for block in sorted(routed - wanted)]
                 additions += [
                     f"route add {block} via {port.next_hop} dev {port.name} onlink"

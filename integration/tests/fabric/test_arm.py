@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from integration.fabric.certificates import authority
+from integration.fabric.clouds import ARM_ADDRESS
 from integration.fabric.identity import Principal
 from integration.tests.fabric.asking import imds
 
@@ -41,18 +47,37 @@ def with_sdk(fabric: Fabric, script: str, *, node: str = "node1", timeout: float
     return document
 
 
-def asked(machine: Machine, url: str, *options: str) -> tuple[int, dict[str, str], Any]:
-    """One request with curl, which trusts what the machine trusts: status, headers, document."""
-    argv = ["curl", "-sS", "-m", "5", "-D", "/dev/stderr", *options, url]
-    done = machine.run(argv)
-    lines = done.stderr.replace("\r", "").strip().split("\n")
-    headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:])}
-    return int(lines[0].split()[1]), headers, json.loads(done.stdout) if done.stdout else None
+def asked(
+    machine: Machine, url: str, authorization: str = "", *, method: str = "GET"
+) -> tuple[int, dict[str, str], Any]:
+    """One request over HTTPS from inside: status, headers, document. Raises OSError."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    trust = ssl.create_default_context(cadata=authority().ca_pem)
+    headers = {"Host": parts.hostname, **({"Authorization": authorization} if authorization else {})}
+
+    def body() -> tuple[int, dict[str, str], Any]:
+        connection = http.client.HTTPSConnection(str(ARM_ADDRESS), timeout=5, context=trust)
+        plain = socket.create_connection((str(ARM_ADDRESS), 443), timeout=5)
+        connection.sock = trust.wrap_socket(plain, server_hostname=parts.hostname)
+        try:
+            connection.request(method, f"{parts.path}?{parts.query}", headers=headers)
+            reply = connection.getresponse()
+            document = json.loads(reply.read() or b"null")
+            return reply.status, {k.lower(): v for k, v in reply.getheaders()}, document
+        finally:
+            connection.close()
+
+    return machine.in_network(body)
 
 
 def token(machine: Machine) -> str:
     path = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/"
     return str(imds(machine, path).document["access_token"])
+
+
+def bearer(machine: Machine) -> str:
+    return f"Bearer {token(machine)}"
 
 
 def nic_url(fabric: Fabric, name: str = "node1-nic0") -> str:
@@ -137,12 +162,8 @@ show(names=[nic.name for nic in nics.list(group)], all=[nic.name for nic in nics
 """,
     )
     assert seen["names"] == seen["all"] == ["node1-nic0", "node2-nic0", "vm1-nic0", "vm2-nic0", "vm3-nic0"]
-    status, _, page = asked(
-        fabric.nodes["node1"],
-        nic_url(fabric, "").replace("/?", "?"),
-        "-H",
-        f"Authorization: Bearer {token(fabric.nodes['node1'])}",
-    )
+    node = fabric.nodes["node1"]
+    status, _, page = asked(node, nic_url(fabric, "").replace("/?", "?"), bearer(node))
     assert status == 200
     assert len(page["value"]) == 2
     assert page["nextLink"].startswith("https://management.azure.com/")
@@ -251,12 +272,11 @@ def test_requests_without_a_good_token_get_a_challenge(fabric: Fabric) -> None:
     node = fabric.nodes["node1"]
     good = token(node)
     for sent, code in (
-        (None, "AuthenticationFailed"),
+        ("", "AuthenticationFailed"),
         ("Bearer rubbish", "InvalidAuthenticationToken"),
         (f"Bearer {good}x", "InvalidAuthenticationToken"),
     ):
-        options = ["-H", f"Authorization: {sent}"] if sent else []
-        status, headers, document = asked(node, nic_url(fabric), *options)
+        status, headers, document = asked(node, nic_url(fabric), sent)
         assert (status, document["error"]["code"]) == (401, code)
         assert headers["www-authenticate"].startswith("Bearer authorization_uri=")
         assert good not in json.dumps(document)
@@ -269,44 +289,44 @@ def test_tokens_expire_and_can_be_revoked(make_fabric: Callable[..., Fabric]) ->
     fabric.identity.issuer.revoke_all()
     fabric.identity.issuer.lifetime = -1
     for text, code in ((old, "InvalidAuthenticationToken"), (token(node), "ExpiredAuthenticationToken")):
-        status, _, document = asked(node, nic_url(fabric), "-H", f"Authorization: Bearer {text}")
+        status, _, document = asked(node, nic_url(fabric), f"Bearer {text}")
         assert (status, document["error"]["code"]) == (401, code)
 
 
 def test_headers_of_an_answer(fabric: Fabric) -> None:
     node = fabric.nodes["node1"]
-    authorization = f"Authorization: Bearer {token(node)}"
-    status, headers, document = asked(node, nic_url(fabric), "-H", authorization)
+    authorization = bearer(node)
+    status, headers, document = asked(node, nic_url(fabric), authorization)
     assert status == 200
     assert headers["etag"] == document["etag"]
     assert int(headers["x-ms-ratelimit-remaining-subscription-global-reads"]) < 250
     assert headers["content-type"] == "application/json; charset=utf-8"
     assert headers["x-ms-request-id"]
-    status, _, document = asked(node, nic_url(fabric).partition("?")[0], "-H", authorization)
+    status, _, document = asked(node, nic_url(fabric).partition("?")[0], authorization)
     assert (status, document["error"]["code"]) == (400, "MissingApiVersionParameter")
-    status, _, document = asked(node, nic_url(fabric), "-H", authorization, "-X", "PUT", "-d", "{}")
+    status, _, document = asked(node, nic_url(fabric), authorization, method="PUT")
     assert (status, document["error"]["code"]) == (405, "MethodNotAllowed")
 
 
 def test_the_etag_changes_with_the_nic(make_fabric: Callable[..., Fabric]) -> None:
     fabric = make_fabric(nodes=1)
     node = fabric.nodes["node1"]
-    authorization = f"Authorization: Bearer {token(node)}"
-    before = asked(node, nic_url(fabric), "-H", authorization)[1]["etag"]
-    assert asked(node, nic_url(fabric), "-H", authorization)[1]["etag"] == before
+    authorization = bearer(node)
+    before = asked(node, nic_url(fabric), authorization)[1]["etag"]
+    assert asked(node, nic_url(fabric), authorization)[1]["etag"] == before
     fabric.add_addresses("node1", 1)
-    assert asked(node, nic_url(fabric), "-H", authorization)[1]["etag"] != before
+    assert asked(node, nic_url(fabric), authorization)[1]["etag"] != before
 
 
 def test_reads_are_throttled_by_a_bucket_that_refills(make_fabric: Callable[..., Fabric]) -> None:
     fabric = make_fabric(nodes=1)
     node = fabric.nodes["node1"]
-    authorization = f"Authorization: Bearer {token(node)}"
+    authorization = bearer(node)
     fabric.arm.reads = type(fabric.arm.reads)(size=2, per_second=0)
-    statuses = [asked(node, nic_url(fabric), "-H", authorization)[0] for _ in range(3)]
+    statuses = [asked(node, nic_url(fabric), authorization)[0] for _ in range(3)]
     assert statuses == [200, 200, 429]
     fabric.arm.reads.per_second = 1000
-    assert asked(node, nic_url(fabric), "-H", authorization)[0] == 200
+    assert asked(node, nic_url(fabric), authorization)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -339,7 +359,7 @@ def test_other_clouds_have_their_own_endpoints(
     url = nic_url(fabric).replace("management.azure.com", host)
     path = f"/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://{host}/"
     text = imds(node, path).document["access_token"]
-    assert asked(node, url, "-H", f"Authorization: Bearer {text}")[0] == 200
+    assert asked(node, url, f"Bearer {text}")[0] == 200
     compute = imds(node, "/metadata/instance/compute?api-version=2021-02-01").document
     assert compute["azEnvironment"] == environment
 
@@ -349,11 +369,12 @@ def test_arm_learns_of_a_change_in_its_own_time_and_can_be_refused(
 ) -> None:
     fabric = make_fabric(nodes=1, addresses=1)
     node = fabric.nodes["node1"]
-    authorization = f"Authorization: Bearer {token(node)}"
+    authorization = bearer(node)
     fabric.lag("arm", float("inf"))
     (new,) = fabric.add_addresses("node1", 1)
-    assert str(new) not in json.dumps(asked(node, nic_url(fabric), "-H", authorization)[2])
+    assert str(new) not in json.dumps(asked(node, nic_url(fabric), authorization)[2])
     fabric.lag("arm", 0)
-    assert str(new) in json.dumps(asked(node, nic_url(fabric), "-H", authorization)[2])
+    assert str(new) in json.dumps(asked(node, nic_url(fabric), authorization)[2])
     fabric.fault("arm", refused=True)
-    assert node.run(["curl", "-sS", "-m", "5", nic_url(fabric)], check=False).returncode == 7
+    with pytest.raises(ConnectionRefusedError):
+        asked(node, nic_url(fabric), authorization)

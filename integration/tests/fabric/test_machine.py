@@ -150,6 +150,30 @@ def test_a_reboot_renews_run_network_and_boot_id_and_keeps_the_disk(
         assert reaches(host, address)
 
 
+def test_a_halted_machine_is_silent_and_keeps_its_addresses_until_it_boots(
+    make_fabric: Callable[..., Fabric],
+) -> None:
+    fabric = make_fabric(nodes=2)
+    node, other = fabric.nodes["node1"], fabric.nodes["node2"]
+    fabric.halt("node1")
+    assert not reaches(other, node.primary_ip, wait="0.3")
+    fabric.add_addresses("node1", 1)
+    fabric.boot("node1")
+    assert reaches(other, node.primary_ip)
+    with pod(node, "near", node.pod_addresses[-1]):
+        assert reaches(other, node.pod_addresses[-1])
+
+
+def test_the_authority_is_in_the_systems_list_once_also_after_a_reboot(
+    make_fabric: Callable[..., Fabric],
+) -> None:
+    fabric = make_fabric(nodes=1)
+    fabric.reboot("node1")
+    node = fabric.nodes["node1"]
+    script = 'test ! -e $0 || grep -cF "$(sed -n 2p /etc/azure-fabric/ca.pem)" $0'
+    assert node.run(["sh", "-c", script, "/etc/ssl/certs/ca-certificates.crt"]).stdout in ("1\n", "")
+
+
 def test_boot_ids_of_nodes_differ_from_each_other_and_from_this_machines(fabric: Fabric) -> None:
     ids = {m.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout for m in fabric.machines.values()}
     own = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
