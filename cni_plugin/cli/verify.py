@@ -1,0 +1,35 @@
+"""``azvnet verify``: whether what is installed is whole, with one line for each thing that is not."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cni_plugin.cli.install import carry_out, place_arguments, place_of
+from cni_plugin.install.place import Refused
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Where."""
+    place_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look, and show it."""
+    from cni_plugin.cli.table import Paint, table
+    from cni_plugin.install.checking import check
+
+    def work() -> None:
+        findings = list(check(place_of(options)))
+        paint = Paint()
+        rows = [(each.what, each.where, "wrong" if each.remedy else each.state) for each in findings]
+        tell = {"wrong": "bad", "ok": "good"}
+        sys.stdout.write(table(("WHAT", "WHERE", "STATE"), rows, paint, tell))
+        wrong = [each for each in findings if each.remedy]
+        for each in wrong:
+            sys.stdout.write(paint(f"wrong: {each.where}: {each.state}. {each.remedy}", "bad") + "\n")
+        if wrong:
+            many = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
+            raise Refused(f"{many} wrong", "What to do stands beside each.")
+
+    return carry_out("verify", work)

@@ -1,0 +1,99 @@
+"""Changing folders so that whoever looks sees the old or the new, and a power cut changes nothing of that.
+
+Everything is made under a name of its own beside its place, written to the disk, and renamed (rename(2) is
+atomic). Names begin with ``.`` and end with ``.tmp``: what is left of an installer that was killed is known
+by them. It must not know what is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def own_name(near: Path) -> Path:
+    """A path beside ``near`` that nobody else has."""
+    return near.with_name(f".{near.name}.{secrets.token_hex(8)}.tmp")
+
+
+def is_left_over(path: Path, of: str = "") -> bool:
+    """Whether it has a name of ``own_name``."""
+    return path.name.startswith(f".{of}") and path.name.endswith(".tmp")
+
+
+def sync(path: Path) -> None:
+    """Bring a file or folder to the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def put_link(link: Path, target: str) -> bool:
+    """Make a symbolic link, or point an existing one elsewhere, in one step; False: it was so already."""
+    with contextlib.suppress(OSError):
+        if str(link.readlink()) == target:
+            return False
+    temporary = own_name(link)
+    try:
+        temporary.symlink_to(target)
+        temporary.rename(link)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync(link.parent)
+    return True
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace a small file in one step."""
+    temporary = own_name(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.chmod(0o644)
+        sync(temporary)
+        temporary.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync(path.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """Take a folder away: first its name, so that nobody finds half of it."""
+    gone = folder if is_left_over(folder) else own_name(folder)
+    if gone != folder:
+        folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def make_folders(folder: Path, before: Callable[[list[Path]], None]) -> None:
+    """Make a folder and those above it that are missing, mode 0755; ``before`` hears which will be made."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    if not missing:
+        return
+    before(missing)
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir()
+        each.chmod(0o755)  # whatever the umask
+        sync(each.parent)
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder inside ``folder``, taken away again unless it got another name meanwhile."""
+    stage = own_name(folder / "new")
+    stage.mkdir(mode=0o755)
+    try:
+        yield stage
+    finally:
+        if stage.exists():
+            shutil.rmtree(stage, ignore_errors=True)

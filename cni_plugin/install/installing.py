@@ -1,0 +1,179 @@
+"""The steps of an installation, a rollback and a removal, in the order that keeps calls working.
+
+Until the switch nothing that a call uses is touched, and the switch is one rename; killed anywhere, either
+the old version works or the new one. The conflist is last: it tells the runtime that the node has a network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cni_plugin.install import files, names, trial
+from cni_plugin.install.bundle import AGAIN, Bundle
+from cni_plugin.install.lock import alone
+from cni_plugin.install.network import Network
+from cni_plugin.install.place import Place, Refused
+from cni_plugin.install.record import Record
+from cni_plugin.install.versions import ROOT, Version, Versions
+
+Say = Callable[[str], None]
+KEEP = 2
+FRESH = "Free some space, or install with another --prefix."
+_REMEDIES = {
+    errno.EROFS: "Its file system is read-only: remount it, or name another folder (--prefix, --bin-dir).",
+    errno.ENOSPC: FRESH,
+    errno.EDQUOT: FRESH,
+    errno.ENOTDIR: "Something in the path is no folder: name another one (--prefix, --bin-dir).",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for."""
+
+    place: Place
+    keep: int = KEEP
+    """Versions that stay, the current one included."""
+    with_conflist: bool = True
+    conflist: Path | None = None
+    """Path as seen from here, unlike those of the place."""
+
+
+def install(order: Order, bundle_folder: Path, say: Say) -> None:
+    """Put a bundle on the node, or what is missing of it.
+
+    Raises:
+        Refused: it is not done; the version that was there works as before.
+    """
+    require_root()
+    bundle = Bundle.read(bundle_folder)
+    bundle.require_architecture()
+    with explained():
+        record, made = Record(), list[Path]()
+        files.make_folders(order.place.real_prefix, made.extend)
+        with alone(order.place.real_prefix):
+            record = Record.read(order.place.real_prefix)
+            record.add_made([order.place.shown(each) for each in made])
+            _install(order, bundle, record, say)
+
+
+def _install(order: Order, bundle: Bundle, record: Record, say: Say) -> None:
+    place = order.place
+    versions = Versions(place.real_prefix)
+    network = _prepare(order, record, versions)
+    before = versions.current()
+    version = versions.find(bundle) or _add(versions, bundle)
+    trial.require_answer(version.folder / "azvnet")
+    done = []
+    if version != before:
+        versions.switch(version)
+        done.append(f"{version.name} is current" + (f", {before.name} was" if before else ""))
+    done += _after_switch(place, record, network)
+    removed = versions.prune(order.keep)
+    done += [f"removed {each.name}" for each in removed]
+    if not done:
+        say(f"{version.name} is installed already: nothing to do")
+    for line in done:
+        say(line)
+    _warn(place, network, say)
+
+
+def roll_back(order: Order, say: Say) -> None:
+    """Switch to the version that was current before.
+
+    Raises:
+        Refused: there is none that is whole.
+    """
+    require_root()
+    place = order.place
+    with explained():
+        if not place.real_prefix.is_dir():
+            raise Refused(f"nothing is installed in {place.prefix}", "Install a bundle.")
+        with alone(place.real_prefix):
+            versions = Versions(place.real_prefix)
+            record = Record.read(place.real_prefix)
+            _prepare(Order(place, with_conflist=False), record, versions)
+            version, before = versions.previous(), versions.current()
+            if version is None:
+                raise Refused(f"{versions.folder} has no other whole version", "Install a bundle.")
+            trial.require_answer(version.folder / "azvnet")
+            versions.switch(version)
+            say(f"{version.name} is current" + (f", {before.name} was" if before else ""))
+            for line in _after_switch(place, record, None):
+                say(line)
+
+
+def _prepare(order: Order, record: Record, versions: Versions) -> Network | None:
+    """Whatever can refuse, before anything is changed."""
+    place, prefix = order.place, order.place.real_prefix
+    if trial.is_noexec(prefix):
+        reason = f"the file system of {prefix} is mounted noexec: no call could be executed"
+        raise Refused(reason, "Remount it, or install with another --prefix.")
+
+    def will_make(folders: list[Path]) -> None:
+        record.add_made([place.shown(each) for each in folders])
+        record.write(prefix)
+
+    network = Network.plan(place, order.conflist) if order.with_conflist else None
+    files.make_folders(place.real_bin_dir, will_make)
+    if network is not None:
+        files.make_folders(place.real_conf_dir, will_make)
+    names.clear_left_overs(place, place.real_bin_dir)
+    names.require_possible(place)
+    if str(place.bin_dir) not in record.bin_dirs:
+        record.bin_dirs.append(str(place.bin_dir))
+    record.write(prefix)
+    versions.clear_left_overs()
+    files.make_folders(versions.folder, lambda _: None)
+    return network
+
+
+def _add(versions: Versions, bundle: Bundle) -> Version:
+    with files.staged(versions.folder) as stage:
+        bundle.copy(stage)
+        for difference in bundle.differences(stage, owner=ROOT):
+            raise Refused(f"the bundle {bundle.folder} is damaged: {difference}", AGAIN)
+        trial.require_answer(stage / "azvnet")
+        return versions.add(stage, bundle, trial.version(stage / "azvnet"))
+
+
+def _after_switch(place: Place, record: Record, network: Network | None) -> Iterator[str]:
+    if names.put_in_place(place):
+        yield f"{place.bin_dir} has azvnet and azvnet-ipam"
+    if network is not None and network.put_in_place(place, record, place.real_prefix):
+        yield f"{place.shown(network.file.destination)} is written"
+
+
+def _warn(place: Place, network: Network | None, say: Say) -> None:
+    if network is None:
+        return
+    for other in network.file.sorts_before():
+        say(f"note: the runtime prefers {place.conf_dir / other}: azvnet is used only if that calls it")
+    for plugin in network.missing_plugins(place.real_bin_dir):
+        say(f"note: the conflist names the plugin {plugin}, which {place.bin_dir} does not have")
+
+
+def require_root() -> None:
+    """Whether this process may do it.
+
+    Raises:
+        Refused: it is not root's.
+    """
+    if os.geteuid() != ROOT:
+        raise Refused("only root can install and uninstall", "Run it as root.")
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """An error of the file system as a refusal."""
+    try:
+        yield
+    except OSError as error:
+        path = f"{error.filename or 'a file'} can't be changed"
+        remedy = _REMEDIES.get(error.errno or 0, "Look at it, and at `findmnt -T` of its folder.")
+        raise Refused(f"{path}: {error.strerror}", remedy) from error

@@ -1,0 +1,65 @@
+"""The names that a runtime executes, in its folder of plugins: links to the current version.
+
+Links, because the program finds its files through ``/proc/self/exe``: a call that began before a switch stays
+with the version that it began with. Owns whose a name is. It must not know versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cni_plugin.install import files
+from cni_plugin.install.place import NAMES, Place, Refused
+
+
+def require_possible(place: Place) -> None:
+    """Whether the names can be put there; leaves everything as it was.
+
+    Raises:
+        Refused: one of them is somebody else's.
+        OSError: the folder can't be written.
+    """
+    folder = place.real_bin_dir
+    for name in NAMES:
+        path = folder / name
+        if (path.exists() or path.is_symlink()) and not place.is_ours(path):
+            raise Refused(
+                f"{path} is there already, and does not lead into {place.prefix}",
+                "Take it away (by azvnet uninstall, if it made it), or choose another --bin-dir.",
+            )
+    if list(_wrong(place)):
+        probe = files.own_name(folder / NAMES[0])
+        probe.symlink_to(place.target(NAMES[0]))
+        probe.unlink()
+
+
+def put_in_place(place: Place) -> bool:
+    """Make both lead to the current version; False: they did already."""
+    wrong = list(_wrong(place))
+    for name in wrong:
+        files.put_link(place.real_bin_dir / name, place.target(name))
+    return bool(wrong)
+
+
+def take_away(place: Place, folder: Path) -> list[Path]:
+    """Remove them from a folder, where they are ours; returns what was removed."""
+    clear_left_overs(place, folder)
+    taken = [folder / name for name in NAMES if place.is_ours(folder / name)]
+    for path in taken:
+        path.unlink()
+    return taken
+
+
+def clear_left_overs(place: Place, folder: Path) -> None:
+    """Remove what an installer into this prefix left when it was killed."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if any(files.is_left_over(path, of=name) for name in NAMES) and place.is_ours(path):
+            path.unlink()
+
+
+def _wrong(place: Place) -> Iterator[str]:
+    for name in NAMES:
+        path = place.real_bin_dir / name
+        if not path.is_symlink() or str(path.readlink()) != place.target(name):
+            yield name

@@ -1,0 +1,120 @@
+"""The conflist of an installation: whether it may be written, and what was there before.
+
+Putting it in place is the agent's code (``agent/conflist``). Owns whose a conflist is. It must not know what
+a netconf means.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cni_plugin.agent.conflist import ConflistFile, NotInPlace
+from cni_plugin.agent.settings import Conflist
+from cni_plugin.install.place import CONFLIST, NAMES, Place, Refused
+from cni_plugin.install.record import Record
+
+DEFAULT = b"""{
+  "cniVersion": "1.0.0",
+  "name": "azvnet",
+  "plugins": [
+    {
+      "type": "azvnet",
+      "mode": "transparent",
+      "ipam": {
+        "type": "azvnet-ipam",
+        "environment": "auto"
+      }
+    },
+    {
+      "type": "portmap",
+      "capabilities": { "portMappings": true },
+      "snat": true
+    }
+  ]
+}
+"""
+"""``conf/10-azvnet.conflist``; a test holds them to be the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is to be in the runtime's folder of networks."""
+
+    file: ConflistFile
+    content: bytes
+    before: bytes | None
+    """What is there now."""
+
+    @classmethod
+    def plan(cls, place: Place, source: Path | None) -> Network:
+        """What ``source`` (none: what is there, or else the default) comes to on this node.
+
+        Raises:
+            Refused: it can't be used, or its place is another plugin's.
+        """
+        destination = place.real_conf_dir / CONFLIST
+        file = ConflistFile(Conflist(source=source or destination, destination=destination), lambda _: None)
+        before = destination.read_bytes() if destination.exists() else None
+        if before is not None and not names_us(before):
+            raise Refused(
+                f"{destination} is not of azvnet: it does not name the plugin",
+                "Move it away, or leave the network alone with --no-conflist.",
+            )
+        if source is None and before is None:
+            return cls(file, DEFAULT, None)
+        try:
+            return cls(file, file.read(), before)
+        except NotInPlace as error:
+            raise Refused(str(error), "Correct it, or name another with --conflist.") from error
+
+    def put_in_place(self, place: Place, record: Record, prefix: Path) -> bool:
+        """Write it, when it differs; False: it was there already.
+
+        Raises:
+            Refused: it can't be written.
+        """
+        if self.file.is_in_place(self.content):
+            return False
+        before = None if self.before is None else self.before.decode(errors="surrogateescape")
+        record.conflists.setdefault(str(place.shown(self.file.destination)), before)
+        record.write(prefix)
+        write(self.file, self.content)
+        return True
+
+    def missing_plugins(self, bin_dir: Path) -> list[str]:
+        """Other plugins that the conflist names and the folder does not have."""
+        types = [str(each.get("type")) for each in _plugins(self.content)]
+        return [each for each in types if each not in NAMES and not (bin_dir / each).exists()]
+
+
+def write(file: ConflistFile, content: bytes) -> None:
+    """Put a conflist in place.
+
+    Raises:
+        Refused: it can't be written.
+    """
+    try:
+        file.put_in_place(content)
+    except NotInPlace as error:
+        raise Refused(str(error), "Name another folder with --conf-dir, or use --no-conflist.") from error
+
+
+def names_us(content: bytes) -> bool:
+    """Whether a runtime that uses this conflist executes azvnet."""
+    for plugin in _plugins(content):
+        ipam = plugin.get("ipam")
+        if plugin.get("type") in NAMES or (isinstance(ipam, dict) and ipam.get("type") in NAMES):
+            return True
+    return False
+
+
+def _plugins(content: bytes) -> list[dict[str, Any]]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    plugins = document.get("plugins") if isinstance(document, dict) else None
+    return [each for each in plugins if isinstance(each, dict)] if isinstance(plugins, list) else []

@@ -1,0 +1,58 @@
+"""What an installation has made on a node: ``installed.json`` in the prefix, so that it can be taken away.
+
+It is written before what it speaks of is made: killed in between, it names something that is not there, and
+never the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cni_plugin.install import files
+from cni_plugin.install.place import Refused
+
+RECORD = "installed.json"
+
+
+@dataclass(slots=True)
+class Record:
+    """All paths are the node's own."""
+
+    made: list[str] = field(default_factory=list)
+    """Folders that were not there before."""
+    bin_dirs: list[str] = field(default_factory=list)
+    """Folders in which the two names were put."""
+    conflists: dict[str, str | None] = field(default_factory=dict)
+    """Conflists that were written, with what was there before."""
+
+    @classmethod
+    def read(cls, prefix: Path) -> Record:
+        """The record of a prefix; an empty one when there is none.
+
+        Raises:
+            Refused: it can't be read.
+        """
+        path = prefix / RECORD
+        try:
+            content = json.loads(path.read_bytes())
+            return cls(list(content["made"]), list(content["bin_dirs"]), dict(content["conflists"]))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refused(
+                f"{path} can't be read: {error}",
+                "Move it away; then look after the conflist and empty folders yourself.",
+            ) from error
+
+    def write(self, prefix: Path) -> None:
+        """Put it in place, if it says anything new."""
+        content = json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
+        path = prefix / RECORD
+        if not path.exists() or path.read_bytes() != content:
+            files.write(path, content)
+
+    def add_made(self, folders: list[Path]) -> None:
+        """Remember folders."""
+        self.made += [str(each) for each in folders if str(each) not in self.made]

@@ -1,0 +1,128 @@
+"""Taking an installation away: in the reverse order, and only what it made.
+
+First the conflist, so that no pod is sent to a plugin that is going; last the folders that were not there
+before. What pods have in the kernel, and the state of the node, is not the business of this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cni_plugin.agent.conflist import ConflistFile
+from cni_plugin.agent.settings import Conflist
+from cni_plugin.install import files, names, network
+from cni_plugin.install.installing import Say, explained, require_root
+from cni_plugin.install.lock import LOCK, alone
+from cni_plugin.install.place import CONFLIST, Place, Refused
+from cni_plugin.install.record import RECORD, Record
+from cni_plugin.install.versions import Versions, in_use
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What is asked for."""
+
+    place: Place
+    attachments: int
+    """That are alive on the node."""
+    force: bool = False
+    purge: Path | None = None
+    """The state directory, when it is to go too."""
+
+
+def uninstall(removal: Removal, say: Say) -> None:
+    """Take it away.
+
+    Raises:
+        Refused: pods or processes still use it; or a file can't be changed.
+    """
+    require_root()
+    place = removal.place
+    with explained():
+        prefix = place.real_prefix
+        if not prefix.is_dir():
+            _take_names(place, [str(place.bin_dir)], say)
+            say(f"nothing is installed in {place.prefix}")
+            return
+        with alone(prefix):
+            versions, record = Versions(prefix), Record.read(prefix)
+            _require_unused(removal, versions)
+            _restore_conflists(place, record, say)
+            _take_names(place, sorted({*record.bin_dirs, str(place.bin_dir)}), say)
+            _take_prefix(prefix, versions, say)
+            if removal.purge is not None and removal.purge.is_dir():
+                shutil.rmtree(removal.purge)
+                say(f"removed {removal.purge}")
+            _take_folders(place, record, prefix)
+    if prefix.is_dir():
+        say(f"note: {place.prefix} stays: it has files that are not of the installation")
+
+
+def _require_unused(removal: Removal, versions: Versions) -> None:
+    if removal.force:
+        return
+    if removal.attachments:
+        many = "1 attachment is" if removal.attachments == 1 else f"{removal.attachments} attachments are"
+        remedy = "Drain the node, or use --force: then their DEL can't be carried out."
+        raise Refused(f"{many} alive on this node", remedy)
+    running = in_use(list(versions.all()), but=os.getpid())
+    if running:
+        which = ", ".join(sorted(each.name for each in running))
+        raise Refused(
+            f"processes of {which} are running",
+            "Stop the agent (systemctl stop azvnet-agent), or use --force.",
+        )
+
+
+def _restore_conflists(place: Place, record: Record, say: Say) -> None:
+    for name, before in record.conflists.items():
+        path = place.real(Path(name))
+        if not path.is_file() or not network.names_us(path.read_bytes()):
+            continue
+        if before is None:
+            path.unlink()
+            files.sync(path.parent)
+            say(f"removed {name}")
+        else:
+            file = ConflistFile(Conflist(source=path, destination=path), lambda _: None)
+            network.write(file, before.encode(errors="surrogateescape"))
+            say(f"{name} is as it was before")
+    left = place.real_conf_dir / CONFLIST
+    if left.is_file() and network.names_us(left.read_bytes()):
+        say(f"note: {place.conf_dir / CONFLIST} stays, the installation did not write it; pods fail with it")
+
+
+def _take_names(place: Place, folders: list[str], say: Say) -> None:
+    for folder in folders:
+        for path in names.take_away(place, place.real(Path(folder))):
+            say(f"removed {place.shown(path)}")
+
+
+def _take_prefix(prefix: Path, versions: Versions, say: Say) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (prefix / "current").unlink()
+    versions.clear_left_overs()
+    for each in list(versions.all()):
+        files.remove_tree(each.folder)
+        say(f"removed {each.name}")
+    with contextlib.suppress(OSError):  # something else is in it
+        versions.folder.rmdir()
+
+
+def _take_folders(place: Place, record: Record, prefix: Path) -> None:
+    """The record goes with the prefix: nothing can be taken back any more without it."""
+    made = sorted((place.real(Path(each)) for each in record.made), key=lambda each: -len(each.parts))
+    for folder in made:
+        if not prefix.is_relative_to(folder):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    for name in (RECORD, LOCK):
+        with contextlib.suppress(FileNotFoundError):
+            (prefix / name).unlink()
+    for folder in (prefix, *(each for each in made if prefix.is_relative_to(each) and each != prefix)):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
