@@ -98,7 +98,9 @@ class Fabric:
         """Which identities the machines have, and how long tokens live."""
         self.arm = Arm(self.identity.issuer)
         """Page size and request limits of ARM."""
-        self._rack = Rack(self.name, lambda: self.estate, Build(mtu, accelerated, own_tmp, sysctls or {}))
+        self._rack = Rack(
+            self.name, lambda: self.estate, Build(mtu, accelerated, own_tmp, sysctls or {}), self.reboot
+        )
         self._stop = threading.Event()
         self._lock = threading.RLock()
         self._network: HostNetwork | None = None

@@ -49,7 +49,14 @@ class Machine:
     """
 
     def __init__(
-        self, vm: Callable[[], Vm], name: str, folder: Path, *, own_tmp: bool = False, cgroup: str = ""
+        self,
+        vm: Callable[[], Vm],
+        name: str,
+        folder: Path,
+        *,
+        own_tmp: bool = False,
+        cgroup: str = "",
+        reboot: Callable[[str], None],
     ) -> None:
         self.name = name
         self.cgroup = cgroup
@@ -62,6 +69,7 @@ class Machine:
         self.environment: dict[str, str] = {}
         """Variables that every program started without an ``env`` of its own gets."""
         self._vm = vm
+        self._reboot = reboot
         self._empty = ["/run", "/tmp"] if own_tmp else ["/run"]
         self._holder: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -156,6 +164,10 @@ class Machine:
         self.holder_pid = self._receive()["pid"]
         self._namespaces = ns.Namespaces.of(self.holder_pid)
         self.environment = {**os.environ, **self.own_variables}
+
+    def reboot(self) -> None:
+        """Reboot: every process ends, /run and the network are new, so is the boot id; the disk stays."""
+        self._reboot(self.name)
 
     def halt(self) -> None:
         """End every process of the current boot, as pulling the plug does; the disk stays."""

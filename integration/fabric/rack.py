@@ -46,11 +46,14 @@ class Build:
 class Rack:
     """The machines of one fabric, by name."""
 
-    def __init__(self, name: str, estate: Callable[[], Estate], build: Build) -> None:
+    def __init__(
+        self, name: str, estate: Callable[[], Estate], build: Build, reboot: Callable[[str], None]
+    ) -> None:
         self.machines: dict[str, Machine] = {}
         self.build = build
         self._name = name
         self._estate = estate
+        self._reboot = reboot
 
     def power_on(self, folder: Path, undo: contextlib.ExitStack) -> None:
         """Switch all machines on; each one's switching off is put on ``undo``. Does not wait."""
@@ -62,6 +65,7 @@ class Rack:
                 folder / "machines" / name,
                 own_tmp=self.build.own_tmp,
                 cgroup=f"{self._name}-{name}",
+                reboot=self._reboot,
             )
             self.machines[name] = machine
             machine.power_on()

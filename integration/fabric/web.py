@@ -134,7 +134,14 @@ class Server:
             self._connections.discard(plain)
             secured = tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
             self._connections.add(secured)
-        secured.do_handshake()
+        try:
+            secured.do_handshake()
+        except OSError:
+            # The client does not trust our certificate; the caller knows the plain socket only.
+            with self._lock:
+                self._connections.discard(secured)
+            secured.close()
+            raise
         return secured
 
     def _spawn(self, body: Callable[[], None], name: str) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WORKLOAD = Principal("c0000000-0000-4000-8000-000000000002", "0b000000-0000-4000-8000-000000000002")
 
+TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/"
+
 _PROLOGUE = """
 import json, sys, time
 from azure.core.exceptions import *
@@ -72,8 +74,7 @@ def asked(
 
 
 def token(machine: Machine) -> str:
-    path = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/"
-    return str(imds(machine, path).document["access_token"])
+    return str(imds(machine, TOKEN).document["access_token"])
 
 
 def bearer(machine: Machine) -> str:
@@ -329,6 +330,42 @@ def test_reads_are_throttled_by_a_bucket_that_refills(make_fabric: Callable[...,
     assert asked(node, nic_url(fabric), authorization)[0] == 200
 
 
+def test_token_requests_have_their_own_limits(make_fabric: Callable[..., Fabric]) -> None:
+    fabric = make_fabric(nodes=1)
+    node = fabric.nodes["node1"]
+    statuses = [imds(node, TOKEN).status for _ in range(22)]
+    assert statuses[:20] == [200] * 20
+    assert 429 in statuses[20:]
+    assert imds(node).status == 200
+    fabric.identity.rate.allowed = None
+    fabric.identity.concurrency.allowed = 0
+    assert imds(node, TOKEN).status == 429
+
+
+def test_the_identity_endpoint_alone_can_be_gone(make_fabric: Callable[..., Fabric]) -> None:
+    fabric = make_fabric(nodes=1)
+    node = fabric.nodes["node1"]
+    fabric.fault("identity", refused=True, times=1)
+    with pytest.raises(ConnectionError):
+        imds(node, TOKEN)
+    assert imds(node, TOKEN).status == 200
+    fabric.fault("identity", hang=True)
+    with pytest.raises(TimeoutError):
+        imds(node, TOKEN, timeout=0.2)
+    assert imds(node).status == 200
+
+
+def test_arm_can_show_nics_without_addresses_and_no_nics_at_all(make_fabric: Callable[..., Fabric]) -> None:
+    fabric = make_fabric(nodes=1)
+    node = fabric.nodes["node1"]
+    authorization = bearer(node)
+    fabric.fault("arm", empty="secondaries")
+    assert len(asked(node, nic_url(fabric), authorization)[2]["properties"]["ipConfigurations"]) == 1
+    fabric.fault("arm", empty="interfaces")
+    assert asked(node, nic_url(fabric), authorization)[0] == 404
+    assert asked(node, nic_url(fabric, "").replace("/?", "?"), authorization)[2] == {"value": []}
+
+
 @pytest.mark.parametrize(
     ("query", "status", "word"),
     [
@@ -350,7 +387,13 @@ def test_token_requests(fabric: Fabric, query: str, status: int, word: str | Non
         assert word in answer.document["error_description"]
 
 
-@pytest.mark.parametrize(("environment", "host"), [("AzureChinaCloud", "management.chinacloudapi.cn")])
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [
+        ("AzureChinaCloud", "management.chinacloudapi.cn"),
+        ("AzureUSGovernmentCloud", "management.usgovcloudapi.net"),
+    ],
+)
 def test_other_clouds_have_their_own_endpoints(
     make_fabric: Callable[..., Fabric], environment: str, host: str
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_reboot_renews_run_network_and_boot_id_and_keeps_the_disk(
     daemon = node.popen(["sleep", "600"])
     boot_id = node.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
     with contextlib.suppress(ProgramFailed), pod(node, "near", address):
-        fabric.reboot("node1")
+        node.reboot()
     assert daemon.wait(5) == -signal.SIGKILL
     assert node.run(["ls", "/run"]).stdout.split() == ["lock"]
     assert node.run(["ls", "/etc/cni/net.d"]).stdout.split() == ["kept"]
