@@ -31,7 +31,28 @@ class Endpoints:
 AZURE = Endpoints()
 
 
-def read(config: SourceConfig, deadline: float, last: str = "", *, endpoints: Endpoints = AZURE) -> Listing:
+@dataclass(frozen=True, slots=True)
+class ArmConfig:
+    """How Azure Resource Manager is reached. Empty fields: as the node's cloud has it."""
+
+    credential: str = "auto"
+    """``managed-identity``, ``workload-identity``, or ``auto``: the latter if the environment has one."""
+    client_id: str = ""
+    """Of a user-assigned managed identity or of the workload's; needed when a machine has several."""
+    base_url: str = ""
+    """Instead of the cloud's own endpoint."""
+    ca_file: str = ""
+    """PEM file of the authority that signed the endpoint's certificate, instead of the public ones."""
+
+
+def read(
+    config: SourceConfig,
+    deadline: float,
+    last: str = "",
+    *,
+    endpoints: Endpoints = AZURE,
+    arm: ArmConfig | None = None,
+) -> Listing:
     """Read the source that ``config`` names.
 
     ``auto`` takes the file if it is there, else the instance metadata service, else the wireserver; of
@@ -42,17 +63,32 @@ def read(config: SourceConfig, deadline: float, last: str = "", *, endpoints: En
         deadline: seconds that it may take altogether.
         last: ``Listing.source`` of the last successful read, if there was one.
         endpoints: where the services are.
+        arm: how ARM is reached; without it the source ``arm`` is refused, since loading the SDK is for
+            the agent alone.
 
     Raises:
         SourceUnreadable: no answer, or no address document; for ``auto``, what each one said.
     """
     until = time.monotonic() + deadline
+    if config.environment == "arm":
+        return _read_arm(arm, endpoints, until)
     if config.environment != "auto":
         return _read_one(config.environment, config, until, endpoints)
     if Path(config.file).exists():
         return _read_one("file", config, until, endpoints)
     order = ("wireserver", "imds") if last == "wireserver" else ("imds", "wireserver")
     return _first_answer(order, config, until, endpoints)
+
+
+def _read_arm(config: ArmConfig | None, endpoints: Endpoints, until: float) -> Listing:
+    if config is None:
+        raise SourceUnreadable(
+            "source arm is read by the agent only, and it has not done so yet",
+            "Start the agent, or choose another `ipam.environment`.",
+        )
+    from ipam.sources import arm
+
+    return arm.read(config, endpoints.imds, until)
 
 
 def _first_answer(
@@ -96,8 +132,5 @@ def _read_one(name: str, config: SourceConfig, until: float, endpoints: Endpoint
         from ipam.sources import wireserver
 
         return wireserver.read(endpoints.wireserver, until)
-    if name == "arm":
-        message = "source arm is read by the agent only, and it has not done so yet"
-        raise SourceUnreadable(message, "Start the agent, or choose another `ipam.environment`.")
     message = f"there is no source {name!r}"
     raise SourceUnreadable(message, "Use auto, file, imds, wireserver or arm as `ipam.environment`.")

@@ -10,14 +10,13 @@ come without a subnet; each is its own /128 behind the fabric's router.
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from ipam.sources.documents import Part, entries, json_document
 from ipam.sources.http import BadStatus, Get, get
-from ipam.sources.nic import Entry, builder, listing
+from ipam.sources.nic import Entry, builder, host_subnet, listing
 
 if TYPE_CHECKING:
     from ipam.model import IPNetwork, Listing, Nic
@@ -104,12 +103,4 @@ def _nic(interface: _Interface, warnings: list[str]) -> Nic | None:
 def _add_addresses(nic: NicBuilder, family: _Family, subnets: list[IPNetwork], warnings: list[str]) -> None:
     for position, raw in enumerate(family.addresses):
         for each in entries(_Address, [raw], f"NIC {nic.mac}: an address", warnings):
-            nic.add(Entry(each.private, own=position == 0), subnets or _host_subnet(each.private))
-
-
-def _host_subnet(text: str) -> list[IPNetwork]:
-    try:
-        network = ip_network(text)
-    except ValueError:
-        return []
-    return [network] if isinstance(network, IPv6Network) else []
+            nic.add(Entry(each.private, own=position == 0), subnets or host_subnet(each.private))

@@ -152,6 +152,15 @@ def not_a_document(source: str, where: str, why: str) -> SourceUnreadable:
     )
 
 
+def host_subnet(text: str) -> list[IPNetwork]:
+    """An IPv6 address is a subnet of its own where the document tells none; an IPv4 one is not."""
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return []
+    return [network] if isinstance(network, IPv6Network) else []
+
+
 def _subnet_of(ip: IPAddress, subnets: Sequence[IPNetwork]) -> IPNetwork | None:
     for subnet in subnets:
         if ip.version == subnet.version and ip in subnet:

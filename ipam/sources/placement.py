@@ -1,0 +1,78 @@
+"""Where in Azure Resource Manager this node is, as IMDS tells it.
+
+It must not know how ARM is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from ipam.errors import SourceUnreadable
+from ipam.sources.documents import Part, json_document
+
+_RESOURCE_ID = re.compile(
+    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers/Microsoft\.Compute"
+    r"(?:/virtualMachineScaleSets/(?P<scale_set>[^/]+))?/virtualMachines/(?P<name>[^/]+)/?",
+    re.IGNORECASE,
+)
+
+
+class _Compute(Part):
+    environment: str = Field(alias="azEnvironment", default="AzurePublicCloud")
+    resource_id: str = Field(alias="resourceId", default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One virtual machine in ARM."""
+
+    environment: str
+    """The cloud, as IMDS writes it: ``AzurePublicCloud``, ``AzureChinaCloud``, ..."""
+    resource_id: str
+    subscription: str
+    resource_group: str
+    name: str
+    """Of a stand-alone machine or an instance of a Flexible scale set its name, of an instance of a
+    Uniform scale set its number."""
+    scale_set: str
+    """Of a Uniform scale set only: its instances' NICs are children of the instance. The NICs of a
+    Flexible one are like those of any machine."""
+
+
+def placement(compute: bytes) -> Placement:
+    """What the compute document of IMDS says.
+
+    Raises:
+        SourceUnreadable: it is no such document.
+    """
+    document = json_document(_Compute, compute, "arm", "the compute document of IMDS")
+    found = _RESOURCE_ID.fullmatch(document.resource_id)
+    if found is None:
+        raise SourceUnreadable(
+            f"source arm: IMDS gives this machine the resource id {document.resource_id!r}, which is none",
+            "Choose another `ipam.environment`: this machine is not one that ARM knows.",
+        )
+    return Placement(
+        document.environment,
+        document.resource_id.rstrip("/"),
+        found["subscription"],
+        found["group"],
+        found["name"],
+        found["scale_set"] or "",
+    )
+
+
+def last_parts(resource_id: str) -> tuple[str, str]:
+    """Resource group and name of a resource that is directly in a group.
+
+    Raises:
+        ValueError: it is no such id.
+    """
+    parts = resource_id.strip("/").split("/")
+    if len(parts) != 8 or parts[2].casefold() != "resourcegroups":
+        message = f"{resource_id!r} is no id of a resource in a group"
+        raise ValueError(message)
+    return parts[3], parts[7]

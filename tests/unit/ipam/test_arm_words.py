@@ -1,0 +1,111 @@
+"""The source ``arm`` without Azure: where a machine is, what errors say, and work that hangs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ipam.errors import SourceUnreadable
+from ipam.sources import arm_errors
+from ipam.sources.bounded import OneAtATime, StillBusy
+from ipam.sources.placement import Placement, last_parts, placement
+
+GROUP = "/subscriptions/s-1/resourceGroups/MC_rg/providers/Microsoft.Compute"
+PLACE = Placement("AzurePublicCloud", f"{GROUP}/virtualMachines/vm1", "s-1", "MC_rg", "vm1", "")
+
+
+def compute(resource_id: str, environment: str = "AzurePublicCloud") -> bytes:
+    return json.dumps({"azEnvironment": environment, "resourceId": resource_id, "name": "x"}).encode()
+
+
+class TestPlacement:
+    def test_a_stand_alone_machine_or_flexible_instance(self) -> None:
+        assert placement(compute(f"{GROUP}/virtualMachines/vm1")) == PLACE
+
+    def test_an_instance_of_a_uniform_scale_set(self) -> None:
+        found = placement(compute(f"{GROUP}/virtualMachineScaleSets/aks-np1/virtualMachines/12"))
+        assert (found.scale_set, found.name, found.resource_group) == ("aks-np1", "12", "MC_rg")
+
+    def test_upper_and_lower_case_do_not_matter(self) -> None:
+        found = placement(compute(f"{GROUP}/virtualMachines/vm1".upper(), "AZUREPUBLICCLOUD"))
+        assert (found.name, found.subscription) == ("VM1", "S-1")
+
+    @pytest.mark.parametrize("text", ["", "/subscriptions/s", f"{GROUP}/disks/d"])
+    def test_a_machine_that_arm_does_not_know(self, text: str) -> None:
+        with pytest.raises(SourceUnreadable, match="resource id") as error:
+            placement(compute(text))
+        assert error.value.remedy
+
+    def test_group_and_name_of_a_nic(self) -> None:
+        nic = "/subscriptions/s-1/resourceGroups/other/providers/Microsoft.Network/networkInterfaces/nic1"
+        assert last_parts(nic) == ("other", "nic1")
+        with pytest.raises(ValueError, match="no id"):
+            last_parts(nic + "/ipConfigurations/x")
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        "secret",
+        [
+            "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwcyJ9.c2lnbmF0dXJl",
+            "Authorization: Bearer c2VjcmV0LXRva2Vu",
+            "https://x/?sig=c2VjcmV0LXRva2Vu&y=1",
+        ],
+    )
+    def test_no_token_is_ever_in_a_message(self, secret: str) -> None:
+        for error in (
+            arm_errors.no_token(f"failed: {secret}"),
+            arm_errors.refused("GET x", 401, secret, {}, PLACE),
+            arm_errors.unreachable("https://x", secret),
+        ):
+            assert "c2VjcmV0" not in str(error)
+            assert "c2lnbmF0dXJl" not in str(error)
+            assert "***" in str(error)
+
+    def test_a_long_message_is_cut_to_one_line(self) -> None:
+        words = arm_errors.words_of("a\n" * 1000)
+        assert len(words) < 310
+        assert "\n" not in words
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("30", 30), (None, 0), ("", 0), ("soon", 0), ("-1", 0), ("1e9", 3600)]
+    )
+    def test_retry_after(self, text: str | None, seconds: float) -> None:
+        assert arm_errors.seconds(text) == seconds
+
+    def test_a_missing_permission_names_role_group_and_actions(self) -> None:
+        error = arm_errors.refused("GET x", 403, "AuthorizationFailed", {}, PLACE)
+        for words in ("Reader", "MC_rg", *arm_errors.READS):
+            assert words in error.remedy
+
+
+class TestOneAtATime:
+    def test_the_outcome_and_the_error_come_through(self) -> None:
+        work: OneAtATime[int] = OneAtATime()
+        assert work.run(lambda: 5, time.monotonic() + 5) == 5
+        with pytest.raises(ZeroDivisionError):
+            work.run(lambda: 1 // 0, time.monotonic() + 5)
+
+    def test_what_hangs_is_left_behind_and_never_joined_by_another(self) -> None:
+        work: OneAtATime[bool] = OneAtATime()
+        leave = threading.Event()
+        threads = threading.active_count()
+        with pytest.raises(TimeoutError):
+            work.run(lambda: leave.wait(20), time.monotonic() + 0.05)
+        for _ in range(3):
+            with pytest.raises(StillBusy):
+                work.run(lambda: leave.wait(20), time.monotonic() + 0.05)
+        assert threading.active_count() == threads + 1
+        leave.set()
+        assert work.run(lambda: True, time.monotonic() + 5)
+
+
+@pytest.mark.parametrize("module", ["ipam.allocator", "ipam.sources", "ipam.sources.imds"])
+def test_the_sdk_is_not_loaded_by_anybody_else(module: str) -> None:
+    program = f"import sys, {module}; sys.exit(any(m.startswith(('azure', 'msal')) for m in sys.modules))"
+    subprocess.run([sys.executable, "-c", program], check=True)
