@@ -15,6 +15,9 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "packaging" / "launcher"
 BUILD = SOURCE / "build.sh"
 
+STDIN = b'{"cniVersion":"1.1.0"}\n'
+"""What a call has on its stdin where it does not matter."""
+
 IMPATIENT_SECONDS = 0.4
 """The deadline for a reply of the builds that are called impatient."""
 
@@ -222,6 +225,18 @@ def finish(
         process.communicate()
         raise
     return Outcome(process.returncode, stdout or b"", stderr or b"", time.monotonic() - begin)
+
+
+def assert_taken_over(bundle: Bundle, done: Outcome, word: bytes, stdin: bytes = STDIN) -> Record:
+    """The run ended as the fallback's, with the call untouched and this word on the agent."""
+    assert (done.code, done.stdout, done.stderr) == (42, b"recorded\n", b"")
+    record = bundle.fallback()
+    assert record.agent == word
+    assert record.stdin == stdin
+    call_id = record.variable(b"AZVNET_CALL_ID")
+    assert call_id is not None
+    assert len(call_id) == 32
+    return record
 
 
 def _strings(path: Path) -> list[bytes]:
