@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cni_plugin.errors import StoreFailed
 from ipam.model import Attachment
 
 LOCK_FILE = "attachments.lock"
@@ -27,8 +28,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
 
 @contextmanager
 def hold(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool]:
-    """Hold the lock of an attachment; yields whether it was had within ``timeout`` seconds."""
-    fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock of an attachment; yields whether it was had within ``timeout`` seconds.
+
+    Raises:
+        StoreFailed: the state directory can't be written.
+    """
+    try:
+        fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreFailed(
+            f"the lock file {run_dir / LOCK_FILE} can't be opened: {error.strerror}",
+            "The state directory has to be writable for root; see `df` and `mount` for its file system.",
+        ) from error
     try:
         yield _acquire(fd, _offset(attachment), time.monotonic() + timeout)
     finally:

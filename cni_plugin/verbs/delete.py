@@ -6,7 +6,8 @@ is needed. That there is nothing to do is success.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from cni_plugin import addressing, datapath, delegate, errors, params
 from cni_plugin.contract import Call
@@ -22,8 +23,7 @@ LOCK_SECONDS = 5.0
 
 def carry_out(verb_call: VerbCall, node: Node) -> None:
     """Detach and free; the kernel first, so that no address is free while a link still carries it."""
-    node.ensure_run_dir()
-    with locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS):
+    with _in_order(verb_call, node):
         if verb_call.call.as_ipam:
             with addressing.cni_errors():
                 release(verb_call, node)
@@ -32,6 +32,18 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
         release(verb_call, node)
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
         delegate.forward(verb_call, "DEL")
+
+
+@contextmanager
+def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
+    """Under the attachment's lock; without it where the state directory takes none, since the pod must go."""
+    with ExitStack() as stack:
+        try:
+            node.ensure_run_dir()
+            stack.enter_context(locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS))
+        except errors.StoreFailed as error:
+            verb_call.said.append(str(error))
+        yield
 
 
 def release(verb_call: VerbCall, node: Node) -> None:
@@ -50,7 +62,7 @@ def undo_add(call: Call, node: Node) -> None:
     """Remove what an ADD made whose result nobody got, if it is still the result of that very call."""
     parameters = params.parse(call.environ)
     attachment = parameters.attachment
-    with locks.hold(node.run_dir, attachment, LOCK_SECONDS), suppress(errors.CniError, ipam_errors.IpamError):
+    with suppress(errors.CniError, ipam_errors.IpamError), locks.hold(node.run_dir, attachment, LOCK_SECONDS):
         held = node.ipam.reservation(attachment)
         if held is not None and held.owner.call_id == call.call_id:
             if held.owner.holder is Holder.ENDPOINT:

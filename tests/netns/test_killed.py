@@ -38,7 +38,7 @@ def _typical_seconds(node: Node, pod: Pod) -> float:
 
 @pytest.mark.timeout(240)
 def test_an_add_killed_at_any_moment_is_followed_by_one_that_works(new_node: NewNode) -> None:
-    """Row 3: two hundred random moments, no step by hand; with and without a DEL in between, as runtimes do."""
+    """Row 3: two hundred random moments, no step by hand; some with a DEL and some without."""
     node = new_node(many=True, addresses=4)
     pod = node.sandbox.pod("c1")
     longest = _typical_seconds(node, pod) * 1.2

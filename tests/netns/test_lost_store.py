@@ -1,0 +1,293 @@
+"""The store lost, spoilt or not to be written: no live pod's address is given to another (rows 4, 5)."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.fabric import syscalls as sc
+from tests.netns.conftest import NewNode
+from tests.netns.node import RUN_DIR, Node, pod_addresses
+from tests.netns.sandbox import Pod
+
+STORE = f"{RUN_DIR}/azvnet.db"
+STORE_FAILED = 108
+
+
+def _remove(node: Node) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        node.sandbox.path(STORE + suffix).unlink(missing_ok=True)
+
+
+def _remove_all(node: Node) -> None:
+    for path in node.sandbox.path(RUN_DIR).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not path.is_socket():
+            path.unlink(missing_ok=True)
+
+
+def _truncate(length: int) -> Callable[[Node], None]:
+    def spoil(node: Node) -> None:
+        with node.sandbox.path(STORE).open("r+b") as file:
+            file.truncate(length)
+
+    return spoil
+
+
+def _overwrite(content: bytes) -> Callable[[Node], None]:
+    def spoil(node: Node) -> None:
+        path = node.sandbox.path(STORE)
+        path.write_bytes((content * (path.stat().st_size // len(content) + 1))[: path.stat().st_size])
+
+    return spoil
+
+
+def _random_bytes(node: Node) -> None:
+    path = node.sandbox.path(STORE)
+    rng, data = random.Random(30), bytearray(path.read_bytes())
+    for _ in range(len(data) // 20):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    path.write_bytes(data)
+
+
+def _another_file(content: bytes) -> Callable[[Node], None]:
+    def spoil(node: Node) -> None:
+        _remove(node)
+        node.sandbox.path(STORE).write_bytes(content)
+
+    return spoil
+
+
+def _directory(node: Node) -> None:
+    _remove(node)
+    node.sandbox.path(STORE).mkdir()
+
+
+def _drop_tables(node: Node) -> None:
+    def work() -> None:
+        with sqlite3.connect(STORE) as connection:
+            connection.execute("DROP TABLE address")
+
+    node.sandbox.ask(work)
+
+
+LOSSES: dict[str, Callable[[Node], None]] = {
+    "deleted": _remove,
+    "deleted without its log": lambda node: node.sandbox.path(STORE).unlink(),
+    "its log deleted": lambda node: node.sandbox.path(STORE + "-wal").unlink(missing_ok=True),
+    "the whole directory emptied": _remove_all,
+    "empty": _another_file(b""),
+    "cut to nothing": _truncate(0),
+    "cut to a byte": _truncate(1),
+    "cut within the header": _truncate(50),
+    "cut after a page": _truncate(4096),
+    "filled with NUL": _overwrite(b"\0"),
+    "filled with text": _overwrite(b"no database "),
+    "random bytes": _random_bytes,
+    "JSON in its place": _another_file(b'{"IPAM":{}}'),
+    "a directory in its place": _directory,
+    "its tables dropped": _drop_tables,
+}
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_pods_that_live_keep_their_addresses_whatever_became_of_the_store(busy_node: Node, what: str) -> None:
+    """Adopted from the aliases and the host routes; the next pods get others, and everything goes on."""
+    node = busy_node
+    pods = node.sandbox.pods("c1", "c2", "c3")
+    added = {pod.container_id: node.add(pod) for pod in pods}
+    node.delete(pods[1]).done()
+    held = {added["c1"].address: "c1", added["c3"].address: "c3"}
+    LOSSES[what](node)
+    new = node.sandbox.pods("n1", "n2", "n3")
+    given = [node.add(pod).address for pod in new]
+    assert not set(given) & set(held)
+    assert len(set(given)) == len(given)
+    assert node.held() == held | dict(zip(given, ("n1", "n2", "n3"), strict=True))
+    for pod in (pods[0], pods[2]):
+        node.check(pod, added[pod.container_id]).done()
+        assert pod_addresses(pod) == [f"{added[pod.container_id].address}/16"]
+    assert node.add(pods[0]).code == 104
+    for pod in (*pods, *new):
+        node.delete(pod).done()
+    assert not node.residue()
+    assert sum(node.counts().values()) == 8
+
+
+@pytest.mark.parametrize("what", ["deleted", "random bytes", "a directory in its place"])
+@pytest.mark.parametrize("verb", ["DEL", "CHECK", "GC", "STATUS"])
+def test_every_verb_goes_on_with_a_lost_store(busy_node: Node, verb: str, what: str) -> None:
+    node = busy_node
+    pod, other = node.sandbox.pods("c1", "c2")
+    added, kept = node.add(pod), node.add(other)
+    LOSSES[what](node)
+    if verb == "GC":
+        node.gc([(other, "eth0")]).done()
+    elif verb == "CHECK":
+        node.check(pod, added).done()
+    else:
+        node.call(verb, pod).done()
+    if verb in ("DEL", "GC"):
+        assert len(node.veths()) == 1
+    assert node.add(node.sandbox.pod("c3")).address != kept.address
+    node.check(other, kept).done()
+
+
+def test_what_can_not_be_read_is_kept_aside_for_a_look(busy_node: Node) -> None:
+    node = busy_node
+    node.add(node.sandbox.pod("c1")).done()
+    LOSSES["filled with text"](node)
+    node.add(node.sandbox.pod("c2")).done()
+    (aside,) = node.sandbox.path(RUN_DIR).glob("azvnet.db.corrupt-*")
+    assert b"no database" in aside.read_bytes()
+    node.add(node.sandbox.pod("c3")).done()
+    assert len(list(node.sandbox.path(RUN_DIR).glob("azvnet.db.corrupt-*"))) == 1
+
+
+def test_an_address_that_is_adopted_and_never_listed_is_held_until_its_pod_goes(busy_node: Node) -> None:
+    """The NIC may have lost it: the pod keeps it, nobody gets it afterwards."""
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    given = node.add(pod).address
+    listed = node.list_addresses(8)
+    path = node.sandbox.path("/etc/kubernetes/interfaces.json")
+    path.write_text(path.read_text().replace(f'"{given}"', '"10.10.0.99"'))
+    LOSSES["deleted"](node)
+    others = [node.add(each).address for each in node.sandbox.pods("n1", "n2")]
+    assert given not in others
+    assert node.held()[given] == "c1"
+    assert given in listed
+    node.delete(pod).done()
+    rest = node.sandbox.pods(*(f"r{number}" for number in range(6)))
+    assert given not in {node.add(each).address for each in rest}
+
+
+@pytest.mark.timeout(240)
+def test_the_store_may_vanish_and_be_spoilt_under_load(new_node: NewNode) -> None:
+    """Row 4: ten rounds of parallel ADDs and DELs with the store taken away in the middle."""
+    node = new_node(many=True, addresses=64)
+    rng = random.Random(31)
+    live: dict[str, tuple[Pod, str]] = {}
+    kinds = [
+        "deleted",
+        "random bytes",
+        "cut after a page",
+        "the whole directory emptied",
+        "a directory in its place",
+    ]
+    for round_number in range(10):
+        new = node.sandbox.pods(*(f"c{round_number}x{number}" for number in range(8)))
+        leaving = rng.sample(sorted(live), min(6, len(live)))
+        running = [(pod, node.start("ADD", pod)) for pod in new]
+        going = [(name, node.start("DEL", live[name][0])) for name in leaving]
+        LOSSES[kinds[round_number % len(kinds)]](node)
+        for name, call in going:
+            call.finish().done()
+            del live[name]
+        for pod, call in running:
+            outcome = call.finish()
+            if outcome.ok:
+                live[pod.container_id] = (pod, outcome.address)
+            else:
+                assert outcome.code in (11, 108), outcome
+                node.delete(pod).done()
+        addresses = [address for _, address in live.values()]
+        assert len(addresses) == len(set(addresses)), "no address was given twice"
+        for pod, address in live.values():
+            assert pod_addresses(pod) == [f"{address}/16"]
+        assert node.host_routes().keys() == set(addresses)
+    last = node.add(node.sandbox.pod("last")).address
+    assert set(node.held()) >= {last, *(address for _, address in live.values())}
+    assert sum(node.counts().values()) == 64
+
+
+# Nothing can be written
+
+
+def _mount_tiny(node: Node, size: str, flags: int = 0) -> None:
+    node.sandbox.path(RUN_DIR).mkdir(exist_ok=True)
+    node.sandbox.do(lambda: sc.mount("tiny", RUN_DIR, "tmpfs", flags, f"size={size},mode=700"))
+
+
+@pytest.mark.alone("an agent has the directory open before it can be replaced")
+@pytest.mark.parametrize("trouble", ["read-only", "full", "no inodes"])
+def test_a_state_directory_that_takes_nothing_is_said_and_nothing_is_left(
+    busy_node: Node, trouble: str
+) -> None:
+    node = busy_node
+    if trouble == "read-only":
+        _mount_tiny(node, "1m", sc.MS_RDONLY)
+    elif trouble == "no inodes":
+        _mount_tiny(node, "1m,nr_inodes=2")
+    else:
+        _mount_tiny(node, "16k")
+    pod = node.sandbox.pod("c1")
+    failed = node.add(pod)
+    assert failed.code == STORE_FAILED
+    assert RUN_DIR in failed.msg
+    assert failed.error["details"]
+    assert not node.veths()
+    assert [link["ifname"] for link in pod.ip("link")] == ["lo"]
+    node.delete(pod).done()
+    assert node.gc([]).code == STORE_FAILED
+    node.sandbox.do(lambda: sc.unmount(RUN_DIR))
+    node.add(pod).done()
+
+
+@pytest.mark.alone("the disk of an agent is filled in its own tests")
+def test_a_disk_that_fills_up_costs_no_pod_its_address_and_keeps_none_from_going(busy_node: Node) -> None:
+    """DEL removes the pod and is a success; its address is found later."""
+    node = busy_node
+    _mount_tiny(node, "160k")
+    pods = node.sandbox.pods("c1", "c2")
+    added = [node.add(pod).done() for pod in pods]
+    ballast = Path(f"{RUN_DIR}/ballast")
+
+    def fill() -> None:
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * 1024)
+            except OSError:
+                return
+
+    node.sandbox.ask(fill)
+    for each in node.sandbox.pods("n1", "n2", "n3", "n4"):
+        outcome = node.add(each)
+        if not outcome.ok:
+            assert outcome.code == STORE_FAILED
+            assert not each.ip("link", "show", "type", "veth")
+    node.delete(pods[0]).done()
+    assert added[0].address not in node.host_routes()
+    node.sandbox.ask(ballast.unlink)
+    node.check(pods[1], added[1]).done()
+    node.delete(pods[0]).done()
+    assert added[0].address not in node.held()
+    new = node.add(node.sandbox.pod("last"))
+    assert new.address != added[1].address
+
+
+@pytest.mark.alone("an agent has the directory open before it can be replaced")
+def test_pods_go_away_while_the_state_directory_is_read_only(busy_node: Node) -> None:
+    """What the store still holds of them is found later: the endpoint is gone."""
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    added = node.add(pod)
+    node.sandbox.do(
+        lambda: sc.mount(RUN_DIR, RUN_DIR, flags=sc.MS_BIND),
+        lambda: sc.mount("none", RUN_DIR, flags=sc.MS_BIND | sc.MS_REMOUNT | sc.MS_RDONLY),
+    )
+    said = node.delete(pod).done().stderr
+    assert RUN_DIR in said
+    assert not node.veths()
+    node.delete(pod).done()
+    node.sandbox.do(lambda: sc.unmount(RUN_DIR))
+    assert node.held() == {added.address: "c1"}
+    again = node.add(pod).done()  # what is left of it does not keep its own container away
+    assert node.held() == {again.address: "c1"}
