@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import gc
 import signal
-import threading
 from collections.abc import Mapping
-from types import FrameType
 
 from cni_plugin.agent import systemd
 from cni_plugin.agent.background import Background
 from cni_plugin.agent.server import Server
 from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.signals import Signals
 from cni_plugin.agent.telling import Telling
 from cni_plugin.kernel.templates import Templates
 from cni_plugin.node import Node
@@ -30,15 +29,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     Raises:
         StoreFailed, OSError: the state directory can't be used.
     """
-    stop, reload = threading.Event(), threading.Event()
-    wake = threading.Event()
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        (reload if number == signal.SIGHUP else stop).set()
-        wake.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, on_signal)
+    signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     node = Node(environ)
     node.background_reads = True
     node.compiler = Templates()
@@ -53,11 +44,10 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     # What is alive now lives as long as the process: the collector need not look at it again and again.
     gc.freeze()
     systemd.notify("READY=1")
-    while not stop.is_set():
-        wake.wait(systemd.watchdog_interval(environ))
-        wake.clear()
-        if reload.is_set():
-            reload.clear()
+    came: frozenset[int] = frozenset()
+    while not came & {signal.SIGTERM, signal.SIGINT}:
+        came = signals.wait(systemd.watchdog_interval(environ))
+        if signal.SIGHUP in came:
             systemd.notify("RELOADING=1")
             settings = _reloaded(settings, background, telling)
             systemd.notify("READY=1")
