@@ -8,6 +8,7 @@ PY := .venv/bin/python
 BUNDLE := dist/azvnet
 STEP := packaging/step.sh
 ARGS ?=
+SCRIPTS = $(shell git ls-files --cached --others --exclude-standard '*.sh')
 
 # Reproducible builds, and bytecode that is written whatever the caller's shell says.
 export PYTHONHASHSEED := 0
@@ -48,11 +49,13 @@ build-twice: venv ## build twice and compare: the same bytes (about two minutes)
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, shellcheck, words that must not be in the tree
-	@$(STEP) "ruff" .venv/bin/ruff check --quiet .
-	@$(STEP) "format" .venv/bin/ruff format --check --quiet .
-	@$(STEP) "mypy" .venv/bin/mypy
-	@$(STEP) "shellcheck" shellcheck --severity=warning .ci/run $$(git ls-files --cached --others --exclude-standard '*.sh')
-	@$(STEP) "hygiene" packaging/hygiene.sh
+	@failed=0; \
+	$(STEP) "ruff" .venv/bin/ruff check --quiet . || failed=1; \
+	$(STEP) "format" .venv/bin/ruff format --check --quiet . || failed=1; \
+	$(STEP) "mypy" .venv/bin/mypy || failed=1; \
+	$(STEP) "shellcheck" shellcheck --severity=warning .ci/run $(SCRIPTS) || failed=1; \
+	$(STEP) "hygiene" packaging/hygiene.sh || failed=1; \
+	exit $$failed
 
 .PHONY: format
 format: venv ## rewrite the sources as ruff formats them
@@ -72,8 +75,12 @@ test-launcher: venv ## the static launcher against a scripted agent
 	@$(PY) packaging/run_tests.py launcher $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-netns
-test-netns: venv ## the real kernel, in network namespaces (as root)
-	@$(PY) packaging/run_tests.py netns $(if $(ARGS),-- $(ARGS))
+test-netns: build ## the real kernel, in network namespaces, stand-alone and by the agent (as root)
+	@$(PY) packaging/run_tests.py netns launcher-way python-way $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-install
+test-install: build ## install, uninstall and verify, on a node's folders (as root)
+	@$(PY) packaging/run_tests.py install $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-bundle
 test-bundle: build ## the frozen bundle as a file on a node (as root)

@@ -45,6 +45,7 @@ LAYERS = (
         "the same, handed to the agent by the frozen Python",
         ("--way=python",),
     ),
+    Layer("install", "tests/install", 2, "install, uninstall and verify, on a node's folders"),
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
     Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
 )
@@ -67,6 +68,9 @@ def main() -> int:
     extra = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
     names = arguments[: arguments.index("--")] if "--" in arguments else arguments
     known = {layer.name: layer for layer in LAYERS}
+    if lost := outside_layers():
+        print(f"run_tests: tests that no layer runs: {', '.join(lost)}", file=sys.stderr)
+        return 2
     if unknown := set(names) - set(known):
         print(
             f"run_tests: no layer {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr
@@ -75,6 +79,14 @@ def main() -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     outcomes = [run(known[name], extra) for name in names or known]
     return report(outcomes)
+
+
+def outside_layers() -> list[str]:
+    """Test files that stand in no folder of a layer."""
+    found = [
+        path.relative_to(ROOT) for top in ("tests", "integration") for path in (ROOT / top).rglob("test_*.py")
+    ]
+    return sorted(str(path) for path in found if not any(path.is_relative_to(each.folder) for each in LAYERS))
 
 
 def run(layer: Layer, extra: list[str]) -> Outcome:
