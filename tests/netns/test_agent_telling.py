@@ -1,0 +1,345 @@
+"""What a real agent tells on a real node: metrics that add up under load, and when pods can come."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.netns.conftest import NewAgent
+from tests.netns.node import INTERFACES, Node
+from tests.netns.sandbox import Sandbox
+from tests.netns.test_agent_work import eventually
+from tests.netns.ways import Agent, Executables
+
+pytestmark = pytest.mark.with_agent("it is the agent that tells")
+
+BareNode = Callable[..., Node]
+HTTP_SOCKET = "/run/azvnet/http.sock"
+NET_D = "/etc/cni/net.d"
+CONFLIST = f"{NET_D}/10-azvnet.conflist"
+SOURCE = "/run/source.conflist"
+INSTALLED = {"conflist": {"source": SOURCE, "destination": CONFLIST}}
+IN_CREATE, IN_MOVED_TO, IN_DELETE, IN_MODIFY = 0x100, 0x80, 0x200, 0x2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page said."""
+
+    status: int
+    body: str
+
+
+def get(sandbox: Sandbox, page: str) -> Answer:
+    """A page of the agent's, by its Unix socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(str(sandbox.path(HTTP_SOCKET)))
+        sock.sendall(f"GET {page} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
+        reply = b""
+        while received := sock.recv(1 << 16):
+            reply += received
+    head, _, body = reply.decode().partition("\r\n\r\n")
+    return Answer(int(head.split(" ")[1]), body)
+
+
+def ready(node: Node) -> bool:
+    return get(node.sandbox, "/readyz").status == 200
+
+
+def samples(node: Node) -> dict[tuple[str, ...], float]:
+    """Every sample: its name and label values to its value."""
+    text = get(node.sandbox, "/metrics").body
+    return {
+        (each.name, *(value for _, value in sorted(each.labels.items()))): each.value
+        for family in text_string_to_metric_families(text)
+        for each in family.samples
+    }
+
+
+@pytest.fixture
+def telling_agent(new_agent: NewAgent) -> NewAgent:
+    """Starts agents and waits until they tell."""
+
+    def start(node: Node, **settings: object) -> Agent:
+        agent = new_agent(node, **settings)
+
+        def tells() -> bool:
+            try:
+                return bool(json.loads(get(node.sandbox, "/info").body)["pid"] == agent.pid)
+            except (OSError, ValueError):
+                return False
+
+        eventually(tells, "the agent tells")
+        return agent
+
+    return start
+
+
+@pytest.fixture
+def node(bare_node: BareNode) -> Node:
+    made = bare_node()
+    made.sandbox.path(NET_D).mkdir(parents=True, exist_ok=True)
+    plugin = {"type": "azvnet", "ipam": made.netconf["ipam"]}
+    made.sandbox.write(SOURCE, json.dumps({"cniVersion": "1.1.0", "name": "azvnet", "plugins": [plugin]}))
+    return made
+
+
+def pods_come_and_go(node: Node, name: str, cycles: int) -> list[str]:
+    """Complaints of a caller that adds and deletes one pod over and over."""
+    pod = node.sandbox.pod(name)
+    failures = []
+    for _ in range(cycles):
+        for verb in ("ADD", "DEL"):
+            done = node.call(verb, pod)
+            if not done.ok:
+                failures.append(f"{verb}: {done.stdout!r} {done.stderr}")
+    return failures
+
+
+def test_the_four_states_add_up_at_every_scrape_while_pods_come_and_go(
+    bare_node: BareNode, telling_agent: NewAgent
+) -> None:
+    node = bare_node(addresses=16)
+    telling_agent(node)
+    failures: list[str] = []
+    callers = [
+        threading.Thread(target=lambda name=name: failures.extend(pods_come_and_go(node, name, 12)))
+        for name in ("churn-a", "churn-b", "churn-c", "churn-d")
+    ]
+    for caller in callers:
+        caller.start()
+    scrapes = []
+    while any(caller.is_alive() for caller in callers):
+        scrapes.append(samples(node))
+    for caller in callers:
+        caller.join()
+    assert failures == []
+    assert len(scrapes) > 10
+    states = ("free", "assigned", "cooling", "quarantined")
+    for scrape in scrapes:
+        told = {state: scrape["azvnet_pool_addresses", state] for state in states}
+        assert sum(told.values()) == scrape["azvnet_pool_known_addresses",], told
+        assert scrape["azvnet_store_up",] == 1
+    assert {scrape["azvnet_pool_known_addresses",] for scrape in scrapes[5:]} == {16}
+    assert len({scrape["azvnet_pool_addresses", "cooling"] for scrape in scrapes}) > 1
+    last = samples(node)
+    assert last["azvnet_call_duration_seconds_count", "ok", "ADD"] == 48
+    assert last["azvnet_call_duration_seconds_count", "ok", "DEL"] == 48
+    assert last["process_resident_memory_bytes",] < 80 * 1024 * 1024
+    assert last["process_open_fds",] < 100
+
+
+def test_scrapes_leave_no_descriptor_and_no_thread(node: Node, telling_agent: NewAgent) -> None:
+    agent = telling_agent(node)
+    eventually(lambda: ready(node), "ready")
+
+    def size() -> tuple[int, ...]:
+        return tuple(len(list(Path(f"/proc/{agent.pid}/{what}").iterdir())) for what in ("fd", "task"))
+
+    for _ in range(20):
+        samples(node)
+    before = size()
+    for _ in range(200):
+        get(node.sandbox, "/readyz")
+        get(node.sandbox, "/metrics")
+    eventually(lambda: all(now <= then for now, then in zip(size(), before, strict=True)), "as before")
+
+
+def test_errors_are_told_with_the_code_that_the_caller_got(
+    bare_node: BareNode, telling_agent: NewAgent
+) -> None:
+    node = bare_node(addresses=1)
+    telling_agent(node)
+    first, second = node.sandbox.pods("first", "second")
+    node.add(first).done()
+    assert node.add(second).code == 100
+    told = samples(node)
+    assert told["azvnet_call_errors_total", "100", "ADD"] == 1
+    assert told["azvnet_pool_exhausted_total",] >= 1
+    assert told["azvnet_pool_addresses", "assigned"] == 1
+
+
+def test_a_repair_is_counted(node: Node, telling_agent: NewAgent) -> None:
+    telling_agent(node, reconcile_seconds=0.2)
+    node.add(node.sandbox.pod("flushed")).done()
+    node.sandbox.run("ip", "route", "flush", "proto", "155")
+    eventually(lambda: samples(node)["azvnet_repairs_total", "host_route"] == 1, "the repair is counted")
+
+
+def test_status_and_readyz_say_the_same(bare_node: BareNode, telling_agent: NewAgent) -> None:
+    node = bare_node(addresses=1)
+    telling_agent(node, refresh_seconds=0.5)
+    eventually(lambda: ready(node), "ready")
+    assert node.status().ok
+    pod = node.sandbox.pod("only")
+    node.add(pod).done()
+    eventually(lambda: not ready(node), "not ready")
+    refused = node.status()
+    assert refused.code == 50
+    why = get(node.sandbox, "/readyz").body
+    assert "1 held (default/only)" in why
+    assert "1 held (default/only)" in refused.msg
+    node.delete(pod).done()
+    eventually(lambda: ready(node), "ready again")
+    assert node.status().ok
+
+
+def test_not_ready_when_the_host_itself_carries_the_pods_addresses(
+    bare_node: BareNode, telling_agent: NewAgent
+) -> None:
+    """As cloud-init leaves a node: counted as free, and yet none can be given."""
+    node = bare_node(addresses=1)
+    node.sandbox.batch("address add 10.10.0.5/16 dev eth0")
+    telling_agent(node)
+    eventually(lambda: "carried by the node itself" in get(node.sandbox, "/readyz").body, "said")
+    assert samples(node)["azvnet_pool_addresses", "free"] == 1
+    assert node.status().code == 50
+
+
+def test_a_full_state_directory_is_not_ready_and_says_so(node: Node, telling_agent: NewAgent) -> None:
+    node.sandbox.run("mkdir", "-m", "700", "/run/azvnet")
+    node.sandbox.run("mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "small", "/run/azvnet")
+    telling_agent(node)
+    eventually(lambda: ready(node), "ready")
+    node.sandbox.run("sh", "-c", "cat /dev/zero > /run/azvnet/filler", check=False)
+    eventually(lambda: "is full" in get(node.sandbox, "/readyz").body, "said")
+    assert node.status().code == 51
+    node.sandbox.path("/run/azvnet/filler").unlink()
+    eventually(lambda: ready(node), "ready again")
+
+
+@contextmanager
+def watching(folder: Path) -> Iterator[Callable[[], list[tuple[str, int]]]]:
+    """Names and kinds of what happens in a folder (inotify(7))."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    mask = IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_MODIFY
+    assert libc.inotify_add_watch(fd, os.fsencode(folder), mask) >= 0, os.strerror(ctypes.get_errno())
+
+    def happened() -> list[tuple[str, int]]:
+        events = []
+        while select.select([fd], [], [], 0)[0]:
+            data = os.read(fd, 1 << 16)
+            while data:
+                _, kind, _, length = struct.unpack_from("iIII", data)
+                events.append((data[16 : 16 + length].rstrip(b"\0").decode(), kind))
+                data = data[16 + length :]
+        return events
+
+    try:
+        yield happened
+    finally:
+        os.close(fd)
+
+
+def test_the_conflist_appears_after_the_source_became_readable_whole_and_once(
+    node: Node, telling_agent: NewAgent
+) -> None:
+    """A cloud that is late: as long as no address is known the runtime must not believe in a network."""
+    listed = node.sandbox.path(INTERFACES).read_text()
+    node.sandbox.path(INTERFACES).unlink()
+    with watching(node.sandbox.path(NET_D)) as happened:
+        telling_agent(node, refresh_seconds=0.5, **INSTALLED)
+        time.sleep(2.0)
+        assert happened() == []
+        assert not ready(node)
+        assert node.status().code == 50
+        node.sandbox.write(INTERFACES, listed)
+        eventually(node.sandbox.path(CONFLIST).exists, "the conflist")
+        node.add(node.sandbox.pod("at-once")).done()
+        eventually(lambda: ready(node), "ready")
+        events = happened()
+    name = Path(CONFLIST).name
+    assert [event for event in events if event[0] == name] == [(name, IN_MOVED_TO)]
+    assert not any(each.endswith((".conf", ".conflist", ".json")) for each, _ in events if each != name)
+    assert [path.name for path in node.sandbox.path(NET_D).iterdir()] == [name]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restart_leaves_the_conflist_alone(node: Node, telling_agent: NewAgent, end: int) -> None:
+    agent = telling_agent(node, **INSTALLED)
+    eventually(node.sandbox.path(CONFLIST).exists, "the conflist")
+    pod = node.sandbox.pod("living")
+    node.add(pod).done()
+    before = node.sandbox.path(CONFLIST).stat()
+    with watching(node.sandbox.path(NET_D)) as happened:
+        agent.kill() if end == signal.SIGKILL else agent.stop()
+        assert node.sandbox.path(CONFLIST).exists()
+        telling_agent(node, **INSTALLED)
+        eventually(lambda: ready(node), "ready")
+        node.delete(pod).done()
+        assert happened() == []
+    after = node.sandbox.path(CONFLIST).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_the_conflist_says_which_source_is_read_before_the_first_call(
+    node: Node, telling_agent: NewAgent
+) -> None:
+    """Without it an agent that waits for an address, and a runtime that waits for it, wait for ever."""
+    telling_agent(node, source="imds", **INSTALLED)
+    eventually(lambda: ready(node), "ready")
+    assert samples(node)["azvnet_source_info", "file"] == 1
+
+
+def test_a_reload_installs_the_changed_conflist(node: Node, telling_agent: NewAgent) -> None:
+    agent = telling_agent(node, **INSTALLED)
+    eventually(lambda: ready(node), "ready")
+    changed = json.loads(node.sandbox.path(SOURCE).read_text()) | {"name": "renamed"}
+    node.sandbox.write(SOURCE, json.dumps(changed))
+    agent.signal(signal.SIGHUP)
+    eventually(lambda: json.loads(node.sandbox.path(CONFLIST).read_text()) == changed, "the changed one")
+    assert ready(node)
+
+
+def test_readyz_is_503_while_the_agent_finishes_what_it_has(node: Node, telling_agent: NewAgent) -> None:
+    agent = telling_agent(node)
+    eventually(lambda: ready(node), "ready")
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(node.sandbox.path("/run/azvnet/agent.sock")))
+        caller.sendall(b"AZVN")  # a call that is not whole yet
+        time.sleep(0.2)
+        agent.signal(signal.SIGTERM)
+        eventually(lambda: not ready(node), "not ready")
+        assert "the agent is stopping" in get(node.sandbox, "/readyz").body
+        assert get(node.sandbox, "/healthz").status == 200
+        assert not agent.over
+    agent.stop()
+
+
+def test_the_sockets_are_for_root_alone(node: Node, telling_agent: NewAgent) -> None:
+    telling_agent(node)
+    eventually(node.sandbox.path(HTTP_SOCKET).exists, "the socket")
+    assert node.sandbox.path(HTTP_SOCKET).stat().st_mode & 0o777 == 0o600
+    assert node.sandbox.path("/run/azvnet").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_port_beyond_the_loopback_keeps_the_agent_from_starting(node: Node, product: Executables) -> None:
+    node.sandbox.write("/run/agent.json", '{"metrics_address": "0.0.0.0:9631"}')
+    process = node.sandbox.popen(
+        [str(product.python), "agent", "--config", "/run/agent.json"],
+        env={"PATH": "/usr/bin:/bin", **product.environ},
+    )
+    try:
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 2
+    assert "is not on the loopback" in said.decode()
+    assert not node.sandbox.path("/run/azvnet/agent.sock").exists()
