@@ -81,7 +81,8 @@ class Ipam:
         read_only: bool = False,
     ) -> None:
         self._run_dir = run_dir
-        self._reader = reader
+        self.reader = reader
+        """How sources are read from now on; None: as ``ipam.sources.read`` does by itself."""
         self._store: Store | StoreView
         if read_only:
             self._store = StoreView(run_dir, boot_id_file=boot_id_file, clock=clock, wall_clock=wall_clock)
@@ -280,7 +281,7 @@ class Ipam:
                 due again, and nothing is known from before.
         """
         return refreshing.refresh(
-            self._store, self._run_dir, self._reader, config, deadline=deadline, force=force
+            self._store, self._run_dir, self.reader, config, deadline=deadline, force=force
         )
 
     def _each(self, sql: str, value: Callable[[Row, Transaction], T]) -> tuple[T, ...]:

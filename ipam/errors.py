@@ -28,8 +28,10 @@ class PoolExhausted(IpamError):
 class SourceUnreadable(IpamError):
     """A source did not answer, or answered something that is no address document."""
 
-    def __init__(self, message: str, remedy: str = "", retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, remedy: str = "", retry_after: float = 0.0, *, status: int = 0) -> None:
         super().__init__(message, remedy)
+        self.status = status
+        """The HTTP status that it answered with; 0: it gave none."""
         self.retry_after = retry_after
         """Seconds that the source wants to be left alone (Retry-After); 0: it did not say."""
 

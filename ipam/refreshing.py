@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ipam import records
-from ipam.errors import IpamError, SourceEmpty, SourceUnreadable
+from ipam.errors import IpamError, SourceEmpty, SourceUnreadable, StoreUnavailable
 from ipam.filelock import file_lock
 from ipam.model import SourceState
 from ipam.pool import merge, offered
@@ -88,6 +88,10 @@ def refresh(
             return _read(store, reader, config, until - time.monotonic())
     except TimeoutError:
         return _as_known(store, store.read(source_state))
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{run_dir / LOCK} can't be locked: {error.strerror}", "Make the directory writable for root."
+        ) from error
 
 
 def _due(tx: Transaction, config: SourceConfig) -> bool:

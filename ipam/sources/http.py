@@ -34,14 +34,6 @@ _LONGEST_PAUSE = 5.0
 _LONGEST_RETRY_AFTER = 3600.0
 
 
-class BadStatus(SourceUnreadable):
-    """The answer was not 200."""
-
-    def __init__(self, message: str, remedy: str, status: int, retry_after: float) -> None:
-        super().__init__(message, remedy, retry_after)
-        self.status = status
-
-
 @dataclass(frozen=True, slots=True)
 class Get:
     """What to ask, and the words to say when it fails."""
@@ -72,8 +64,8 @@ def get(request: Get, until: float) -> bytes:
         until: ``time.monotonic`` when it has to be over, retries and all.
 
     Raises:
-        BadStatus: the last answer was not 200.
-        SourceUnreadable: no answer, a broken one, or a larger one than ``SIZE_LIMIT``.
+        SourceUnreadable: no answer, a broken one, a larger one than ``SIZE_LIMIT``, or none with status
+            200; ``status`` tells.
     """
     pause = _FIRST_PAUSE
     while True:
@@ -81,7 +73,7 @@ def get(request: Get, until: float) -> bytes:
             answer = _ask(request, until)
             if answer.status == 200:
                 return answer.body
-            failed: SourceUnreadable = _bad_status(request, answer)
+            failed = _bad_status(request, answer)
             again = answer.status in RETRIED
             wait = max(pause, answer.retry_after)
         except (http.client.IncompleteRead, ConnectionResetError) as error:
@@ -142,18 +134,18 @@ def _answer(request: Get, response: http.client.HTTPResponse) -> _Answer:
     return _Answer(response.status, response.reason, _seconds(response.getheader("Retry-After")), body)
 
 
-def _bad_status(request: Get, answer: _Answer) -> BadStatus:
+def _bad_status(request: Get, answer: _Answer) -> SourceUnreadable:
     words = f"{answer.status} {answer.reason}".strip()
     if answer.retry_after:
         words += f", Retry-After {answer.retry_after:.0f} s"
     said = " ".join(answer.body[:200].decode("utf-8", "replace").split())
     if said.isprintable() and said:
         words += f": {said}"
-    return BadStatus(
+    return SourceUnreadable(
         f"source {request.source}: GET {request.url}: {words}",
         request.remedy,
-        answer.status,
         answer.retry_after,
+        status=answer.status,
     )
 
 

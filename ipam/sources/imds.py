@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from ipam.errors import SourceUnreadable
 from ipam.sources.documents import Part, entries, json_document
-from ipam.sources.http import BadStatus, Get, get
+from ipam.sources.http import Get, get
 from ipam.sources.nic import Entry, builder, host_subnet, listing
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def document(endpoint: str, section: str, until: float) -> bytes:
         url = f"{endpoint.rstrip('/')}/metadata/instance/{section}?api-version={version}"
         try:
             return get(Get("imds", url, headers, REMEDY), until)
-        except BadStatus as error:
+        except SourceUnreadable as error:
             if error.status != 400 or version == API_VERSIONS[-1]:
                 raise
     message = "API_VERSIONS is not empty"

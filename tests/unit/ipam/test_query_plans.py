@@ -9,10 +9,10 @@ import pytest
 
 from ipam import liveness, records, store
 from ipam.pool import order_of_choice
-from tests.unit.ipam.node import ANY, attachment, ips, owner
+from tests.unit.ipam.node import ANY, Node, attachment, ips, owner
 
 if TYPE_CHECKING:
-    from tests.unit.ipam.node import Node
+    from collections.abc import Iterator
 
 STATEMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "facts of the node": (store._NODE, ()),
@@ -30,13 +30,20 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
-def test_no_statement_of_an_add_or_del_scans_or_sorts(node: Node, name: str) -> None:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """The store of a node with 4,000 addresses."""
+    node = Node(tmp_path_factory.mktemp("large"))
     node.ready(*range(5, 4005)).close()
     connection = sqlite3.connect(node.run_dir / "azvnet.db")
-    sql, parameters = STATEMENTS[name]
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    yield connection
     connection.close()
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_statement_of_an_add_or_del_scans_or_sorts(large: sqlite3.Connection, name: str) -> None:
+    sql, parameters = STATEMENTS[name]
+    plan = [row[3] for row in large.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
     assert plan
     for step in plan:
         assert "SCAN address" not in step, plan

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipam.allocator import Ipam
-from ipam.errors import SourceEmpty, SourceUnreadable
+from ipam.errors import SourceEmpty, SourceUnreadable, StoreUnavailable
 from ipam.model import Listing, PoolCounts, SourceConfig
 from tests.unit.ipam.node import ANY, MAC, attachment, ips, listing_of, owner, refresh
 
@@ -250,6 +250,15 @@ class TestFailure:
         with pytest.raises(SourceUnreadable, match="ZeroDivisionError: surprise"):
             refresh(ipam)
         assert ipam.source_state().failures == 1
+
+
+def test_a_lock_that_can_not_be_made_is_a_store_error(node: Node) -> None:
+    ipam = node.ready(5)
+    (node.run_dir / "source.lock").unlink()
+    (node.run_dir / "source.lock").mkdir()
+    with pytest.raises(StoreUnavailable, match=r"source\.lock") as refused:
+        refresh(ipam)
+    assert refused.value.remedy
 
 
 class SlowSource:

@@ -276,7 +276,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(json_values)
 def test_no_json_breaks_a_reader(document: Any) -> None:
     for read in (of_imds, of_file):

@@ -100,7 +100,7 @@ def test_a_page_of_zeros_anywhere(node: Node, filled: tuple[Path, list[Reservati
     assert len(aside(node)) == 1
 
 
-@pytest.mark.parametrize("part", range(0, 13 * PAGE, 1024))
+@pytest.mark.parametrize("part", range(0, 13 * PAGE, 1536))
 def test_zeros_within_a_page(node: Node, filled: tuple[Path, list[Reservation]], part: int) -> None:
     """It may go unnoticed where it hits nothing that decides, never where it does."""
     source, held = filled
