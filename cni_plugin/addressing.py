@@ -29,6 +29,9 @@ GRACE_SECONDS = 60.0
 STALE_SECONDS = 300.0
 """Without an agent: a listing older than this is read again before an address is given out."""
 
+FILLINGS = 5
+"""A new store needs two: what is alive, and what the source lists."""
+
 CNI_ERRORS: dict[type[ipam_errors.IpamError], type[errors.CniError]] = {
     ipam_errors.PoolExhausted: errors.PoolIsExhausted,
     ipam_errors.SourceUnreadable: errors.SourceFailed,
@@ -175,21 +178,25 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
     if not node.background_reads:
         _refresh_when_stale(netconf, node)
     try:
-        return _reserve(parameters.attachment, who, request, node)
+        return _reserve(parameters.attachment, netconf, who, request, node)
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable):
         reclaim_dead(node)
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
-    except ipam_errors.NoAddressesKnown:
-        refresh(netconf, node, READ_SECONDS)
-    return _reserve(parameters.attachment, who, request, node)
+    return _reserve(parameters.attachment, netconf, who, request, node)
 
 
-def _reserve(attachment: Attachment, who: Owner, request: AddressRequest, node: Node) -> Reservation:
-    try:
-        return node.ipam.reserve(attachment, who, request)
-    except ipam_errors.AdoptionNeeded:
-        node.ipam.adopt(alive(node))
-        return node.ipam.reserve(attachment, who, request)
+def _reserve(
+    attachment: Attachment, netconf: NetConf, who: Owner, request: AddressRequest, node: Node
+) -> Reservation:
+    """Reserve; what a new store lacks is filled in first. It may be lost again while that is done."""
+    for _ in range(FILLINGS):
+        try:
+            return node.ipam.reserve(attachment, who, request)
+        except ipam_errors.AdoptionNeeded:
+            node.ipam.adopt(alive(node))
+        except ipam_errors.NoAddressesKnown:
+            refresh(netconf, node, READ_SECONDS)
+    return node.ipam.reserve(attachment, who, request)
 
 
 def require_available(cooldown: float, node: Node) -> None:
