@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +84,8 @@ def _die_with_parent() -> None:
 
 
 def _run(verb_call: VerbCall, verb: str) -> bytes:
+    import subprocess  # most networks have no delegate
+
     name = verb_call.netconf.ipam_type
     program = _find(name, verb_call.parameters.path)
     environ = {**clean_environment(verb_call.call.environ), "CNI_COMMAND": verb}

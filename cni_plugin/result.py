@@ -7,7 +7,7 @@ a caller asked for (CNI spec "ADD Success" and the older specs). It must not kno
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -77,7 +77,8 @@ class Result:
         """
         shift = len(self.interfaces)
         moved = tuple(
-            replace(ip, interface=None if ip.interface is None else ip.interface + shift) for ip in other.ips
+            Address(ip.address, ip.gateway, None if ip.interface is None else ip.interface + shift)
+            for ip in other.ips
         )
         return Result(
             interfaces=self.interfaces + other.interfaces,

@@ -6,9 +6,9 @@ for. A socket belongs to the namespace it was opened in and to one thread at a t
 
 from __future__ import annotations
 
+import _socket as socket  # the module around it makes an enum of every constant at every import
 import errno
 import os
-import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
