@@ -74,7 +74,7 @@ class ConflistFile:
         """
         folder = self._destination.parent
         try:
-            self._clear_left_overs(folder)
+            self.clear_left_overs()
             fd, name = tempfile.mkstemp(prefix=self._prefix, suffix=".tmp", dir=folder)
         except OSError as error:
             raise self._not_written(error) from error
@@ -109,11 +109,11 @@ class ConflistFile:
     def _prefix(self) -> str:
         return f".{self._destination.name}."
 
-    def _clear_left_overs(self, folder: Path) -> None:
+    def clear_left_overs(self, older_than: float = LEFT_OVER_SECONDS) -> None:
         """What was killed while it wrote; another agent may be writing its own right now."""
-        for path in folder.glob(f"{self._prefix}*.tmp"):
+        for path in self._destination.parent.glob(f"{self._prefix}*.tmp"):
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS:
+                if time.time() - path.stat().st_mtime > older_than:
                     path.unlink()
 
     def _not_written(self, error: OSError) -> NotInPlace:

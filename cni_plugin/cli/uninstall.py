@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import closing
 from pathlib import Path
 
 from cni_plugin.cli.install import carry_out, place_arguments, place_of, say
@@ -35,5 +36,6 @@ def attachments(run_dir: Path) -> int:
     from cni_plugin.cli.looking import MISSING, look
     from cni_plugin.node import Node
 
-    picture = look(Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)}))
+    with closing(Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)})) as node:
+        picture = look(node)
     return sum(each.state != MISSING for each in picture.attachments)

@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+PROBE = "nowhere"
+
 
 def own_name(near: Path) -> Path:
     """A path beside ``near`` that nobody else has."""
@@ -64,6 +66,25 @@ def write(path: Path, content: bytes) -> None:
             temporary.unlink()
         raise
     sync(path.parent)
+
+
+def require_writable(folder: Path) -> None:
+    """Whether a name can be made in a folder; leaves it as it was.
+
+    Raises:
+        OSError: it can't.
+    """
+    probe = own_name(folder / "azvnet-probe")
+    probe.symlink_to(PROBE)
+    probe.unlink(missing_ok=True)
+
+
+def is_probe(path: Path) -> bool:
+    """Whether it is of ``require_writable``, of somebody who was killed."""
+    try:
+        return is_left_over(path, of="azvnet-probe") and str(path.readlink()) == PROBE
+    except OSError:
+        return False
 
 
 def remove_tree(folder: Path) -> None:

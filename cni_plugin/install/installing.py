@@ -25,10 +25,10 @@ Say = Callable[[str], None]
 KEEP = 2
 FRESH = "Free some space, or install with another --prefix."
 _REMEDIES = {
-    errno.EROFS: "Its file system is read-only: remount it, or name another folder (--prefix, --bin-dir).",
+    errno.EROFS: "It is on a read-only file system: name another folder (--prefix, --bin-dir, --conf-dir).",
     errno.ENOSPC: FRESH,
     errno.EDQUOT: FRESH,
-    errno.ENOTDIR: "Something in the path is no folder: name another one (--prefix, --bin-dir).",
+    errno.ENOTDIR: "Something in the path is no folder: name another one (--prefix, --bin-dir, --conf-dir).",
 }
 
 
@@ -123,7 +123,11 @@ def _prepare(order: Order, record: Record, versions: Versions) -> Network | None
     files.make_folders(place.real_bin_dir, will_make)
     if network is not None:
         files.make_folders(place.real_conf_dir, will_make)
-    names.clear_left_overs(place, place.real_bin_dir)
+        network.file.clear_left_overs()
+        if not network.file.is_in_place(network.content):
+            files.require_writable(place.real_conf_dir)
+    for folder in (place.real_bin_dir, place.real_conf_dir):
+        names.clear_left_overs(place, folder)
     names.require_possible(place)
     if str(place.bin_dir) not in record.bin_dirs:
         record.bin_dirs.append(str(place.bin_dir))
@@ -174,6 +178,6 @@ def explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        path = f"{error.filename or 'a file'} can't be changed"
+        path = f"{error.filename2 or error.filename or 'a file'} can't be changed"
         remedy = _REMEDIES.get(error.errno or 0, "Look at it, and at `findmnt -T` of its folder.")
         raise Refused(f"{path}: {error.strerror}", remedy) from error

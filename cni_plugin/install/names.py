@@ -29,9 +29,7 @@ def require_possible(place: Place) -> None:
                 "Take it away (by azvnet uninstall, if it made it), or choose another --bin-dir.",
             )
     if list(_wrong(place)):
-        probe = files.own_name(folder / NAMES[0])
-        probe.symlink_to(place.target(NAMES[0]))
-        probe.unlink()
+        files.require_writable(folder)
 
 
 def put_in_place(place: Place) -> bool:
@@ -54,8 +52,9 @@ def take_away(place: Place, folder: Path) -> list[Path]:
 def clear_left_overs(place: Place, folder: Path) -> None:
     """Remove what an installer into this prefix left when it was killed."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if any(files.is_left_over(path, of=name) for name in NAMES) and place.is_ours(path):
-            path.unlink()
+        ours = any(files.is_left_over(path, of=name) for name in NAMES) and place.is_ours(path)
+        if ours or files.is_probe(path):
+            path.unlink(missing_ok=True)
 
 
 def _wrong(place: Place) -> Iterator[str]:

@@ -92,12 +92,14 @@ def _restore_conflists(place: Place, record: Record, say: Say) -> None:
             network.write(file, before.encode(errors="surrogateescape"))
             say(f"{name} is as it was before")
     left = place.real_conf_dir / CONFLIST
+    ConflistFile(Conflist(source=left, destination=left), lambda _: None).clear_left_overs(older_than=0)
     if left.is_file() and network.names_us(left.read_bytes()):
         say(f"note: {place.conf_dir / CONFLIST} stays, the installation did not write it; pods fail with it")
 
 
 def _take_names(place: Place, folders: list[str], say: Say) -> None:
     for folder in folders:
+        names.clear_left_overs(place, place.real_conf_dir)
         for path in names.take_away(place, place.real(Path(folder))):
             say(f"removed {place.shown(path)}")
 

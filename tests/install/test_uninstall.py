@@ -1,0 +1,134 @@
+"""Uninstalling gives the node back as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cni_plugin.install.network import DEFAULT
+from tests.install.forge import Forge, number_of
+from tests.install.node import COMMAND, Node, run, tree
+from tests.install.test_install import agent
+
+
+def test_a_node_is_as_it_was_before(forge: Forge, node: Node) -> None:
+    before = tree(node.root)
+    for _ in range(3):
+        node.install(forge.bundle())
+
+    done = node.run("uninstall")
+
+    assert done.returncode == 0, done.stderr
+    assert tree(node.root) == before
+
+
+def test_folders_that_were_not_there_go_again(forge: Forge, tmp_path: Path) -> None:
+    node = Node(tmp_path / "bare")
+    node.root.mkdir()
+    node.install(forge.bundle())
+
+    assert node.run("uninstall").returncode == 0
+
+    assert tree(node.root) == {}
+
+
+def test_every_folder_of_plugins_that_was_ever_used_is_cleared(forge: Forge, node: Node) -> None:
+    before = tree(node.root)
+    bundle = forge.bundle()
+    node.install(bundle, f"--bin-dir={node.root}/other/bin")
+    node.install(bundle)
+
+    assert node.run("uninstall").returncode == 0
+    assert tree(node.root) == before
+
+
+def test_a_conflist_of_before_comes_back(forge: Forge, node: Node, tmp_path: Path) -> None:
+    node.conflist.write_bytes(DEFAULT.replace(b'"transparent"', b'"transparent", "mtu": 1400'))
+    node.conflist.chmod(0o644)
+    before = tree(node.root)
+    given = tmp_path / "given"
+    given.write_bytes(DEFAULT)
+    node.install(forge.bundle(), f"--conflist={given}")
+
+    assert node.run("uninstall").returncode == 0
+
+    assert tree(node.root) == before
+
+
+def test_a_conflist_that_the_installation_did_not_write_stays_and_is_named(forge: Forge, node: Node) -> None:
+    node.conflist.write_bytes(DEFAULT)
+    before = tree(node.root)
+    node.install(forge.bundle())
+
+    done = node.run("uninstall")
+
+    assert done.returncode == 0
+    assert "10-azvnet.conflist stays" in done.stdout
+    assert tree(node.root) | {} == before
+
+
+def test_what_is_somebody_elses_by_now_stays(forge: Forge, node: Node) -> None:
+    node.install(forge.bundle())
+    node.conflist.write_text('{"name": "other", "plugins": [{"type": "ptp"}]}')
+    (node.bin_dir / "azvnet").unlink()
+    (node.bin_dir / "azvnet").write_text("theirs")
+    (node.prefix / "notes").write_text("theirs")
+
+    done = node.run("uninstall")
+
+    assert done.returncode == 0
+    assert "ptp" in node.conflist.read_text()
+    assert (node.bin_dir / "azvnet").read_text() == "theirs"
+    assert not (node.bin_dir / "azvnet-ipam").exists()
+    assert [path.name for path in node.prefix.iterdir()] == ["notes"]
+
+
+def test_nothing_to_uninstall_is_no_error(node: Node) -> None:
+    before = tree(node.root)
+
+    done = node.run("uninstall")
+
+    assert done.returncode == 0
+    assert "nothing is installed" in done.stdout
+    assert tree(node.root) == before
+
+
+def test_it_is_refused_while_pods_are_attached(forge: Forge, node: Node) -> None:
+    bundle = forge.bundle()
+    node.install(bundle)
+    before = tree(node.root)
+    name = "azv0123456789a"
+    link = f"ip link add {name} type veth peer name other; ip link set {name} alias 'azvnet1 c1 eth0 azure'"
+    in_netns = ["unshare", "--net", "sh", "-ec", f'{link}; exec "$@"', "sh", *COMMAND]
+
+    done = run([*in_netns, *node.argv("uninstall")], node.root)
+
+    assert done.returncode == 1
+    assert "1 attachment is alive" in done.stderr
+    assert tree(node.root) == before
+    assert run([*in_netns, *node.argv("uninstall", "--force")], node.root).returncode == 0
+    assert not node.prefix.exists()
+
+
+def test_it_is_refused_while_the_agent_runs(forge: Forge, node: Node) -> None:
+    bundle = forge.bundle()
+    node.install(bundle)
+    with agent(node):
+        done = node.run("uninstall")
+
+    assert done.returncode == 1
+    assert "processes of" in done.stderr
+    assert node.number() == number_of(bundle)
+
+
+def test_the_nodes_state_goes_only_when_it_is_asked_for(forge: Forge, node: Node) -> None:
+    state = node.root / "run"
+    state.mkdir()
+    (state / "agent.log").write_text("")
+    bundle = forge.bundle()
+    node.install(bundle)
+    assert node.run("uninstall").returncode == 0
+    assert state.exists()
+
+    node.install(bundle)
+    assert node.run("uninstall", "--purge").returncode == 0
+    assert not state.exists()
