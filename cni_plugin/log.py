@@ -12,6 +12,8 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,30 +54,39 @@ def traceback_of(error: BaseException) -> str:
 def _append(path: Path, line: bytes) -> None:
     """One write to a file opened for appending: lines of several processes never mix (write(2))."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
-        if os.fstat(fd).st_size + len(line) > MAX_BYTES:
-            fd = _rotated(path, fd, len(line))
+    with _opened(path) as fd:
+        if os.fstat(fd).st_size + len(line) <= MAX_BYTES:
+            os.write(fd, line)
+            return
+        _rotate(path, fd, len(line))
+    with _opened(path) as fd:
         os.write(fd, line)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Not blocking: what stands at the path may be a pipe that nobody reads."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o640)
+    try:
+        yield fd
     finally:
         os.close(fd)
 
 
-def _rotated(path: Path, fd: int, needed: int) -> int:
-    """Move the files up, unless another process has done so; returns the descriptor to write to."""
-    fcntl.flock(fd, fcntl.LOCK_EX)
+def _rotate(path: Path, fd: int, needed: int) -> None:
+    """Move the files up, unless another process does so: nobody waits for it, it may have been stopped."""
     try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         same = os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        same = False
+    except (BlockingIOError, FileNotFoundError):
+        return
     if same and os.fstat(fd).st_size + needed > MAX_BYTES:
         for number in range(KEPT - 1, 0, -1):
             older = path.with_name(f"{path.name}.{number}")
             if older.exists():
                 older.replace(path.with_name(f"{path.name}.{number + 1}"))
         path.replace(path.with_name(f"{path.name}.1"))
-    os.close(fd)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
 
 def _now() -> str:

@@ -1,0 +1,205 @@
+"""Many calls at once: distinct addresses, no spurious failure, no lock that concerns anybody else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cni_plugin.kernel import locks
+from ipam.model import Attachment
+from tests.netns.conftest import NewNode
+from tests.netns.node import RUN_DIR, Node, pod_addresses
+
+TRY_AGAIN, EXISTS = 11, 104
+
+
+@pytest.mark.timeout(240)
+def test_two_hundred_pods_at_once_all_get_an_address_of_their_own(new_node: NewNode) -> None:
+    """Row 3: no failure at all, and everything is free again afterwards."""
+    node = new_node(many=True, addresses=200)
+    pods = node.sandbox.pods(*(f"c{number}" for number in range(200)))
+    running = [node.start("ADD", pod) for pod in pods]
+    given = [each.finish().address for each in running]
+    assert len(set(given)) == 200
+    assert set(node.held()) == set(node.host_routes()) == set(given)
+    assert node.counts() == {"free": 0, "assigned": 200, "cooling": 0, "quarantined": 0}
+    for pod, address in list(zip(pods, given, strict=True))[::20]:
+        assert pod_addresses(pod) == [f"{address}/16"]
+    running = [node.start("DEL", pod) for pod in pods]
+    for each in running:
+        each.finish().done()
+    assert not node.residue()
+    assert node.counts()["assigned"] == 0
+
+
+def test_twenty_calls_at_once_through_the_executable_itself(new_node: NewNode) -> None:
+    node = new_node(addresses=20)
+    pods = node.sandbox.pods(*(f"c{number}" for number in range(20)))
+    running = [node.start("ADD", pod) for pod in pods]
+    assert len({each.finish().address for each in running}) == 20
+    running = [node.start("DEL", pod) for pod in pods]
+    for each in running:
+        each.finish().done()
+    assert not node.residue()
+
+
+def test_more_pods_than_addresses_at_once(new_node: NewNode) -> None:
+    node = new_node(many=True, addresses=10)
+    pods = node.sandbox.pods(*(f"c{number}" for number in range(16)))
+    outcomes = [each.finish() for each in [node.start("ADD", pod) for pod in pods]]
+    given = [each.address for each in outcomes if each.ok]
+    assert len(given) == len(set(given)) == 10
+    assert {each.code for each in outcomes if not each.ok} == {100}
+    assert set(node.host_routes()) == set(given)
+
+
+def test_of_the_same_add_at_once_one_wins_and_the_others_harm_it_not(busy_node: Node) -> None:
+    """A runtime that gave up may try again while the first try still runs."""
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    outcomes = [each.finish() for each in [node.start("ADD", pod) for _ in range(8)]]
+    (won,) = [each for each in outcomes if each.ok]
+    assert {each.code for each in outcomes if not each.ok} <= {EXISTS, TRY_AGAIN}
+    node.check(pod, won).done()
+    assert node.held() == {won.address: "c1"}
+    assert node.counts()["assigned"] == 1
+
+
+def test_add_and_del_of_the_same_pod_that_cross_end_in_one_of_two_states(busy_node: Node) -> None:
+    """Row 6: never an address that is free and carried, or held and carried by nobody."""
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    for _ in range(15):
+        adding, deleting = node.start("ADD", pod), node.start("DEL", pod)
+        deleting.finish().done()
+        added = adding.finish()
+        if node.held():
+            assert added.ok
+            node.check(pod, added).done()
+        else:
+            assert not node.residue()
+            assert not pod.ip("link", "show", "type", "veth")
+        node.delete(pod).done()
+    assert not node.residue()
+
+
+def test_a_del_that_overtakes_an_add_makes_that_add_undo_itself(busy_node: Node) -> None:
+    """The reservation is gone when the ADD wants to confirm it (an agent that lost the lock, a stuck ADD)."""
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    from cni_plugin import datapath
+    from ipam.allocator import Ipam
+
+    def overtaken() -> str:
+        from cni_plugin import contract
+        from cni_plugin.contract import Call
+        from cni_plugin.node import Node as EngineNode
+
+        engine = EngineNode({})
+        environ = {
+            "CNI_COMMAND": "ADD",
+            "CNI_CONTAINERID": "c1",
+            "CNI_NETNS": pod.netns,
+            "CNI_IFNAME": "eth0",
+        }
+        attach = datapath.attach
+
+        def attach_then_release(*given: object) -> None:
+            attach(*given)  # type: ignore[arg-type]
+            Ipam(Path(RUN_DIR)).release(Attachment("c1", "eth0"))
+
+        datapath.attach = attach_then_release  # type: ignore[assignment]
+        import json
+
+        reply = contract.carry_out(Call(environ, json.dumps(node.netconf).encode()), engine)
+        return reply.stdout.decode()
+
+    said = node.sandbox.ask(overtaken)
+    assert f'"code":{TRY_AGAIN}' in said
+    assert "DEL" in said
+    assert not node.residue()
+    assert not pod.ip("link", "show", "type", "veth")
+
+
+def test_a_call_whose_attachment_is_busy_waits_for_its_turn(busy_node: Node) -> None:
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    node.add(node.sandbox.pod("first")).done()
+    holding = os.pipe()
+    release = os.pipe()
+
+    def hold() -> None:
+        with locks.hold(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
+            assert ours
+            os.write(holding[1], b".")
+            os.read(release[0], 1)
+
+    holder = node.sandbox.fork(hold)
+    assert os.read(holding[0], 1) == b"."
+    adding = node.start("ADD", pod)
+    other = node.add(node.sandbox.pod("c2"))
+    assert other.ok, "nobody else waits"
+    time.sleep(0.2)
+    assert not adding.over
+    os.write(release[1], b".")
+    adding.finish().done()
+    assert holder.wait() == 0
+    for fd in (*holding, *release):
+        os.close(fd)
+
+
+def test_two_attachments_never_share_a_lock() -> None:
+    """One byte of one file each: the offset is 56 bits of a hash."""
+    offsets = {locks._offset(Attachment(f"c{number}", "eth0")) for number in range(100_000)}
+    assert len(offsets) == 100_000
+
+
+@pytest.mark.parametrize("lock", ["/run/xtables.lock", "/run/lock/somebody"])
+def test_locks_of_others_are_not_waited_for(busy_node: Node, lock: str) -> None:
+    """Row 12: no iptables, no lock of iptables."""
+    node = busy_node
+    node.sandbox.write(lock, "")
+    pod = node.sandbox.pod("c1")
+    with node.sandbox.path(lock).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        added, deleted = node.add(pod).done(), node.delete(pod).done()
+    assert added.seconds < 5
+    assert deleted.seconds < 5
+
+
+def test_no_program_is_run_for_a_pod(node: Node) -> None:
+    """Rows 3, 11, 12: an ``iptables``, ``ip`` or ``sh`` in PATH that hangs is never noticed."""
+    for name in (
+        "iptables",
+        "ip6tables",
+        "nft",
+        "ip",
+        "sh",
+        "bash",
+        "sysctl",
+        "modprobe",
+        "systemctl",
+        "ebtables",
+    ):
+        node.sandbox.write(f"/run/bin/{name}", "#!/bin/sleep 100\n")
+        node.sandbox.path(f"/run/bin/{name}").chmod(0o755)
+    pod = node.sandbox.pod("c1")
+    env = {"PATH": "/run/bin"}
+    added = node.add(pod, env=env).done()
+    node.check(pod, added, env=env).done()
+    node.delete(pod, env=env).done()
+    assert added.seconds < 60
+
+
+def test_ten_thousand_rules_of_others_do_not_slow_a_pod_down(busy_node: Node) -> None:
+    """Row 12."""
+    node = busy_node
+    rules = "".join(f"add rule ip t c ip daddr 10.{n >> 8}.{n & 255}.1 drop\n" for n in range(10_000))
+    node.sandbox.run("nft", "-f", "-", stdin=f"add table ip t\nadd chain ip t c\n{rules}")
+    pod = node.sandbox.pod("c1")
+    assert node.add(pod).done().seconds < 5
+    assert node.delete(pod).done().seconds < 5

@@ -1,0 +1,130 @@
+"""The log of calls: bounded, safe among processes, and never in a pod's way (row 35)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cni_plugin import log
+from integration.fabric import syscalls as sc
+from tests.netns.node import LOG_FILE, Node
+from tests.netns.sandbox import Sandbox
+
+LOG_DIR = "/var/log/azvnet"
+
+
+def _replace_log_dir(node: Node, trouble: str) -> None:
+    sandbox = node.sandbox
+    path = sandbox.path(LOG_DIR)
+    if trouble == "a file in its place":
+        sandbox.write(LOG_DIR, "")
+        return
+    path.mkdir()
+    if trouble == "a directory as the file":
+        sandbox.path(LOG_FILE).mkdir()
+    elif trouble == "a link as the file":
+        sandbox.path(LOG_FILE).symlink_to("/etc/passwd")
+    elif trouble == "a pipe as the file":
+        sandbox.do(lambda: os.mkfifo(LOG_FILE))
+    elif trouble == "read-only":
+        sandbox.do(lambda: sc.mount("log", LOG_DIR, "tmpfs", sc.MS_RDONLY))
+    elif trouble == "no inodes":
+        sandbox.do(lambda: sc.mount("log", LOG_DIR, "tmpfs", 0, "nr_inodes=1"))
+    else:
+        sandbox.do(
+            lambda: sc.mount("log", LOG_DIR, "tmpfs", 0, "size=4k"),
+            lambda: Path(LOG_DIR, "ballast").write_bytes(b"x" * 4096),
+        )
+
+
+TROUBLES = [
+    "full",
+    "read-only",
+    "no inodes",
+    "a file in its place",
+    "a directory as the file",
+    "a link as the file",
+    "a pipe as the file",
+]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_log_that_can_not_be_written_fails_no_call(busy_node: Node, trouble: str) -> None:
+    before = Path("/etc/passwd").read_bytes()
+    _replace_log_dir(busy_node, trouble)
+    pod = busy_node.sandbox.pod("c1")
+    added = busy_node.add(pod).done()
+    busy_node.check(pod, added).done()
+    busy_node.delete(pod).done()
+    busy_node.status().done()
+    assert busy_node.add(pod, ifname="lo").code == 104
+    assert not busy_node.residue()
+    assert busy_node.sandbox.path("/etc/passwd").read_bytes() == before
+
+
+def test_many_writers_rotate_one_file_and_lose_no_line_of_the_window(sandbox: Sandbox) -> None:
+    """Twenty processes, more than the files may hold: every file is within its bound, every line is whole,
+    and what is missing is the oldest.
+    """
+    path = Path("/var/log/calls.log")
+    writers, each = 20, 3000
+    padding = "x" * 400
+
+    def write(writer: int) -> None:
+        for number in range(each):
+            log.write(path, "info", "info", writer=writer, number=number, padding=padding)
+
+    running = [sandbox.fork(lambda writer=writer: write(writer)) for writer in range(writers)]  # type: ignore[misc]
+    assert [process.wait() for process in running] == [0] * writers
+    folder = sandbox.path("/var/log")
+    files = sorted(folder.glob("calls.log*"))
+    assert [file.name for file in files] == ["calls.log", *(f"calls.log.{n}" for n in range(1, len(files)))]
+    assert len(files) == log.KEPT + 1
+    # Those who have looked at its length at the same moment may each write one line more.
+    assert all(file.stat().st_size <= log.MAX_BYTES + writers * 600 for file in files)
+    found: dict[int, list[int]] = {writer: [] for writer in range(writers)}
+    for file in reversed(files):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            found[record["writer"]].append(record["number"])
+    for numbers in found.values():
+        assert numbers == sorted(numbers), "lines stay in their order"
+        assert numbers == list(range(numbers[0], each)) if numbers else True, "only the oldest are missing"
+    total = sum(map(len, found.values()))
+    assert total * (len(padding) + 80) > log.MAX_BYTES * log.KEPT
+
+
+def test_a_process_that_was_stopped_while_it_rotates_stops_no_other(sandbox: Sandbox) -> None:
+    path = sandbox.path("/var/log/calls.log")
+    path.write_bytes(b"x" * log.MAX_BYTES)
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        log.write(path, "info", "info", text="goes on")
+    assert path.read_bytes().endswith(b'"text":"goes on"}\n')
+    log.write(path, "info", "info", text="after it")
+    assert [each.name for each in sorted(path.parent.glob("calls*"))] == ["calls.log", "calls.log.1"]
+    assert json.loads(path.read_text())["text"] == "after it"
+
+
+def test_the_log_holds_no_configuration_and_no_environment(busy_node: Node) -> None:
+    """A netconf may carry secrets of other plugins."""
+    pod = busy_node.sandbox.pod("c1")
+    secret = {"token": "s3cr3t-in-netconf"}
+    busy_node.add(pod, conf=busy_node.conf(args={"cni": secret}), env={"TOKEN": "s3cr3t-in-env"}).done()
+    busy_node.delete(pod, conf=busy_node.conf(args={"cni": secret})).done()
+    assert "s3cr3t" not in json.dumps(busy_node.log())
+
+
+@pytest.mark.parametrize(
+    ("threshold", "written"), [("off", []), ("error", ["error"]), ("info", ["info", "error"])]
+)
+def test_only_what_the_level_asks_for_is_written(busy_node: Node, threshold: str, written: list[str]) -> None:
+    pod = busy_node.sandbox.pod("c1")
+    conf = busy_node.conf(logLevel=threshold)
+    busy_node.add(pod, conf=conf).done()
+    busy_node.add(pod, conf=conf)
+    assert [record["level"] for record in busy_node.log()] == written
