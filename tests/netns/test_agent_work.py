@@ -9,20 +9,12 @@ import pytest
 
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
+from tests.netns.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent's own work")
 
 BareNode = Callable[..., Node]
 QUICK = {"reconcile_seconds": 0.3, "refresh_seconds": 0.3, "reclaim_seconds": 0.8}
-PATIENCE = 10.0
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait until something is so."""
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 from tests.netns.node import ADDRESS, FABRIC, MAC, SUBNET, Node, pod_addresses
 from tests.netns.sandbox import Pod
+from tests.netns.waiting import eventually
 
 CONF = Path(__file__).parents[2] / "conf"
 UNSUPPORTED, INVALID_NETCONF = 2, 7
@@ -162,6 +163,7 @@ def test_every_name_of_the_file_source_works(busy_node: Node, pod: Pod, environm
     assert pod_addresses(pod) == ["10.10.0.5/16"]
 
 
+@pytest.mark.alone("an agent has read the usual document by then")
 def test_the_document_may_be_elsewhere(busy_node: Node, pod: Pod) -> None:
     text = busy_node.sandbox.path("/etc/kubernetes/interfaces.json").read_text()
     busy_node.sandbox.write("/run/elsewhere.json", text.replace("10.10.0.5", "10.10.0.77"))
@@ -172,6 +174,7 @@ def test_the_document_may_be_elsewhere(busy_node: Node, pod: Pod) -> None:
     assert asked.address == "10.10.0.77"
 
 
+@pytest.mark.alone("an agent has its own state directory")
 def test_the_state_directory_may_be_elsewhere(busy_node: Node, pod: Pod) -> None:
     elsewhere = {"AZVNET_RUN_DIR": "/run/other/place", "AZVNET_AGENT": "none"}
     busy_node.add(pod, env=elsewhere).done()
@@ -184,9 +187,11 @@ def test_the_state_directory_may_be_elsewhere(busy_node: Node, pod: Pod) -> None
 def test_the_log_may_be_elsewhere_or_off(busy_node: Node) -> None:
     first, second = busy_node.sandbox.pods("c1", "c2")
     busy_node.add(first, conf=busy_node.conf(logFile="/var/log/elsewhere.log")).done()
-    assert "c1" in busy_node.sandbox.path("/var/log/elsewhere.log").read_text()
+    elsewhere = busy_node.sandbox.path("/var/log/elsewhere.log")
+    eventually(lambda: elsewhere.exists() and "c1" in elsewhere.read_text(), "the call is logged there")
     busy_node.add(second, conf=busy_node.conf(logLevel="off")).done()
     busy_node.add(second, conf=busy_node.conf(logLevel="error"))
+    eventually(busy_node.log, "the call that failed is logged")
     (record,) = busy_node.log()
     assert record["level"] == "error"
     assert record["exit"] == 1

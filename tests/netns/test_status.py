@@ -23,6 +23,7 @@ def test_silence_when_a_pod_could_be_added(node: Node) -> None:
     node.add(node.sandbox.pod("c1")).done()
 
 
+@pytest.mark.alone("an agent has read the source by then")
 def test_not_ready_when_the_source_was_never_readable(busy_node: Node) -> None:
     path = busy_node.sandbox.path(INTERFACES)
     path.unlink()
@@ -32,6 +33,7 @@ def test_not_ready_when_the_source_was_never_readable(busy_node: Node) -> None:
     assert failed.error["details"]
 
 
+@pytest.mark.alone("an agent has read the source by then")
 @pytest.mark.parametrize("document", ["", "{", "[]", '{"Interfaces": []}', '{"Interfaces": 7}'])
 def test_not_ready_when_the_source_says_nothing_of_use(busy_node: Node, document: str) -> None:
     busy_node.sandbox.write(INTERFACES, document)
