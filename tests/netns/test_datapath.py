@@ -88,6 +88,7 @@ def test_the_two_ends_are_each_others_peers_under_different_indexes(busy_node: N
     assert host["ifindex"] != inside["ifindex"]
 
 
+@pytest.mark.alone("an agent switches it on when it starts")
 def test_forwarding_is_switched_on_and_nothing_else_of_the_hosts_sysctls(busy_node: Node, pod: Pod) -> None:
     """That the kernel itself no longer accepts redirects then is its doing (inet_forward_change)."""
     sandbox = busy_node.sandbox

@@ -150,6 +150,7 @@ def test_a_failed_add_is_followed_by_a_del_that_finds_nothing(busy_node: Node) -
     assert not node.residue()
 
 
+@pytest.mark.alone("no agent lives through a reboot; see test_agent_work")
 def test_after_a_reboot_old_pods_go_and_new_ones_come(busy_node: Node) -> None:
     """Row 5: links and namespaces are gone, the state directory may have stayed; the runtime cleans up."""
     node = busy_node
