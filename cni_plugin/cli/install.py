@@ -81,6 +81,9 @@ def carry_out(command: str, work: Callable[[], None]) -> int:
     except Refused as error:
         sys.stderr.write(f"azvnet {command}: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"azvnet {command}: interrupted; run it again to finish it\n")
+        return 130
     return 0
 
 

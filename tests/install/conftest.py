@@ -34,9 +34,11 @@ class Nursery:
 
     process: subprocess.Popen[str]
 
-    def start(self, argv: list[str], *, step: int | None = None, seconds: float | None = None) -> None:
+    def start(
+        self, argv: list[str], *, step: int | None = None, begin: str = "", seconds: float | None = None
+    ) -> None:
         stdin = cast("IO[str]", self.process.stdin)
-        stdin.write(json.dumps({"argv": argv, "step": step, "seconds": seconds}) + "\n")
+        stdin.write(json.dumps({"argv": argv, "step": step, "begin": begin, "seconds": seconds}) + "\n")
         stdin.flush()
 
     def finish(self) -> dict[str, Any]:
@@ -44,9 +46,9 @@ class Nursery:
         return answer
 
     def run(
-        self, argv: list[str], *, step: int | None = None, seconds: float | None = None
+        self, argv: list[str], *, step: int | None = None, begin: str = "", seconds: float | None = None
     ) -> dict[str, Any]:
-        self.start(argv, step=step, seconds=seconds)
+        self.start(argv, step=step, begin=begin, seconds=seconds)
         return self.finish()
 
 

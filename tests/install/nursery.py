@@ -1,8 +1,9 @@
 """Carries out command lines in forked processes, and kills them where it is told to.
 
-Reads JSON lines from stdin: ``{"argv": [...], "step": N}`` kills at the N-th change or opening of a file,
-``{"argv": [...], "seconds": S}`` after a time, neither: never. Answers each with the signal or exit code
-(negative for a signal), the steps it took where it was not killed, and what it wrote.
+Reads JSON lines from stdin: ``{"argv": [...], "step": N}`` kills at the N-th change or opening of a file
+(``"begin": TEXT``: counted from the first that names it), ``{"argv": [...], "seconds": S}`` after a time,
+neither: never. Answers each with the exit code (negative: a signal), the steps it took where it was not
+killed, and what it wrote.
 """
 
 from __future__ import annotations
@@ -56,10 +57,14 @@ def _child(asked: dict[str, Any], output: int) -> NoReturn:
     os.dup2(output, 1)
     os.dup2(output, 2)
     steps = 0
+    begin = asked.get("begin") or ""
 
-    def count(event: str, _: object) -> None:
-        nonlocal steps
+    def count(event: str, named: tuple[object, ...]) -> None:
+        nonlocal steps, begin
         if event in EVENTS:
+            if begin and not any(begin in str(each) for each in named):
+                return
+            begin = ""
             steps += 1
             if steps == asked.get("step"):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -104,10 +104,12 @@ def test_an_installer_that_is_killed_anywhere_leaves_the_old_version_or_the_new(
         bundle = forge.bundle()
         node.let_rest()
         argv = node.argv("install", f"--bundle={bundle}", "--keep=1")
-        if turn % 4:
-            done = nursery.run(argv, step=1 + turn * whole["steps"] // ROUNDS)
-        else:
+        if turn % 4 == 0:
             done = nursery.run(argv, seconds=chance.uniform(0, 0.2))
+        elif turn % 4 == 1:
+            done = nursery.run(argv, step=1 + turn // 4 % 8, begin="/.current.")
+        else:
+            done = nursery.run(argv, step=1 + turn * whole["steps"] // ROUNDS)
         killed += done["code"] == -9
         assert done["code"] in {0, -9}, done["said"]
         number = node.number()
