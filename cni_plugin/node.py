@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.errors import StoreFailed
-from cni_plugin.kernel import requests
 from cni_plugin.kernel.netlink import Netlink
+from cni_plugin.kernel.templates import Templates
 from ipam.allocator import Ipam
 
 RUN_DIR = "/run/azvnet"
@@ -37,8 +37,8 @@ class Node:
         """The same pool, only to be looked at: nothing is made or repaired, and no call is waited for."""
         self.background_reads = False
         """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
-        self.compiler: Compiler = requests
-        """Who makes netlink requests; the agent fills in templates."""
+        self.compiler: Compiler = Templates(learn=False)
+        """Who makes netlink requests."""
         self._local = threading.local()
 
     @property

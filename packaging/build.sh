@@ -27,8 +27,8 @@ inputs=$(
         gcc --version
         find cni_plugin ipam packaging/launcher -name '*.py' -o -name '*.[ch]' | LC_ALL=C sort | xargs sha256sum
         sha256sum packaging/azvnet.spec packaging/boot.py packaging/build.sh packaging/bundle_names.sh packaging/launcher/build.sh \
-            packaging/libpython.sh packaging/manifest.py packaging/requirements/dev.lock packaging/unfold.py \
-            pyproject.toml
+            packaging/libpython.sh packaging/manifest.py packaging/prepare.py packaging/requirements/dev.lock \
+            packaging/unfold.py pyproject.toml
     } | sha256sum
 )
 if [ -z "$force" ] && [ -x "$output/azvnet" ] && [ "$(cat "$work/inputs" 2>/dev/null)" = "$inputs" ]; then
@@ -54,6 +54,7 @@ PYI_LOG_LEVEL=ERROR PYINSTALLER_CONFIG_DIR=$PWD/$work/config AZVNET_LIBPYTHON=$P
 
 bundle=$work/dist/azvnet
 .venv/bin/python -I packaging/unfold.py "$bundle/azvnet-lib"
+.venv/bin/python -I packaging/prepare.py "$bundle/azvnet-lib"
 packaging/bundle_names.sh "$bundle"
 chmod -R u=rwX,go=rX "$bundle"
 [ "$(id -u)" != 0 ] || chown -hR 0:0 "$bundle"

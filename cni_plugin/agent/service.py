@@ -32,7 +32,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     node = Node(environ)
     node.background_reads = True
-    node.compiler = Templates()
+    node.compiler = Templates(learn=True)
     node.ensure_run_dir()
     background = Background(node, settings)
     telling = Telling(node, settings, background)

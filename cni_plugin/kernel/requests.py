@@ -1,42 +1,23 @@
 """Netlink requests, compiled to bytes.
 
 The only module that imports pyroute2, and of it only the message classes: ``pyroute2/__init__`` loads the
-whole library (four times as long as these four modules), so a bare package object stands in for it.
+whole library (four times as long as these four modules), so a bare package object stands in for it. They
+are loaded when a request has to be compiled; an ordinary call of the frozen bundle has none (``prepared``).
 It must not send anything; ``netlink`` does. Layouts: rtnetlink(7), Documentation/netlink/specs/rt-*.yaml.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from typing import Any
 
+from cni_plugin.kernel import prepared
 from ipam.model import IPAddress, IPInterface, IPNetwork
-
-
-def _without_running_init() -> None:
-    """Put a package object for ``pyroute2`` in place whose submodules can be imported as usual."""
-    if "pyroute2" in sys.modules:
-        return
-    spec = importlib.util.find_spec("pyroute2")
-    if spec is None or spec.submodule_search_locations is None:
-        raise ImportError("pyroute2 is not installed")
-    package = types.ModuleType("pyroute2")
-    package.__path__ = list(spec.submodule_search_locations)
-    package.__spec__ = spec
-    sys.modules["pyroute2"] = package
-
-
-_without_running_init()
-
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
-from pyroute2.netlink.rtnl.ndmsg import ndmsg  # noqa: E402
-from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -58,6 +39,9 @@ RTEXT_FILTER_SKIP_STATS = 0x8
 RTPROT_AZVNET = 155
 """Marks our routes, so that an operator tells them apart (``ip route show proto 155``); unassigned in
 include/uapi/linux/rtnetlink.h and iproute2's rt_protos."""
+
+COMPILED = dict(prepared.COMPILED)
+"""Requests that are the same each time, by what they are compiled from."""
 
 _CREATE = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 _CHANGE = NLM_F_REQUEST | NLM_F_ACK
@@ -111,7 +95,7 @@ def new_veth(
         ("IFLA_LINKINFO", info),
     ]
     return Request(
-        _compile(ifinfmsg(), RTM_NEWLINK, _CREATE, fields, attributes),
+        _compile("ifinfmsg", RTM_NEWLINK, _CREATE, fields, attributes),
         lambda: f"create the veth pair {host_name} (host) and {pod_name} (pod)",
     )
 
@@ -125,14 +109,14 @@ def set_link(index: int, *, alias: str | None = None, mac: str = "") -> Request:
         attributes.append(("IFLA_ADDRESS", mac))
     fields = {"index": index, "flags": IFF_UP, "change": IFF_UP}
     return Request(
-        _compile(ifinfmsg(), RTM_NEWLINK, _CHANGE, fields, attributes), lambda: f"configure link {index}"
+        _compile("ifinfmsg", RTM_NEWLINK, _CHANGE, fields, attributes), lambda: f"configure link {index}"
     )
 
 
 def delete_link(name: str) -> Request:
     """Delete a link by name; its peer and the routes over it go with it."""
     return Request(
-        _compile(ifinfmsg(), RTM_DELLINK, _CHANGE, {"index": 0}, [("IFLA_IFNAME", name)]),
+        _compile("ifinfmsg", RTM_DELLINK, _CHANGE, {"index": 0}, [("IFLA_IFNAME", name)]),
         lambda: f"delete link {name}",
     )
 
@@ -141,7 +125,7 @@ def get_link(*, name: str = "", index: int = 0) -> Request:
     """Ask for one link, by name or by index."""
     attributes = [("IFLA_IFNAME", name)] if name else []
     return Request(
-        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST, {"index": index}, attributes),
+        _compile("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST, {"index": index}, attributes),
         lambda: f"read link {name or index}",
     )
 
@@ -151,7 +135,7 @@ def dump_links() -> Request:
     """Ask for every link of the namespace, without its statistics, which are half of each answer."""
     attributes = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
     return Request(
-        _compile(ifinfmsg(), RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes),
+        _compile_once("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes),
         lambda: "list the links",
     )
 
@@ -173,7 +157,7 @@ def new_address(index: int, address: IPInterface) -> Request:
         ("IFA_FLAGS", IFA_F_NOPREFIXROUTE),
     ]
     return Request(
-        _compile(ifaddrmsg(), RTM_NEWADDR, _CREATE, fields, attributes), lambda: f"add address {address}"
+        _compile("ifaddrmsg", RTM_NEWADDR, _CREATE, fields, attributes), lambda: f"add address {address}"
     )
 
 
@@ -181,7 +165,7 @@ def new_address(index: int, address: IPInterface) -> Request:
 def dump_addresses(family: int) -> Request:
     """Ask for the addresses of one family."""
     return Request(
-        _compile(ifaddrmsg(), RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
+        _compile_once("ifaddrmsg", RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
         lambda: "list the addresses",
     )
 
@@ -216,7 +200,7 @@ def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None) ->
         attributes.append(("RTA_GATEWAY", str(gateway)))
     attributes.append(("RTA_OIF", index))
     return Request(
-        _compile(rtmsg(), RTM_NEWROUTE, flags, fields, attributes), lambda: f"add the route to {dst}"
+        _compile("rtmsg", RTM_NEWROUTE, flags, fields, attributes), lambda: f"add the route to {dst}"
     )
 
 
@@ -224,7 +208,7 @@ def get_route(dst: IPAddress) -> Request:
     """Ask for the route of the table that matches an address best."""
     fields = {"family": _family(dst), "dst_len": dst.max_prefixlen, "flags": RTM_F_FIB_MATCH}
     return Request(
-        _compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]),
+        _compile("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]),
         lambda: f"read the route to {dst}",
     )
 
@@ -234,7 +218,8 @@ def dump_routes(family: int) -> Request:
     """Ask for the routes of the main table, of one family."""
     fields = {"family": family, "table": RT_TABLE_MAIN}
     return Request(
-        _compile(rtmsg(), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []), lambda: "list the routes"
+        _compile_once("rtmsg", RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []),
+        lambda: "list the routes",
     )
 
 
@@ -243,7 +228,7 @@ def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
     fields = {"family": _family(address), "ifindex": index, "state": NUD_PERMANENT}
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     return Request(
-        _compile(ndmsg(), RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
+        _compile("ndmsg", RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
         lambda: f"add the neighbour {address}",
     )
 
@@ -252,7 +237,7 @@ def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
 def dump_neighbours(family: int) -> Request:
     """Ask for the neighbours of one family."""
     return Request(
-        _compile(ndmsg(), RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
+        _compile_once("ndmsg", RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
         lambda: "list the neighbours",
     )
 
@@ -261,10 +246,47 @@ def _family(address: IPAddress) -> int:
     return AF_INET if address.version == 4 else AF_INET6
 
 
-def _compile(message: Any, kind: int, flags: int, fields: dict[str, int], attributes: list[Any]) -> bytes:
-    message["header"] = {"type": kind, "flags": flags, "sequence_number": 0, "pid": 0}
+def _compile_once(
+    message: str, kind: int, flags: int, fields: dict[str, int], attributes: list[Any]
+) -> bytes:
+    """For requests that are the same each time."""
+    key = repr((message, kind, flags, fields, attributes))
+    data = COMPILED.get(key)
+    if data is None:
+        data = COMPILED[key] = _compile(message, kind, flags, fields, attributes)
+    return data
+
+
+def _compile(message: str, kind: int, flags: int, fields: dict[str, int], attributes: list[Any]) -> bytes:
+    made = _messages()[message]()
+    made["header"] = {"type": kind, "flags": flags, "sequence_number": 0, "pid": 0}
     for name, value in fields.items():
-        message[name] = value
-    message["attrs"] = attributes
-    message.encode()
-    return bytes(message.data)
+        made[name] = value
+    made["attrs"] = attributes
+    made.encode()
+    return bytes(made.data)
+
+
+@cache
+def _messages() -> dict[str, Any]:
+    """The message classes of pyroute2, by name."""
+    _without_running_init()
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.ndmsg import ndmsg
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+    return {"ifaddrmsg": ifaddrmsg, "ifinfmsg": ifinfmsg, "ndmsg": ndmsg, "rtmsg": rtmsg}
+
+
+def _without_running_init() -> None:
+    """Put a package object for ``pyroute2`` in place whose submodules can be imported as usual."""
+    if "pyroute2" in sys.modules:
+        return
+    spec = PathFinder.find_spec("pyroute2")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ImportError("pyroute2 is not installed")
+    package = types.ModuleType("pyroute2")
+    package.__path__ = list(spec.submodule_search_locations)
+    package.__spec__ = spec
+    sys.modules["pyroute2"] = package

@@ -1,9 +1,12 @@
-"""Requests compiled once and filled in: what the resident agent sends.
+"""Requests compiled once and filled in.
 
 pyroute2 compiles a request in 0.1 to 0.4 ms; a request differs from the one before it in a name, an index
 and an address only. A template is compiled with two sets of values, and where the bytes differ is where the
 values stand: no offset is ever typed in. If the two do not differ exactly there, or filling in the second
 set does not give the second request byte for byte, there is no template and each request is compiled.
+
+The resident agent finds a template when it first needs one. A process that carries out one call gains
+nothing by that: it uses those that were found when the bundle was built (``prepared``), or compiles.
 
 Owns finding and filling. It must not know what a request means: ``requests`` builds it.
 """
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Protocol
 
-from cni_plugin.kernel import requests
+from cni_plugin.kernel import prepared, requests
 from cni_plugin.kernel.requests import Request
 from ipam.model import IPAddress, IPInterface, IPNetwork
 
@@ -49,14 +52,23 @@ class Compiler(Protocol):
 
 
 class Templates:
-    """A ``Compiler`` that fills in. Threads may share one: a template is never changed once it is there."""
+    """A ``Compiler`` that fills in. Threads may share one: a template is never changed once it is there.
 
-    def __init__(self) -> None:
-        self._templates: dict[object, _Template | None] = {}
+    Args:
+        learn: find a template for what there is none of yet.
+    """
+
+    def __init__(self, *, learn: bool) -> None:
+        self._learn = learn
+        self._templates: dict[tuple[object, ...], _Template | None] = {}
+
+    def found(self) -> dict[tuple[object, ...], tuple[bytes, list[Span]]]:
+        """The templates as plain values: what ``prepared`` has."""
+        return {key: (each.data, each.spans) for key, each in self._templates.items() if each is not None}
 
     def new_veth(self, **values: Any) -> Request:
-        """As ``requests.new_veth``."""
-        return self._request(requests.new_veth, values)
+        """As ``requests.new_veth``, in whatever order the values are given."""
+        return self._request(requests.new_veth, dict(sorted(values.items())))
 
     def set_link(self, index: int, *, alias: str | None = None) -> Request:
         """As ``requests.set_link``."""
@@ -91,26 +103,32 @@ class Templates:
         return self._request(requests.get_route, {"dst": dst})
 
     def _request(self, build: Build, values: dict[str, Any]) -> Request:
-        key = (build, *(_shape(name, value) for name, value in values.items()))
+        key = (build.__name__, *(_shape(name, value) for name, value in values.items()))
         try:
             template = self._templates[key]
         except KeyError:
-            template = self._templates[key] = _find(build, values)
+            template = self._templates[key] = self._first(key, build, values)
         if template is None:
             return build(**values)
         return Request(template.fill(values), lambda: build(**values).what)
+
+    def _first(self, key: tuple[object, ...], build: Build, values: dict[str, Any]) -> _Template | None:
+        ready = prepared.TEMPLATES.get(key)
+        if ready is not None:
+            return _Template(*ready)
+        return _find(build, values) if self._learn else None
 
 
 class _Template:
     """The bytes of a request, and where its values stand."""
 
     def __init__(self, data: bytes, spans: list[Span]) -> None:
-        self._data = data
-        self._spans = spans
+        self.data = data
+        self.spans = spans
 
     def fill(self, values: dict[str, Any]) -> bytes:
-        data = bytearray(self._data)
-        for name, start, end in self._spans:
+        data = bytearray(self.data)
+        for name, start, end in self.spans:
             data[start:end] = _encode(name, values[name])
         return bytes(data)
 

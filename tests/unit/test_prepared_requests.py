@@ -1,0 +1,130 @@
+"""What the bundle fills in instead of compiling is, byte for byte, what pyroute2 compiles."""
+
+from __future__ import annotations
+
+import importlib.util
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cni_plugin.kernel import prepared, requests
+from cni_plugin.kernel.templates import Templates
+
+ROOT = Path(__file__).parents[2]
+
+
+def _prepare() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("prepare", ROOT / "packaging" / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TEMPLATES = _prepare().templates()
+
+
+class Refusing:
+    """In the place of pyroute2's classes: nothing may be compiled."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was compiled")
+
+
+@pytest.fixture
+def filled_in(monkeypatch: pytest.MonkeyPatch) -> Templates:
+    """As in a call of the bundle."""
+    monkeypatch.setattr(prepared, "TEMPLATES", TEMPLATES)
+    return Templates(learn=False)
+
+
+names = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-é", min_size=1, max_size=15).filter(
+    lambda name: len(name.encode()) <= 15
+)
+host_names = st.integers(0, 16**11 - 1).map(lambda number: f"azv{number:011x}")
+macs = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
+indexes = st.integers(1, 2**31 - 1)
+addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
+aliases = st.text(max_size=255).filter(lambda alias: len(alias.encode()) <= 255 and "\0" not in alias)
+
+REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "new_veth": st.fixed_dictionaries(
+        {
+            "host_name": host_names,
+            "host_index": indexes,
+            "host_mac": macs,
+            "pod_name": names,
+            "pod_index": indexes,
+            "pod_mac": macs,
+            "mtu": st.integers(68, 65535),
+            "netns_fd": st.integers(3, 2**20),
+        }
+    ),
+    "set_link": st.fixed_dictionaries({"index": indexes, "alias": st.none() | aliases}),
+    "delete_link": st.fixed_dictionaries({"name": names}),
+    "get_link": st.fixed_dictionaries({"name": names}) | st.fixed_dictionaries({"index": indexes}),
+    "new_address": st.fixed_dictionaries(
+        {"index": indexes, "address": st.tuples(addresses, st.integers(1, 32)).map(IPv4Interface)}
+    ),
+    "new_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(IPv4Network)}),
+    "new_pod_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(IPv4Network)})
+    | st.fixed_dictionaries(
+        {"index": indexes, "dst": st.just(IPv4Network("0.0.0.0/0")), "gateway": addresses}
+    ),
+    "new_neighbour": st.fixed_dictionaries({"index": indexes, "address": addresses, "mac": macs}),
+    "get_route": st.fixed_dictionaries({"dst": addresses}),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_filled_in_is_compiled(name: str, data: st.DataObject, filled_in: Templates) -> None:
+    values = data.draw(REQUESTS[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests, "_messages", Refusing)
+        request = getattr(filled_in, name)(**values)
+    expected = getattr(requests, name)(**values)
+    assert request.data == expected.data
+    assert request.what == expected.what
+
+
+def test_there_is_a_template_for_every_length_of_every_name() -> None:
+    kinds = [key[0] for key in TEMPLATES]
+    assert {name: kinds.count(name) for name in ("new_veth", "get_link", "delete_link", "set_link")} == {
+        "new_veth": 15,
+        "get_link": 16,
+        "delete_link": 15,
+        "set_link": 257,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("new_address", {"index": 7, "address": IPv6Interface("fd00::1/64")}),
+        ("new_route", {"index": 7, "dst": IPv6Network("fd00::1/128")}),
+        ("new_route", {"index": 7, "dst": IPv4Network("10.0.0.0/8")}),
+        ("get_route", {"dst": IPv6Address("fd00::1")}),
+        ("set_link", {"index": 0}),
+    ],
+)
+def test_what_there_is_no_template_for_is_compiled(
+    name: str, values: dict[str, Any], filled_in: Templates
+) -> None:
+    assert getattr(filled_in, name)(**values).data == getattr(requests, name)(**values).data
+
+
+def test_the_dumps_are_there_ready_made() -> None:
+    made = _prepare().compiled()
+    for data in made.values():
+        assert data[4:6] in {bytes([kind, 0]) for kind in (18, 22, 26, 30)}
+    assert len(made) == 7
+    assert requests.dump_links().data in made.values()
+    assert requests.dump_addresses(requests.AF_INET).data in made.values()
