@@ -6,9 +6,11 @@ reading its answer (CNI spec 1.1.0, "Plugin Delegation"). It must not know of ou
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,12 @@ from cni_plugin.verbs import VerbCall
 SECONDS = 110
 """Below the two minutes after which kubelets give a call up: there is time left to undo."""
 
-FROZEN_VARIABLES = ("LD_LIBRARY_PATH", "LD_LIBRARY_PATH_ORIG")
+FROZEN_VARIABLES = ("LD_LIBRARY_PATH_ORIG",)
 FROZEN_PREFIXES = ("_MEI", "_PYI", "AZVNET_")
+SAID_BYTES = 64 * 1024
+"""So much of what a delegate says on stderr is passed on."""
+
+_prctl = ctypes.CDLL(None).prctl
 
 
 def add(verb_call: VerbCall) -> Result:
@@ -50,16 +56,19 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for another program: nothing of the frozen bundle's own gets into it.
 
     PyInstaller's bootloader may point LD_LIBRARY_PATH into the bundle and keeps what was there before in
-    LD_LIBRARY_PATH_ORIG; a program that loads our libraries instead of its own crashes.
+    LD_LIBRARY_PATH_ORIG; a program that loads our libraries instead of its own crashes. What the caller
+    itself has in LD_LIBRARY_PATH is the caller's business.
     """
     clean = {
         name: value
         for name, value in environ.items()
         if name not in FROZEN_VARIABLES and not name.startswith(FROZEN_PREFIXES)
     }
-    original = environ.get("LD_LIBRARY_PATH_ORIG")
-    if original:
-        clean["LD_LIBRARY_PATH"] = original
+    bundle = getattr(sys, "_MEIPASS", "")
+    if bundle and clean.get("LD_LIBRARY_PATH", "").split(":", 1)[0] == bundle:
+        del clean["LD_LIBRARY_PATH"]
+        if environ.get("LD_LIBRARY_PATH_ORIG"):
+            clean["LD_LIBRARY_PATH"] = environ["LD_LIBRARY_PATH_ORIG"]
     return clean
 
 
@@ -78,9 +87,7 @@ def _find(name: str, path: tuple[str, ...]) -> Path:
 
 def _die_with_parent() -> None:
     """prctl(2) PR_SET_PDEATHSIG: a killed ADD must not leave a delegate that goes on."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    _prctl(1, signal.SIGKILL)
 
 
 def _run(verb_call: VerbCall, verb: str) -> bytes:
@@ -89,11 +96,14 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
     name = verb_call.netconf.ipam_type
     program = _find(name, verb_call.parameters.path)
     environ = {**clean_environment(verb_call.call.environ), "CNI_COMMAND": verb}
+    # A file, not a pipe: a daemon that a delegate starts may keep its stderr open for ever.
+    said = os.memfd_create("stderr")
     try:
         done = subprocess.run(
             [str(program)],
             input=verb_call.call.stdin,
             stdout=subprocess.PIPE,
+            stderr=said,
             env=environ,
             timeout=SECONDS,
             check=False,
@@ -105,6 +115,9 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
         raise DelegateFailed(
             f"IPAM plugin {program} can't be run: {error.strerror}", "Reinstall it."
         ) from error
+    finally:
+        verb_call.said.extend(os.pread(said, SAID_BYTES, 0).decode(errors="replace").splitlines())
+        os.close(said)
     if done.returncode:
         raise _failure(done.stdout, name, done.returncode)
     return done.stdout

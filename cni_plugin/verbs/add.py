@@ -120,6 +120,12 @@ def _addresses(verb_call: VerbCall, node: Node, netns_fd: int, undo: ExitStack) 
 
 
 def _delegated_addresses(verb_call: VerbCall, node: Node, undo: ExitStack) -> Given:
+    attachment = verb_call.parameters.attachment
+    if endpoint.is_finished(datapath.host_link(attachment, node.host), attachment):
+        # Before the delegate is asked: the DEL that undoes its ADD would free what the pod has.
+        raise errors.AttachmentExists(
+            f"{attachment} is attached already", "Nothing was changed. DEL it before it is added again."
+        )
     undo.callback(_delegate_del, verb_call)
     answered = delegate.add(verb_call)
     addresses = tuple(ip.address for ip in answered.ips)
