@@ -6,11 +6,11 @@ should be with what was found. It must not do I/O: ``datapath`` carries a plan o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
+from cni_plugin.kernel.digest import digest
 from cni_plugin.kernel.netlink import KernelRoute, Link, LinkAddress, Neighbour
 from ipam.model import Attachment, IPAddress, IPInterface, IPNetwork
 
@@ -89,14 +89,14 @@ class Found:
 
 def host_ifname(attachment: Attachment) -> str:
     """Name of an attachment's host veth: DEL derives it, and needs nothing that ADD wrote."""
-    return HOST_PREFIX + _digest(attachment).hex()[:11]
+    return HOST_PREFIX + digest(attachment).hex()[:11]
 
 
 def default_pod_mac(attachment: Attachment) -> str:
     """A MAC for the pod's end, derived: unicast, locally administered (IEEE 802, bits 0 and 1 of byte 0)."""
-    digest = bytearray(_digest(attachment)[6:12])
-    digest[0] = digest[0] & 0xFC | 0x02
-    return digest.hex(":")
+    octets = bytearray(digest(attachment)[6:12])
+    octets[0] = octets[0] & 0xFC | 0x02
+    return octets.hex(":")
 
 
 def index_pairs(attachment: Attachment) -> Iterator[tuple[int, int]]:
@@ -105,7 +105,7 @@ def index_pairs(attachment: Attachment) -> Iterator[tuple[int, int]]:
     Choosing them saves asking for them. The two differ, because tools take a link whose index equals its
     peer's for a physical one.
     """
-    first = int.from_bytes(_digest(attachment)[12:16], "big")
+    first = int.from_bytes(digest(attachment)[12:16], "big")
     for attempt in range(INDEX_PAIRS):
         index = FIRST_INDEX + 2 * ((first + attempt) % INDEX_PAIRS)
         yield index, index + 1
@@ -200,8 +200,3 @@ def _host_route_damage(expected: Expected, found: Found, host: Link) -> Iterator
 
 def _route_text(dst: IPNetwork, gateway: IPAddress | None) -> str:
     return f"route to {dst} via {gateway}" if gateway else f"route to {dst}"
-
-
-def _digest(attachment: Attachment) -> bytes:
-    key = f"{attachment.container_id}\0{attachment.ifname}".encode(errors="surrogateescape")
-    return hashlib.sha1(key, usedforsecurity=False).digest()

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +47,8 @@ def append(path: Path, record: bytes) -> None:
 
 def traceback_of(error: BaseException) -> str:
     """The traceback of an error that is nobody's but ours; the log is the only place it goes to."""
+    import traceback
+
     return "".join(traceback.format_exception(error))
 
 

@@ -9,7 +9,6 @@ other too, as every holder has its own open file description.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import struct
 import time
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cni_plugin.errors import StoreFailed
+from cni_plugin.kernel.digest import digest
 from ipam.model import Attachment
 
 LOCK_FILE = "attachments.lock"
@@ -62,5 +62,4 @@ def _acquire(fd: int, offset: int, deadline: float) -> bool:
 
 
 def _offset(attachment: Attachment) -> int:
-    key = f"{attachment.container_id}\0{attachment.ifname}".encode(errors="surrogateescape")
-    return int.from_bytes(hashlib.sha1(key, usedforsecurity=False).digest()[:7], "big")
+    return int.from_bytes(digest(attachment)[:7], "big")
