@@ -213,6 +213,22 @@ def test_a_changed_conflist_is_installed_on_reload(
     assert json.loads(conflist["destination"].read_text())["name"] == "renamed"
 
 
+def test_a_conflist_that_is_changed_or_removed_is_put_right_without_being_told(
+    place: Place, new_telling: NewTelling, conflist: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cni_plugin.agent import telling as module
+
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
+    place.list_addresses(1)
+    new_telling(conflist=conflist)
+    target = conflist["destination"]
+    eventually(target.exists, "the conflist")
+    target.unlink()
+    eventually(target.exists, "the conflist again")
+    conflist["source"].write_text(json.dumps({**CONFLIST, "name": "renamed"}))
+    eventually(lambda: json.loads(target.read_text())["name"] == "renamed", "the new one")
+
+
 def test_a_conflist_that_the_runtime_prefers_is_named(
     place: Place, new_telling: NewTelling, conflist: dict[str, Path], net_d: Path, tmp_path: Path
 ) -> None:
