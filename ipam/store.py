@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from ipam import schema
@@ -21,12 +23,16 @@ from ipam.transaction import StoreDamaged, Transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 T = TypeVar("T")
 
 _OPEN_ATTEMPTS = 25
+_REPAIRS = 3
+"""Within one operation; more than one when somebody keeps removing files while it goes on."""
+_PASSING_ATTEMPTS = 5
+_PAUSE = 0.005
 _NODE = """
     SELECT generation, boot_id, adopted,
         (SELECT min(quarantined_until) FROM address WHERE quarantined_until IS NOT NULL) AS quarantine_ends
@@ -101,26 +107,27 @@ class Store:
             self._mutex.release()
 
     def _carry_out(self, begin: str, work: Callable[[Transaction], T], deadline: float) -> T:
-        """Open if needed, transact, and repair at most once."""
+        """Open if needed, transact, and repair what is damaged, for as long as that promises anything."""
         import sqlite3
 
-        repaired = False
-        for _ in range(_OPEN_ATTEMPTS):
+        repairs = 0
+        for attempt in range(_OPEN_ATTEMPTS):
             try:
                 connection = self._connection or self._connect(deadline)
                 return self._transact(connection, begin, work)
-            except _Moved:
+            except (_Moved, FileNotFoundError):
                 self._disconnect()
             except _OtherBoot:
                 begin = "BEGIN IMMEDIATE"
             except (StoreDamaged, sqlite3.Error) as error:
-                if not is_damage(error):
+                repairs += is_damage(error)
+                if repairs > _REPAIRS or not (is_damage(error) or self._may_pass(error, attempt)):
                     raise self._translated(error) from error
-                if repaired:
-                    message = f"a store that was just made can't be read either: {error}"
-                    raise self._unavailable(message) from error
-                repaired = True
-                self._set_aside(deadline)
+                if is_damage(error):
+                    self._set_aside(deadline)
+                else:
+                    self._disconnect()
+                    time.sleep(_PAUSE)
         raise self._unavailable("it is replaced again and again by somebody else")
 
     def _transact(self, connection: sqlite3.Connection, begin: str, work: Callable[[Transaction], T]) -> T:
@@ -263,7 +270,7 @@ class Store:
         bad = self._identities[0]
         # Closed after the rename: SQLite leaves the log of a file alone that is not at its path any
         # more, and closing first would write a damaged log into the file that is kept for a look.
-        with file_lock(self._files.lock, deadline):
+        with suppress(FileNotFoundError), file_lock(self._files.lock, deadline):
             self._files.move_aside(bad)
         self._disconnect()
 
@@ -298,9 +305,19 @@ class Store:
             message += f" ({why})"
         return StoreUnavailable(message, remedy or "Look at the kernel's log for errors of the file system.")
 
+    def _may_pass(self, error: Exception, attempt: int) -> bool:
+        """Whether an error looks like files that were removed at the wrong moment."""
+        import sqlite3
+
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        passing = code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+        return passing and attempt < _PASSING_ATTEMPTS and not why_unwritable(self._files.directory)[0]
+
     def _translated(self, error: Exception) -> Exception:
         import sqlite3
 
+        if is_damage(error):
+            return self._unavailable(f"a store that was just made can't be read either: {error}")
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}:
             return self._locked()
@@ -313,14 +330,9 @@ class Store:
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a store of an older version up to date, within the transaction that is open."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for statement in _statements_from(version):
+    for statement in chain.from_iterable(schema.MIGRATIONS[version:]):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")
-
-
-def _statements_from(version: int) -> Iterator[str]:
-    for migration in schema.MIGRATIONS[version:]:
-        yield from migration
 
 
 def is_damage(error: Exception) -> bool:
