@@ -85,8 +85,12 @@ class Sandbox:
     def become(self, contender: Contender) -> None:
         """Stop the agent and go on with another contender's program on the same state."""
         self._ask({"do": "stop_agent"})
-        self._ask({"do": "use", "program": _argv(contender)})
+        self.use(_argv(contender))
         self.contender = contender
+
+    def use(self, program: list[str]) -> None:
+        """Take another program, with arguments, for the calls from now on."""
+        self._ask({"do": "use", "program": program})
 
     def calls(self, verb: str, pods: Sequence[int], width: int = 1) -> Batch:
         """One call for each of these pods, ``width`` at a time."""

@@ -1,4 +1,4 @@
-"""What is derived from an attachment stays the same for ever: DEL of one version removes what another made."""
+"""What is derived from an attachment never changes: DEL of one version removes what another made."""
 
 from __future__ import annotations
 
