@@ -51,7 +51,9 @@ def cni_errors() -> Iterator[None]:
     try:
         yield
     except ipam_errors.IpamError as error:
-        cni_error = CNI_ERRORS.get(type(error), errors.StoreFailed)
+        cni_error = next(
+            (CNI_ERRORS[each] for each in type(error).mro() if each in CNI_ERRORS), errors.StoreFailed
+        )
         raise cni_error(str(error), error.remedy) from error
 
 

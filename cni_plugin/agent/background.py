@@ -6,6 +6,7 @@ on with what is known.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from cni_plugin.agent.settings import Settings
 from cni_plugin.kernel import sysctl
 from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
+from ipam import sources
 from ipam.errors import IpamError, SourceEmpty, SourceUnreadable
 from ipam.model import DEFAULT_COOLDOWN_SECONDS, SourceConfig
 
@@ -52,6 +54,7 @@ class Background:
         self._next_inside = 0
         self.say: Say = _silent
         self.reconciler = Reconciler(node, self._say)
+        self._use_arm(settings)
 
     @property
     def repairs(self) -> Mapping[str, int]:
@@ -84,7 +87,13 @@ class Background:
     def use(self, settings: Settings) -> None:
         """Go on with other settings."""
         self._settings = settings
+        self._use_arm(settings)
         self._wake.set()
+
+    def _use_arm(self, settings: Settings) -> None:
+        """From here on this process may read the source ``arm``; only the agent imports what that needs."""
+        arm = sources.ArmConfig(**settings.arm.model_dump())
+        self._node.ipam.reader = functools.partial(sources.read, arm=arm)
 
     def heard(self, document: dict[str, Any]) -> None:
         """A call came with this configuration: it says where addresses come from."""
