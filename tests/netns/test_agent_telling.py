@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.netns.conftest import NewAgent
 from tests.netns.node import INTERFACES, Node
 from tests.netns.sandbox import Sandbox
-from tests.netns.test_agent_work import eventually
+from tests.netns.waiting import eventually
 from tests.netns.ways import Agent, Executables
 
 pytestmark = pytest.mark.with_agent("it is the agent that tells")
@@ -343,3 +343,36 @@ def test_a_port_beyond_the_loopback_keeps_the_agent_from_starting(node: Node, pr
     assert process.returncode == 2
     assert "is not on the loopback" in said.decode()
     assert not node.sandbox.path("/run/azvnet/agent.sock").exists()
+
+
+def test_the_service_manager_is_told_of_start_life_reload_and_end(node: Node, product: Executables) -> None:
+    """As the unit asks for: Type=notify and WatchdogSec (sd_notify(3))."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(node.sandbox.path("/run/notify")))
+        manager.settimeout(20)
+        environ = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "400000"}
+        process = node.sandbox.popen([str(product.python), "agent"], env={**environ, **product.environ})
+
+        def told() -> str:
+            return manager.recv(1024).decode()
+
+        def next_other_than_a_sign_of_life() -> str:
+            said = told()
+            while said == "WATCHDOG=1":
+                said = told()
+            return said
+
+        try:
+            assert told() == "READY=1"
+            assert node.sandbox.path("/run/azvnet/agent.sock").exists(), "it serves before it says so"
+            assert [told(), told(), told()] == ["WATCHDOG=1"] * 3
+            process.send_signal(signal.SIGHUP)
+            assert next_other_than_a_sign_of_life() == "RELOADING=1"
+            assert next_other_than_a_sign_of_life() == "READY=1"
+            process.send_signal(signal.SIGTERM)
+            assert next_other_than_a_sign_of_life() == "STOPPING=1"
+            process.communicate(timeout=20)
+            assert process.returncode == 0
+        finally:
+            process.kill()
+            process.communicate()
