@@ -37,7 +37,7 @@ lock: venv ## write the lock files anew (ARGS=--upgrade: newest versions)
 
 .PHONY: build
 build: venv ## the frozen bundle in dist/azvnet (nothing to do when no input changed)
-	@$(STEP) "frozen bundle" packaging/build.sh $(ARGS)
+	@$(STEP) "frozen bundle" packaging/build.sh
 
 .PHONY: build-twice
 build-twice: venv ## build twice and compare: the same bytes (about two minutes)
