@@ -214,7 +214,7 @@ def text(picture: Picture, problems: list[str], paint: Paint, *, with_addresses:
         rows = [_address_row(each) for each in picture.addresses]
         parts.append(table(ADDRESSES, rows, paint, COLOURS))
     if problems:
-        parts.append(paint("wrong: " + "; ".join(problems), "bad") + "\n")
+        parts.append(paint("wrong: " + "; ".join(each.rstrip(".") for each in problems), "bad") + "\n")
     return "\n".join(parts)
 
 
