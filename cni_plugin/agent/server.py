@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cni_plugin import contract
+from cni_plugin import contract, log
 from cni_plugin.agent import protocol
 from cni_plugin.contract import Call, Reply
 from cni_plugin.node import Node
-from cni_plugin.record import record
+from cni_plugin.record import default_file, record
 from cni_plugin.verbs import delete
 
 SOCKET_NAME = "agent.sock"
@@ -55,17 +55,39 @@ class Server:
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
         self._inode = 0
+        self._unused: list[socket.socket] = []
 
     def start(self) -> None:
         """Listen, and serve from now on.
-
-        The socket is renamed into place: a caller finds either the agent before this one or this one,
-        never nothing, and it has its mode before anybody can see it.
 
         Raises:
             OSError: the state directory can't be written.
         """
         self._node.ensure_run_dir()
+        self._listener = self._listen()
+        for number in range(WORKERS):
+            thread = threading.Thread(target=self._work, name=f"call-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def restore(self) -> bool:
+        """Listen anew if somebody has removed the socket; whether that was needed.
+
+        A socket of another agent in its place is left alone: that one has taken over.
+        """
+        if self._path.exists() or self._draining.is_set() or self._listener is None:
+            return False
+        self._node.ensure_run_dir()
+        before, self._listener = self._listener, self._listen()
+        self._unused.append(before)  # closed at the end: a thread may be just about to use its number
+        with contextlib.suppress(OSError):
+            before.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def _listen(self) -> socket.socket:
+        """A listening socket, renamed into place: a caller finds either the agent before this one or this
+        one, never nothing, and it has its mode before anybody can see it.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         beside = self._path.with_name(f"{SOCKET_NAME}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
@@ -75,11 +97,7 @@ class Server:
         listener.listen(BACKLOG)
         self._inode = beside.stat().st_ino
         beside.replace(self._path)
-        self._listener = listener
-        for number in range(WORKERS):
-            thread = threading.Thread(target=self._work, name=f"call-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        return listener
 
     def in_place(self) -> bool:
         """Whether callers still find this agent at the path; another one may have taken it over."""
@@ -104,13 +122,12 @@ class Server:
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if self._listener is not None:
-            self._listener.close()
+        for listener in (*self._unused, *([self._listener] if self._listener else [])):
+            listener.close()
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
-        listener = self._listener
-        while listener is not None and not self._draining.is_set():
+        while (listener := self._listener) is not None and not self._draining.is_set():
             try:
                 connection, _ = listener.accept()
             except OSError:
@@ -125,6 +142,9 @@ class Server:
                         protocol.write_reply(connection, refusal, time.monotonic() + REPLY_SECONDS)
                 except protocol.ProtocolError:
                     continue  # the caller is gone, or speaks something else: it helps itself
+                except Exception as error:  # noqa: BLE001 - a thread must outlive any defect
+                    said = f"internal error: {type(error).__name__}: {error}"
+                    log.write(default_file({}), "error", "error", by="agent", error=said)
         self._node.close()
 
     def _serve(self, connection: socket.socket) -> None:

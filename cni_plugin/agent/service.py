@@ -19,6 +19,8 @@ from cni_plugin.agent.telling import Telling
 from cni_plugin.kernel.templates import Templates
 from cni_plugin.node import Node
 
+LOOK_SECONDS = 2.0
+"""Between two looks at the settings file and the socket."""
 STOP_SECONDS = 20.0
 """For calls under way; below the 25 s that callers wait, and the 30 s that Kubernetes grants a pod."""
 
@@ -46,8 +48,10 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     systemd.notify("READY=1")
     came: frozenset[int] = frozenset()
     while not came & {signal.SIGTERM, signal.SIGINT}:
-        came = signals.wait(systemd.watchdog_interval(environ))
-        if signal.SIGHUP in came:
+        came = signals.wait(min(LOOK_SECONDS, systemd.watchdog_interval(environ) or LOOK_SECONDS))
+        if server.restore():
+            telling.say("warning", "agent.sock had been removed and was made anew")
+        if signal.SIGHUP in came or settings.changed():
             systemd.notify("RELOADING=1")
             settings = _reloaded(settings, background, telling)
             systemd.notify("READY=1")

@@ -15,6 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+Seen = tuple[int, int, int]
+"""Inode, time of the last change and size of a file."""
+
+
 class SettingsError(Exception):
     """The file can't be read, or has a key or value that is none; says which."""
 
@@ -65,6 +69,7 @@ class Settings(BaseModel):
     arm: Arm = Arm()
 
     _path: Path | None = PrivateAttr(None)
+    _seen: Seen | None = PrivateAttr(None)
 
     @classmethod
     def read(cls, path: Path | None) -> Settings:
@@ -75,6 +80,7 @@ class Settings(BaseModel):
         """
         if path is None:
             return cls()
+        seen = _seen(path)
         try:
             settings = cls.model_validate(json.loads(path.read_bytes()))
         except OSError as error:
@@ -85,7 +91,7 @@ class Settings(BaseModel):
             raise SettingsError(f"{path}: {where}: {problem['msg']}") from error
         except ValueError as error:
             raise SettingsError(f"{path} is no JSON: {error}") from error
-        settings._path = path  # noqa: SLF001 - of this class
+        settings._path, settings._seen = path, seen  # noqa: SLF001 - of this class
         return settings
 
     @property
@@ -93,10 +99,27 @@ class Settings(BaseModel):
         """The file they were read from; None: they are the defaults."""
         return self._path
 
+    def changed(self) -> bool:
+        """Whether the file was written or replaced since it was looked at. One that is gone changes nothing:
+        its successor may be on its way.
+        """
+        seen = _seen(self._path)
+        return seen is not None and seen != self._seen
+
     def read_again(self) -> Settings:
         """The settings as the file has them now.
 
         Raises:
             SettingsError: as ``read``.
         """
+        self._seen = _seen(self._path)
         return Settings.read(self._path)
+
+
+def _seen(path: Path | None) -> Seen | None:
+    """What tells one state of a file from another; None where there is no file."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if status else None

@@ -178,3 +178,29 @@ def test_twenty_thousand_pods_come_and_go_and_the_agent_stays_as_it_is(
     assert after.descriptors <= before.descriptors + 2
     assert after.threads == before.threads
     assert after.kib <= before.kib * 1.05 + 512
+
+
+def test_an_agent_whose_socket_was_removed_is_found_again(node: Node, new_agent: NewAgent) -> None:
+    agent = new_agent(node, **QUICK)
+    socket = node.sandbox.path("/run/azvnet/agent.sock")
+    socket.unlink()
+    pod = node.sandbox.pod("meanwhile")
+    node.add(pod).done()
+    eventually(socket.exists, "the socket is there again")
+    node.delete(pod).done()
+    eventually(lambda: node.log()[-1]["by"] == "agent", "the agent carries calls out again")
+    agent.stop()
+
+
+def test_settings_that_are_written_anew_are_used_and_damaged_ones_are_not(
+    node: Node, new_agent: NewAgent
+) -> None:
+    agent = new_agent(node, **{**QUICK, "refresh_seconds": 600})
+    eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
+    node.list_addresses(9)
+    node.sandbox.write("/etc/azvnet/agent.json", '{"refresh_seconds": "often"}')
+    eventually(lambda: "kept as they were" in agent.said(), "what is wrong is said")
+    assert sum(node.counts().values()) == 8
+    node.sandbox.write("/etc/azvnet/agent.json", '{"refresh_seconds": 0.3}')
+    eventually(lambda: sum(node.counts().values()) == 9, "the source is read more often now")
+    assert agent.said().count("kept as they were") == 1, "said once, not every two seconds"
