@@ -1,0 +1,351 @@
+"""What docs/architecture.md says about who may know what, held against the imports of the code.
+
+Each rule stands with its reason. An import inside a function counts as any other: it is later, not less.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GENERATED = "cni_plugin/netconf_schema.py"
+LONGEST_FILE, LONGEST_FUNCTION = 350, 60
+
+
+@dataclass(frozen=True)
+class Only:
+    """Nobody but ``may`` imports ``what``."""
+
+    what: str
+    may: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Never:
+    """``who`` imports nothing of ``what``, except ``but``; ``unless`` it is one of those."""
+
+    who: tuple[str, ...]
+    what: tuple[str, ...]
+    reason: str
+    but: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+
+
+ONLY = [
+    Only(
+        "pyroute2",
+        ("cni_plugin/kernel/requests.py",),
+        "one place knows its inner interface, and when it loads",
+    ),
+    Only("sqlite3", ("ipam/store.py", "ipam/view.py"), "one writer of the store, one that only looks"),
+    Only("azure", ("ipam/sources/arm.py",), "it takes 0.3 s to load: it stays off the path of a pod"),
+    Only("lxml", ("ipam/sources/wireserver.py",), "XML comes from one source alone"),
+    Only("prometheus_client", ("cni_plugin/agent/metrics.py",), "only the agent has metrics"),
+    Only(
+        "pydantic",
+        ("cni_plugin/netconf_models.py", "cni_plugin/agent/settings.py", "ipam/sources/*.py"),
+        "models stand at the edges; a call validates with the engine alone (compiled.py)",
+    ),
+    Only(
+        "pydantic_core",
+        ("cni_plugin/compiled.py",),
+        "pydantic's engine without pydantic is used in one place",
+    ),
+    Only("http.client", ("ipam/sources/http.py",), "one place has the timeouts and limits of all requests"),
+    Only("urllib", ("ipam/sources/http.py",), "the same"),
+    Only(
+        "subprocess",
+        ("cni_plugin/delegate.py", "cni_plugin/install/trial.py"),
+        "no program is run for a pod but the IPAM plugin that its network names",
+    ),
+    Only(
+        "ctypes",
+        ("cni_plugin/delegate.py", "cni_plugin/kernel/netns.py"),
+        "prctl and setns, which Python 3.11 lacks",
+    ),
+    Only("argparse", ("cni_plugin/cli/*.py",), "the command line is the only one that has arguments"),
+    Only(
+        "ipam.store",
+        ("ipam/allocator.py", "ipam/view.py", "ipam/refreshing.py"),
+        "the pool is used through Ipam",
+    ),
+    Only("ipam.transaction", ("ipam/*.py",), "the same"),
+    Only(
+        "ipam.sources",
+        ("ipam/refreshing.py", "ipam/sources/*.py", "cni_plugin/agent/background.py"),
+        "sources are read through Ipam; the agent says with which reader",
+    ),
+    Only("cni_plugin.process", ("cni_plugin/entry.py",), "environment and stdin are read at the start, once"),
+    Only(
+        "cni_plugin.verbs",
+        (
+            "cni_plugin/contract.py",
+            "cni_plugin/verbs/*.py",
+            "cni_plugin/delegate.py",
+            "cni_plugin/agent/server.py",
+        ),
+        "a verb is reached through the contract; the agent undoes an ADD that nobody waits for",
+    ),
+    Only(
+        "cni_plugin.cli",
+        ("cni_plugin/entry.py", "cni_plugin/cli/*.py"),
+        "a command is run from the command line",
+    ),
+]
+
+HEAVY = ("azure", "lxml", "prometheus_client", "pydantic", "asyncio", "http", "urllib", "email", "ssl")
+KERNEL = ("cni_plugin.kernel", "cni_plugin.datapath")
+STORE = ("ipam.store", "ipam.allocator", "ipam.transaction", "ipam.records", "sqlite3")
+ENGINE = (
+    *(
+        "cni_plugin/contract.py",
+        "cni_plugin/verbs/*.py",
+        "cni_plugin/datapath.py",
+        "cni_plugin/addressing.py",
+    ),
+    *("cni_plugin/delegate.py", "cni_plugin/endpoint.py", "cni_plugin/uplink.py", "cni_plugin/node.py"),
+    *("cni_plugin/result.py", "cni_plugin/params.py", "cni_plugin/netconf.py", "cni_plugin/kernel/*.py"),
+)
+
+NEVER = [
+    Never(("ipam/*", "ipam/sources/*"), ("cni_plugin",), "imports point one way: cni_plugin knows ipam"),
+    Never(
+        ("*",), ("multiprocessing",), "in a frozen program it starts the program again (PyInstaller's docs)"
+    ),
+    Never(("*",), ("xml", "pyexpat"), "expat asks for a newer glibc than the bundle may"),
+    Never(("*",), ("pkg_resources", "importlib.metadata"), "they search the disk: 0.1 s of a call"),
+    Never(("*",), ("pyroute2",), "its __init__ loads the whole library", but=("pyroute2.netlink",)),
+    Never(("*",), ("tests", "integration", "packaging"), "the product does not need its own workshop"),
+    Never(ENGINE, HEAVY, "a call that goes well loads none of it"),
+    Never(
+        ENGINE,
+        (
+            "cni_plugin.process",
+            "cni_plugin.agent",
+            "cni_plugin.cli",
+            "cni_plugin.install",
+            "cni_plugin.entry",
+        ),
+        "one engine: it does not know how a call came here",
+    ),
+    Never(
+        ("ipam/model.py", "ipam/errors.py"),
+        ("ipam", "cni_plugin", "os", "socket"),
+        "values know nothing",
+        ("ipam.model",),
+    ),
+    Never(("ipam/pool.py",), ("os", "time", "socket", "pathlib", *STORE), "pure choice: no I/O, no clock"),
+    Never(("ipam/sources/*",), STORE, "sources are stateless readers"),
+    Never(
+        ("ipam/*",), ("socket", "http", "urllib"), "only sources use the network", unless=("ipam/sources/*",)
+    ),
+    Never(
+        ("cni_plugin/endpoint.py", "cni_plugin/uplink.py"),
+        ("os", "socket", "pathlib", "time", "subprocess", *STORE),
+        "pure: the plan of an endpoint, the choice of the uplink",
+    ),
+    Never(
+        ("cni_plugin/errors.py", "cni_plugin/versions.py", "cni_plugin/result.py", "cni_plugin/params.py"),
+        (*KERNEL, *STORE, "os", "socket"),
+        "the words of the spec need neither kernel nor store",
+    ),
+    Never(
+        ("cni_plugin/kernel/*",),
+        ("cni_plugin", "ipam"),
+        "the kernel's side knows no pods, pools and CNI, but how its errors are called",
+        but=("cni_plugin.kernel", "cni_plugin.errors", "ipam.model"),
+    ),
+    Never(
+        ("cni_plugin/datapath.py",),
+        ("ipam", "cni_plugin.addressing", "cni_plugin.contract", "cni_plugin.netconf", "cni_plugin.verbs"),
+        "it does not know where an address came from",
+        but=("ipam.model",),
+    ),
+    Never(("cni_plugin/addressing.py",), ("cni_plugin.datapath",), "it neither makes nor removes links"),
+    Never(
+        ("cni_plugin/delegate.py",),
+        ("ipam", "cni_plugin.addressing", *KERNEL),
+        "it does not know our own pool",
+    ),
+    Never(
+        ("cni_plugin/process.py",),
+        ("cni_plugin.verbs", "cni_plugin.datapath", "cni_plugin.addressing", "ipam"),
+        "it does not know what a verb does",
+    ),
+    Never(
+        ("cni_plugin/install/*",),
+        (*KERNEL, *STORE, "cni_plugin.contract", "cni_plugin.verbs", "cni_plugin.process"),
+        "files on a disk: neither calls nor the kernel",
+    ),
+    Never(("cni_plugin/cli/*",), ("cni_plugin.datapath", "cni_plugin.verbs"), "what it shows it reads"),
+]
+
+MAY_TOUCH_THE_PROCESS = (
+    *("cni_plugin/entry.py", "cni_plugin/thin.py", "cni_plugin/process.py", "cni_plugin/version_verb.py"),
+    *("cni_plugin/agent/hand_over.py", "cni_plugin/agent/systemd.py", "cni_plugin/cli/*.py"),
+)
+"""The start of a call, what systemd tells a service, and the command line."""
+
+
+@cache
+def _files() -> dict[str, ast.Module]:
+    """The product's modules, by path."""
+    paths = sorted([*(ROOT / "cni_plugin").rglob("*.py"), *(ROOT / "ipam").rglob("*.py")])
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """The modules that are imported anywhere in a tree; of ``from a import b`` both a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def _below(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize("rule", ONLY, ids=lambda rule: rule.what)
+def test_what_only_some_may_import(rule: Only) -> None:
+    importers = {
+        path for path, tree in _files().items() if any(_below(each, rule.what) for each in _imports(tree))
+    }
+    strangers = {path for path in importers if not _matches(path, rule.may)}
+    assert not strangers, f"{rule.what} is for {', '.join(rule.may)} alone: {rule.reason}"
+    assert importers, f"nobody imports {rule.what} any more: the rule says nothing"
+
+
+@pytest.mark.parametrize("rule", NEVER, ids=lambda rule: f"{rule.who[0]} not {rule.what[0]}")
+def test_what_some_may_not_import(rule: Never) -> None:
+    concerned = [path for path in _files() if _matches(path, rule.who) and not _matches(path, rule.unless)]
+    assert concerned, "the rule is about nobody"
+    for path in concerned:
+        wrong = {
+            each
+            for each in _imports(_files()[path])
+            if any(_below(each, bad) for bad in rule.what)
+            and not any(_below(each, good) or _below(good, each) for good in rule.but)
+        }
+        assert not wrong, f"{path} imports {', '.join(sorted(wrong))}: {rule.reason}"
+
+
+def test_environment_and_standard_streams_are_touched_at_the_start_alone() -> None:
+    """The engine gets bytes and gives bytes, so that it does the same in the agent."""
+    for path, tree in _files().items():
+        if _matches(path, MAY_TOUCH_THE_PROCESS):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                name = f"{node.value.id}.{node.attr}"
+                assert name not in {
+                    *("os.environ", "os.environb", "os.getenv", "posix.environ", "sys.argv"),
+                    *("sys.stdin", "sys.stdout", "sys.stderr", "sys.exit"),
+                }, f"{path}:{node.lineno} touches {name}"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"print", "input", "exit", "quit"}, f"{path}:{node.lineno}"
+
+
+def test_the_command_line_changes_nothing_in_the_kernel() -> None:
+    for path, tree in _files().items():
+        if path.startswith("cni_plugin/cli/"):
+            calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+            wrong = [
+                f.lineno for f in calls if isinstance(f, ast.Attribute) and f.attr in {"change", "setns"}
+            ]
+            assert not wrong, f"{path}:{wrong}"
+
+
+@pytest.mark.parametrize("path", ["cni_plugin/entry.py", "cni_plugin/thin.py"])
+def test_the_thin_start_imports_nothing_that_is_not_built_in(path: str) -> None:
+    """Every file it loads is time that a runtime waits."""
+    top = ast.Module([node for node in _files()[path].body if not isinstance(node, ast.FunctionDef)], [])
+    allowed = {*sys.builtin_module_names, "cni_plugin", "cni_plugin.thin"}
+    assert {
+        each for each in _imports(top) if each.partition(".")[0] not in sys.builtin_module_names
+    } <= allowed
+
+
+def test_version_is_answered_with_next_to_nothing_loaded() -> None:
+    code = (
+        "import sys; before = set(sys.modules); from cni_plugin import entry; sys.argv = ['azvnet'];"
+        "entry.main(); print(sorted(set(sys.modules) - before), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        input='{"cniVersion": "1.0.0"}',
+        env={"CNI_COMMAND": "VERSION"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"cniVersion":"1.0.0"' in done.stdout
+    loaded = set(ast.literal_eval(done.stderr))
+    ours = {"cni_plugin", "cni_plugin.entry", "cni_plugin.thin", "cni_plugin.version_verb"}
+    assert loaded - set(sys.builtin_module_names) <= {*ours, "_json"}
+
+
+def test_version_knows_the_versions_that_everything_else_knows() -> None:
+    from cni_plugin import version_verb, versions
+
+    assert version_verb.SPOKEN == versions.SUPPORTED
+
+
+def test_every_module_stands_in_the_table_of_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("## Packages") : text.index("## State")]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named: set[str] = set()
+    for row in rows:
+        folder = ""
+        for word in row.replace("`", " ").replace(",", " ").split():
+            folder = word[: word.rindex("/") + 1] if "/" in word else folder
+            named.add(word if "/" in word else folder + word)
+    missing = [
+        path
+        for path in _files()
+        if not path.endswith("__init__.py")
+        and path not in named
+        and not any(path.startswith(each) for each in named if each.endswith("/"))
+    ]
+    assert not missing, f"docs/architecture.md does not say what these own: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("folder", ["cni_plugin", "ipam"])
+def test_files_and_functions_fit_into_a_head(folder: str) -> None:
+    """One file owns one thing; a function is read without scrolling."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        if name == GENERATED:
+            continue
+        text = path.read_text()
+        assert len(text.splitlines()) <= LONGEST_FILE, f"{name} has {len(text.splitlines())} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                length = node.end_lineno - node.lineno + 1
+                assert length <= LONGEST_FUNCTION, f"{name}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", sorted(_files()))
+def test_every_module_says_what_it_owns(path: str) -> None:
+    if _files()[path].body:
+        assert ast.get_docstring(_files()[path]), f"{path} has no docstring"
