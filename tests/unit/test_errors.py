@@ -1,0 +1,84 @@
+"""The codes of errors: the spec's where it has one, ours from 100, each once, each documented."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cni_plugin import addressing, contract, errors
+from cni_plugin.errors import CniError, DelegateError
+from ipam import errors as ipam_errors
+
+DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
+OF_THE_SPEC = {1, 2, 3, 4, 5, 6, 7, 11, 50, 51}
+OF_LIBCNI = {8, 999}
+ROW = re.compile(r"^\| (\d+) \| (?:`(\w*)`)? ?\|([^|]+)\|([^|]+)\|$", re.MULTILINE)
+
+
+def _classes() -> list[type[CniError]]:
+    """Every class of errors with a code of its own."""
+    found = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, CniError)]
+    return [each for each in found if each not in (CniError, DelegateError)]
+
+
+def test_every_code_is_given_once_and_lies_in_its_range() -> None:
+    codes = [each.code for each in _classes()]
+    assert len(codes) == len(set(codes))
+    assert all(code in OF_THE_SPEC | OF_LIBCNI or code >= 100 for code in codes)
+    assert 3 not in codes, "at an unknown container the runtime would skip its clean-up"
+
+
+def test_every_code_is_documented_with_its_meaning_and_what_to_do() -> None:
+    rows = {
+        int(code): (name, meaning, remedy) for code, name, meaning, remedy in ROW.findall(DOCS.read_text())
+    }
+    expected = {each.code: each.__name__ for each in _classes()} | {CniError.code: ""}
+    assert {code: name for code, (name, _, _) in rows.items()} == expected
+    assert all(meaning.strip() and remedy.strip() for _, meaning, remedy in rows.values())
+    assert list(rows) == sorted(rows)
+
+
+@pytest.mark.parametrize("each", _classes(), ids=lambda each: each.__name__)
+def test_every_error_says_what_it_is_about(each: type[CniError]) -> None:
+    assert each.__doc__
+    document = json.loads(contract.failure(each("what is wrong", "What to do."), "1.0.0", "id").stdout)
+    assert document == {
+        "cniVersion": "1.0.0",
+        "code": each.code,
+        "msg": "what is wrong",
+        "details": "What to do. (call id)",
+    }
+
+
+def test_every_error_of_the_pool_has_one_of_the_contract() -> None:
+    of_the_pool = {
+        each
+        for each in vars(ipam_errors).values()
+        if isinstance(each, type)
+        and issubclass(each, ipam_errors.IpamError)
+        and each is not ipam_errors.IpamError
+    }
+    unmapped = {
+        each for each in of_the_pool if not any(issubclass(each, known) for known in addressing.CNI_ERRORS)
+    }
+    assert not unmapped
+
+
+def test_what_is_not_ours_is_999_and_its_traceback_is_not_told() -> None:
+    try:
+        raise KeyError("secret")
+    except KeyError as error:
+        reply = contract.failure(error, "1.1.0", "id")
+    document = json.loads(reply.stdout)
+    assert document["code"] == 999
+    assert "KeyError" in document["msg"]
+    assert "Traceback" not in reply.stdout.decode()
+    assert isinstance(reply.error, KeyError)
+
+
+def test_an_error_of_a_delegate_keeps_its_code() -> None:
+    document = json.loads(contract.failure(DelegateError(117, "msg", "details"), "0.4.0").stdout)
+    assert document == {"cniVersion": "0.4.0", "code": 117, "msg": "msg", "details": "details"}
