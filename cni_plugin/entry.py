@@ -4,7 +4,6 @@ A runtime waits for every millisecond of this module. It answers VERSION by itse
 when it knows that it has to. It must not import anything at its top that is not built in.
 """
 
-import gc
 import posix
 import sys
 
@@ -23,6 +22,8 @@ def main() -> int:
         from cni_plugin.cli import run
 
         sys.exit(run(sys.argv[1:]))
+    import gc
+
     # One call leaves little garbage, and looking for it takes a twentieth of the time.
     gc.disable()
     if environ.get(b"CNI_COMMAND") == b"VERSION":

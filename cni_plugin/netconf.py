@@ -11,9 +11,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin import netconf_schema
-from cni_plugin.compiled import Read, SchemaValidator, ValidationError
 from cni_plugin.errors import DecodingFailure, InvalidNetconf, UnsupportedField
 from cni_plugin.versions import negotiate
+from ipam.compiled import Read, ValidationError, validator
 
 if TYPE_CHECKING:
     from cni_plugin.netconf_models import Ipam as DeclaredIpam
@@ -94,7 +94,7 @@ class NetConf(DeclaredNetConf):
             UnsupportedField: ``ipam.environment`` names a source that there is none of here.
         """
         try:
-            ipam: Ipam = _IPAM.validate_python(self.ipam)
+            ipam: Ipam = _read_ipam(self.ipam)
         except ValidationError as error:
             environment = self.ipam.get("environment")
             if environment is not None and environment not in ENVIRONMENTS:
@@ -130,9 +130,8 @@ class NetConf(DeclaredNetConf):
         return [key for key in top if not key.startswith("cni.dev/")] + inner
 
 
-_SCHEMAS = netconf_schema.schemas({"Ipam": Ipam, "NetConf": NetConf})
-_IPAM = SchemaValidator(_SCHEMAS["Ipam"])
-_NETCONF = SchemaValidator(_SCHEMAS["NetConf"])
+_read_ipam = validator(netconf_schema.IPAM, Ipam)
+_read_netconf = validator(netconf_schema.NET_CONF, NetConf)
 
 
 def decode(stdin: bytes) -> dict[str, Any]:
@@ -179,7 +178,7 @@ def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
     document = {**document, "cniVersion": version}
     document.pop("cniVersions", None)
     try:
-        netconf: NetConf = _NETCONF.validate_python(document)
+        netconf: NetConf = _read_netconf(document)
     except ValidationError as error:
         if lenient:
             bad = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
@@ -219,8 +218,9 @@ def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
 def _did_you_mean(key: str) -> str:
     import difflib  # only for a configuration that has something wrong
 
-    prefix, model = ("ipam.", "Ipam") if key.startswith("ipam.") else ("", "NetConf")
-    fields = _SCHEMAS[model]["schema"]["fields"]
+    ours = key.startswith("ipam.")
+    prefix, schema = ("ipam.", netconf_schema.IPAM) if ours else ("", netconf_schema.NET_CONF)
+    fields = schema["schema"]["fields"]
     names = [field.get("validation_alias", name) for name, field in fields.items()]
     near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1)
     return f" (did you mean {prefix}{near[0]}?)" if near else ""

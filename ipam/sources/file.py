@@ -12,34 +12,23 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
+from ipam.compiled import validator
 from ipam.errors import SourceUnreadable
-from ipam.sources.documents import SIZE_LIMIT, Part, entries, json_document
+from ipam.sources import documents_schema
+from ipam.sources.documents import SIZE_LIMIT, entries, json_document
 from ipam.sources.nic import Entry, builder, listing, not_a_document
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ipam.model import Listing, Nic
+    from ipam.sources.models import FileAddress, FileDocument, FileInterface, FileSubnet
 
 
-class _Document(Part):
-    interfaces: list[Any] = Field(alias="Interfaces")
-
-
-class _Interface(Part):
-    mac: str = Field(alias="MacAddress")
-    primary: bool = Field(alias="IsPrimary", default=False)
-    subnets: list[Any] = Field(alias="IPSubnets", default=[])
-
-
-class _Subnet(Part):
-    prefix: str = Field(alias="Prefix")
-    addresses: list[Any] = Field(alias="IPAddresses", default=[])
-
-
-class _Address(Part):
-    address: str = Field(alias="Address")
-    primary: bool = Field(alias="IsPrimary", default=False)
+_document: Callable[[Any], FileDocument] = validator(documents_schema.FILE_DOCUMENT)
+_interface: Callable[[Any], FileInterface] = validator(documents_schema.FILE_INTERFACE)
+_subnet: Callable[[Any], FileSubnet] = validator(documents_schema.FILE_SUBNET)
+_address: Callable[[Any], FileAddress] = validator(documents_schema.FILE_ADDRESS)
 
 
 def read(path: str) -> Listing:
@@ -54,20 +43,20 @@ def read(path: str) -> Listing:
 @lru_cache(maxsize=1)
 def parse(document: bytes, path: str) -> Listing:
     """The listing that ``document`` means; kept for when the same document is read again."""
-    top = json_document(_Document, document, "file", path)
+    top = json_document(_document, document, "file", path)
     warnings: list[str] = []
-    nics = (_nic(each, warnings) for each in entries(_Interface, top.interfaces, "an interface", warnings))
+    nics = (_nic(each, warnings) for each in entries(_interface, top.interfaces, "an interface", warnings))
     return listing("file", (nic for nic in nics if nic is not None), warnings, document)
 
 
-def _nic(interface: _Interface, warnings: list[str]) -> Nic | None:
+def _nic(interface: FileInterface, warnings: list[str]) -> Nic | None:
     nic = builder(interface.mac, interface.primary, warnings)
     if nic is None:
         return None
-    for described in entries(_Subnet, interface.subnets, f"NIC {nic.mac}: a subnet", warnings):
+    for described in entries(_subnet, interface.subnets, f"NIC {nic.mac}: a subnet", warnings):
         subnet = nic.add_subnet(described.prefix)
         if subnet is not None:
-            for each in entries(_Address, described.addresses, f"NIC {nic.mac}: an address", warnings):
+            for each in entries(_address, described.addresses, f"NIC {nic.mac}: an address", warnings):
                 nic.add(Entry(each.address, own=each.primary), [subnet])
     return nic.nic()
 

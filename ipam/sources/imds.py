@@ -12,15 +12,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
+from ipam.compiled import validator
 from ipam.errors import SourceUnreadable
-from ipam.sources.documents import Part, entries, json_document
+from ipam.sources import documents_schema
+from ipam.sources.documents import entries, json_document
 from ipam.sources.http import Get, get
 from ipam.sources.nic import Entry, builder, host_subnet, listing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ipam.model import IPNetwork, Listing, Nic
+    from ipam.sources.models import ImdsAddress, ImdsFamily, ImdsInterface, ImdsNetwork, ImdsSubnet
     from ipam.sources.nic import NicBuilder
 
 API_VERSIONS = ("2021-02-01", "2019-06-01")
@@ -32,28 +35,10 @@ REMEDY = (
 )
 
 
-class _Network(Part):
-    interfaces: list[Any] = Field(alias="interface")
-
-
-class _Family(Part):
-    addresses: list[Any] = Field(alias="ipAddress", default=[])
-    subnets: list[Any] = Field(alias="subnet", default=[])
-
-
-class _Interface(Part):
-    mac: str = Field(alias="macAddress")
-    ipv4: _Family = _Family()
-    ipv6: _Family = _Family()
-
-
-class _Subnet(Part):
-    address: str
-    prefix: str | int
-
-
-class _Address(Part):
-    private: str = Field(alias="privateIpAddress")
+_network: Callable[[Any], ImdsNetwork] = validator(documents_schema.IMDS_NETWORK)
+_interface: Callable[[Any], ImdsInterface] = validator(documents_schema.IMDS_INTERFACE)
+_subnet: Callable[[Any], ImdsSubnet] = validator(documents_schema.IMDS_SUBNET)
+_address: Callable[[Any], ImdsAddress] = validator(documents_schema.IMDS_ADDRESS)
 
 
 def read(endpoint: str, until: float) -> Listing:
@@ -82,26 +67,28 @@ def document(endpoint: str, section: str, until: float) -> bytes:
 @lru_cache(maxsize=1)
 def parse(answer: bytes, endpoint: str) -> Listing:
     """The listing that ``answer`` means; kept for when the same answer comes again."""
-    top = json_document(_Network, answer, "imds", endpoint)
+    top = json_document(_network, answer, "imds", endpoint)
     warnings: list[str] = []
-    nics = (_nic(each, warnings) for each in entries(_Interface, top.interfaces, "an interface", warnings))
+    nics = (_nic(each, warnings) for each in entries(_interface, top.interfaces, "an interface", warnings))
     return listing("imds", (nic for nic in nics if nic is not None), warnings, answer)
 
 
-def _nic(interface: _Interface, warnings: list[str]) -> Nic | None:
+def _nic(interface: ImdsInterface, warnings: list[str]) -> Nic | None:
     nic = builder(interface.mac, None, warnings)
     if nic is None:
         return None
     for family in (interface.ipv4, interface.ipv6):
         subnets = [
             nic.add_subnet(f"{subnet.address}/{subnet.prefix}")
-            for subnet in entries(_Subnet, family.subnets, f"NIC {nic.mac}: a subnet", warnings)
+            for subnet in entries(_subnet, family.subnets, f"NIC {nic.mac}: a subnet", warnings)
         ]
         _add_addresses(nic, family, [subnet for subnet in subnets if subnet is not None], warnings)
     return nic.nic()
 
 
-def _add_addresses(nic: NicBuilder, family: _Family, subnets: list[IPNetwork], warnings: list[str]) -> None:
+def _add_addresses(
+    nic: NicBuilder, family: ImdsFamily, subnets: list[IPNetwork], warnings: list[str]
+) -> None:
     for position, raw in enumerate(family.addresses):
-        for each in entries(_Address, [raw], f"NIC {nic.mac}: an address", warnings):
+        for each in entries(_address, [raw], f"NIC {nic.mac}: an address", warnings):
             nic.add(Entry(each.private, own=position == 0), subnets or host_subnet(each.private))

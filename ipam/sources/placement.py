@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
+from ipam.compiled import validator
 from ipam.errors import SourceUnreadable
-from ipam.sources.documents import Part, json_document
+from ipam.sources import documents_schema
+from ipam.sources.documents import json_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipam.sources.models import ImdsCompute
 
 _RESOURCE_ID = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers/Microsoft\.Compute"
@@ -20,9 +26,7 @@ _RESOURCE_ID = re.compile(
 )
 
 
-class _Compute(Part):
-    environment: str = Field(alias="azEnvironment", default="AzurePublicCloud")
-    resource_id: str = Field(alias="resourceId", default="")
+_compute: Callable[[Any], ImdsCompute] = validator(documents_schema.IMDS_COMPUTE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def placement(compute: bytes) -> Placement:
     Raises:
         SourceUnreadable: it is no such document.
     """
-    document = json_document(_Compute, compute, "arm", "the compute document of IMDS")
+    document = json_document(_compute, compute, "arm", "the compute document of IMDS")
     found = _RESOURCE_ID.fullmatch(document.resource_id)
     if found is None:
         raise SourceUnreadable(

@@ -9,15 +9,16 @@ is validated.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydantic_core import SchemaValidator, ValidationError
+    from collections.abc import Callable
 
-__all__ = ["Made", "Read", "SchemaValidator", "ValidationError", "field", "model"]
+    from pydantic_core import ValidationError
+
+__all__ = ["Made", "Read", "ValidationError", "field", "model", "validator"]
 
 ENGINE = "pydantic_core"
 
@@ -54,16 +55,24 @@ def field(schema: dict[str, Any], *, alias: str = "", **default: object) -> dict
     return {"type": "model-field", "schema": schema, **({"validation_alias": alias} if alias else {})}
 
 
-def model(
-    name: str, fields: dict[str, Any], config: dict[str, Any], cls: Mapping[str, type]
-) -> dict[str, Any]:
-    """The schema of an object, which becomes one of the class of that name in ``cls`` or a plain ``Read``."""
+def model(name: str, fields: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object."""
     return {
         "type": "model",
-        "cls": cls.get(name) or type(name, (Read,), {"__slots__": ()}),
+        "cls": type(name, (Read,), {"__slots__": ()}),
         "schema": {"type": "model-fields", "fields": fields, "model_name": name},
         "config": {**config, "title": name},
     }
+
+
+def validator(schema: dict[str, Any], cls: type | None = None) -> Callable[[Any], Any]:
+    """What reads an object by its schema: into ``cls``, a subclass of ``Read``, where it is given.
+
+    It raises ``ValidationError``, as ``pydantic.BaseModel.model_validate`` does.
+    """
+    engine = _SchemaValidator({**schema, "cls": cls} if cls else schema)
+    read: Callable[[Any], Any] = engine.validate_python
+    return read
 
 
 def _engine() -> Any:
@@ -89,6 +98,7 @@ def _engine() -> Any:
     return _pydantic_core
 
 
+_compiled = _engine()
+_SchemaValidator = _compiled.SchemaValidator
 if not TYPE_CHECKING:
-    _compiled = _engine()
-    SchemaValidator, ValidationError = _compiled.SchemaValidator, _compiled.ValidationError
+    ValidationError = _compiled.ValidationError
