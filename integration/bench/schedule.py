@@ -33,12 +33,12 @@ class Plan:
     bursts_alone: int = 2
     """Of the contender that starts an interpreter for each call; its bursts take seconds."""
     growth_rounds: int = 40
-    idle_seconds: float = 20.0
+    idle_seconds: float = 30.0
     names: frozenset[str] = frozenset({REFERENCE, ALONE, AGENT, BARE})
     bundle: Path = BUNDLE
 
 
-QUICK = Plan(rounds=15, bursts=2, bursts_alone=1, growth_rounds=0, idle_seconds=5.0)
+QUICK = Plan(rounds=15, bursts=2, bursts_alone=1, growth_rounds=0, idle_seconds=12.0)
 
 
 def measure(plan: Plan, say: Step) -> Samples:

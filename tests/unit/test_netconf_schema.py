@@ -95,7 +95,7 @@ def _outcome(validate: Any, document: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_both_read_and_refuse_the_same(name: str, data: st.DataObject) -> None:
     document = data.draw(_documents(name))
