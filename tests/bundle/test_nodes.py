@@ -61,12 +61,13 @@ KILLING = r"""
 set -eu
 export CNI_COMMAND=ADD CNI_CONTAINERID=c CNI_IFNAME=eth0 CNI_NETNS=/proc/self/ns/net CNI_PATH=/
 mount --make-rprivate /
+mount --bind "$1" /mnt
 for folder in /tmp /var/tmp /dev/shm /run; do mount -t tmpfs tmpfs $folder; done
 mkfifo /run/stdin
 exec 3<>/run/stdin
 turn=0
 while [ $turn -lt $2 ]; do
-    "$1" <&3 >/dev/null &
+    "/mnt/$3" <&3 >/dev/null &
     pid=$!
     /bin/sleep 0.$(printf %03d $((turn % 40 * 2)))
     kill -9 $pid
@@ -88,7 +89,7 @@ def test_kill_9_at_any_moment_of_the_start_leaves_no_process_and_no_file(
     """In namespaces of its own: every file and process that is left was made by a killed call."""
     command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", KILLING, "sh"]
     done = subprocess.run(
-        [*command, str(bundle.path / program), str(KILLS)],
+        [*command, str(bundle.path), str(KILLS), program],
         capture_output=True,
         text=True,
         timeout=100,

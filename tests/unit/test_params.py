@@ -1,0 +1,86 @@
+"""The environment of a call: what is refused, what is taken."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cni_plugin import params
+from cni_plugin.errors import InvalidEnvironment
+from ipam.model import Attachment
+
+WHOLE = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "c1",
+    "CNI_NETNS": "/run/netns/c1",
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/opt/cni/bin:/usr/libexec/cni",
+    "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0",
+}
+
+
+def test_a_whole_environment_is_read() -> None:
+    read = params.parse(WHOLE)
+    assert read.attachment == Attachment("c1", "eth0")
+    assert read.netns == "/run/netns/c1"
+    assert read.path == ("/opt/cni/bin", "/usr/libexec/cni")
+    assert read.pod == "default/web-0"
+    assert params.parse({**WHOLE, "CNI_ARGS": ""}).pod == "c1"
+
+
+@pytest.mark.parametrize("verb", params.NEEDED)
+def test_whatever_is_missing_is_named(verb: str) -> None:
+    needed = params.NEEDED[verb]
+    for count in range(len(needed)):
+        given_names = needed[:count]
+        environ = {"CNI_COMMAND": verb, **{name: WHOLE[name] for name in given_names}}
+        with pytest.raises(InvalidEnvironment) as caught:
+            params.parse(environ)
+        assert all((name in str(caught.value)) == (name not in given_names) for name in needed)
+    params.parse({"CNI_COMMAND": verb, **{name: WHOLE[name] for name in needed}})
+
+
+@given(st.text(max_size=300))
+def test_a_container_id_is_taken_exactly_when_the_spec_allows_it(text: str) -> None:
+    import re
+
+    legal = re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", text, re.ASCII) is not None and "\n" not in text
+    environ = {**WHOLE, "CNI_CONTAINERID": text}
+    if legal:
+        assert params.parse(environ).container_id == text
+    else:
+        with pytest.raises(InvalidEnvironment):
+            params.parse(environ)
+
+
+@given(st.text(max_size=20))
+def test_no_interface_name_gets_through_that_the_kernel_would_change_or_refuse(name: str) -> None:
+    try:
+        read = params.parse({**WHOLE, "CNI_IFNAME": name})
+    except InvalidEnvironment:
+        return
+    raw = read.ifname.encode(errors="surrogateescape")
+    assert 1 <= len(raw) <= 15
+    assert raw not in (b".", b"..")
+    assert not set(raw) & set(b"/:% \t\n\v\f\r\xa0")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", {}),
+        ("IP=10.0.0.7", {"IP": "10.0.0.7"}),
+        ("IgnoreUnknown=1;FOO=a=b", {"IgnoreUnknown": "1", "FOO": "a=b"}),
+        ("K8S_POD_NAME=;", {"K8S_POD_NAME": ""}),
+        (";;MAC=x;;", {"MAC": "x"}),
+    ],
+)
+def test_arguments_are_pairs(text: str, read: dict[str, str]) -> None:
+    assert params.parse({**WHOLE, "CNI_ARGS": text}).args == read
+
+
+@pytest.mark.parametrize("verb", ["DEL", "CHECK", "GC", "STATUS", "VERSION"])
+def test_only_add_is_strict_about_arguments(verb: str) -> None:
+    for args in ("FOO=1", "FOO", "=", "IgnoreUnknown=maybe;X=1"):
+        params.parse({**WHOLE, "CNI_COMMAND": verb, "CNI_ARGS": args})
