@@ -161,6 +161,7 @@ def test_the_uplink_is_never_written_by_the_agent(node: Node, new_agent: NewAgen
     assert dump() == before
 
 
+@pytest.mark.timeout(900)
 def test_twenty_thousand_pods_come_and_go_and_the_agent_stays_as_it_is(
     bare_node: BareNode, new_agent: NewAgent
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_del_killed_at_any_moment_is_followed_by_one_that_works(new_node: NewN
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.alone("the clock of a running agent can't be advanced from outside")
 def test_pods_that_were_killed_while_they_were_made_leave_no_address_behind(new_node: NewNode) -> None:
     """Row 7: no DEL ever comes; the namespaces go away. Two looks, a minute apart, find the addresses."""
     node = new_node(many=True, addresses=6)

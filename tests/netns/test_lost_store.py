@@ -97,6 +97,7 @@ LOSSES: dict[str, Callable[[Node], None]] = {
 
 
 @pytest.mark.parametrize("what", LOSSES)
+@pytest.mark.alone("an agent goes on with the pages it has read; see test_agent_storm")
 def test_pods_that_live_keep_their_addresses_whatever_became_of_the_store(busy_node: Node, what: str) -> None:
     """Adopted from the aliases and the host routes; the next pods get others, and everything goes on."""
     node = busy_node
@@ -139,6 +140,7 @@ def test_every_verb_goes_on_with_a_lost_store(busy_node: Node, verb: str, what: 
     node.check(other, kept).done()
 
 
+@pytest.mark.alone("an agent goes on with the pages it has read; see test_agent_storm")
 def test_what_can_not_be_read_is_kept_aside_for_a_look(busy_node: Node) -> None:
     node = busy_node
     node.add(node.sandbox.pod("c1")).done()
