@@ -37,7 +37,7 @@ def _list(items: dict[str, Any]) -> dict[str, Any]:
 
 _DNS = _object("", nameservers=_STRINGS, domain={"type": "string"}, search=_STRINGS, options=_STRINGS)
 _ROUTE: dict[str, Any] = {"dst": _ADDRESS, "gw": _IP}
-_INTERFACE: dict[str, Any] = dict.fromkeys(("name", "mac", "sandbox"), {"type": "string"})
+_INTERFACE: dict[str, Any] = {key: {"type": "string"} for key in ("name", "mac", "sandbox")}
 _NUMBER = {"type": "integer", "minimum": 0}
 
 
