@@ -1,18 +1,18 @@
 """One call of the CNI contract: bytes in, bytes out.
 
-Owns ``Call`` and ``Reply``, the dispatch to the verbs, and the one place where an exception becomes the
-JSON document that a caller reads (CNI spec "Error"). It must not know how a call came here: from the
+Owns the dispatch to the verbs and the one place where an exception becomes the JSON document that a caller
+reads (CNI spec "Error"). It must not know how a call came here: from the
 executable's own environment and stdin, or through the agent's socket.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin import errors, netconf, params, versions
+from cni_plugin.call import Call, Reply
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
@@ -21,42 +21,6 @@ if TYPE_CHECKING:
 DETAILS_OF_A_BUG = (
     "This is a defect of azvnet. The traceback is in the log under the same call id; please report it."
 )
-
-
-def _always() -> bool:
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a runtime asks, raw."""
-
-    environ: Mapping[str, str]
-    stdin: bytes
-    netns_fd: int | None = None
-    """CNI_NETNS, opened by whom the runtime called; None when it could not be opened or is not set."""
-    as_ipam: bool = False
-    """Called by the name ``azvnet-ipam``."""
-    call_id: str = ""
-    """Correlation id, in logs and in the ``details`` of errors."""
-    caller_alive: Callable[[], bool] = field(default=_always)
-    """Whether anybody still waits for the reply; an ADD that nobody waits for is rolled back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the runtime gets, raw."""
-
-    stdout: bytes = b""
-    exit_code: int = 0
-    warnings: tuple[str, ...] = ()
-    """Lines for stderr."""
-    error: BaseException | None = None
-    """What went wrong, for the log."""
-    log_level: str = ""
-    """``logLevel`` of the netconf; empty where it was not read."""
-    log_file: str = ""
-    """``logFile`` of the netconf; empty for the default."""
 
 
 def carry_out(call: Call, node: Node) -> Reply:

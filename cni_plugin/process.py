@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 
 from cni_plugin import contract, thin, versions
-from cni_plugin.contract import Call, Reply
+from cni_plugin.call import Call, Reply
 from cni_plugin.errors import CniError, IOFailure, TryAgainLater
 from cni_plugin.kernel import netns
 from cni_plugin.node import Node

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cni_plugin import log
-from cni_plugin.contract import Call, Reply
+from cni_plugin.call import Call, Reply
 from cni_plugin.errors import CniError
 
 DEFAULT_FILE = "/var/log/azvnet/azvnet.log"

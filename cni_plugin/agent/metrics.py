@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from cni_plugin import __version__, errors
 from cni_plugin.agent import protocol
-from cni_plugin.contract import Reply
+from cni_plugin.call import Reply
 from cni_plugin.node import Node
 from cni_plugin.params import NEEDED
 from ipam.errors import IpamError

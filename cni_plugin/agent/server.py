@@ -18,7 +18,7 @@ from typing import Any
 
 from cni_plugin import contract, log
 from cni_plugin.agent import protocol
-from cni_plugin.contract import Call, Reply
+from cni_plugin.call import Call, Reply
 from cni_plugin.node import Node
 from cni_plugin.record import default_file, record
 from cni_plugin.verbs import delete

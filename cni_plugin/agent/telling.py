@@ -22,7 +22,7 @@ from cni_plugin.agent.http import Listener, Page, listen_on_path, listen_on_port
 from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.settings import Settings, SettingsError
-from cni_plugin.contract import Reply
+from cni_plugin.call import Reply
 from cni_plugin.node import Node
 
 HTTP_SOCKET = "http.sock"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin.contract import Call
+from cni_plugin.call import Call
 from cni_plugin.netconf import NetConf
 from cni_plugin.params import Parameters
 

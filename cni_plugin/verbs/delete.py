@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from cni_plugin import addressing, datapath, delegate, errors, params
-from cni_plugin.contract import Call
+from cni_plugin.call import Call
 from cni_plugin.kernel import locks
 from cni_plugin.node import Node
 from cni_plugin.verbs import VerbCall

@@ -96,7 +96,7 @@ def test_a_del_that_overtakes_an_add_makes_that_add_undo_itself(busy_node: Node)
 
     def overtaken() -> str:
         from cni_plugin import contract
-        from cni_plugin.contract import Call
+        from cni_plugin.call import Call
         from cni_plugin.node import Node as EngineNode
 
         engine = EngineNode({})

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from cni_plugin import contract
-from cni_plugin.contract import Call
+from cni_plugin.call import Call, Reply
 from cni_plugin.node import Node as EngineNode
 from tests.netns.node import Node, pod_addresses
 
@@ -252,7 +252,7 @@ def test_the_short_way_and_the_long_way_of_version_agree(busy_node: Node, stdin:
     """The thin start answers VERSION without loading anything; the engine has to say the same."""
     environ = {"CNI_COMMAND": "VERSION", "AZVNET_CALL_ID": "5" * 32}
 
-    def in_full() -> contract.Reply:
+    def in_full() -> Reply:
         reply = contract.carry_out(Call(environ, stdin, call_id="5" * 32), EngineNode(environ))
         return replace(reply, error=None)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,26 @@ def test_what_some_may_not_import(rule: Never) -> None:
             and not any(_below(each, good) or _below(good, each) for good in rule.but)
         }
         assert not wrong, f"{path} imports {', '.join(sorted(wrong))}: {rule.reason}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Each can be read, tested and moved without the one that uses it.
+
+    A package and its own members count as one: its ``__init__`` loads them by need, and they use its words.
+    """
+    modules = {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in _files()
+    }
+    graph = {
+        name: {
+            each
+            for each in _imports(tree)
+            if each in modules and each != name and not name.startswith(each + ".")
+        }
+        for name, tree in ((name, _files()[path]) for name, path in modules.items())
+    }
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    assert len(order) == len(modules)
 
 
 def test_environment_and_standard_streams_are_touched_at_the_start_alone() -> None:

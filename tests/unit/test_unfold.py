@@ -62,7 +62,7 @@ every_class = pytest.mark.parametrize(("cls", "written"), [pair[1:] for pair in 
 
 
 def test_the_classes_of_every_call_are_among_them() -> None:
-    assert {"ipam.model.Reservation", "cni_plugin.contract.Call", "cni_plugin.endpoint.Endpoint"} <= set(IDS)
+    assert {"ipam.model.Reservation", "cni_plugin.call.Call", "cni_plugin.endpoint.Endpoint"} <= set(IDS)
     assert len(IDS) > 30
 
 

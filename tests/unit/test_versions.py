@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugin import contract, version_verb, versions
-from cni_plugin.contract import Call
+from cni_plugin.call import Call
 from cni_plugin.errors import IncompatibleVersion, InvalidNetconf
 from cni_plugin.node import Node
 

@@ -14,8 +14,8 @@ from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.service import STOP_SECONDS
 from cni_plugin.agent.settings import Arm, Conflist, Settings
 from cni_plugin.agent.telling import Telling
+from cni_plugin.call import Reply
 from cni_plugin.cli.status import COLOURS
-from cni_plugin.contract import Reply
 from cni_plugin.errors import PoolIsExhausted
 from tests.unit.agent.work import Place, Work, get
 

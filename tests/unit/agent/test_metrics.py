@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from cni_plugin import errors
 from cni_plugin.agent.metrics import BUCKETS, Metrics
-from cni_plugin.contract import Reply
+from cni_plugin.call import Reply
 from cni_plugin.params import NEEDED
 from tests.unit.agent.work import Place, Work
 
