@@ -125,8 +125,11 @@ def is_replaced(path: str, known: str) -> bool:
     """Whether a namespace that was once at ``path`` is certainly not there any more.
 
     A container may see other files at that path than the host does, or none: only a directory that can be
-    seen without the file in it, or another namespace in its place, is certain.
+    seen without the file in it, or another namespace in its place, is certain. Of a path below /proc nothing
+    is: a container has process ids of its own, where the same number is another process.
     """
+    if path.startswith("/proc/"):
+        return False
     try:
         status = os.stat(path)  # noqa: PTH116 - a path of the runtime's
     except FileNotFoundError:
