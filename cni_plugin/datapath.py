@@ -39,9 +39,9 @@ def attach(endpoint: Endpoint, host: Netlink, netns_fd: int) -> None:
     with netns.call_in(netns_fd, host.sibling) as pod:
         host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
+            sysctl.prepare_host_end(endpoint.host_ifname)
             _route_from_host(endpoint, host, host_index)
             _configure_pod(endpoint, pod, pod_index)
-            sysctl.answer_for_gateway(endpoint.host_ifname)
             # The alias comes last: a veth without it is what a killed ADD left behind.
             host.change([host.compile.set_link(host_index, alias=endpoint.alias)])
         except BaseException as error:

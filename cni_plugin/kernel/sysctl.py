@@ -13,14 +13,20 @@ from cni_plugin.errors import KernelRefused
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
-def answer_for_gateway(ifname: str) -> None:
-    """Have a host veth answer when its pod asks for the gateway's MAC (ip-sysctl.rst, ``proxy_arp``).
+def prepare_host_end(ifname: str) -> None:
+    """Make a new host veth ready for its pod, before the pod's end goes up (ip-sysctl.rst).
 
-    The pod has a permanent neighbour and does not ask, unless a later plugin changed the pod's MAC: then the
-    kernel has forgotten the neighbour. Where it can't be set, only that case is lost.
+    ``accept_ra``: a pod must not be a router for its host. Where the host does not forward IPv6, the kernel
+    takes a router advertisement from any link for the truth, and would make the pod the way out of the host.
+
+    ``proxy_arp``: it answers when its pod asks for the gateway's MAC. The pod has a permanent neighbour and
+    does not ask, unless a later plugin changed the pod's MAC: then the kernel has forgotten the neighbour.
+
+    A host without IPv6 has no such file; where ``/proc/sys`` can't be written, nothing more can be done here.
     """
-    with suppress(OSError):
-        Path(f"/proc/sys/net/ipv4/conf/{ifname}/proxy_arp").write_text("1")
+    for name, value in ((f"ipv6/conf/{ifname}/accept_ra", "0"), (f"ipv4/conf/{ifname}/proxy_arp", "1")):
+        with suppress(OSError):
+            Path(f"/proc/sys/net/{name}").write_text(value)
 
 
 def ensure_forwarding() -> bool:

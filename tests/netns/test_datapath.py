@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
+import struct
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration.fabric import syscalls as sc
 from tests.netns.conftest import NewNode
 from tests.netns.node import MAC, Node, pod_addresses
 from tests.netns.sandbox import Pod
+from tests.netns.waiting import eventually
 
 HOST_MAC = "aa:aa:aa:aa:aa:aa"
 GATEWAY = "169.254.1.1"
@@ -103,6 +110,51 @@ def test_forwarding_is_switched_on_and_nothing_else_of_the_hosts_sysctls(busy_no
     busy_node.add(pod).done()
     assert sandbox.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "1\n"
     assert settings() == before
+
+
+def _advertise_a_router(pod: Pod) -> None:
+    """One router advertisement (RFC 4861, 4.2) for a default route and 2001:db8::/64, out of the pod's eth0."""
+    source, everybody = (socket.inet_pton(socket.AF_INET6, each) for each in ("fe80::1", "ff02::1"))
+    prefix = struct.pack("!BBBBIIIQQ", 3, 4, 64, 0xC0, 86400, 86400, 0, 0x20010DB8 << 32, 0)
+    message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + prefix
+    words = source + everybody + struct.pack("!II", len(message), socket.IPPROTO_ICMPV6) + message
+    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    folded = (total & 0xFFFF) + (total >> 16)
+    checksum = ~(folded + (folded >> 16)) & 0xFFFF
+    message = message[:2] + struct.pack("!H", checksum) + message[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(message), socket.IPPROTO_ICMPV6, 255)
+    ethernet = bytes.fromhex("333300000001" "020000000001" "86dd")
+
+    def send() -> None:
+        fd = os.open(pod.netns, os.O_RDONLY)
+        sc.setns(fd, sc.CLONE_NEWNET)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
+            link.bind(("eth0", 0))
+            link.send(ethernet + header + source + everybody + message)
+
+    pod.sandbox.do(send)
+
+
+@pytest.mark.parametrize("forwarding", ["0", "1"])
+def test_a_pod_can_not_make_itself_the_router_of_its_host(
+    busy_node: Node, pod: Pod, forwarding: str
+) -> None:
+    sandbox = busy_node.sandbox
+    sandbox.do(lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text(forwarding))
+    busy_node.add(pod).done()
+    veth = host_name("c1")
+
+    def taken() -> list[str]:
+        routes = [route["dst"] for route in sandbox.ip("-6", "route", "show", "dev", veth)]
+        return [dst for dst in routes if dst != "fe80::/64"]
+
+    _advertise_a_router(pod)
+    time.sleep(0.3)
+    assert not taken()
+    # And the advertisement is one that the kernel would have believed.
+    sandbox.do(lambda: Path(f"/proc/sys/net/ipv6/conf/{veth}/accept_ra").write_text("2"))
+    _advertise_a_router(pod)
+    eventually(lambda: taken() == ["2001:db8::/64", "default"], "the advertisement is taken")
 
 
 def test_an_alias_that_would_be_too_long_leaves_the_network_out(busy_node: Node) -> None:
