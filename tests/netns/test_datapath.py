@@ -113,7 +113,7 @@ def test_forwarding_is_switched_on_and_nothing_else_of_the_hosts_sysctls(busy_no
 
 
 def _advertise_a_router(pod: Pod) -> None:
-    """One router advertisement (RFC 4861, 4.2) for a default route and 2001:db8::/64, out of the pod's eth0."""
+    """One router advertisement (RFC 4861, 4.2), for a default route and 2001:db8::/64."""
     source, everybody = (socket.inet_pton(socket.AF_INET6, each) for each in ("fe80::1", "ff02::1"))
     prefix = struct.pack("!BBBBIIIQQ", 3, 4, 64, 0xC0, 86400, 86400, 0, 0x20010DB8 << 32, 0)
     message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + prefix
@@ -123,7 +123,7 @@ def _advertise_a_router(pod: Pod) -> None:
     checksum = ~(folded + (folded >> 16)) & 0xFFFF
     message = message[:2] + struct.pack("!H", checksum) + message[4:]
     header = struct.pack("!IHBB", 6 << 28, len(message), socket.IPPROTO_ICMPV6, 255)
-    ethernet = bytes.fromhex("333300000001" "020000000001" "86dd")
+    ethernet = bytes.fromhex("33330000000102000000000186dd")
 
     def send() -> None:
         fd = os.open(pod.netns, os.O_RDONLY)
@@ -136,9 +136,7 @@ def _advertise_a_router(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize("forwarding", ["0", "1"])
-def test_a_pod_can_not_make_itself_the_router_of_its_host(
-    busy_node: Node, pod: Pod, forwarding: str
-) -> None:
+def test_a_pod_can_not_make_itself_the_router_of_its_host(busy_node: Node, pod: Pod, forwarding: str) -> None:
     sandbox = busy_node.sandbox
     sandbox.do(lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text(forwarding))
     busy_node.add(pod).done()
