@@ -148,11 +148,19 @@ def _route_from_host(endpoint: Endpoint, host: Netlink, index: int) -> None:
 
 def _configure_pod(endpoint: Endpoint, pod: Netlink, index: int) -> None:
     """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
+    if endpoint.in_host:
+        last = requests.LAST_METRIC
+        routes = [
+            requests.new_pod_route(index, dst, gateway=gateway, metric=last if gateway else 0)
+            for dst, gateway in plan.ROUTES
+        ]
+    else:
+        routes = [pod.compile.new_pod_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES]
     pod.change(
         [
             pod.compile.set_link(index),
             *(pod.compile.new_address(index, address) for address in endpoint.addresses),
-            *(pod.compile.new_pod_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES),
+            *routes,
             pod.compile.new_neighbour(index, plan.GATEWAY, plan.HOST_MAC),
         ]
     )

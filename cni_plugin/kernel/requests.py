@@ -33,7 +33,9 @@ IFA_F_NOPREFIXROUTE = 0x200
 NUD_PERMANENT = 0x80
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
+LAST_METRIC = 0xFFFFFFFF
+"""Behind every other route to the same destination, whatever its metric is."""
 RTM_F_FIB_MATCH = 0x2000
 RTEXT_FILTER_SKIP_STATS = 0x8
 RTPROT_AZVNET = 155
@@ -178,15 +180,17 @@ def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -
     return _route(_CREATE, index, dst, gateway)
 
 
-def new_pod_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
+def new_pod_route(
+    index: int, dst: IPNetwork, *, gateway: IPAddress | None = None, metric: int = 0
+) -> Request:
     """Add a route as ``new_route`` does, behind the ones to the same destination that are there already.
 
     A pod may have several interfaces, each with its way out; the first one's stays the one that is used.
     """
-    return _route(_CHANGE | NLM_F_CREATE | NLM_F_APPEND, index, dst, gateway)
+    return _route(_CHANGE | NLM_F_CREATE | NLM_F_APPEND, index, dst, gateway, metric)
 
 
-def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None) -> Request:
+def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None, metric: int = 0) -> Request:
     fields = {
         "family": AF_INET if dst.version == 4 else AF_INET6,
         "dst_len": dst.prefixlen,
@@ -199,6 +203,8 @@ def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None) ->
     if gateway:
         attributes.append(("RTA_GATEWAY", str(gateway)))
     attributes.append(("RTA_OIF", index))
+    if metric:
+        attributes.append(("RTA_PRIORITY", metric))
     return Request(
         _compile("rtmsg", RTM_NEWROUTE, flags, fields, attributes), lambda: f"add the route to {dst}"
     )

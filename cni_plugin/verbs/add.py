@@ -6,7 +6,7 @@ Every step pushes its undo first; what fails or is not waited for any more leave
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cni_plugin import addressing, datapath, delegate, endpoint, errors, result
@@ -57,11 +57,13 @@ def _previous(verb_call: VerbCall) -> result.Result | None:
 def _attach(verb_call: VerbCall, node: Node) -> result.Result:
     path = verb_call.parameters.netns
     with netns.opened(verb_call.call.netns_fd, path) as netns_fd:
-        _refuse_host_namespace(verb_call, netns_fd)
+        in_host = netns.identity(netns_fd) == netns.own_identity()
+        if in_host:
+            _require_override(verb_call)
         sysctl.ensure_forwarding()
         for _ in range(ADDRESS_ATTEMPTS):
             try:
-                return _attach_once(verb_call, node, netns_fd)
+                return _attach_once(verb_call, node, netns_fd, in_host=in_host)
             except datapath.AddressCarried as carried:
                 if not verb_call.netconf.uses_our_ipam:
                     raise errors.KernelRefused(
@@ -76,10 +78,10 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
     )
 
 
-def _attach_once(verb_call: VerbCall, node: Node, netns_fd: int) -> result.Result:
+def _attach_once(verb_call: VerbCall, node: Node, netns_fd: int, *, in_host: bool) -> result.Result:
     with ExitStack() as undo:
         given = _addresses(verb_call, node, netns_fd, undo)
-        planned = _plan(verb_call, given)
+        planned = replace(_plan(verb_call, given), in_host=in_host)
         datapath.attach(planned, node.host, netns_fd)
         undo.callback(datapath.detach, verb_call.parameters.attachment, node.host)
         if not verb_call.call.caller_alive():
@@ -100,9 +102,8 @@ class Finished(Exception):
         self.dns = dns
 
 
-def _refuse_host_namespace(verb_call: VerbCall, netns_fd: int) -> None:
-    override = verb_call.call.environ.get("CNI_NETNS_OVERRIDE", "").lower() in {"1", "true"}
-    if netns.identity(netns_fd) == netns.own_identity() and not override:
+def _require_override(verb_call: VerbCall) -> None:
+    if verb_call.call.environ.get("CNI_NETNS_OVERRIDE", "").lower() not in {"1", "true"}:
         raise errors.InvalidNetns(
             f"CNI_NETNS {verb_call.parameters.netns} is the host's own network namespace",
             "Pods with hostNetwork get no CNI call; set CNI_NETNS_OVERRIDE=1 if it is really meant.",

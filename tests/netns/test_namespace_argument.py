@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.fabric import syscalls as sc
-from tests.netns.node import Node
+from tests.netns.node import GATEWAY, Node
 from tests.netns.sandbox import Pod, Sandbox
 
 INVALID_NETNS = 8
@@ -89,15 +89,21 @@ def test_the_hosts_own_namespace_is_refused_before_anything_is_done(node: Node, 
     assert not node.residue()
 
 
-@pytest.mark.parametrize("value", ["1", "true"])
-def test_the_hosts_own_namespace_is_taken_when_it_is_really_meant(busy_node: Node, value: str) -> None:
-    """Its default route stays the one that is used, and DEL takes away what ADD made, nothing else."""
+@pytest.mark.parametrize(("value", "metric"), [("1", 0), ("true", 100), ("1", 4_000_000_000)])
+def test_the_hosts_own_namespace_is_taken_when_it_is_really_meant(
+    busy_node: Node, value: str, metric: int
+) -> None:
+    """Its default route stays the one that is used, and DEL takes away what ADD made, nothing else. DHCP
+    clients give it a metric, on Azure it is 100.
+    """
     sandbox = busy_node.sandbox
+    sandbox.batch("route delete default", f"route add default via {GATEWAY} dev eth0 metric {metric}")
     pod = Pod("c1", f"/proc/{sandbox.holder}/ns/net", sandbox)
     before = [sandbox.ip(fact) for fact in HOST_FACTS]
     added = busy_node.add(pod, ifname="pod0", env={"CNI_NETNS_OVERRIDE": value})
     assert added.result["interfaces"][1]["sandbox"] == pod.netns
     assert sandbox.ip("route", "get", "192.0.2.1")[0]["dev"] == "eth0"
+    busy_node.check(pod, added, ifname="pod0").done()
     busy_node.delete(pod, ifname="pod0").done()
     assert not busy_node.residue()
     assert [sandbox.ip(fact) for fact in HOST_FACTS] == before
