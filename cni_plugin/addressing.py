@@ -18,6 +18,7 @@ from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
 from cni_plugin.params import Parameters
 from ipam import errors as ipam_errors
+from ipam.mac import ANY_NIC
 from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
 
 READ_SECONDS = 10.0
@@ -97,9 +98,10 @@ def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
         return _named_link(netconf.master, node)
     route = node.host.one_route(node.host.compile.get_route(reservation.gateway))
     link = node.host.one_link(node.host.compile.get_link(index=route.index)) if route else None
-    if link is not None and (uplink.is_uplink(link, reservation.nic_mac) or not reservation.nic_mac):
+    mac = "" if reservation.nic_mac == ANY_NIC else reservation.nic_mac
+    if link is not None and (uplink.is_uplink(link, mac) or not mac):
         return link
-    return any_uplink(reservation.nic_mac, netconf, node)
+    return any_uplink(mac, netconf, node)
 
 
 def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:

@@ -160,3 +160,20 @@ def test_pods_do_not_make_the_uplink_harder_to_find(busy_node: Node) -> None:
     busy_node.add(first, conf=busy_node.conf(runtimeConfig={"mac": MAC})).done()
     busy_node.add(second).done()
     assert _chosen(busy_node.sandbox) == "eth0"
+
+
+@pytest.mark.parametrize("default_route", [True, False])
+def test_a_document_that_leaves_the_nic_open_means_the_one_that_is_there(
+    busy_node: Node, default_route: bool
+) -> None:
+    """``*`` instead of a MAC, as Azure CNI understands it."""
+    if not default_route:
+        busy_node.sandbox.batch("route delete default")
+    text = busy_node.sandbox.path(INTERFACES).read_text()
+    busy_node.sandbox.write(INTERFACES, text.replace(MAC.replace(":", "").upper(), "*"))
+    pod = busy_node.sandbox.pod("c1")
+    busy_node.sandbox.batch("link set eth0 mtu 1400")
+    added = busy_node.add(pod)
+    assert added.result["interfaces"][1]["mtu"] == 1400
+    busy_node.check(pod, added).done()
+    busy_node.delete(pod).done()
