@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cni_plugin import endpoint, errors, uplink
@@ -146,24 +146,43 @@ def requested_address(parameters: Parameters, netconf: NetConf) -> IPAddress | N
     """The address an ADD asks for, if any: CNI_ARGS IP, runtimeConfig.ips, args.cni.ips, ipam.ipAddress.
 
     Raises:
-        InvalidNetconf: it is no address.
+        InvalidNetconf: it is no address, or more than one is asked for.
+        AddressRefused: it is one of IPv6.
     """
     cni = netconf.args.get("cni")
-    for wanted in (
+    for asked in (
         parameters.args.get("IP"),
-        *(netconf.runtime_config.ips or ()),
-        *((cni.get("ips") or ()) if isinstance(cni, dict) else ()),
+        netconf.runtime_config.ips,
+        cni.get("ips") if isinstance(cni, dict) else None,
         netconf.our_ipam().ip_address,
     ):
-        if wanted:
-            try:
-                return ipaddress.ip_interface(str(wanted)).ip
-            except ValueError as error:
-                raise errors.InvalidNetconf(
-                    f"the requested address {wanted!r} is no IP address",
-                    "Write it as 10.1.0.7 or 10.1.0.7/16.",
-                ) from error
+        if asked:
+            return _one_address(asked if isinstance(asked, list) else [asked])
     return None
+
+
+def _one_address(asked: Sequence[object]) -> IPAddress:
+    """What was asked for is given or refused, never in part."""
+    wanted: set[IPAddress] = set()
+    for each in asked:
+        try:
+            wanted.add(ipaddress.ip_interface(str(each)).ip)
+        except ValueError as error:
+            raise errors.InvalidNetconf(
+                f"the requested address {each!r} is no IP address", "Write it as 10.1.0.7 or 10.1.0.7/16."
+            ) from error
+    refused = [str(ip) for ip in wanted if ip.version != 4]
+    if refused:
+        raise errors.AddressRefused(
+            f"address {', '.join(refused)} can't be given out: pods get IPv4 addresses",
+            "Ask for an IPv4 address, or for none.",
+        )
+    if len(wanted) > 1:
+        raise errors.InvalidNetconf(
+            f"{len(wanted)} addresses are requested: {', '.join(sorted(map(str, wanted)))}",
+            "An interface gets one. Ask for one, or attach a network more than once.",
+        )
+    return wanted.pop()
 
 
 def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) -> Reservation:

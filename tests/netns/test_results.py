@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from tests.netns.node import ADDRESS, OUTSIDE, Node, ping, pod_addresses
+from tests.netns.node import ADDRESS, INTERFACES, OUTSIDE, Node, ping, pod_addresses
 from tests.netns.sandbox import Pod
 
 REFUSED_ADDRESS, INVALID_NETCONF = 103, 7
@@ -143,6 +144,42 @@ def test_an_address_that_is_none_is_said_to_be_none(busy_node: Node, pod: Pod) -
         failed = busy_node.add(pod, **_asking(busy_node, how, "10.10.0"))
         assert failed.code == INVALID_NETCONF
         assert "10.10.0" in failed.msg
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "words"),
+    [
+        (
+            {"runtimeConfig": {"ips": ["10.10.0.6", "10.10.0.7"]}},
+            INVALID_NETCONF,
+            ("2", "10.10.0.6, 10.10.0.7"),
+        ),
+        ({"runtimeConfig": {"ips": ["10.10.0.6", "fd00::6"]}}, REFUSED_ADDRESS, ("fd00::6", "IPv4")),
+        ({"runtimeConfig": {"ips": ["fd00::6/64"]}}, REFUSED_ADDRESS, ("fd00::6", "IPv4")),
+        ({"ipam": {"ipAddress": "fd00::6"}}, REFUSED_ADDRESS, ("fd00::6", "IPv4")),
+        ({"args": {"cni": {"ips": ["10.10.0.6", 7.5]}}}, INVALID_NETCONF, ("7.5",)),
+        ({"args": {"cni": {"ips": {"10.10.0.6": 1}}}}, INVALID_NETCONF, ("10.10.0.6",)),
+        ({"args": {"cni": {"ips": True}}}, INVALID_NETCONF, ("True",)),
+    ],
+)
+def test_what_can_not_be_given_whole_is_refused_and_not_given_in_part(
+    busy_node: Node, pod: Pod, keys: dict[str, Any], code: int, words: tuple[str, ...]
+) -> None:
+    """fd00::6 is an address of the NIC, but not one that pods get."""
+    listed = json.loads(busy_node.sandbox.path(INTERFACES).read_text())
+    subnet = {"Prefix": "fd00::/64", "IPAddresses": [{"Address": "fd00::6", "IsPrimary": False}]}
+    listed["Interfaces"][0]["IPSubnets"].append(subnet)
+    busy_node.sandbox.write(INTERFACES, json.dumps(listed))
+    for as_ipam in (False, True):
+        failed = busy_node.add(pod, conf=busy_node.conf(**keys), as_ipam=as_ipam)
+        assert failed.code == code, failed
+        assert all(word in failed.msg for word in words), failed.msg
+        assert not busy_node.residue()
+
+
+def test_the_same_address_asked_for_twice_is_one(busy_node: Node, pod: Pod) -> None:
+    conf = busy_node.conf(runtimeConfig={"ips": ["10.10.0.7", "10.10.0.7/16"]})
+    assert busy_node.add(pod, conf=conf).address == "10.10.0.7"
 
 
 @pytest.mark.parametrize(
