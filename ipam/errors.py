@@ -61,6 +61,10 @@ class ReservationLost(IpamError):
     """The reservation vanished between its making and its confirmation: a DEL came in between."""
 
 
+class AddressTaken(ReservationLost):
+    """The store was lost after the reservation was made, and the new one gave the address to another."""
+
+
 class StoreUnavailable(IpamError):
     """The store can't be read or written now: locked for too long, disk full, read-only."""
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipam import exhaustion, liveness, records
-from ipam.errors import AdoptionNeeded, AlreadyReserved, IpamError, PoolExhausted, ReservationLost
+from ipam.errors import (
+    AddressTaken,
+    AdoptionNeeded,
+    AlreadyReserved,
+    IpamError,
+    PoolExhausted,
+    ReservationLost,
+)
 from ipam.model import AddressState, PoolCounts
 from ipam.pool import choose, cooling_left
 
@@ -49,6 +56,7 @@ def confirm(tx: Transaction, reservation: Reservation) -> Reservation:
 
     Raises:
         ReservationLost: it was released meanwhile.
+        AddressTaken: that store is gone, and in this one another attachment holds the address.
     """
     row = records.reservation_of(tx, reservation.attachment)
     if row is not None:
@@ -60,7 +68,8 @@ def confirm(tx: Transaction, reservation: Reservation) -> Reservation:
     else:
         row = records.row_of(tx, reservation.ip)
         if row is not None and row["container_id"] is not None:
-            raise _lost(reservation, "was in a store that is lost, and the address has another holder now")
+            why = "was in a store that is lost, and the address has another holder now"
+            raise _lost(reservation, why, AddressTaken)
         row = liveness.write_again(tx, reservation, row)
     return records.reservation_from(row, tx.generation)
 
@@ -149,8 +158,10 @@ def counts(tx: Transaction, cooldown: float, family: int) -> PoolCounts:
     return PoolCounts(**{state.value: by_state.get(state.value, 0) for state in AddressState})
 
 
-def _lost(reservation: Reservation, why: str) -> ReservationLost:
-    return ReservationLost(
+def _lost(
+    reservation: Reservation, why: str, kind: type[ReservationLost] = ReservationLost
+) -> ReservationLost:
+    return kind(
         f"the reservation of {reservation.ip} for container {reservation.attachment.container_id} {why}",
         "The runtime tries again with a new sandbox.",
     )

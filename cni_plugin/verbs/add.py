@@ -61,6 +61,10 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
         if in_host:
             _require_override(verb_call)
         sysctl.ensure_forwarding()
+        refused: errors.CniError = errors.KernelRefused(
+            f"{ADDRESS_ATTEMPTS} addresses in a row are carried by something on this host already",
+            "See `ip route show proto 155` and `ip route get ADDRESS`; they are set aside for five minutes.",
+        )
         for _ in range(ADDRESS_ATTEMPTS):
             try:
                 return _attach_once(verb_call, node, netns_fd, in_host=in_host)
@@ -70,12 +74,13 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
                         str(carried), "Something on this host uses it already."
                     ) from carried
                 node.ipam.quarantine(carried.ip, str(carried), QUARANTINE_SECONDS)
+            except errors.TryAgainLater as error:
+                if not isinstance(error.__cause__, ipam_errors.AddressTaken):
+                    raise
+                refused = error
             except Finished as finished:
                 return _result(verb_call, finished.planned, finished.dns)
-    raise errors.KernelRefused(
-        f"{ADDRESS_ATTEMPTS} addresses in a row are carried by something on this host already",
-        "See `ip route show proto 155` and `ip route get ADDRESS`; they are set aside for five minutes.",
-    )
+    raise refused
 
 
 def _attach_once(verb_call: VerbCall, node: Node, netns_fd: int, *, in_host: bool) -> result.Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cni_plugin import netconf
 from integration.fabric import syscalls as sc
 from tests.netns.conftest import NewNode
 from tests.netns.node import RUN_DIR, Node, pod_addresses
@@ -207,6 +209,42 @@ def test_the_store_may_vanish_and_be_spoilt_under_load(new_node: NewNode) -> Non
     last = node.add(node.sandbox.pod("last")).address
     assert set(node.held()) >= {last, *(address for _, address in live.values())}
     assert sum(node.counts().values()) == 64
+
+
+def test_an_add_whose_address_a_new_store_gave_to_another_takes_the_next_one(busy_node: Node) -> None:
+    """The store goes while the pod is being attached, and the new one is quicker to give the address away."""
+    node = busy_node
+    pod = node.sandbox.pod("slow")
+
+    def lose_store_and_address() -> str:
+        from cni_plugin import addressing, contract, datapath
+        from cni_plugin.call import Call
+        from cni_plugin.node import Node as EngineNode
+        from ipam.model import AddressRequest, Attachment, Owner
+
+        engine, attach, losses = EngineNode({}), datapath.attach, [1]
+
+        def attach_and_lose(*given: object) -> None:
+            if losses and losses.pop():
+                for name in ("azvnet.db", "azvnet.db-wal", "azvnet.db-shm"):
+                    Path(RUN_DIR, name).unlink()
+                engine.ipam.adopt(())
+                addressing.refresh(netconf.parse(node.netconf), engine, 5)
+                engine.ipam.reserve(Attachment("quick", "eth0"), Owner(network="azure"), AddressRequest())
+            attach(*given)  # type: ignore[arg-type]
+
+        datapath.attach = attach_and_lose  # type: ignore[assignment]
+        environ = {"CNI_CONTAINERID": "slow", "CNI_NETNS": pod.netns, "CNI_IFNAME": "eth0"}
+        call = Call({**environ, "CNI_COMMAND": "ADD"}, json.dumps(node.netconf).encode(), call_id="1")
+        return contract.carry_out(call, engine).stdout.decode()
+
+    made = json.loads(node.sandbox.ask(lose_store_and_address))
+    (quick,) = [address for address, name in node.held().items() if name == "quick"]
+    assert made["ips"][0]["address"] != f"{quick}/16"
+    assert pod_addresses(pod) == [made["ips"][0]["address"]]
+    assert list(node.host_routes()) == [made["ips"][0]["address"].split("/")[0]]
+    node.delete(pod).done()
+    assert len(node.residue()) == 1, "what the other one holds"
 
 
 # Nothing can be written
