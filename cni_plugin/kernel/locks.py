@@ -4,6 +4,9 @@ One file serves every attachment: each has a byte of its own, at an offset that 
 with an open-file-description lock (fcntl(2) F_OFD_SETLK). The kernel drops it with the last descriptor,
 so a process that is killed never leaves one behind, and there is nothing to clean up. Threads exclude each
 other too, as every holder has its own open file description.
+
+Such a lock has no queue: whoever asks at the right moment gets it. So within one process, the agent's, calls
+take their turn first, in the order in which they came.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,17 +38,47 @@ def hold(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool
     Raises:
         StoreFailed: the state directory can't be written.
     """
+    deadline, offset = time.monotonic() + timeout, _offset(attachment)
+    with _turn((str(run_dir), offset), deadline) as mine:
+        try:
+            fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreFailed(
+                f"the lock file {run_dir / LOCK_FILE} can't be opened: {error.strerror}",
+                "The state directory has to be writable for root; see `df` and `mount` for its file system.",
+            ) from error
+        try:
+            yield mine and _acquire(fd, offset, deadline)
+        finally:
+            os.close(fd)
+
+
+_queues: dict[tuple[str, int], deque[threading.Lock]] = {}
+"""Those who hold or wait for the lock of an attachment, in the order in which they came. Each brings a lock
+of its own that is released when its turn has come."""
+_queues_lock = threading.Lock()
+
+
+@contextmanager
+def _turn(key: tuple[str, int], deadline: float) -> Iterator[bool]:
+    """Wait until all who came before have left; whether they did until the deadline."""
+    mine = threading.Lock()
+    mine.acquire()
+    with _queues_lock:
+        queue = _queues.setdefault(key, deque())
+        queue.append(mine)
+        if queue[0] is mine:
+            mine.release()
     try:
-        fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreFailed(
-            f"the lock file {run_dir / LOCK_FILE} can't be opened: {error.strerror}",
-            "The state directory has to be writable for root; see `df` and `mount` for its file system.",
-        ) from error
-    try:
-        yield _acquire(fd, _offset(attachment), time.monotonic() + timeout)
+        yield mine.acquire(timeout=max(0.0, deadline - time.monotonic()))
     finally:
-        os.close(fd)
+        with _queues_lock:
+            was_first = queue[0] is mine
+            queue.remove(mine)
+            if not queue:
+                del _queues[key]
+            elif was_first:
+                queue[0].release()
 
 
 def _acquire(fd: int, offset: int, deadline: float) -> bool:

@@ -152,6 +152,35 @@ def test_a_call_whose_attachment_is_busy_waits_for_its_turn(busy_node: Node) -> 
         os.close(fd)
 
 
+@pytest.mark.with_agent("processes that wait for a lock have no order")
+def test_calls_of_one_attachment_are_carried_out_in_the_order_in_which_they_came(node: Node) -> None:
+    """They wait for the first: were one of them to be overtaken, an ADD would find another's interface."""
+    pod = node.sandbox.pod("c1")
+    node.add(node.sandbox.pod("first")).done()
+    held, release = os.pipe(), os.pipe()
+
+    def hold() -> None:
+        with locks.hold(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
+            assert ours
+            os.write(held[1], b".")
+            os.read(release[0], 1)
+
+    holder = node.sandbox.fork(hold)
+    assert os.read(held[0], 1) == b"."
+    calls = []
+    for verb in ("ADD", "DEL") * 5 + ("ADD",):
+        calls.append(node.start(verb, pod))
+        time.sleep(0.1)  # until it is in the agent
+    os.write(release[1], b".")
+    assert holder.wait() == 0
+    outcomes = [each.finish() for each in calls]
+    assert [each.stdout for each in outcomes if not each.ok] == []
+    node.check(pod, outcomes[-1]).done()
+    node.delete(pod).done()
+    for fd in (*held, *release):
+        os.close(fd)
+
+
 def test_two_attachments_never_share_a_lock() -> None:
     """One byte of one file each: the offset is 56 bits of a hash."""
     offsets = {locks._offset(Attachment(f"c{number}", "eth0")) for number in range(100_000)}
