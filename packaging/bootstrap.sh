@@ -2,6 +2,9 @@
 # Installs the Debian/Ubuntu packages that building and testing azvnet need. Quiet and quick when
 # everything is there; asks for what is used (a program or a file), not for package names, so that
 # another provider of the same program (a runtime from elsewhere, a Go in /usr/local) is left alone.
+#
+#   bootstrap.sh            what building and every layer of tests but e2e need
+#   bootstrap.sh cluster    that, and what a cluster and Kubernetes' e2e specs need
 set -eu
 
 # package                 program or file that proves it is there
@@ -30,6 +33,22 @@ strace                    strace
 tcpdump                   tcpdump
 util-linux                unshare
 '
+
+WANTED_CLUSTER='
+bind9-dnsutils            dig
+curl                      curl
+dash                      dash
+ipset                     ipset
+'
+
+case ${1:-} in
+    '') ;;
+    cluster) WANTED=$WANTED$WANTED_CLUSTER ;;
+    *)
+        echo "bootstrap: there is no list '$1'; there is cluster" >&2
+        exit 2
+        ;;
+esac
 
 have() {
     case $1 in

@@ -1,4 +1,4 @@
-"""Go programs that tests and benchmarks run: cnitool, the reference plugins, criclient.
+"""Go programs that tests and benchmarks run: the reference plugins, criclient, Kubernetes.
 
 Owns only where they are and that they are built; ``build.sh`` beside it knows how.
 """
@@ -32,13 +32,24 @@ class ToolsError(Exception):
 
 @cache
 def tools() -> Path:
-    """The folder with the programs, built when anything they are made of changed.
+    """The folder with cnitool, the reference plugins and criclient; see `built`."""
+    return built("bin")
+
+
+@cache
+def kubernetes() -> Path:
+    """The folder with etcd, the programs of Kubernetes and what tests them; see `built`."""
+    return built("kubernetes")
+
+
+def built(programs: str) -> Path:
+    """A set of programs of ``build.sh``, built when anything they are made of changed.
 
     Progress goes to stderr. Raises ToolsError.
     """
     here = Path(__file__).parent
     root = here.parents[1]
-    built = subprocess.run([here / "build.sh"], check=False)
-    if built.returncode:
-        raise ToolsError(f"integration/tools/build.sh ended with exit code {built.returncode}")
-    return Path(os.environ.get("AZVNET_TOOLS_CACHE") or root / ".cache" / "tools") / "bin"
+    done = subprocess.run([here / "build.sh", programs], check=False)
+    if done.returncode:
+        raise ToolsError(f"integration/tools/build.sh {programs} ended with exit code {done.returncode}")
+    return Path(os.environ.get("AZVNET_TOOLS_CACHE") or root / ".cache" / "tools") / programs

@@ -1,18 +1,32 @@
 #!/bin/sh
-# Builds the Go programs that the integration tests use, pinned by go.mod and go.sum beside this
-# script, into .cache/tools/bin: cnitool, the reference plugins, and our own criclient.
+# Builds the Go programs that tests use, pinned by the go.mod and go.sum beside this script.
+#
+#   build.sh              cnitool, the reference plugins, our criclient   .cache/tools/bin
+#   build.sh kubernetes   etcd, Kubernetes, CoreDNS, helm, its e2e tests  .cache/tools/kubernetes
+#
 # A stamp over all inputs makes a second call cost nothing; a lock lets several callers ask at once.
+# AZVNET_TOOLS_CACHE puts the programs elsewhere, so that several checkouts share them; Go's own
+# caches, wherever `go env` says, make a rebuild in another checkout quick.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${AZVNET_TOOLS_CACHE:-$root/.cache/tools}
-bin=$cache/bin
+wanted=${1:-bin}
+bin=$cache/$wanted
 stamp=$bin/.stamp
+export CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly
 
 inputs() {
     cd "$here"
-    sha256sum build.sh cni/go.mod cni/go.sum criclient/go.mod criclient/go.sum criclient/*.go
+    case $wanted in
+        bin) sha256sum build.sh cni/go.mod cni/go.sum criclient/go.mod criclient/go.sum criclient/*.go ;;
+        kubernetes) sha256sum build.sh kubernetes/go.mod kubernetes/go.sum kubernetes/*/*.go ;;
+        *)
+            echo "build.sh: there is no set '$wanted'; there are bin, kubernetes" >&2
+            exit 2
+            ;;
+    esac
 }
 
 say() { printf '[tools] %s\n' "$*" >&2; }
@@ -23,16 +37,67 @@ build() { # build FOLDER PACKAGE...
     say "$folder: modules"
     (cd "$here/$folder" && "$go" mod download)
     say "$folder: compiling (a minute or so the first time)"
-    (cd "$here/$folder" && GOBIN=$bin CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly \
-        "$go" install -trimpath -ldflags '-s -w' "$@")
+    (cd "$here/$folder" && GOBIN=$bin "$go" install -trimpath -ldflags '-s -w' "$@")
 }
 
-mkdir -p "$bin"
-exec 9>"$cache/lock"
-flock 9
+# A command that prints one line a package, on stderr: shown as a count; all of it when it fails.
+counted() { # counted PROGRAM COMMAND...
+    program=$1
+    shift
+    log=$bin/.$program.log
+    begun=$(date +%s)
+    { "$@" 2>&1 && echo '#done'; } | tee "$log" | awk -v p="$program" '
+        !/^[a-z0-9.-]+(\/|$)/ { next }
+        ++n % 100 == 0 { printf "[tools] %s: %d packages compiled\n", p, n; fflush() }' >&2
+    if [ "$(tail -n 1 "$log")" != '#done' ]; then
+        tail -n 40 "$log" >&2
+        say "$program: the build failed; all it said: $log"
+        exit 1
+    fi
+    rm "$log"
+    say "$program: $(($(date +%s) - begun)) s"
+}
 
-wanted=$(inputs)
-if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+kubernetes() {
+    cd "$here/kubernetes"
+    say "kubernetes: modules"
+    "$go" mod download
+    version=$("$go" list -m -f '{{.Version}}' k8s.io/kubernetes)
+    minor=${version#v1.}
+    v=k8s.io/component-base/version
+    # Without these, clients are told v0.0.0.
+    flags="-s -w -X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%%.*}"
+    # What agnhost's image has beside the program.
+    porter=$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter
+    install -m 644 "$porter/localhost.crt" "$porter/localhost.key" "$bin"
+    say "kubernetes: compiling $version (10 to 25 minutes the first time on two cores)"
+    while read -r program package; do
+        [ -n "$program" ] || continue
+        counted "$program" nice "$go" build -v -trimpath -ldflags "$flags" -o "$bin/$program" "$package"
+    done <<END
+etcd                     go.etcd.io/etcd/server/v3
+kube-apiserver           k8s.io/kubernetes/cmd/kube-apiserver
+kubelet                  k8s.io/kubernetes/cmd/kubelet
+kube-controller-manager  k8s.io/kubernetes/cmd/kube-controller-manager
+kube-scheduler           k8s.io/kubernetes/cmd/kube-scheduler
+kube-proxy               k8s.io/kubernetes/cmd/kube-proxy
+kubectl                  k8s.io/kubernetes/cmd/kubectl
+coredns                  ./coredns
+agnhost                  k8s.io/kubernetes/test/images/agnhost
+helm                     helm.sh/helm/v3/cmd/helm
+ginkgo                   github.com/onsi/ginkgo/v2/ginkgo
+END
+    # "go test" shows no progress; what it links is compiled before.
+    # shellcheck disable=SC2046  # a list of packages
+    counted e2e nice "$go" build -v -trimpath $("$go" list -f '{{join .XTestImports " "}} {{join .TestImports " "}}' ./e2e)
+    counted e2e.test nice "$go" test -c -trimpath -ldflags "$flags" -o "$bin/e2e.test" ./e2e
+}
+
+now=$(inputs)
+mkdir -p "$bin"
+exec 9>"$cache/lock-$wanted"
+flock 9
+if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$now" ]; then
     exit 0
 fi
 
@@ -47,7 +112,11 @@ fi
 say "with $("$go" env GOVERSION)"
 started=$(date +%s)
 rm -f "$stamp"
-build criclient .
-build cni tool
-printf '%s\n' "$wanted" >"$stamp"
+if [ "$wanted" = kubernetes ]; then
+    (kubernetes)
+else
+    build criclient .
+    build cni tool
+fi
+printf '%s\n' "$now" >"$stamp"
 say "$(find "$bin" -type f -perm -u+x | wc -l) programs in ${bin#"$root"/} after $(($(date +%s) - started)) s"
