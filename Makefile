@@ -19,7 +19,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
 .PHONY: help
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...]\n"} \
-	  /^[a-z0-9-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: bootstrap
 bootstrap: ## Debian/Ubuntu packages that building and testing need (as root)
@@ -63,7 +63,7 @@ format: venv ## rewrite the sources as ruff formats them
 	@.venv/bin/ruff format .
 
 .PHONY: test
-test: lint build tools ## everything: lint, build, and every layer of tests (as root)
+test: lint build tools kubernetes ## everything: lint, build, and every layer of tests (as root)
 	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-unit
@@ -98,6 +98,27 @@ demo: build ## two emulated Azure nodes, pods on them, who reaches whom
 sandbox: build ## the emulated Azure fabric, from a shell (ARGS=--help)
 	@$(PY) -m integration.fabric $(ARGS)
 
+.PHONY: e2e
+e2e: build kubernetes ## a real Kubernetes: nodes, pods, services, its own conformance specs (as root)
+	@$(PY) packaging/run_tests.py e2e $(if $(ARGS),-- $(ARGS))
+
+.PHONY: cluster
+cluster: build kubernetes ## a real Kubernetes to try things on (NODES=3 PROXY=iptables CNI=none)
+	@$(PY) -m integration.cluster up --nodes $(or $(NODES),2) --proxy $(or $(PROXY),nftables) \
+	  --cni $(or $(CNI),azvnet) $(ARGS)
+
+.PHONY: cluster-shell
+cluster-shell: venv ## a shell on a node of it (NODE=node1)
+	@$(PY) -m integration.cluster shell $(or $(NODE),node1)
+
+.PHONY: cluster-conformance
+cluster-conformance: venv ## Kubernetes' own specs about networking on it (ARGS="--focus REGEX")
+	@$(PY) -m integration.cluster conformance $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: venv ## take it down
+	@$(PY) -m integration.cluster down
+
 .PHONY: bench
 bench: build tools ## whole calls against ptp + host-local, as a table with ratios
 	@$(PY) -m integration.bench $(ARGS)
@@ -105,6 +126,11 @@ bench: build tools ## whole calls against ptp + host-local, as a table with rati
 .PHONY: tools
 tools: bootstrap ## cnitool, the reference plugins and a CRI client, built with Go
 	@$(STEP) "Go tools" integration/tools/build.sh
+
+.PHONY: kubernetes
+kubernetes: venv tools ## etcd, Kubernetes, CoreDNS, helm and the e2e specs, built with Go (10 to 25 minutes once)
+	@packaging/bootstrap.sh cluster
+	@$(STEP) "Kubernetes" integration/tools/build.sh kubernetes
 
 .PHONY: clean
 clean: ## remove what was built; .venv and downloaded tools stay

@@ -48,6 +48,8 @@ LAYERS = (
     Layer("install", "tests/install", 2, "install, uninstall and verify, on a node's folders"),
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
     Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
+    # One process: its tests share one cluster.
+    Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes"),
 )
 
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from integration.containerd import cgroups
 from integration.containerd.cri import Condition, Cri, CriError, Executed, Pod
@@ -69,17 +69,29 @@ class Containerd:
 
     A context manager: leaving it ends every pod, shim and mount that it made, whatever happened.
     ``root`` is the folder for images and snapshots as seen in the node; the default is memory, and is
-    still there after a reboot of the node.
+    still there after a reboot of the node. ``images`` are more archives to import, ``cgroup`` is the
+    parent of its pods' cgroups when not one of its own, ``log`` a file that its output is added to.
     """
 
-    def __init__(self, node: Machine, *, root: str = DEFAULT_ROOT, images: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        node: Machine,
+        *,
+        root: str = DEFAULT_ROOT,
+        images: Sequence[Path] = (),
+        cgroup: str = "",
+        log: Path | None = None,
+    ) -> None:
         self.node = node
-        self.cgroup = f"/azvnet-{os.getpid()}-{secrets.token_hex(4)}"
+        self.cgroup = cgroup or f"/azvnet-{os.getpid()}-{secrets.token_hex(4)}"
         """Parent cgroup of its pods, in every hierarchy."""
         self._root = root
         self._archives = images
         self._process: subprocess.Popen[str] | None = None
-        self._log = tempfile.NamedTemporaryFile("w+", prefix=f"containerd-{node.name}-", suffix=".log")  # noqa: SIM115
+        self._own_log: IO[str] | None = None
+        if log is None:
+            self._own_log = tempfile.NamedTemporaryFile("w+", prefix="containerd-", suffix=".log")  # noqa: SIM115
+        self._log = log or Path(str(self._own_log.name if self._own_log else ""))
         self._mount_namespace = node.run(["readlink", "/proc/self/ns/mnt"]).stdout.strip()
         self.cri = Cri(node, SOCKET)
 
@@ -106,7 +118,8 @@ class Containerd:
     def stop(self) -> None:
         """Take everything away: pods, daemon, shims, mounts, cgroups. Repeatable."""
         with contextlib.ExitStack() as steps:  # the last pushed runs first, each runs whatever happens
-            steps.callback(self._log.close)
+            if self._own_log is not None:
+                steps.callback(self._own_log.close)
             steps.callback(self._remove_folders)
             steps.callback(cgroups.remove, self.cgroup)
             steps.callback(self._end_shims)
@@ -131,7 +144,7 @@ class Containerd:
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of its log."""
-        return "\n".join(Path(self._log.name).read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def run_pod(
         self,
@@ -186,9 +199,10 @@ class Containerd:
         )
 
     def _launch(self) -> None:
-        self._process = self.node.popen(
-            ["containerd", "--config", CONFIG], stdout=self._log, stderr=subprocess.STDOUT
-        )
+        with self._log.open("a", encoding="utf-8") as log:
+            self._process = self.node.popen(
+                ["containerd", "--config", CONFIG], stdout=log, stderr=subprocess.STDOUT
+            )
         self._wait("answers", self._answers)
 
     def _answers(self) -> bool:
@@ -197,11 +211,16 @@ class Containerd:
         except CriError:
             return False
 
+    def import_image(self, archive: Path) -> None:
+        """Import a docker or OCI archive of this machine. Raises ProgramFailed."""
+        self.node.run(
+            ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "image", "import", str(archive)],
+            timeout=300,
+        )
+
     def _import_images(self) -> None:
         for archive in (image_archive(), *self._archives):
-            self.node.run(
-                ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "image", "import", str(archive)]
-            )
+            self.import_image(archive)
         self._wait(
             "knows its images",
             lambda: self.cri.image_present(PAUSE_IMAGE) and self.cri.image_present(TRAFFIC_IMAGE),

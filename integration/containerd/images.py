@@ -7,6 +7,7 @@ one configuration and one layer for each image), which ``ctr image import`` read
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -17,12 +18,12 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PAUSE_IMAGE = "azvnet.test/pause:1"
 TRAFFIC_IMAGE = "azvnet.test/traffic:1"
@@ -46,24 +47,43 @@ class Image:
     links: dict[str, str]
     """Path in the image → what the symbolic link says."""
     folders: Sequence[str] = ()
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Path in the image → content."""
+    entrypoint: Sequence[str] = ()
+    aliases: Sequence[str] = ()
+    """More names for the same image."""
 
 
 def image_archive() -> Path:
     """One archive with both images, made when their parts changed. Raises ImageError."""
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    with (_CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        images = [_pause(), _traffic()]
+    return cached_archive("images", [_pause(), _traffic()])
+
+
+def cached_archive(name: str, images: Sequence[Image]) -> Path:
+    """The archive of images, made when their parts changed; older ones of that name are removed."""
+    with _locked():
         digest = hashlib.sha256(Path(__file__).read_bytes())
         for image in images:
+            digest.update(repr(image).encode())
             for program in image.programs.values():
                 digest.update(program.read_bytes())
-        archive = _CACHE / f"images-{digest.hexdigest()[:16]}.tar"
+        archive = _CACHE / f"{name}-{digest.hexdigest()[:16]}.tar"
         if not archive.exists():
+            for old in _CACHE.glob(f"{name}-*.tar"):
+                old.unlink()
             partial = archive.with_suffix(".partial")
             write_archive(partial, images)
             partial.rename(archive)
     return archive
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Let nobody else make an image meanwhile."""
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_archive(path: Path, images: Sequence[Image]) -> None:
@@ -78,15 +98,22 @@ def write_archive(path: Path, images: Sequence[Image]) -> None:
             layer_name = f"{layer_digest}/layer.tar"
             _add(archive, config_name, config)
             _add(archive, layer_name, layer)
-            manifest.append({"Config": config_name, "RepoTags": [image.name], "Layers": [layer_name]})
+            manifest.append(
+                {
+                    "Config": config_name,
+                    "RepoTags": [image.name, *image.aliases],
+                    "Layers": [layer_name],
+                }
+            )
         _add(archive, "manifest.json", json.dumps(manifest).encode())
 
 
 def _config(image: Image, layer_digest: str) -> dict[str, object]:
+    run = {"Entrypoint": list(image.entrypoint)} if image.entrypoint else {}
     return {
         "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
-        "config": {"Cmd": list(image.command), "Env": ["PATH=/bin:/sbin"], "WorkingDir": "/"},
+        "config": {**run, "Cmd": list(image.command), "Env": ["PATH=/bin:/sbin"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
         "history": [{"created_by": "azvnet tests"}],
     }
@@ -101,6 +128,8 @@ def _layer(image: Image) -> bytes:
             layer.addfile(entry)
         for name, program in sorted(image.programs.items()):
             _add(layer, name, program.read_bytes(), mode=0o755)
+        for name, content_of in sorted(image.files.items()):
+            _add(layer, name, content_of)
         for name, target in sorted(image.links.items()):
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, target, 0o777
@@ -121,6 +150,7 @@ def _pause() -> Image:
         compiler = shutil.which(os.environ.get("CC", "cc"))
         if compiler is None:
             raise ImageError("no C compiler for the pause image; apt-get install gcc libc6-dev")
+        _CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
             made = Path(folder) / "pause"
             command = [compiler, "-Os", "-static", "-s", "-Wall", "-Werror", "-o", str(made), str(source)]

@@ -33,8 +33,8 @@ class ControlError(RuntimeError):
     """The fabric refused, or does not answer; the message says what to do."""
 
 
-def ask(name: str, do: str, **arguments: Any) -> Any:
-    """Ask a running fabric.
+def ask(name: str, do: str, *, patience: float = _PATIENCE, **arguments: Any) -> Any:
+    """Ask a running fabric; the answer may take ``patience`` seconds.
 
     Raises:
         ControlError: it is not running, does not answer, or refuses.
@@ -42,7 +42,7 @@ def ask(name: str, do: str, **arguments: Any) -> Any:
     path = records.root() / name / SOCKET
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(patience)
             connection.connect(str(path))
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             with connection.makefile("r", encoding="utf-8") as stream:
@@ -103,9 +103,10 @@ class ControlServer:
             do = request.pop("do")
             if do == "down":
                 return self._down()
-            if do not in COMMANDS:
-                return {"error": f"a fabric can't {do}; it can {', '.join(COMMANDS)}, down"}
-            return {"ok": COMMANDS[do](self._fabric, **request)}
+            commands = {**COMMANDS, **self._fabric.commands}
+            if do not in commands:
+                return {"error": f"a fabric can't {do}; it can {', '.join(commands)}, down"}
+            return {"ok": commands[do](self._fabric, **request)}
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who asked has to know
             return {"error": str(error) or type(error).__name__}
 

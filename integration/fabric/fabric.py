@@ -107,6 +107,8 @@ class Fabric:
         self._undo = contextlib.ExitStack()
         self.stop: Callable[[], None] | None = None
         """What the control socket calls to take the fabric down; None: it may not."""
+        self.commands: dict[str, Callable[..., Any]] = {}
+        """More requests that the control socket answers, or answers otherwise; see `control.COMMANDS`."""
 
     @property
     def estate(self) -> Estate:

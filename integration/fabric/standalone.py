@@ -55,7 +55,7 @@ def be(tell: int, arguments: dict[str, Any]) -> int:
     with os.fdopen(tell, "w", encoding="utf-8") as report:
         try:
             fabric = Fabric(**arguments)
-            until_asked = _end_on_request(fabric)
+            until_asked = end_on_request(fabric)
             with contextlib.ExitStack() as undo:
                 undo.enter_context(fabric)
                 if plugin:
@@ -76,7 +76,7 @@ def in_foreground(arguments: dict[str, Any]) -> int:
 
     plugin = arguments.pop("plugin", False)
     fabric = Fabric(**arguments)
-    until_asked = _end_on_request(fabric)
+    until_asked = end_on_request(fabric)
     with fabric:
         if plugin:
             outfit.install(fabric)
@@ -116,7 +116,8 @@ def running() -> list[str]:
     return [name for name in records.names() if (r := records.read(name)) is not None and r.owner.alive()]
 
 
-def _end_on_request(fabric: Any) -> threading.Event:
+def end_on_request(fabric: Any) -> threading.Event:
+    """Let signals and the control socket end a fabric; returns what is set then."""
     asked = threading.Event()
     fabric.stop = asked.set
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -1,0 +1,176 @@
+"""The command line of a cluster: ``python -m integration.cluster``, which ``make cluster`` calls.
+
+It only asks: what happens is in `cluster`, and a test gets the same from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from integration.cluster import standalone
+from integration.cluster.cni import CHOICES
+from integration.cluster.node import PROXY_MODES
+from integration.cluster.program import ClusterError
+from integration.fabric import cli as fabric_cli
+from integration.fabric import control, records
+from integration.fabric.standalone import StartError, running, take_down
+from integration.screen import Screen
+from integration.tools import ToolsError, kubernetes, tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT_NAME = "cluster"
+_HINTS = """
+  export KUBECONFIG={kubeconfig} PATH={tools}:$PATH
+  kubectl get nodes,pods --all-namespaces --output=wide
+  make cluster-shell NODE=node1        a shell on a node: ip, nft, criclient
+  make cluster-conformance             Kubernetes' own specs about networking
+  python -m integration.cluster load-image ARCHIVE | reboot node1 | proxy iptables
+  python -m integration.fabric --name {name} fault imds --hang
+  make cluster-down
+  Logs: {logs}
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    if argv[:1] == ["be"]:
+        return standalone.be(int(argv[1]), json.loads(argv[2]))
+    arguments = _parser().parse_args(argv or ["up"])
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except (ClusterError, control.ControlError, StartError, records.FabricExists, ToolsError) as error:
+        print(f"cluster: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m integration.cluster",
+        description="A real Kubernetes on an emulated Azure network, in namespaces of this machine.",
+        epilog="See docs/cluster.md. Everything needs root.",
+    )
+    parser.add_argument("--name", default=DEFAULT_NAME, help="which cluster (default: %(default)s)")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    up = commands.add_parser("up", help="bring a cluster up")
+    up.add_argument("--nodes", type=int, default=2)
+    up.add_argument("--addresses", type=int, default=64, help="secondary addresses of every node NIC")
+    up.add_argument("--proxy", choices=PROXY_MODES, default="nftables", help="mode of kube-proxy")
+    up.add_argument(
+        "--cni",
+        choices=["none", *CHOICES],
+        default="azvnet",
+        help="azvnet: the built executables; ptp: the reference plugins; none: nodes stay NotReady",
+    )
+    up.add_argument("--max-pods", type=int, default=110, help="of every kubelet")
+    up.add_argument("--api-port", type=int, default=0, help="on this machine's loopback; 0: any free one")
+    up.set_defaults(run=_up)
+    commands.add_parser("down", help="take it down, or clean up after a dead one").set_defaults(run=_down)
+    commands.add_parser("status", help="machines and programs").set_defaults(run=_status)
+    kubectl = commands.add_parser("kubectl", help="kubectl as administrator: kubectl get pods")
+    kubectl.add_argument("argv", nargs=argparse.REMAINDER, metavar="...")
+    kubectl.set_defaults(run=_kubectl)
+    shell = commands.add_parser("shell", help="a shell on a node")
+    shell.add_argument("node")
+    shell.set_defaults(run=_shell)
+    reboot = commands.add_parser("reboot", help="pull the plug of a node and boot it")
+    reboot.add_argument("node")
+    reboot.set_defaults(run=lambda a: _ask(a, "reboot", machine=a.node))
+    proxy = commands.add_parser("proxy", help="restart kube-proxy in another mode")
+    proxy.add_argument("mode", choices=PROXY_MODES)
+    proxy.set_defaults(run=lambda a: _ask(a, "proxy", mode=a.mode))
+    load = commands.add_parser("load-image", help="import a docker or OCI archive into every node")
+    load.add_argument("archive", type=Path)
+    load.set_defaults(run=lambda a: _ask(a, "load-image", archive=str(a.archive.resolve())))
+    conformance = commands.add_parser("conformance", help="run Kubernetes' own e2e specs on it")
+    conformance.add_argument("--focus", help="regular expression (default: all of [sig-network])")
+    conformance.add_argument("--services", action="store_true", help="what concerns services alone")
+    conformance.add_argument("--processes", type=int, default=6, help="how many specs run at once")
+    conformance.set_defaults(run=_conformance)
+    return parser
+
+
+def _ask(arguments: argparse.Namespace, do: str, **what: Any) -> int:
+    control.ask(arguments.name, do, patience=600, **what)
+    return 0
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    kubernetes()  # builds with progress; the process of the cluster has no terminal
+    tools()
+    screen = Screen()
+    screen.heading(f"cluster {arguments.name}")
+    wanted = {k: v for k, v in vars(arguments).items() if k != "run"}
+    wanted["cni"] = None if arguments.cni == "none" else arguments.cni
+    started = time.monotonic()
+    standalone.start(wanted, lambda text: screen.line(f"  {time.monotonic() - started:5.1f} s  {text}"))
+    screen.line(f"  {time.monotonic() - started:5.1f} s  up")
+    _show(arguments.name, screen)
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    print(take_down(arguments.name))
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    _show(arguments.name, Screen())
+    return 0
+
+
+def _show(name: str, screen: Screen) -> None:
+    found = control.ask(name, "cluster")
+    rows = [[*row[:2], str(row[2] or "ended")] for row in found["programs"]]
+    screen.line()
+    screen.table(["machine", "program", "pid"], rows, right=frozenset({2}))
+    screen.line(
+        _HINTS.format(kubeconfig=found["kubeconfig"], logs=found["logs"], tools=kubernetes(), name=name)
+    )
+
+
+def _conformance(arguments: argparse.Namespace) -> int:
+    from integration.cluster import conformance, images
+
+    found = control.ask(arguments.name, "cluster")
+    screen = Screen()
+    with screen.step("images of the specs"):
+        control.ask(arguments.name, "load-image", patience=600, archive=str(images.e2e()))
+    focus = arguments.focus or (conformance.SERVICES if arguments.services else conformance.CONFORMANCE)
+    folder = Path(found["logs"]) / "conformance"
+    screen.line(f"  running, output in {folder / 'output.log'}")
+    specs = conformance.run(
+        found["control_pid"],
+        folder,
+        nodes=len(found["proxy"]),
+        focus=focus,
+        processes=arguments.processes,
+        progress=lambda ended: screen.line(f"  {ended} specs have ended"),
+    )
+    (folder / "result.md").write_text(conformance.table(specs) + "\n", encoding="utf-8")
+    for spec in specs:
+        screen.verdict(f"{spec.name} {spec.message}", ok=spec.passed)
+    passed = sum(spec.passed for spec in specs)
+    screen.line(f"  {passed} of {len(specs)} passed; as a table: {folder / 'result.md'}")
+    return 0 if specs and passed == len(specs) else 1
+
+
+def _kubectl(arguments: argparse.Namespace) -> int:
+    found = control.ask(arguments.name, "cluster")
+    program = str(kubernetes() / "kubectl")
+    os.execv(program, [program, f"--kubeconfig={found['kubeconfig']}", *arguments.argv])
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    if arguments.name not in running():
+        raise control.ControlError(f"cluster {arguments.name} is not up; bring it up with: make cluster")
+    os.environ["PATH"] = f"{tools()}:{kubernetes()}:{os.environ['PATH']}"
+    return fabric_cli.main(["--name", arguments.name, "shell", arguments.node])

@@ -1,0 +1,332 @@
+"""A real Kubernetes on the emulated Azure: control plane, nodes, access; put together and taken down.
+
+This is what tests and the command line use; everything else in this package is a part of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from integration.cluster import addons, cni, images
+from integration.cluster.controlplane import ADMINISTRATORS, PORT, ControlPlane
+from integration.cluster.node import PROXY_MODES, Node
+from integration.cluster.program import ClusterError, Program, wait_until
+from integration.cluster.relay import Relay
+from integration.fabric import Fabric, records
+from integration.tools import kubernetes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from integration.fabric import Machine
+
+CONTROL = "vm1"
+"""The machine of the control plane; the fabric's other ``vm``s are ordinary hosts."""
+
+_KEPT_LOGS = Path(__file__).parents[2] / ".cache" / "cluster"
+
+
+class Cluster:
+    """A cluster; a context manager that is up inside the block, and leaves nothing behind.
+
+    Args:
+        nodes: how many, ``node1`` and so on.
+        addresses: secondary addresses of every node's NIC.
+        proxy: mode of kube-proxy on every node.
+        cni: the plugin that nodes have from the start: ``azvnet``, ``ptp``, or none, and they stay
+            NotReady until somebody installs one.
+        dns: run CoreDNS. Its pod is Pending until a node is Ready.
+        max_pods: of every kubelet.
+        name: of the fabric, unique on this machine; random when left out.
+        api_port: where the API server is reached on this machine's loopback; 0: any free port.
+        verbosity: ``-v`` of Kubernetes' programs.
+        progress: what is told, in a few words, each time something begins.
+        fabric: more arguments of `Fabric`.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 2,
+        addresses: int = 64,
+        *,
+        proxy: str = "nftables",
+        cni: str | None = None,
+        dns: bool = True,
+        max_pods: int = 110,
+        name: str | None = None,
+        api_port: int = 0,
+        verbosity: int = 2,
+        progress: Callable[[str], None] = lambda _: None,
+        fabric: Mapping[str, Any] | None = None,
+    ) -> None:
+        if proxy not in PROXY_MODES:
+            raise ValueError(f"kube-proxy has no mode {proxy}; it has {', '.join(PROXY_MODES)}")
+        wanted = {"vnet_hosts": 2, "name": name, **(fabric or {})}
+        self.fabric = Fabric(nodes=nodes, addresses=addresses, **wanted)
+        """The emulated Azure below."""
+        self.name = self.fabric.name
+        self.nodes: dict[str, Node] = {}
+        """By name; none before the cluster was up."""
+        self.logs_folder = _KEPT_LOGS / self.name
+        """Logs of every program; they stay until a cluster of the same name starts."""
+        self._proxy = proxy
+        self._max_pods = max_pods
+        self._verbosity = verbosity
+        self._cni = cni
+        self._dns = dns
+        self._api_port = api_port
+        self._progress = progress
+        self._undo = contextlib.ExitStack()
+        self._control: ControlPlane | None = None
+        self._programs = Path()
+
+    @property
+    def control(self) -> ControlPlane:
+        """The control plane. Raises RuntimeError when the cluster is down."""
+        if self._control is None:
+            raise RuntimeError(f"cluster {self.name} is not up")
+        return self._control
+
+    @property
+    def kubeconfig(self) -> Path:
+        """An administrator's kubeconfig that works on this machine, as long as the cluster is up."""
+        return records.root() / self.name / "kubeconfig"
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self) -> None:
+        """Bring everything up; returns when the API server is ready and all nodes have registered.
+
+        Raises:
+            ClusterError: something did not start; on failure nothing is left.
+            records.FabricExists: the name is taken.
+        """
+        self._programs = kubernetes()
+        archives = [images.coredns()] if self._dns else []
+        shutil.rmtree(self.logs_folder, ignore_errors=True)
+        self.logs_folder.mkdir(parents=True)
+        with contextlib.ExitStack() as undo:
+            self._progress("the emulated Azure")
+            undo.enter_context(self.fabric)
+            self._progress("control plane")
+            machine = self.fabric.vnet_hosts[CONTROL]
+            self._control = ControlPlane(machine, self._programs, self.logs_folder, verbosity=self._verbosity)
+            self._control.start()
+            relay = Relay(machine, (str(machine.primary_ip), PORT), self._api_port)
+            undo.callback(relay.close)
+            self._write_kubeconfig(relay.port)
+            self._make_nodes(archives)
+            self.wait_api_server()
+            self._control.start_controllers()
+            for node in self.nodes.values():
+                self._progress(f"{node.name}: containerd, kubelet, kube-proxy")
+                node.start()
+            self._await_registered()
+            if self._dns:
+                self.apply(addons.coredns())
+            for program in self.programs():
+                _ = program.pid  # raises when it has ended
+            self._undo = undo.pop_all()
+
+    def down(self) -> None:
+        """End everything. The machines end as by pulling the plug, which takes all programs with them."""
+        self._undo.close()
+        self._control = None
+        self.nodes = {}
+
+    def kubectl(
+        self,
+        *arguments: str,
+        input: str | None = None,  # noqa: A002 - the name that subprocess.run uses
+        check: bool = True,
+        timeout: float = 120.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as administrator, on this machine.
+
+        Raises:
+            KubectlFailed: its exit code is not 0 and ``check``; str() shows what it said.
+            subprocess.TimeoutExpired: after ``timeout`` seconds.
+        """
+        command = [str(self._programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        done = subprocess.run(
+            command, input=input, capture_output=True, text=True, check=False, timeout=timeout
+        )
+        if check and done.returncode:
+            raise KubectlFailed(done.returncode, command, done.stdout, done.stderr)
+        return done
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """What ``kubectl get`` finds, as an object. Raises KubectlFailed."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "--output=json").stdout)
+        return found
+
+    def apply(self, manifest: str | Mapping[str, Any]) -> None:
+        """Apply a manifest, as text (YAML or JSON) or as an object. Raises KubectlFailed."""
+        text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+        self.kubectl("apply", "--filename=-", input=text)
+
+    def load_image(self, archive: Path) -> None:
+        """Import a docker or OCI archive into every node. Raises ProgramFailed."""
+        for node in self.nodes.values():
+            node.load_image(archive)
+
+    def start_api_server(self) -> None:
+        """Start the API server again and wait until it is ready."""
+        self.control.api_server.start()
+        self.wait_api_server()
+
+    def stop_api_server(self, *, kill: bool = False) -> None:
+        """End the API server; etcd keeps the state, kubelets and pods go on."""
+        self.control.api_server.stop(kill=kill)
+
+    def set_proxy_mode(self, mode: str) -> None:
+        """Restart kube-proxy on all nodes in another mode. Raises ValueError."""
+        for node in self.nodes.values():
+            node.set_proxy_mode(mode)
+
+    def install_cni(self, choice: str) -> None:
+        """Give every node a CNI plugin, as the argument ``cni`` does from the start."""
+        for node in self.nodes.values():
+            cni.install(node.machine, choice)
+
+    def ready_nodes(self) -> list[str]:
+        """The names of the nodes whose condition Ready is true."""
+        return [
+            item["metadata"]["name"]
+            for item in self.get("nodes")["items"]
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"]["conditions"])
+        ]
+
+    def wait_nodes_ready(self, *, patience: float = 90.0) -> float:
+        """Wait until every node is Ready; returns the seconds it took. Raises ClusterError."""
+        return self._await(
+            f"all nodes of {', '.join(self.nodes)} are Ready",
+            lambda: set(self.ready_nodes()) >= set(self.nodes),
+            patience,
+        )
+
+    def wait_dns(self, *, patience: float = 120.0) -> float:
+        """Wait until CoreDNS answers; returns the seconds it took. Raises ClusterError."""
+        return self.wait_available("deployment/coredns", namespace="kube-system", patience=patience)
+
+    def wait_available(self, workload: str, *, namespace: str = "default", patience: float = 120.0) -> float:
+        """Wait for a rollout of a workload; returns the seconds it took. Raises ClusterError."""
+        started = time.monotonic()
+        self._rollout(workload, namespace, patience)
+        return time.monotonic() - started
+
+    def wait_api_server(self, *, patience: float = 120.0) -> None:
+        """Wait until the API server says that it is ready. Raises ClusterError."""
+        self.control.api_server.wait_until(
+            "ready",
+            lambda: self.kubectl("get", "--raw=/readyz", check=False, timeout=30).returncode == 0,
+            patience=patience,
+        )
+
+    def log(self, program: str) -> str:
+        """The log of a program: ``kube-apiserver``, ``kubelet-node1``… Raises ClusterError."""
+        path = self.logs_folder / f"{program}.log"
+        if not path.exists():
+            known = ", ".join(sorted(each.stem for each in self.logs_folder.glob("*.log")))
+            raise ClusterError(f"there is no log of {program}; there are {known}")
+        return path.read_text(encoding="utf-8", errors="replace")
+
+    def programs(self) -> Iterator[Program]:
+        """Every program of Kubernetes that belongs to the cluster."""
+        yield from self.control.programs
+        for node in self.nodes.values():
+            yield from (node.kubelet, node.proxy)
+
+    @property
+    def tools(self) -> Path:
+        """The folder with kubectl, helm, ginkgo and e2e.test."""
+        return self._programs
+
+    @property
+    def control_machine(self) -> Machine:
+        """The machine of the control plane; programs in it reach nodes, pods and the API server."""
+        return self.control.machine
+
+    def _make_nodes(self, archives: list[Path]) -> None:
+        for machine in self.fabric.nodes.values():
+            self.nodes[machine.name] = Node(
+                machine,
+                self.control,
+                self._programs,
+                self.logs_folder,
+                images=archives,
+                proxy=self._proxy,
+                max_pods=self._max_pods,
+                verbosity=self._verbosity,
+            )
+            cni.install(machine, self._cni)
+
+    def _write_kubeconfig(self, port: int) -> None:
+        content = self.control.kubeconfig(
+            "kubernetes-admin", ADMINISTRATORS, server=f"https://127.0.0.1:{port}"
+        )
+        with tempfile.NamedTemporaryFile("w", dir=self.kubeconfig.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(self.kubeconfig)
+
+    def _await_registered(self, patience: float = 120.0) -> None:
+        for node in self.nodes.values():
+            node.kubelet.wait_until(
+                "registered",
+                lambda name=node.name: self.kubectl("get", "node", name, check=False).returncode == 0,  # type: ignore[misc]
+                patience=patience,
+            )
+
+    def _rollout(self, workload: str, namespace: str, patience: float) -> None:
+        done = self.kubectl(
+            "rollout",
+            "status",
+            workload,
+            f"--namespace={namespace}",
+            f"--timeout={patience:.0f}s",
+            check=False,
+            timeout=patience + 30,
+        )
+        if done.returncode:
+            pods = self.kubectl("get", "pods", f"--namespace={namespace}", "--output=wide", check=False)
+            events = self.kubectl(
+                "get", "events", f"--namespace={namespace}", "--sort-by=.lastTimestamp", check=False
+            )
+            last = "\n".join(events.stdout.splitlines()[-15:])
+            raise ClusterError(
+                f"{workload} is not available after {patience:.0f} s: {done.stderr.strip()}\n"
+                f"{pods.stdout}\n{last}"
+            )
+
+    def _await(self, what: str, condition: Callable[[], bool], patience: float) -> float:
+        started = time.monotonic()
+        try:
+            wait_until(what, condition, patience=patience)
+        except ClusterError as error:
+            nodes = self.kubectl("describe", "nodes", check=False).stdout
+            raise ClusterError(f"{error}\n{nodes}") from None
+        return time.monotonic() - started
+
+
+class KubectlFailed(subprocess.CalledProcessError):
+    """kubectl ended with an exit code that was not expected; str() shows what it said."""
+
+    def __str__(self) -> str:
+        arguments = [each for each in self.cmd[1:] if not each.startswith("--kubeconfig=")]
+        return f"kubectl {' '.join(arguments)}: {self.stderr.strip()}"

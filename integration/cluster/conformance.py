@@ -1,0 +1,138 @@
+"""Kubernetes' own end-to-end specs against a cluster, and what came of each of them.
+
+Owns how the suite is run and how its report is read. The suite runs in the control plane's machine,
+where nodes and pods are reached as from any host of the virtual network. Its output is huge and goes
+to a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from integration.cluster.program import ClusterError
+from integration.tools import kubernetes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CONFORMANCE = r"\[sig-network\].*\[Conformance\]"
+"""The specs of [sig-network] that every conformant cluster passes: 45 in v1.34."""
+SERVICES = r"\[sig-network\] (Services|Networking|HostPort|DNS|EndpointSlice\b).*\[Conformance\]"
+"""Those of them whose packets pass kube-proxy's rules."""
+
+_KUBECONFIG = "/etc/kubernetes/admin.conf"
+_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One spec that was to run."""
+
+    name: str
+    state: str
+    """``passed``, ``failed``, ``timedout``, ``panicked``, ``interrupted``, or ``skipped`` by itself."""
+    seconds: float
+    message: str = ""
+    """Why it failed or skipped itself; the first lines."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it ran and found nothing wrong."""
+        return self.state == "passed"
+
+
+def run(
+    pid: int,
+    folder: Path,
+    *,
+    nodes: int,
+    focus: str = CONFORMANCE,
+    processes: int = 6,
+    minutes: int = 30,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Spec]:
+    """Run the specs that ``focus`` matches; returns what came of each, in the order of their names.
+
+    Args:
+        pid: first process of the control plane's machine (``holder_pid``).
+        folder: for ``output.log`` and ``report.json``.
+        nodes: how many nodes the cluster has.
+        focus: regular expression over the full name of a spec.
+        processes: how many specs run at once.
+        minutes: after which the suite gives up.
+        progress: is told how many specs have ended, from time to time.
+
+    Raises:
+        ClusterError: the suite did not run to its end; the message ends with its output.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    output, report = folder / "output.log", folder / "report.json"
+    report.unlink(missing_ok=True)
+    programs = kubernetes()
+    command = ["nsenter", "-t", str(pid), "-m", "-n", "-u", "-p", "--"]
+    command += [str(programs / "ginkgo"), f"--procs={processes}", f"--focus={focus}"]
+    command += [
+        f"--timeout={minutes}m",
+        "--no-color",
+        f"--output-dir={folder}",
+        f"--json-report={report.name}",
+    ]
+    command += [str(programs / "e2e.test"), "--", f"--kubeconfig={_KUBECONFIG}", "--provider=skeleton"]
+    command += [f"--num-nodes={nodes}", "--ginkgo.v=false"]
+    with output.open("w", encoding="utf-8") as log:
+        suite = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while suite.poll() is None:
+                time.sleep(_PAUSE)
+                progress(ended(output))
+        except BaseException:
+            suite.terminate()
+            suite.wait()
+            raise
+    if not report.exists():
+        tail = "\n".join(output.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
+        raise ClusterError(f"the e2e suite ended with code {suite.returncode} and no report\n{tail}")
+    return specs(json.loads(report.read_text(encoding="utf-8")), focus)
+
+
+def ended(output: Path) -> int:
+    """How many specs have ended so far, by the marks that ginkgo prints."""
+    return output.read_text(encoding="utf-8", errors="replace").count("•")
+
+
+def specs(report: Sequence[dict[str, Any]], focus: str) -> list[Spec]:
+    """What ginkgo's JSON report says of the specs that were to run."""
+    wanted = re.compile(focus)
+    found = []
+    for suite in report:
+        for entry in suite["SpecReports"] or ():
+            name = " ".join([*(entry["ContainerHierarchyTexts"] or ()), entry["LeafNodeText"]])
+            about = entry.get("Failure", {})
+            is_spec = entry["LeafNodeType"] == "It" and wanted.search(name)
+            if is_spec or entry["State"] in {"failed", "panicked"}:  # what is not a spec failed before all
+                spec = Spec(
+                    name.strip() or entry["LeafNodeType"],
+                    entry["State"],
+                    entry["RunTime"] / 1e9,
+                    "\n".join(about.get("Message", "").splitlines()[:5]),
+                )
+                found.append(spec)
+    return sorted(found, key=lambda spec: spec.name)
+
+
+def table(found: Sequence[Spec]) -> str:
+    """The result in Markdown."""
+    lines = ["| spec | result | seconds |", "|---|---|--:|"]
+    lines += [f"| {_short(spec.name)} | {spec.state} | {spec.seconds:.1f} |" for spec in found]
+    passed = sum(spec.passed for spec in found)
+    return "\n".join([*lines, "", f"{passed} of {len(found)} passed."])
+
+
+def _short(name: str) -> str:
+    return re.sub(r" ?\[(sig-network|Conformance|NodeConformance)\]", "", name).strip().replace("|", "\\|")

@@ -1,0 +1,96 @@
+"""The images that a cluster needs beside a node's own: CoreDNS, and what Kubernetes' e2e specs run.
+
+Owns what is in them. They come from no registry: Go programs of `tools.kubernetes`, and programs of
+this machine with the libraries that ``ldd`` names, under the names that the specs ask for.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from integration.containerd.images import Image, ImageError, cached_archive
+from integration.tools import kubernetes
+
+COREDNS_IMAGE = "azvnet.test/coredns:1"
+
+_E2E = ("agnhost", "jessie-dnsutils", "busybox")
+"""The images of the specs that ours plays. What they run in the others is a shell's command line."""
+
+_PROGRAMS = {"sh": "dash", "nc": "nc.openbsd", "dig": "dig", "curl": "curl", "getent": "getent"}
+"""Name in the image → program of this machine. Busybox has applets of these names, but as ``sh`` it
+prefers its own applets to programs, and its nc and nslookup know fewer options than the specs use.
+"""
+
+
+def coredns() -> Path:
+    """The archive with CoreDNS. Raises ToolsError."""
+    return cached_archive(
+        "coredns",
+        [
+            Image(
+                COREDNS_IMAGE,
+                ["-conf", "/etc/coredns/Corefile"],
+                {"coredns": kubernetes() / "coredns"},
+                {},
+                entrypoint=["/coredns"],
+            )
+        ],
+    )
+
+
+def e2e() -> Path:
+    """The archive for Kubernetes' e2e specs, under the names they use. Raises ImageError, ToolsError."""
+    names = e2e_names()
+    folder = kubernetes()
+    busybox = _program("busybox")
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    programs = {"agnhost": folder / "agnhost", "bin/busybox": busybox}
+    for name, source in _PROGRAMS.items():
+        programs |= _with_libraries(f"bin/{name}", _program(source))
+    image = Image(
+        names[_E2E[0]],
+        ["pause"],
+        programs,
+        {f"bin/{name}": "busybox" for name in applets if name not in {"busybox", "init", *_PROGRAMS}}
+        | {"agnhost-2": "agnhost"},
+        ["bin", "lib", "lib64", "root", "uploads", "var", "var/tmp"],
+        files={
+            "localhost.crt": (folder / "localhost.crt").read_bytes(),
+            "localhost.key": (folder / "localhost.key").read_bytes(),
+            "etc/nsswitch.conf": b"hosts: files dns\n",
+            "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
+            "etc/group": b"root:x:0:\nuser:x:1000:\n",
+        },
+        entrypoint=["/agnhost"],
+        aliases=[names[each] for each in _E2E[1:]],
+    )
+    return cached_archive("e2e", [image])
+
+
+@cache
+def e2e_names() -> dict[str, str]:
+    """The names that the specs give to images, by the last part of them without the version."""
+    asked = [str(kubernetes() / "e2e.test"), "--list-images"]
+    printed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    found = {re.sub(r":[^:]*$", "", name).rpartition("/")[2]: name for name in printed.split()}
+    if missing := [name for name in _E2E if name not in found]:
+        raise ImageError(f"the e2e specs know no image {', '.join(missing)}; they know {', '.join(found)}")
+    return found
+
+
+def _program(name: str) -> Path:
+    found = shutil.which(name)
+    if found is None:
+        raise ImageError(f"no {name} on this machine for an image; run: packaging/bootstrap.sh cluster")
+    return Path(found)
+
+
+def _with_libraries(name: str, program: Path) -> dict[str, Path]:
+    """A program and its libraries, each at the path where the loader looks for it."""
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    libraries = re.findall(r"(/\S+) \(0x", listed)
+    return {name: program} | {path.lstrip("/"): Path(path) for path in libraries}

@@ -1,0 +1,1 @@
+"""End to end: a real Kubernetes on emulated nodes of Azure."""
