@@ -47,6 +47,10 @@ build-twice: venv ## build twice and compare: the same bytes (about two minutes)
 	@echo "build-twice: both bundles are the same, file by file"
 	@rm -rf build/first build/second build/first-work build/second-work
 
+.PHONY: image
+image: build ## the container image in dist/azvnet-image.tar, with its bill of materials (ARGS=--help)
+	@$(STEP) "image" packaging/image/build.sh $(ARGS)
+
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, shellcheck, words that must not be in the tree
 	@failed=0; \

@@ -5,12 +5,17 @@ Owns reading and writing them. Only what is wrong is written, and nothing that i
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 
 from cni_plugin.errors import KernelRefused
 
-IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+PLACE = Path("/proc/sys/net")
+PLACE_IN_POD = Path("/host/proc/sys/net")
+"""A runtime mounts ``/proc/sys`` read-only in a container that is not privileged; the agent's manifest mounts
+the host's once more. Both show the network namespace of whoever looks a file up (proc_sysctl.c)."""
+_FORWARD = "ipv4/ip_forward"
 
 
 def prepare_host_end(ifname: str) -> None:
@@ -26,7 +31,7 @@ def prepare_host_end(ifname: str) -> None:
     """
     for name, value in ((f"ipv6/conf/{ifname}/accept_ra", "0"), (f"ipv4/conf/{ifname}/proxy_arp", "1")):
         with suppress(OSError):
-            Path(f"/proc/sys/net/{name}").write_text(value)
+            _write(name, value)
 
 
 def ensure_forwarding() -> bool:
@@ -35,13 +40,23 @@ def ensure_forwarding() -> bool:
     Raises:
         KernelRefused: it is off and can't be switched on from here.
     """
-    if IP_FORWARD.read_text().strip() != "0":
+    if (PLACE / _FORWARD).read_text().strip() != "0":
         return False
     try:
-        IP_FORWARD.write_text("1")
+        _write(_FORWARD, "1")
     except OSError as error:
         raise KernelRefused(
             f"net.ipv4.ip_forward is 0 and can't be set: {error.strerror}",
             "Set net.ipv4.ip_forward=1 on the node (sysctl.d); without it no pod reaches anything.",
         ) from error
     return True
+
+
+def _write(name: str, value: str) -> None:
+    """Set one, where it can be set. Raises OSError."""
+    try:
+        (PLACE / name).write_text(value)
+    except OSError as error:
+        if error.errno != errno.EROFS or not PLACE_IN_POD.is_dir():
+            raise
+        (PLACE_IN_POD / name).write_text(value)

@@ -1,0 +1,81 @@
+"""The command line: puts the image of a bundle together. ``packaging/image/build.sh`` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+from azvnet_image import archive
+from azvnet_image.content import ROOT, content
+from azvnet_image.debian import ImageError, distribution
+
+DEFAULT_EPOCH = 315532800
+"""As packaging/build.sh: 1980-01-01."""
+
+
+def main() -> int:
+    """The command line."""
+    options = _arguments()
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    version = str(project["version"])
+    name = options.name or f"localhost/azvnet:{version}"
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH", DEFAULT_EPOCH))
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+    try:
+        what = content(options.bundle, name.rpartition(":")[0], version, created)
+    except ImageError as error:
+        sys.stderr.write(f"image: {error}\n")
+        return 1
+    labels = {
+        "org.opencontainers.image.title": str(project["name"]),
+        "org.opencontainers.image.description": str(project["description"]),
+        "org.opencontainers.image.version": version,
+        "org.opencontainers.image.licenses": str(project["license"]),
+        "azvnet.base": f"{distribution().get('ID')}-{distribution().get('VERSION_ID')}",
+        "azvnet.base.packages": " ".join(f"{each}={what.base[each]}" for each in sorted(what.base)),
+    }
+    if options.revision:
+        labels["org.opencontainers.image.revision"] = options.revision
+    config = {
+        "Entrypoint": ["/usr/bin/azvnet"],
+        "Cmd": ["--help"],
+        "Env": ["PATH=/usr/bin"],
+        "User": "0:0",
+        "WorkingDir": "/",
+        "Labels": labels,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    partial = options.output.with_suffix(".partial")
+    image = archive.Image(name, what.architecture, config, created)
+    digest = archive.write(partial, image, what.entries, epoch)
+    options.output.with_suffix(".cdx.json").write_bytes(what.sbom)
+    partial.rename(options.output)
+    size = sum(len(entry.content or b"") for entry in what.entries)
+    about = {
+        "name": name,
+        "digest": digest,
+        "architecture": what.architecture,
+        "unpacked": size,
+        "archive": options.output.stat().st_size,
+    }
+    sys.stdout.write(json.dumps(about) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="packaging/image/build.sh", description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=ROOT / "dist/azvnet", metavar="DIR")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist/azvnet-image.tar", metavar="FILE")
+    parser.add_argument("--name", default="", help="repository and tag (default localhost/azvnet:VERSION)")
+    parser.add_argument("--revision", default="", help="of the sources, for the image's label")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
