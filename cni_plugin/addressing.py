@@ -16,7 +16,7 @@ from cni_plugin.kernel import locks, netns, requests
 from cni_plugin.kernel.netlink import Link
 from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
-from cni_plugin.params import Parameters
+from cni_plugin.params import IFNAME_MAX_BYTES, Parameters
 from ipam import errors as ipam_errors
 from ipam.mac import ANY_NIC
 from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
@@ -75,7 +75,8 @@ def source_config(netconf: NetConf, node: Node) -> SourceConfig:
 
 
 def _named_link(name: str, node: Node) -> Link:
-    link = node.host.one_link(node.host.compile.get_link(name=name))
+    fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
+    link = node.host.one_link(node.host.compile.get_link(name=name)) if fits else None
     return (
         link if link is not None else uplink.choose(node.host.links(requests.dump_links()), (), master=name)
     )
@@ -138,7 +139,7 @@ def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: st
         netns=parameters.netns,
         netns_id=netns_id,
         host_ifname=endpoint.host_ifname(parameters.attachment) if holder is Holder.ENDPOINT else "",
-        call_id=call_id,
+        call_id=call_id.encode(errors="backslashreplace").decode(),
     )
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cni_plugin.errors import InvalidEnvironment
+from cni_plugin.errors import InvalidEnvironment, InvalidNetns
 from ipam.model import Attachment
 
 NEEDED = {
@@ -72,6 +72,7 @@ def parse(environ: Mapping[str, str]) -> Parameters:
 
     Raises:
         InvalidEnvironment: naming every variable that is missing, or the one that is malformed.
+        InvalidNetns: CNI_NETNS is a path that no result can name.
     """
     verb = environ.get("CNI_COMMAND", "")
     if verb not in NEEDED:
@@ -89,7 +90,7 @@ def parse(environ: Mapping[str, str]) -> Parameters:
         verb=verb,
         container_id=_container_id(environ.get("CNI_CONTAINERID", "")),
         ifname=_ifname(environ.get("CNI_IFNAME", "")),
-        netns=environ.get("CNI_NETNS", ""),
+        netns=_netns(environ.get("CNI_NETNS", ""), strict=verb in {"ADD", "CHECK"}),
         path=tuple(each for each in environ.get("CNI_PATH", "").split(":") if each),
         args=_args(environ.get("CNI_ARGS", ""), strict=verb == "ADD"),
     )
@@ -110,16 +111,31 @@ def _ifname(value: str) -> str:
         return value
     raw = value.encode(errors="surrogateescape")
     bad = value in {".", ".."} or any(each.isspace() for each in value) or IFNAME_BAD_BYTES.intersection(raw)
-    if bad or len(raw) > IFNAME_MAX_BYTES:
+    if bad or len(raw) > IFNAME_MAX_BYTES or not _is_text(value):
         raise InvalidEnvironment(
             f"CNI_IFNAME {value!r} is no name for a network interface",
-            "It has 1 to 15 bytes without '/', ':', '%' and white space, and is neither '.' nor '..'.",
+            "It has 1 to 15 bytes of UTF-8, no '/', ':', '%' or white space, and is neither '.' nor '..'.",
         )
     return value
 
 
+def _netns(value: str, *, strict: bool) -> str:
+    if strict and not _is_text(value):
+        raise InvalidNetns(f"CNI_NETNS {value!r} is no UTF-8", "A result names it, and a result is JSON.")
+    return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it is UTF-8: other bytes of the environment are surrogates in Python, which neither a result
+    nor the store can hold (RFC 8259, 8.1).
+    """
+    return value.isascii() or value == value.encode(errors="replace").decode()
+
+
 def _args(value: str, *, strict: bool) -> Mapping[str, str]:
     """``K=V;K=V``. Only ADD is strict: a clean-up must not fail for a pod's name."""
+    if strict and not _is_text(value):
+        raise InvalidEnvironment(f"CNI_ARGS is no UTF-8: {value!r}", "Pods have names of plain letters.")
     args: dict[str, str] = {}
     for pair in filter(None, value.split(";")):
         key, equals, text = pair.partition("=")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.netns.node import Node, pod_args
 
 LONGEST_ID = "a" + "0123456789_.-" * 15 + "zzzz"
-INVALID_ENVIRONMENT = 4
+INVALID_ENVIRONMENT, INVALID_NETNS, ATTACHMENT_EXISTS = 4, 8, 104
 
 NEEDED = [
     ("ADD", ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME")),
@@ -145,6 +147,7 @@ def test_every_legal_interface_name_works(busy_node: Node, ifname: str) -> None:
         "eth%d",
         "%s",
         "\u00e0",
+        "e\udcff0",
     ],
 )
 def test_a_name_that_no_interface_can_have_is_refused(busy_node: Node, ifname: str) -> None:
@@ -154,6 +157,38 @@ def test_a_name_that_no_interface_can_have_is_refused(busy_node: Node, ifname: s
     assert "CNI_IFNAME" in failed.msg
     assert [link["ifname"] for link in pod.ip("link")] == ["lo"]
     assert not busy_node.residue()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [
+        ("CNI_IFNAME", "eth\udcff", INVALID_ENVIRONMENT),
+        ("CNI_NETNS", "/run/netns/c\udcff", INVALID_NETNS),
+        ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=c\udcff", INVALID_ENVIRONMENT),
+        ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_UID=\udcff", INVALID_ENVIRONMENT),
+    ],
+)
+def test_bytes_that_no_result_can_hold_are_refused_and_keep_no_pod_from_going_away(
+    busy_node: Node, variable: str, value: str, code: int
+) -> None:
+    pod = busy_node.sandbox.pod("c1")
+    busy_node.sandbox.do(lambda: Path("/run/netns/c\udcff").symlink_to("c1"))
+    for as_ipam in (False, True):
+        failed = busy_node.add(pod, env={variable: value}, as_ipam=as_ipam)
+        assert failed.code == code
+        assert variable in failed.msg
+        if variable != "CNI_IFNAME":
+            busy_node.delete(pod, env={variable: value}, as_ipam=as_ipam).done()
+        assert not busy_node.residue()
+
+
+def test_a_call_id_of_any_bytes_does_no_harm(busy_node: Node) -> None:
+    pod = busy_node.sandbox.pod("c1")
+    for env in ({"AZVNET_CALL_ID": "\udcff"}, {"AZVNET_CALL_ID": "x" * 10_000}):
+        busy_node.add(pod, env=env).done()
+        assert busy_node.add(pod).code == ATTACHMENT_EXISTS
+        busy_node.delete(pod, env=env).done()
+        assert not busy_node.residue()
 
 
 @pytest.mark.parametrize("ignore", ["IgnoreUnknown=1", "IgnoreUnknown=true", "IgnoreUnknown=TRUE"])
