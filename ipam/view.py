@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTEMPTS = 5
+"""Looks at what seems to be missing or damaged, before that is believed."""
+_PATIENCE = 2.0
+"""Seconds in which a look is begun again because somebody opened or closed the store meanwhile."""
 _PAUSE = 0.01
 _BUSY_SECONDS = 1.0
 _LIVE = "mode=ro&readonly_shm=1"
@@ -68,26 +71,27 @@ class StoreView:
         """
         import sqlite3
 
-        why: Exception = StoreUnavailable(
-            f"the store {self._files.database} is replaced again and again", "Try again."
-        )
-        for _ in range(_ATTEMPTS):
+        until = time.monotonic() + _PATIENCE
+        attempts = 0
+        while True:
             before = self._state()
             try:
                 return self._look(work, before)
             except _Changed:
-                pass
+                passing, why = True, self._restless()
             except FileNotFoundError:
-                why = self._missing()
+                passing, why = False, self._missing()
             except (StoreDamaged, sqlite3.Error) as error:
+                # What can't be opened was removed between two looks at it.
+                passing = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN
                 why = self._unreadable(error)
             except OSError as error:
-                why = StoreUnavailable(
-                    f"the store {self._files.database} can't be read: {error.strerror}", "Run it as root."
-                )
+                passing, why = False, self._out_of_reach(error)
+            attempts += not passing
+            if attempts >= _ATTEMPTS or time.monotonic() >= until:
+                raise why
             # Processes open and close the store all the time, and the last one takes log and index away.
             time.sleep(_PAUSE)
-        raise why
 
     def write(self, _: Callable[[Transaction], T]) -> T:
         """Refused."""
@@ -181,6 +185,14 @@ class StoreView:
         except OSError:
             return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _restless(self) -> StoreUnavailable:
+        return StoreUnavailable(f"the store {self._files.database} is replaced again and again", "Try again.")
+
+    def _out_of_reach(self, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"the store {self._files.database} can't be read: {error.strerror}", "Run it as root."
+        )
 
     def _missing(self) -> StoreMissing:
         return StoreMissing(
