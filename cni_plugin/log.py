@@ -41,7 +41,7 @@ def append(path: Path, record: bytes) -> None:
         return
     try:
         _append(path, record)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path that no file can have
         return
 
 

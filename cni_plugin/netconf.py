@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_plugin import netconf_schema
 from cni_plugin.errors import DecodingFailure, InvalidNetconf, UnsupportedField
+from cni_plugin.spelling import without_nulls
 from cni_plugin.versions import negotiate
 from ipam.compiled import Read, ValidationError, validator
 
@@ -62,6 +63,12 @@ NO_EFFECT = {
 }
 """Keys of Azure CNI and of the spec that are accepted and do nothing, with the reason. ``False`` and empty
 values are not worth a word: they ask for nothing."""
+IPAM_NO_EFFECT = {
+    "subnet": "the subnet is that of the NIC's address",
+    "addressSpace": "there is one, the NIC's",
+    "mode": "there is no overlay here",
+}
+"""The same within ``ipam``."""
 
 
 class Ipam(DeclaredIpam):
@@ -112,13 +119,9 @@ class NetConf(DeclaredNetConf):
 
         ``as_ipam``: called as ``azvnet-ipam``; the keys outside ``ipam`` are another plugin's.
         """
-        said = []
-        if not as_ipam:
-            said += [
-                f"{key} has no effect: {NO_EFFECT[key]}"
-                for key, value in (self.model_extra or {}).items()
-                if key in NO_EFFECT and value not in (None, False, "", [], {})
-            ]
+        said = [] if as_ipam else _without_effect(self.model_extra or {}, NO_EFFECT, "")
+        if self.uses_our_ipam:
+            said += _without_effect(self.ipam, IPAM_NO_EFFECT, "ipam.")
         return said + [
             f"unknown key {name} is ignored{_did_you_mean(name)}" for name in self.unknown(as_ipam=as_ipam)
         ]
@@ -128,6 +131,14 @@ class NetConf(DeclaredNetConf):
         top = [] if as_ipam else [key for key in self.model_extra or {} if key not in NO_EFFECT]
         inner = [f"ipam.{key}" for key in self.our_ipam().model_extra or {}] if self.uses_our_ipam else []
         return [key for key in top if not key.startswith("cni.dev/")] + inner
+
+
+def _without_effect(given: dict[str, Any], reasons: dict[str, str], prefix: str) -> list[str]:
+    return [
+        f"{prefix}{key} has no effect: {reasons[key]}"
+        for key, value in given.items()
+        if key in reasons and value not in (None, False, "", [], {})
+    ]
 
 
 _read_ipam = validator(netconf_schema.IPAM, Ipam)
@@ -146,6 +157,9 @@ def decode(stdin: bytes) -> dict[str, Any]:
         )
     try:
         document = json.loads(stdin.decode())  # UTF-8 and nothing else (RFC 8259, 8.1)
+        if b"\\ud" in stdin or b"\\uD" in stdin:
+            # Half a pair of surrogates is no character: replaced, as Go does.
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as error:
         raise DecodingFailure(
             f"the network configuration on stdin is no JSON: {error}", "Check the conflist."
@@ -175,8 +189,13 @@ def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
             f"network name {name!r} is malformed" if name else "the network configuration has no name",
             "name starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
         )
-    document = {**document, "cniVersion": version}
-    document.pop("cniVersions", None)
+    previous = document.get("prevResult")
+    document = {
+        key: without_nulls(value)
+        for key, value in document.items()
+        if value is not None and key not in {"cniVersions", "prevResult"}
+    }
+    document |= {"cniVersion": version, "prevResult": previous}
     try:
         netconf: NetConf = _read_netconf(document)
     except ValidationError as error:

@@ -11,9 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from cni_plugin.spelling import lower_keys, seconds
+from cni_plugin.spelling import level, lower_keys, seconds
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(seconds)]
+NUMBER = r"^[0-9]+(\.[0-9]+)?$"
+Seconds = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False),
+    BeforeValidator(
+        seconds, json_schema_input_type=Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=NUMBER)]
+    ),
+]
 
 
 class Dns(BaseModel):
@@ -47,11 +54,9 @@ class Ipam(BaseModel):
     ip_address: str = Field(
         "", alias="ipAddress", description="A fixed address to ask for (Azure CNI's key)."
     )
-    subnet: str = Field("", description="Accepted for Azure CNI's sake; the subnet is the NIC's.")
-    address_space: str = Field(
-        "", alias="addressSpace", description="Accepted for Azure CNI's sake; no effect."
-    )
-    mode: str = Field("", description="Accepted for Azure CNI's sake; no effect.")
+    subnet: str = ""
+    address_space: str = Field("", alias="addressSpace")
+    mode: str = ""
 
 
 class RuntimeDns(BaseModel):
@@ -102,8 +107,12 @@ class NetConf(BaseModel):
     )
     dns: Dns = Field(default=Dns(), description="Reported in the result.")
     strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning of them.")
-    log_level: Literal["off", "error", "warning", "info", "debug"] = Field("info", alias="logLevel")
-    log_file: str = Field("", alias="logFile", description="Where calls are logged; empty means stderr only.")
+    log_level: Annotated[Literal["off", "error", "warning", "info", "debug"], BeforeValidator(level)] = Field(
+        "info", alias="logLevel"
+    )
+    log_file: str = Field(
+        "", alias="logFile", description="Where calls are logged; empty means /var/log/azvnet/azvnet.log."
+    )
     args: dict[str, Any] = Field(default={}, description="Free-form arguments; cni.ips is understood.")
     capabilities: dict[str, Any] = Field(default={}, description="Declared for libcni.")
     runtime_config: Annotated[RuntimeConfig, BeforeValidator(lower_keys)] = Field(

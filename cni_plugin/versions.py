@@ -26,7 +26,9 @@ def negotiate(netconf: dict[str, object]) -> str:
         InvalidNetconf: a version that is no string of the form ``X.Y.Z``.
     """
     asked = netconf.get("cniVersion")
-    offered = netconf.get("cniVersions", [])
+    offered = netconf.get("cniVersions")
+    if offered is None:
+        offered = []
     if not isinstance(offered, list):
         raise InvalidNetconf(
             "cniVersions must be a list of version strings", 'Write it as ["1.0.0", "1.1.0"].'

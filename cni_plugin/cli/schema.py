@@ -14,11 +14,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def document() -> dict[str, Any]:
     """The schema of one plugin's configuration, ``ipam`` included."""
-    from cni_plugin.netconf import NO_EFFECT
+    from cni_plugin.netconf import IPAM_NO_EFFECT, NO_EFFECT
     from cni_plugin.netconf_models import Ipam, NetConf
 
     schema = NetConf.model_json_schema(by_alias=True)
     ipam = Ipam.model_json_schema(by_alias=True)
+    ipam["required"] = ["type"]
     schema.setdefault("$defs", {})["Ipam"] = ipam
     other = {
         "type": "object",
@@ -29,10 +30,10 @@ def document() -> dict[str, Any]:
         "description": "Which IPAM plugin, with its configuration.",
         "anyOf": [{"$ref": "#/$defs/Ipam"}, other],
     }
-    for key, reason in NO_EFFECT.items():
-        schema["properties"].setdefault(
-            key, {"description": f"Accepted without effect: {reason}.", "deprecated": True}
-        )
+    for properties, reasons in ((schema["properties"], NO_EFFECT), (ipam["properties"], IPAM_NO_EFFECT)):
+        for key, reason in reasons.items():
+            said = {"description": f"Accepted without effect: {reason}.", "deprecated": True}
+            properties[key] = properties.get(key, {}) | said
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "azvnet network configuration",

@@ -27,7 +27,7 @@ AZURE_CNI: dict[str, Any] = {
     "master": "eth0",
     "bridge": "azure0",
     "adapterName": "",
-    "logLevel": "info",
+    "logLevel": "Info",
     "logTarget": "stdout",
     "infraVnetAddressSpace": "",
     "ipv6Mode": "",
@@ -51,16 +51,16 @@ AZURE_CNI: dict[str, Any] = {
         "type": "azvnet-ipam",
         "environment": "fileIpam",
         "queryInterval": "10",
-        "addressSpace": "",
-        "subnet": "",
+        "addressSpace": "local",
+        "subnet": "10.10.0.0/16",
         "ipAddress": "",
-        "mode": "",
+        "mode": "overlay",
     },
 }
 SAID_TO_HAVE_NO_EFFECT = (
     *("bridge", "logTarget", "serviceCidrs", "vnetCidrs", "ipsToRouteViaHost", "enableSnatOnHost"),
     *("enableExactMatchForPodName", "disableHairpinOnHostInterface", "disableIPTableLock", "cnsurl"),
-    "executionMode",
+    *("executionMode", "ipam.addressSpace", "ipam.subnet", "ipam.mode"),
 )
 ASK_FOR_NOTHING = ("adapterName", "multiTenancy", "disableAsyncDelete", "windowsSettings", "env", "ipv6Mode")
 

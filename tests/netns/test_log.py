@@ -84,8 +84,8 @@ def test_many_writers_rotate_one_file_and_lose_no_line_of_the_window(sandbox: Sa
     files = sorted(folder.glob("calls.log*"))
     assert [file.name for file in files] == ["calls.log", *(f"calls.log.{n}" for n in range(1, len(files)))]
     assert len(files) == log.KEPT + 1
-    # Those who have looked at its length at the same moment may each write one line more.
-    assert all(file.stat().st_size <= log.MAX_BYTES + writers * 600 for file in files)
+    # Nobody waits for whoever moves the files up, which takes longer on a busy machine.
+    assert all(file.stat().st_size <= log.MAX_BYTES * 1.2 for file in files)
     found: dict[int, list[int]] = {writer: [] for writer in range(writers)}
     for file in reversed(files):
         for line in file.read_text().splitlines():

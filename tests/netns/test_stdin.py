@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from tests.netns.conftest import NewNode
 from tests.netns.node import NETCONF, Node
 
 UNREADABLE = (5, 6, 7)
-INVALID_NETCONF = 7
+INVALID_NETCONF, DELEGATE_FAILED, INTERNAL = 7, 109, 999
 
 MALFORMED: dict[str, bytes] = {
     "nothing": b"",
@@ -117,6 +117,53 @@ def _deepest(wrong: Mapping[str, Any]) -> list[object]:
     while isinstance(value, dict) and value:
         (key, value) = list(value.items())[-1]
     return [key, json.dumps(value), *(value if isinstance(value, list) else [value])]
+
+
+NULLS = [
+    *({key: None} for key in ("dns", "ipam", "runtimeConfig", "args", "capabilities", "cniVersions")),
+    *({key: None} for key in ("mode", "master", "mtu", "strict", "logLevel", "logFile", "prevResult")),
+    *({"dns": {key: None}} for key in ("nameservers", "domain", "search", "options")),
+    *({"ipam": {"type": "azvnet-ipam", key: None}} for key in ("environment", "file", "cooldown")),
+    {"runtimeConfig": {"ips": None, "mac": None, "dns": {"servers": None, "Searches": None}}},
+    {"args": {"cni": {"ips": None}}},
+]
+
+
+@pytest.mark.parametrize("nulls", NULLS, ids=json.dumps)
+def test_null_is_as_good_as_nothing(busy_node: Node, nulls: dict[str, Any]) -> None:
+    """As for every plugin in Go, whose JSON is what runtimes and their users write for."""
+    pod, conf = busy_node.sandbox.pod("c1"), {**busy_node.netconf, **nulls}
+    assert busy_node.add(pod, conf=conf).address == "10.10.0.5"
+    busy_node.delete(pod, conf=conf).done()
+
+
+ODD_STRINGS = ["a\0b", "\ud800", "x" * 1000, "a/b", "../x", " ", "\u202e"]
+PLACES: list[Callable[[str], dict[str, Any]]] = [
+    lambda odd: {"logFile": odd},
+    lambda odd: {"master": odd},
+    lambda odd: {"ipam": {"type": "azvnet-ipam", "file": odd}},
+    lambda odd: {"ipam": {"type": odd}},
+    lambda odd: {"dns": {"nameservers": [odd]}},
+    lambda odd: {"args": {"cni": {"ips": odd}}},
+    lambda odd: {"runtimeConfig": {"ips": [odd], "mac": odd}},
+    lambda odd: {"runtimeConfig": {"mac": odd}},
+    lambda odd: {"mode": odd},
+    lambda odd: {"bridge": odd, odd: odd},
+    lambda odd: {"prevResult": {"interfaces": [{"name": odd, "sandbox": odd}], "x": odd}},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_STRINGS, ids=ascii)
+def test_no_text_in_a_configuration_is_too_odd_for_an_answer(busy_node: Node, odd: str) -> None:
+    pod = busy_node.sandbox.pod("c1")
+    for place in PLACES:
+        conf = {**busy_node.netconf, **place(odd)}
+        added = busy_node.add(pod, conf=conf)
+        assert added.ok or added.code != INTERNAL, added
+        assert added.ok or not busy_node.residue()
+        gone = busy_node.delete(pod, conf=conf)
+        assert gone.ok or gone.code in (DELEGATE_FAILED, INVALID_NETCONF), gone
+        assert not busy_node.residue()
 
 
 @pytest.mark.parametrize("length", [16 * 1024 * 1024 + 1, 20_000_000])
