@@ -199,7 +199,7 @@ class StoreView:
             f"there is no store {self._files.database}", "The first call, or the agent, makes it."
         )
 
-    def _unreadable(self, error: Exception) -> Exception:
+    def _unreadable(self, error: Exception) -> StoreUnavailable:
         if not is_damage(error):
             return StoreUnavailable(
                 f"the store {self._files.database} can't be read: {error}",
