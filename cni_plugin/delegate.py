@@ -12,10 +12,10 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from cni_plugin.errors import DelegateError, DelegateFailed, InvalidNetconf
+from cni_plugin.errors import DecodingFailure, DelegateError, DelegateFailed, InvalidNetconf
 from cni_plugin.result import Result, from_json
 from cni_plugin.verbs import VerbCall
 
@@ -27,6 +27,10 @@ FROZEN_PREFIXES = ("_MEI", "_PYI", "AZVNET_")
 SAID_BYTES = 64 * 1024
 """So much of what a delegate says on stderr is passed on."""
 
+LIMITED_BROADCAST = "255.255.255.255"
+LARGEST_CODE = 0xFFFFFFFF
+"""0 is no error (CNI spec, "Error"), and libcni reads an unsigned number."""
+
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -37,9 +41,22 @@ def add(verb_call: VerbCall) -> Result:
         DelegateError: its error object, with its code.
         DelegateFailed: it was not found, died, or answered no result.
     """
+    name = verb_call.netconf.ipam_type
     answer = _run(verb_call, "ADD")
-    document = _document(answer, verb_call.netconf.ipam_type)
-    return from_json(document, verb_call.netconf.cni_version)
+    try:
+        result = from_json(json.loads(answer), verb_call.netconf.cni_version)
+    except (ValueError, RecursionError) as error:
+        raise DelegateFailed(
+            f"IPAM plugin {name} answered no JSON: {error}", "Is it a CNI plugin?"
+        ) from error
+    except (DecodingFailure, InvalidNetconf) as error:
+        raise DelegateFailed(f"IPAM plugin {name} answered no result: {error}", "Reinstall it.") from error
+    for ip in (each.address.ip for each in result.ips):
+        if ip.is_unspecified or ip.is_multicast or ip.is_loopback or str(ip) == LIMITED_BROADCAST:
+            raise DelegateFailed(
+                f"IPAM plugin {name} gave {ip}, which no pod can have", "Correct its ranges."
+            )
+    return result
 
 
 def forward(verb_call: VerbCall, verb: str) -> None:
@@ -85,9 +102,21 @@ def _find(name: str, path: tuple[str, ...]) -> Path:
     )
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """prctl(2) PR_SET_PDEATHSIG: a killed ADD must not leave a delegate that goes on."""
     _prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stdin(verb_call: VerbCall) -> bytes:
+    """The complete configuration. The one thing that is changed is the version, where it was chosen from
+    ``cniVersions``: the other plugin need not know that key.
+    """
+    conf = json.loads(verb_call.call.stdin)
+    if conf.get("cniVersion") == verb_call.netconf.cni_version or not conf.get("cniVersions"):
+        return verb_call.call.stdin
+    return json.dumps({**conf, "cniVersion": verb_call.netconf.cni_version}).encode()
 
 
 def _run(verb_call: VerbCall, verb: str) -> bytes:
@@ -101,13 +130,13 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
     try:
         done = subprocess.run(
             [str(program)],
-            input=verb_call.call.stdin,
+            input=_stdin(verb_call),
             stdout=subprocess.PIPE,
             stderr=said,
             env=environ,
             timeout=SECONDS,
             check=False,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(_die_with, os.getpid()),
         )
     except subprocess.TimeoutExpired as error:
         raise DelegateFailed(f"IPAM plugin {name} did not answer in {SECONDS} s", "It was ended.") from error
@@ -124,20 +153,12 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
 
 
 def _failure(stdout: bytes, name: str, status: int) -> DelegateError | DelegateFailed:
+    how = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
     try:
         document = json.loads(stdout)
-        return DelegateError(
-            int(document["code"]), f"{name}: {document['msg']}", str(document.get("details", ""))
-        )
-    except (ValueError, KeyError, TypeError):
-        how = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
+        code, msg, details = document["code"], str(document["msg"]), str(document.get("details") or "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return DelegateFailed(f"IPAM plugin {name} {how} and no error object", "See its messages on stderr.")
-
-
-def _document(answer: bytes, name: str) -> Any:
-    try:
-        return json.loads(answer)
-    except ValueError as error:
-        raise DelegateFailed(
-            f"IPAM plugin {name} answered no JSON: {error}", "Is it a CNI plugin?"
-        ) from error
+    if type(code) is not int or not 0 < code <= LARGEST_CODE:
+        return DelegateFailed(f"IPAM plugin {name} {how} and the impossible code {code!r}: {msg}", details)
+    return DelegateError(code, f"{name}: {msg}", details)

@@ -19,6 +19,11 @@ ANSWERS: dict[str, dict[str, object]] = {
         "dns": {"nameservers": ["172.20.0.1"]},
     },
     "1.0.0": {"ips": [{"address": "172.20.0.9/24"}, {"address": "172.20.0.10/24"}]},
+    "no host": {"ips": [{"address": "0.0.0.0/0"}]},
+    "everybody": {"ips": [{"address": "224.0.0.5/24"}]},
+    "itself": {"ips": [{"address": "127.0.0.1/8"}]},
+    "odd": {"ips": [{"address": 7}], "dns": 7},
+    "odd dns": {"ips": [{"address": "172.20.0.9/24"}], "dns": {"nameservers": 7}},
     "v6": {"ips": [{"address": "fd00::9/64"}]},
     "none": {"ips": []},
 }
@@ -38,6 +43,15 @@ def main() -> int:
     if behaviour == "error":
         print(json.dumps({"cniVersion": "1.0.0", "code": 117, "msg": "no luck", "details": "try another"}))
         return 1
+    if behaviour.startswith("code "):
+        print(f'{{"code": {behaviour[5:]}, "msg": "no luck"}}')
+        return 1
+    if behaviour == "nested":
+        print("[" * 200_000)
+        return 0
+    if behaviour == "a list":
+        print("[1]")
+        return 0
     if behaviour == "garbage":
         print("this is no JSON")
         return 0

@@ -96,6 +96,14 @@ def test_it_gets_the_callers_environment_and_the_whole_configuration(
     assert call["environ"]["TRACEPARENT"] == "00-ab-cd-01"
 
 
+def test_it_is_asked_in_the_version_that_was_agreed_on(busy_node: Node, delegate: Delegate, pod: Pod) -> None:
+    """It need not know ``cniVersions``."""
+    conf = busy_node.conf(cniVersion="9.0.0", cniVersions=["0.4.0", "1.0.0", "9.0.0"])
+    assert busy_node.add(pod, conf=conf).result["cniVersion"] == "1.0.0"
+    busy_node.delete(pod, conf=conf).done()
+    assert [call["stdin"] for call in delegate.calls] == [{**conf, "cniVersion": "1.0.0"}] * 2
+
+
 @pytest.mark.parametrize("library_path", [None, "", "/opt/somewhere/lib"])
 def test_nothing_of_the_frozen_bundle_reaches_it(node: Node, library_path: str | None) -> None:
     """P3: a program that loads our libraries instead of its own crashes."""
@@ -150,6 +158,18 @@ def test_several_addresses_are_all_set(busy_node: Node, delegate: Delegate, pod:
         ("killed", NOT_THERE, "signal 9"),
         ("v6", NOT_THERE, "IPv4"),
         ("none", NOT_THERE, "scripted"),
+        ("nested", NOT_THERE, "JSON"),
+        ("a list", NOT_THERE, "no result"),
+        ("odd", NOT_THERE, "no result"),
+        ("odd dns", NOT_THERE, "nameservers"),
+        ("no host", NOT_THERE, "0.0.0.0"),
+        ("everybody", NOT_THERE, "224.0.0.5"),
+        ("itself", NOT_THERE, "127.0.0.1"),
+        *(
+            (f"code {code}", NOT_THERE, "no luck")
+            for code in ("0", "-5", "1e999", "true", "null", '"7"', 1 << 64)
+        ),
+        ("code 4294967295", 4294967295, "no luck"),
     ],
 )
 def test_when_it_fails_it_gets_a_del_and_its_error_is_told(
