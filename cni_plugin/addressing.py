@@ -223,6 +223,22 @@ def _reserve(
     return node.ipam.reserve(attachment, who, request)
 
 
+def set_aside_carried(node: Node, seconds: float) -> None:
+    """Quarantine every address that a host route leads to and no attachment holds.
+
+    Where one is met there are more, as on a node that comes from another CNI plugin with its pods running:
+    finding them one at a time would cost an ADD for every few of them.
+    """
+    routes = node.host.routes(requests.dump_routes(requests.AF_INET))
+    # In this order: what an ADD has routed meanwhile, it has reserved before.
+    held = {each.ip for each in node.ipam.reservations()}
+    for route in routes:
+        ip = route.dst.network_address
+        if route.dst.prefixlen == route.dst.max_prefixlen and ip not in held:
+            reason = f"{ip} has a host route over link {route.index} already"
+            node.ipam.quarantine(ip, reason, seconds)
+
+
 def require_available(cooldown: float, node: Node) -> None:
     """Find out whether an ADD could be given an address now.
 

@@ -74,6 +74,7 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
                         str(carried), "Something on this host uses it already."
                     ) from carried
                 node.ipam.quarantine(carried.ip, str(carried), QUARANTINE_SECONDS)
+                addressing.set_aside_carried(node, QUARANTINE_SECONDS)
             except errors.TryAgainLater as error:
                 if not isinstance(error.__cause__, ipam_errors.AddressTaken):
                     raise

@@ -130,6 +130,25 @@ def test_an_address_with_a_stale_route_is_set_aside_and_the_next_one_taken(busy_
     assert len(busy_node.veths()) == 1
 
 
+def test_a_node_that_comes_from_another_plugin_with_its_pods_gives_addresses_at_once(
+    new_node: NewNode,
+) -> None:
+    """Azure CNI's pods live on: their /32 routes are there, and the pool knows nothing of them."""
+    node = new_node(many=True, addresses=40)
+    node.sandbox.batch(
+        "link add azvold type ifb",
+        "link set azvold up",
+        *(f"route add 10.10.0.{last}/32 dev azvold proto static" for last in range(5, 35)),
+    )
+    first = node.sandbox.pod("c0")
+    assert node.add(first).address == "10.10.0.35"
+    assert node.counts()["quarantined"] == 30
+    others = node.sandbox.pods("c1", "c2", "c3")
+    assert [node.add(pod).address for pod in others] == ["10.10.0.36", "10.10.0.37", "10.10.0.38"]
+    node.delete(first).done()
+    assert node.counts()["quarantined"] == 30
+
+
 @pytest.mark.alone("the clock of a running agent can't be advanced from outside")
 def test_what_was_set_aside_comes_back_after_a_while(new_node: NewNode) -> None:
     node = new_node(many=True, addresses=2)
