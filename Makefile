@@ -128,8 +128,9 @@ bench: build tools ## whole calls against ptp + host-local, as a table with rati
 	@$(PY) -m integration.bench $(ARGS)
 
 .PHONY: tools
-tools: bootstrap ## cnitool, the reference plugins and a CRI client, built with Go
+tools: bootstrap ## cnitool, the reference plugins, a CRI client and the newest containerd, built with Go
 	@$(STEP) "Go tools" integration/tools/build.sh
+	@$(STEP) "containerd" integration/tools/build.sh containerd
 
 .PHONY: kubernetes
 kubernetes: venv tools ## etcd, Kubernetes, CoreDNS, helm and the e2e specs, built with Go (10 to 25 minutes once)

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Prints the path of a Go compiler that is new enough for the integration tests' tools.
 #
-# An installed one if it is at least 1.24.2. Otherwise the distribution's golang-go, whatever its age,
+# An installed one if it is at least 1.26.6. Otherwise the distribution's golang-go, whatever its age,
 # fetches a pinned toolchain as what it has been published as since Go 1.21: a module. Go older than
 # 1.21 cannot switch to it by itself, and modules carry no executable bits, so that is done here.
 set -eu
-wanted=1.24.2
+wanted=1.26.6
 pinned=1.26.11
 sum='h1:KyINmJ/FQdKRmDYGuTAAXkumyeR2DyUlSNHZj7XaLFg='
 
@@ -15,7 +15,7 @@ new_enough() {
     [ "$(printf '%s\n' "$wanted" "$version" | sort -V | head -n 1)" = "$wanted" ]
 }
 
-for candidate in $(command -v go || true) /usr/local/go/bin/go /usr/lib/go-1.2[4-9]/bin/go /usr/lib/go/bin/go; do
+for candidate in $(command -v go || true) /usr/local/go/bin/go /usr/lib/go-1.2[6-9]/bin/go /usr/lib/go/bin/go; do
     if new_enough "$candidate"; then
         echo "$candidate"
         exit 0

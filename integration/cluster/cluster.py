@@ -20,10 +20,10 @@ from integration.cluster.node import PROXY_MODES, Node
 from integration.cluster.program import ClusterError, Program, wait_until
 from integration.cluster.relay import Relay
 from integration.fabric import Fabric, records
-from integration.tools import kubernetes
+from integration.tools import containerd, kubernetes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -46,6 +46,7 @@ class Cluster:
             NotReady until somebody installs one.
         dns: run CoreDNS. Its pod is Pending until a node is Ready.
         max_pods: of every kubelet.
+        newest_containerd: nodes that run it instead of Debian's 1.6.
         name: of the fabric, unique on this machine; random when left out.
         api_port: where the API server is reached on this machine's loopback; 0: any free port.
         verbosity: ``-v`` of Kubernetes' programs.
@@ -62,6 +63,7 @@ class Cluster:
         cni: str | None = None,
         dns: bool = True,
         max_pods: int = 110,
+        newest_containerd: Collection[str] = (),
         name: str | None = None,
         api_port: int = 0,
         verbosity: int = 2,
@@ -80,6 +82,7 @@ class Cluster:
         """Logs of every program; they stay until a cluster of the same name starts."""
         self._proxy = proxy
         self._max_pods = max_pods
+        self._newest_containerd = newest_containerd
         self._verbosity = verbosity
         self._cni = cni
         self._dns = dns
@@ -274,6 +277,7 @@ class Cluster:
                 proxy=self._proxy,
                 max_pods=self._max_pods,
                 verbosity=self._verbosity,
+                runtime=containerd() if machine.name in self._newest_containerd else None,
             )
             cni.install(machine, self._cni)
 

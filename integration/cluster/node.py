@@ -50,6 +50,7 @@ class Node:
         proxy: mode of kube-proxy.
         max_pods: how many pods the kubelet takes.
         verbosity: ``-v`` of Kubernetes' programs.
+        runtime: folder with another containerd than Debian's.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Node:
         proxy: str = "nftables",
         max_pods: int = 110,
         verbosity: int = 2,
+        runtime: Path | None = None,
     ) -> None:
         self.machine = machine
+        self.runtime = runtime
         self.name = machine.name
         self._control = control
         self._images = list(images)
@@ -139,6 +142,7 @@ class Node:
             images=self._images,
             cgroup=f"/{self.machine.cgroup}",
             log=self._logs / f"containerd-{self.name}.log",
+            programs=self.runtime,
         )
         self._containerd.start()
 

@@ -71,6 +71,7 @@ class Containerd:
     ``root`` is the folder for images and snapshots as seen in the node; the default is memory, and is
     still there after a reboot of the node. ``images`` are more archives to import, ``cgroup`` is the
     parent of its pods' cgroups when not one of its own, ``log`` a file that its output is added to.
+    ``programs`` is a folder with another containerd than Debian's; set it and `restart` to change over.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Containerd:
         images: Sequence[Path] = (),
         cgroup: str = "",
         log: Path | None = None,
+        programs: Path | None = None,
     ) -> None:
         self.node = node
+        self.programs = programs
         self.cgroup = cgroup or f"/azvnet-{os.getpid()}-{secrets.token_hex(4)}"
         """Parent cgroup of its pods, in every hierarchy."""
         self._root = root
@@ -198,10 +201,18 @@ class Containerd:
             snapshotter="overlayfs" if overlay else "native",
         )
 
+    def _environment(self) -> dict[str, str]:
+        """The node's, with the chosen programs before others: containerd finds its shim by PATH."""
+        own = self.node.environment
+        return {**own, "PATH": f"{self.programs}:{own['PATH']}"} if self.programs else own
+
     def _launch(self) -> None:
         with self._log.open("a", encoding="utf-8") as log:
             self._process = self.node.popen(
-                ["containerd", "--config", CONFIG], stdout=log, stderr=subprocess.STDOUT
+                ["containerd", "--config", CONFIG],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
             )
         self._wait("answers", self._answers)
 
@@ -215,6 +226,7 @@ class Containerd:
         """Import a docker or OCI archive of this machine. Raises ProgramFailed."""
         self.node.run(
             ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "image", "import", str(archive)],
+            env=self._environment(),
             timeout=300,
         )
 

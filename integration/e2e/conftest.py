@@ -23,8 +23,10 @@ ADDRESSES = 64
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes that have registered; nothing tells whether they are Ready."""
-    with Cluster(NODES, ADDRESSES) as made:
+    """Two nodes that have registered; nothing tells whether they are Ready. One has the oldest containerd
+    that is supported, the other the newest.
+    """
+    with Cluster(NODES, ADDRESSES, newest_containerd={"node2"}) as made:
         yield made
 
 

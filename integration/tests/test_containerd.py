@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import calls, plugins, reach, residue
+from integration import calls, plugins, reach, residue, tools
 from integration.containerd import Containerd, CriError, Pod
 from integration.tests.conftest import shipped
 from integration.tests.pods import dropped, machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from integration.fabric import Fabric, Machine
     from integration.tests.conftest import MakeFabric
@@ -23,18 +24,24 @@ if TYPE_CHECKING:
 KERNEL_AND_STORE = ("link", "address", "route", "rule", "neighbour", "reservation")
 
 
+@pytest.fixture(params=["1.6", "2.x"])
+def programs(request: pytest.FixtureRequest) -> Path | None:
+    """Which containerd: Debian's, or the newest."""
+    return None if request.param == "1.6" else tools.containerd()
+
+
 @pytest.fixture
-def containerd(node: Machine) -> Iterator[Containerd]:
+def containerd(node: Machine, programs: Path | None) -> Iterator[Containerd]:
     """A containerd on the one node, with the shipped conflist."""
     plugins.write_conflist(node, shipped("10-azvnet.conflist"))
-    with running(node) as started:
+    with running(node, programs) as started:
         yield started
 
 
 @contextlib.contextmanager
-def running(node: Machine) -> Iterator[Containerd]:
+def running(node: Machine, programs: Path | None = None) -> Iterator[Containerd]:
     """A containerd on a node, ready for pods; its log is shown when the block fails."""
-    with Containerd(node) as started:
+    with Containerd(node, programs=programs) as started:
         try:
             eventually(lambda: started.conditions()["NetworkReady"].status)
             yield started
@@ -61,8 +68,10 @@ def left_by_pods(node: Machine, before: residue.Snapshot) -> list[str]:
     return residue.snapshot(node).added_to(before, *KERNEL_AND_STORE, "file")
 
 
-def test_node_is_ready_for_pods_exactly_while_there_is_a_conflist(node: Machine) -> None:
-    with Containerd(node) as containerd:
+def test_node_is_ready_for_pods_exactly_while_there_is_a_conflist(
+    node: Machine, programs: Path | None
+) -> None:
+    with Containerd(node, programs=programs) as containerd:
         assert containerd.conditions()["RuntimeReady"].status
         unready = containerd.conditions()["NetworkReady"]
         assert not unready.status
@@ -148,6 +157,24 @@ def test_pods_survive_containerd_and_go_afterwards(
     containerd.delete_pod(old)
     containerd.delete_pod(new)
     assert left_by_pods(node, before) == []
+
+
+def test_pods_survive_an_upgrade_of_containerd_and_go_afterwards(node: Machine) -> None:
+    """The new one finds what the old one's libcni kept of a pod, and calls DEL with it."""
+    plugins.write_conflist(node, shipped("10-azvnet.conflist"))
+    before = residue.snapshot(node)
+    with running(node) as containerd:
+        old = containerd.run_pod("old", host_ports=["8088:80"])
+        container = containerd.serve(old, "old")
+        containerd.programs = tools.containerd()
+        containerd.restart()
+        eventually(lambda: containerd.conditions()["NetworkReady"].status)
+        assert containerd.exec(container, ["hostname"]).stdout.strip() == "old"
+        new = containerd.run_pod("new")
+        assert new.ip != old.ip
+        containerd.delete_pod(old)
+        containerd.delete_pod(new)
+        assert left_by_pods(node, before) == []
 
 
 def test_containerd_killed_while_it_makes_pods_leaks_nothing(containerd: Containerd) -> None:

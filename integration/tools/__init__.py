@@ -37,6 +37,12 @@ def tools() -> Path:
 
 
 @cache
+def containerd() -> Path:
+    """The folder with the newest containerd, its shim and ctr; see `built`."""
+    return built("containerd")
+
+
+@cache
 def kubernetes() -> Path:
     """The folder with etcd, the programs of Kubernetes and what tests them; see `built`."""
     return built("kubernetes")

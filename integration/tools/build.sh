@@ -2,6 +2,7 @@
 # Builds the Go programs that tests use, pinned by the go.mod and go.sum beside this script.
 #
 #   build.sh              cnitool, the reference plugins, our criclient   .cache/tools/bin
+#   build.sh containerd   the newest containerd (Debian's is 1.6)         .cache/tools/containerd
 #   build.sh kubernetes   etcd, Kubernetes, CoreDNS, helm, its e2e tests  .cache/tools/kubernetes
 #
 # A stamp over all inputs makes a second call cost nothing; a lock lets several callers ask at once.
@@ -21,9 +22,10 @@ inputs() {
     cd "$here"
     case $wanted in
         bin) sha256sum build.sh cni/go.mod cni/go.sum criclient/go.mod criclient/go.sum criclient/*.go ;;
+        containerd) sha256sum build.sh containerd/go.mod containerd/go.sum ;;
         kubernetes) sha256sum build.sh kubernetes/go.mod kubernetes/go.sum kubernetes/*/*.go ;;
         *)
-            echo "build.sh: there is no set '$wanted'; there are bin, kubernetes" >&2
+            echo "build.sh: there is no set '$wanted'; there are bin, containerd, kubernetes" >&2
             exit 2
             ;;
     esac
@@ -105,18 +107,20 @@ if [ -x "$root/packaging/go-toolchain.sh" ]; then
     go=$("$root/packaging/go-toolchain.sh")
 else
     go=$(command -v go) || {
-        say "no Go compiler on PATH; install Go 1.24 or later (https://go.dev/dl)"
+        say "no Go compiler on PATH; install Go 1.26.6 or later (https://go.dev/dl)"
         exit 1
     }
 fi
 say "with $("$go" env GOVERSION)"
 started=$(date +%s)
 rm -f "$stamp"
-if [ "$wanted" = kubernetes ]; then
-    (kubernetes)
-else
-    build criclient .
-    build cni tool
-fi
+case $wanted in
+    bin)
+        build criclient .
+        build cni tool
+        ;;
+    containerd) build containerd -tags no_zfs,no_devmapper,no_tracing tool ;;
+    kubernetes) (kubernetes) ;;
+esac
 printf '%s\n' "$now" >"$stamp"
 say "$(find "$bin" -type f -perm -u+x | wc -l) programs in ${bin#"$root"/} after $(($(date +%s) - started)) s"
