@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,8 @@ THOROUGH_EVERY = 6
 """Every so many looks everything is compared, whether links and routes have changed or not."""
 INSIDE_PER_LOOK = 4
 """So many pods are entered at each look: a look costs the same on a full node."""
+PASSIVE_SECONDS = 1.0
+"""Between two looks whether another agent has taken over still."""
 SILENT_SECONDS = 120.0
 """Longer than anything here may take: a thread that was not heard of for so long is stuck."""
 
@@ -53,6 +55,10 @@ class Background:
         self._source_error = ""
         self._next_inside = 0
         self.say: Say = _silent
+        self.serves: Callable[[], bool] = lambda: True
+        """Whether callers find this agent. One that another has taken over from only finishes its calls:
+        two that follow different configurations would undo each other's work.
+        """
         self.reconciler = Reconciler(node, self._say)
         self._use_arm(settings)
 
@@ -80,9 +86,11 @@ class Background:
         self._wake.set()
         self._thread.join(2.0)
 
-    def is_alive(self) -> bool:
-        """Whether the work goes on."""
-        return self._thread.is_alive() and time.monotonic() - self._beat < SILENT_SECONDS
+    def why_not_alive(self) -> str:
+        """Why this process should be killed; empty when the work goes on."""
+        if self._thread.is_alive() and time.monotonic() - self._beat < SILENT_SECONDS:
+            return ""
+        return "the agent's background work has stopped"
 
     def use(self, settings: Settings) -> None:
         """Go on with other settings."""
@@ -128,6 +136,9 @@ class Background:
         looks = 0
         while not self._stopped.is_set():
             self._beat = now = time.monotonic()
+            if not self.serves():
+                self._stopped.wait(PASSIVE_SECONDS)
+                continue
             woken = self._wake.is_set()
             self._wake.clear()
             if now >= next_read or woken:

@@ -8,7 +8,6 @@ the request, so a client that sends a byte now and then would keep a thread for 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -16,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
-from pathlib import Path
 
 from cni_plugin.agent.settings import SettingsError
 
@@ -169,20 +167,3 @@ def listen_on_port(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
-
-
-def listen_on_path(path: Path) -> tuple[socket.socket, int]:
-    """A listening Unix socket for root alone, renamed into place, and its inode. Raises OSError."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        beside.unlink(missing_ok=True)
-        listening.bind(str(beside))
-        beside.chmod(0o600)
-        listening.listen(AT_ONCE)
-        inode = beside.stat().st_ino
-        beside.replace(path)
-    except BaseException:
-        listening.close()
-        raise
-    return listening, inode

@@ -25,8 +25,8 @@ class Work(Protocol):
     def cooldown(self) -> float:
         """Seconds an address rests."""
 
-    def is_alive(self) -> bool:
-        """Whether it goes on."""
+    def why_not_alive(self) -> str:
+        """Why this process should be killed; empty when it goes on."""
 
 
 class Readiness:
@@ -44,16 +44,22 @@ class Readiness:
         """Why the conflist is not where the runtime looks for it; empty: it is, or none is wanted."""
         self.last = "the agent is starting"
         """The answer when it was last asked for."""
+        self.signs_of_life = [background.why_not_alive]
+        """Each says why the agent should be killed; empty when it is well."""
 
     def why_not(self) -> str:
         """Why this node is not ready; empty when it is."""
         if self.stopping:
             self.last = "the agent is stopping"
-        elif not self._background.is_alive():
-            self.last = "the agent's background work has stopped; systemd or the kubelet restarts the agent"
+        elif stuck := self.why_not_alive():
+            self.last = f"{stuck}; systemd or the kubelet restarts the agent"
         else:
             self.last = self.why_no_address() or self.not_in_place
         return self.last
+
+    def why_not_alive(self) -> str:
+        """What of the agent is stuck, so that only a restart helps; empty when nothing is."""
+        return next((why for sign in self.signs_of_life if (why := sign())), "")
 
     def why_no_address(self, *, fresh: bool = False) -> str:
         """Why no address can be given; empty when one can."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from cni_plugin import contract, log
 from cni_plugin.agent import protocol
+from cni_plugin.agent.unixsocket import Holder, UnixSocket
 from cni_plugin.call import Call, Reply
 from cni_plugin.node import Node
 from cni_plugin.record import default_file, record
@@ -26,6 +26,12 @@ from cni_plugin.verbs import delete
 SOCKET_NAME = "agent.sock"
 WORKERS = 16
 """Deleting a link waits for RCU; that many waits overlap. Fewer threads made a burst of DELs slower."""
+MOST_WORKERS = 128
+"""With those that are added while calls wait for something else, such as a source that hangs."""
+SLOW_SECONDS = 1.0
+"""A call that takes longer waits for something."""
+STUCK_SECONDS = 120.0
+"""No call takes that long: every wait has a deadline below it."""
 BACKLOG = 1024
 REQUEST_SECONDS = 5.0
 REPLY_SECONDS = 5.0
@@ -50,12 +56,15 @@ class Server:
         self._node = node
         self._observe = observe
         self._heard = heard
-        self._path = node.run_dir / SOCKET_NAME
+        self._path = socket_path(node.run_dir)
         self._draining = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._listener: socket.socket | None = None
-        self._inode = 0
-        self._unused: list[socket.socket] = []
+        self._threads: set[threading.Thread] = set()
+        self._threads_lock = threading.Lock()
+        self._begun: dict[threading.Thread, float] = {}
+        """When each thread that has a connection took it (``time.monotonic``)."""
+        self._full = threading.Event()
+        self._listener: UnixSocket | None = None
+        self._unused: list[UnixSocket] = []
 
     def start(self) -> None:
         """Listen, and serve from now on.
@@ -64,88 +73,109 @@ class Server:
             OSError: the state directory can't be written.
         """
         self._node.ensure_run_dir()
-        self._listener = self._listen()
-        for number in range(WORKERS):
-            thread = threading.Thread(target=self._work, name=f"call-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._listener = UnixSocket(self._path, BACKLOG)
+        self._start_threads(WORKERS)
+        threading.Thread(target=self._relieve, name="relief", daemon=True).start()
 
     def restore(self) -> bool:
-        """Listen anew if somebody has removed the socket; whether that was needed.
+        """Listen anew if nobody answers at the path any more; whether that was needed.
 
-        A socket of another agent in its place is left alone: that one has taken over.
+        Another agent there is left alone: it has taken over.
         """
-        if self._path.exists() or self._draining.is_set() or self._listener is None:
+        before = self._listener
+        if before is None or self._draining.is_set() or before.holder() is not Holder.NOBODY:
             return False
         self._node.ensure_run_dir()
-        before, self._listener = self._listener, self._listen()
+        self._listener = UnixSocket(self._path, BACKLOG)
         self._unused.append(before)  # closed at the end: a thread may be just about to use its number
-        with contextlib.suppress(OSError):
-            before.shutdown(socket.SHUT_RDWR)
+        _refuse(before)
         return True
-
-    def _listen(self) -> socket.socket:
-        """A listening socket, renamed into place: a caller finds either the agent before this one or this
-        one, never nothing, and it has its mode before anybody can see it.
-        """
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        beside = self._path.with_name(f"{SOCKET_NAME}.{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
-        listener.bind(str(beside))
-        beside.chmod(0o600)
-        listener.listen(BACKLOG)
-        self._inode = beside.stat().st_ino
-        beside.replace(self._path)
-        return listener
 
     def in_place(self) -> bool:
         """Whether callers still find this agent at the path; another one may have taken it over."""
-        try:
-            return self._path.stat().st_ino == self._inode
-        except OSError:
-            return False
+        return self._listener is not None and self._listener.holder() is Holder.OURS
+
+    def why_not_alive(self) -> str:
+        """Why this agent should be killed: calls that will never end; empty when all is well."""
+        stuck = self._older_than(STUCK_SECONDS)
+        return f"{stuck} calls have been under way for {STUCK_SECONDS:.0f} s" if stuck >= WORKERS else ""
 
     def stop(self, seconds: float) -> bool:
         """Take no more calls and finish those under way; whether they finished in time.
 
-        Callers that are waiting to be accepted find the connection closed, and carry their call out
-        themselves; nothing of it has been begun.
+        Callers that are waiting to be accepted are told to carry their call out themselves; nothing of it
+        has been begun.
         """
         self._draining.set()
-        if self.in_place():
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+        self._full.set()
         if self._listener is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the threads in accept()
+            self._listener.withdraw()
+            _refuse(self._listener)
         deadline = time.monotonic() + seconds
-        for thread in self._threads:
+        for thread in tuple(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in tuple(self._threads)):
+            return False
         for listener in (*self._unused, *([self._listener] if self._listener else [])):
             listener.close()
-        return not any(thread.is_alive() for thread in self._threads)
+        return True
+
+    # Threads
+
+    def _start_threads(self, number: int) -> None:
+        for _ in range(number):
+            thread = threading.Thread(target=self._work, name="call", daemon=True)
+            with self._threads_lock:
+                self._threads.add(thread)
+            thread.start()
+
+    def _relieve(self) -> None:
+        """Add threads where all have calls that wait for something: a source that hangs must not keep a DEL
+        waiting. A burst needs none, its calls end soon.
+        """
+        while not self._draining.is_set():
+            self._full.wait()
+            self._full.clear()
+            while not self._draining.wait(SLOW_SECONDS) and len(self._begun) >= len(self._threads):
+                slow = self._older_than(SLOW_SECONDS)
+                if 2 * slow >= len(self._threads):
+                    self._start_threads(min(slow, MOST_WORKERS - len(self._threads)))
+
+    def _older_than(self, seconds: float) -> int:
+        before = time.monotonic() - seconds
+        return sum(begun < before for begun in tuple(self._begun.values()))
 
     def _work(self) -> None:
+        thread = threading.current_thread()
         while (listener := self._listener) is not None and not self._draining.is_set():
             try:
-                connection, _ = listener.accept()
+                connection, _ = listener.socket.accept()
             except OSError:
                 time.sleep(0 if self._draining.is_set() else ACCEPT_PAUSE)
                 continue
+            self._begun[thread] = time.monotonic()
+            if len(self._begun) >= len(self._threads):
+                self._full.set()
             with connection:
-                try:
-                    self._serve(connection)
-                except protocol.UnknownVersion as error:
-                    with contextlib.suppress(protocol.ProtocolError):
-                        refusal = protocol.refusal(error.version)
-                        protocol.write_reply(connection, refusal, time.monotonic() + REPLY_SECONDS)
-                except protocol.ProtocolError:
-                    continue  # the caller is gone, or speaks something else: it helps itself
-                except Exception as error:  # noqa: BLE001 - a thread must outlive any defect
-                    said = f"internal error: {type(error).__name__}: {error}"
-                    log.write(default_file({}), "error", "error", by="agent", error=said)
+                self._answer(connection)
+            del self._begun[thread]
+            with self._threads_lock:
+                if len(self._threads) > WORKERS and len(self._begun) < WORKERS // 2:
+                    self._threads.remove(thread)
+                    break
         self._node.close()
+
+    def _answer(self, connection: socket.socket) -> None:
+        """Serve a connection; whatever comes of it, the thread goes on."""
+        try:
+            self._serve(connection)
+        except protocol.UnknownVersion as error:
+            _say_not_taken(connection, error.version)
+        except protocol.ProtocolError:
+            return  # the caller is gone, or speaks something else: it helps itself
+        except Exception as error:  # noqa: BLE001 - a thread must outlive any defect
+            said = f"internal error: {type(error).__name__}: {error}"
+            log.write(default_file({}), "error", "error", by="agent", error=said)
 
     def _serve(self, connection: socket.socket) -> None:
         if protocol.peer_uid(connection) != 0:
@@ -154,9 +184,7 @@ class Server:
         try:
             netconf = _netconf_of(request)
             if self._draining.is_set() or not _ours(request, netconf):
-                protocol.write_reply(
-                    connection, protocol.refusal(request.version), time.monotonic() + REPLY_SECONDS
-                )
+                _say_not_taken(connection, request.version)
             elif protocol.caller_alive(connection):
                 self._carry_out(connection, request)
                 self._heard(netconf)
@@ -188,6 +216,17 @@ class Server:
             seconds = time.monotonic() - started
             self._observe(verb, reply, seconds)
             record(environ, call, reply, seconds, by="agent")
+
+
+def _refuse(listener: UnixSocket) -> None:
+    for connection in listener.refuse_more():
+        _say_not_taken(connection)
+
+
+def _say_not_taken(connection: socket.socket, version: int = protocol.VERSION) -> None:
+    """The caller carries its call out itself; it may have gone, too."""
+    with contextlib.suppress(protocol.ProtocolError):
+        protocol.write_reply(connection, protocol.refusal(version), time.monotonic() + REPLY_SECONDS)
 
 
 def _netconf_of(request: protocol.Request) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     background = Background(node, settings)
     telling = Telling(node, settings, background)
     server = Server(node, observe=telling.observe, heard=background.heard)
+    telling.readiness.signs_of_life.append(server.why_not_alive)
+    telling.serves = background.serves = server.in_place
     background.adopt()
     server.start()
     telling.start()
@@ -55,7 +57,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
             systemd.notify("RELOADING=1")
             settings = _reloaded(settings, background, telling)
             systemd.notify("READY=1")
-        if background.is_alive():
+        if not telling.readiness.why_not_alive():
             systemd.notify("WATCHDOG=1")
     systemd.notify("STOPPING=1")
     telling.stopping()

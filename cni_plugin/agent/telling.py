@@ -11,17 +11,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from cni_plugin import __version__, log
 from cni_plugin.agent import protocol
 from cni_plugin.agent.conflist import ConflistFile, NotInPlace
-from cni_plugin.agent.http import Listener, Page, listen_on_path, listen_on_port, loopback
+from cni_plugin.agent.http import AT_ONCE, Listener, Page, listen_on_port, loopback
 from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.unixsocket import Holder, UnixSocket
 from cni_plugin.call import Reply
 from cni_plugin.node import Node
 
@@ -50,8 +51,8 @@ class Work(Protocol):
     def cooldown(self) -> float:
         """Seconds an address rests."""
 
-    def is_alive(self) -> bool:
-        """Whether it goes on."""
+    def why_not_alive(self) -> str:
+        """Why this process should be killed; empty when it goes on."""
 
     def heard(self, document: dict[str, Any], /) -> None:
         """A netconf that says where addresses come from."""
@@ -77,13 +78,15 @@ class Telling:
         self._started = time.time()
         self._lock = threading.Lock()
         self._listeners: dict[str, Listener] = {}
-        self._inode = 0
+        self._unix: UnixSocket | None = None
         self._said: dict[str, str] = {}
         self._stopped, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._look_now_and_then, name="telling", daemon=True)
         self._conflist = ConflistFile(settings.conflist, background.heard) if settings.conflist else None
         self.readiness = Readiness(node, background)
         self.metrics = Metrics(node, background, self.readiness)
+        self.serves: Callable[[], bool] = lambda: True
+        """Whether callers find this agent; the conflist belongs to the one that they find."""
         if self._conflist is not None:
             self.readiness.not_in_place = f"the conflist {self._conflist.destination} was not looked at yet"
         background.say = self.say
@@ -106,13 +109,11 @@ class Telling:
         self._wake.set()
         self._thread.join(2.0)
         with self._lock:
+            if self._unix is not None:
+                self._unix.withdraw()
             for listener in self._listeners.values():
                 listener.stop()
             self._listeners.clear()
-        path = self._node.run_dir / HTTP_SOCKET
-        with contextlib.suppress(OSError):
-            if path.stat().st_ino == self._inode:
-                path.unlink()
 
     def use(self, settings: Settings) -> None:
         """Go on with other settings."""
@@ -151,6 +152,9 @@ class Telling:
             content_type, body = self.metrics.encode(accept)
             return Page(body, content_type=content_type)
         if path == "/healthz":
+            why_not = self.readiness.why_not_alive()
+            if why_not:
+                return Page(f"stuck: {why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
             return Page(b"ok\n")
         if path == "/readyz":
             why_not = self.readiness.why_not()
@@ -212,7 +216,7 @@ class Telling:
     def _install(self, *, may_write: bool) -> str:
         """Have the conflist in place if that may be; why it is not."""
         conflist = self._conflist
-        if conflist is None:
+        if conflist is None or not self.serves():
             return ""
         try:
             content = conflist.read()
@@ -237,16 +241,16 @@ class Telling:
         return not any(troubles)
 
     def _listen_on_path(self) -> str:
-        path = self._node.run_dir / HTTP_SOCKET
-        if "path" in self._listeners and path.exists():
+        if self._unix is not None and self._unix.holder() is not Holder.NOBODY:
             return ""
+        path = self._node.run_dir / HTTP_SOCKET
         try:
-            listening, self._inode = listen_on_path(path)
+            self._unix = UnixSocket(path, AT_ONCE)
         except OSError as error:
             return f"{path} can't be listened on: {error.strerror}"
         if old := self._listeners.pop("path", None):
             old.stop()
-        self._listeners["path"] = Listener(listening, self._answer, "http-path")
+        self._listeners["path"] = Listener(self._unix.socket, self._answer, "http-path")
         return ""
 
     def _listen_on_port(self) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -151,10 +152,14 @@ class Agent:
             with socket.socket(socket.AF_UNIX) as attempt:
                 try:
                     attempt.connect(str(path))
+                    listens = struct.unpack(
+                        "=i", attempt.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4)
+                    )
                 except OSError:
-                    time.sleep(0.01)
-                else:
-                    return
+                    listens = (0,)
+            if listens[0] == self.pid:  # not the one that it takes over from
+                return
+            time.sleep(0.01)
         self._process.kill()
         self._process.wait()
         raise AssertionError(f"the agent does not listen on {SOCKET}: {self.said()}")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cni_plugin.agent import http
-from cni_plugin.agent.http import AT_ONCE, Listener, Page, listen_on_path, listen_on_port, loopback
+from cni_plugin.agent.http import AT_ONCE, Listener, Page, listen_on_port, loopback
 from cni_plugin.agent.settings import SettingsError
+from cni_plugin.agent.unixsocket import UnixSocket
 from tests.unit.agent.work import get, read_answer
 
 Serve = Callable[..., Path]
@@ -32,7 +33,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
         def start(answer: http.Answer = echo) -> Path:
             path = tmp_path / "http.sock"
-            listening, _ = listen_on_path(path)
+            listening = UnixSocket(path, AT_ONCE).socket
             undo.callback(Listener(listening, answer, "test").stop)
             return path
 
@@ -136,16 +137,14 @@ def test_a_newer_agent_takes_the_path_over_and_nobody_is_refused_in_between(
     serve: Serve, tmp_path: Path
 ) -> None:
     path = serve(lambda *_: Page(b"old"))
-    listening, _ = listen_on_path(path)
-    new = Listener(listening, lambda *_: Page(b"new"), "new")
+    new = Listener(UnixSocket(path, AT_ONCE).socket, lambda *_: Page(b"new"), "new")
     assert get(path).body == "new"
     new.stop()
     assert [entry.name for entry in tmp_path.iterdir()] == ["http.sock"]
 
 
 def test_nothing_answers_after_the_stop(tmp_path: Path) -> None:
-    listening, _ = listen_on_path(tmp_path / "http.sock")
-    listener = Listener(listening, echo, "test")
+    listener = Listener(UnixSocket(tmp_path / "http.sock", AT_ONCE).socket, echo, "test")
     assert get(tmp_path / "http.sock").status == 200
     listener.stop()
     with pytest.raises(ConnectionRefusedError):

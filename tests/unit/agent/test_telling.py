@@ -15,6 +15,7 @@ import pytest
 from cni_plugin import __version__
 from cni_plugin.agent.settings import Settings, SettingsError
 from cni_plugin.agent.telling import Telling
+from cni_plugin.agent.unixsocket import Holder, UnixSocket
 from tests.unit.agent.conftest import NewTelling
 from tests.unit.agent.test_conflist import CONFLIST
 from tests.unit.agent.work import Answer, Place, Work, get
@@ -80,19 +81,45 @@ def test_ready_is_what_an_add_would_find(place: Place, new_telling: NewTelling) 
     assert telling.metrics.registry.get_sample_value("azvnet_ready") == 1
 
 
-def test_healthy_is_only_that_somebody_answers(place: Place, new_telling: NewTelling) -> None:
+def test_healthy_is_only_that_a_restart_would_not_help(place: Place, new_telling: NewTelling) -> None:
     new_telling()
     assert page(place, "/healthz").status == 200
     assert page(place, "/readyz").status == 503
     assert page(place, "/").status == 404
 
 
-def test_not_ready_without_the_background_work(place: Place, work: Work, new_telling: NewTelling) -> None:
+def test_what_only_a_restart_helps_is_neither_ready_nor_healthy(
+    place: Place, work: Work, new_telling: NewTelling
+) -> None:
+    """Where there is no systemd with a watchdog, the kubelet asks and restarts."""
     place.list_addresses(2)
-    new_telling()
+    telling = new_telling()
+    stuck = [""]
+    telling.readiness.signs_of_life.append(lambda: stuck[0])
     assert ready_or_why(place) == ""
-    work.alive = False
+    assert page(place, "/healthz").status == 200
+    stuck[0] = "16 calls are stuck"
+    assert "16 calls are stuck" in ready_or_why(place)
+    assert page(place, "/healthz").body == "stuck: 16 calls are stuck\n"
+    work.stuck = "the agent's background work has stopped"
     assert "background work has stopped" in ready_or_why(place)
+    assert page(place, "/healthz").status == 503
+
+
+def test_an_agent_that_another_took_over_from_leaves_the_conflist_alone(
+    place: Place, new_telling: NewTelling, conflist: dict[str, Path]
+) -> None:
+    place.list_addresses(1)
+    telling = new_telling(conflist=conflist)
+    eventually(conflist["destination"].exists, "the conflist")
+    telling.serves = lambda: False
+    conflist["destination"].write_text("what the newer agent has written")
+    telling.use(Settings(conflist=conflist))
+    time.sleep(0.5)
+    assert conflist["destination"].read_text() == "what the newer agent has written"
+    telling.serves = lambda: True
+    telling.use(Settings(conflist=conflist))
+    eventually(lambda: conflist["destination"].read_text() == json.dumps(CONFLIST), "its own again")
 
 
 def test_not_ready_while_stopping_and_still_telling_so(place: Place, new_telling: NewTelling) -> None:
@@ -300,6 +327,26 @@ def test_the_socket_comes_back_when_somebody_removes_it(place: Place, new_tellin
     telling.use(Settings(log_file=place.run_dir / "agent.log"))
     eventually((place.run_dir / "http.sock").exists, "the socket")
     eventually(lambda: page(place, "/healthz").status == 200, "an answer")
+
+
+def test_the_socket_is_taken_back_from_an_agent_that_was_killed(
+    place: Place, new_telling: NewTelling
+) -> None:
+    telling = new_telling()
+    successor = UnixSocket(place.run_dir / "http.sock", 1)
+    telling.use(Settings(log_file=place.run_dir / "agent.log"))
+    time.sleep(0.5)
+    assert successor.holder() is Holder.OURS, "as long as it lives"
+    successor.close()
+    telling.use(Settings(log_file=place.run_dir / "agent.log"))
+
+    def answers() -> bool:
+        try:
+            return page(place, "/healthz").status == 200
+        except OSError:
+            return False
+
+    eventually(answers, "an answer")
 
 
 def test_the_end_leaves_no_socket_and_not_another_agents(

@@ -22,12 +22,12 @@ class Work:
 
     repairs: Counter[str] = field(default_factory=Counter)
     cooldown: float = 30.0
-    alive: bool = True
+    stuck: str = ""
     heard_of: list[dict[str, Any]] = field(default_factory=list)
     say: Any = None
 
-    def is_alive(self) -> bool:
-        return self.alive
+    def why_not_alive(self) -> str:
+        return self.stuck
 
     def heard(self, document: dict[str, Any], /) -> None:
         self.heard_of.append(document)

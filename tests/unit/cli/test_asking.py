@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.agent.http import Listener, Page, listen_on_path
+from cni_plugin.agent.http import Listener, Page
+from cni_plugin.agent.unixsocket import UnixSocket
 from cni_plugin.cli import asking
 from cni_plugin.cli.asking import HANGS, NONE, RUNNING, ask_agent
 
@@ -42,7 +43,7 @@ def listen(path: Path, undo: ExitStack, backlog: int = 8) -> socket.socket:
 
 
 def tell(folder: Path, undo: ExitStack, body: bytes) -> None:
-    listening, _ = listen_on_path(folder / "http.sock")
+    listening = UnixSocket(folder / "http.sock", 8).socket
     undo.callback(Listener(listening, lambda *_: Page(body), "test").stop)
 
 
