@@ -7,6 +7,7 @@ it reads the node's own /etc/cni/net.d and /opt/cni/bin.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -20,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 from integration.containerd import cgroups
 from integration.containerd.cri import Condition, Cri, CriError, Executed, Pod
 from integration.containerd.images import PAUSE_IMAGE, TRAFFIC_IMAGE, image_archive
+from integration.fabric.machine import BOOT_ID_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +34,7 @@ STATE = "/run/containerd"
 SOCKET = f"{STATE}/containerd.sock"
 DEFAULT_ROOT = "/var/lib/containerd"
 CONFIG = "/run/containerd.toml"
+BASE_SPEC = "/run/containerd-base-spec.json"
 
 _CONFIG = """\
 version = 2
@@ -55,6 +58,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
     snapshotter = "{snapshotter}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+    base_runtime_spec = "{base_spec}"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
 """
@@ -111,6 +115,7 @@ class Containerd:
         try:
             self.node.run(["mkdir", "-p", STATE, self._root, "/etc/cni/net.d", "/opt/cni/bin"])
             self.node.run(["tee", CONFIG], input=self._configuration())
+            self.node.run(["tee", BASE_SPEC], input=self._base_spec())
             self._launch()
             self._import_images()
         except BaseException:
@@ -199,12 +204,24 @@ class Containerd:
             socket=SOCKET,
             pause=PAUSE_IMAGE,
             snapshotter="overlayfs" if overlay else "native",
+            base_spec=BASE_SPEC,
         )
 
     def _environment(self) -> dict[str, str]:
         """The node's, with the chosen programs before others: containerd finds its shim by PATH."""
         own = self.node.environment
         return {**own, "PATH": f"{self.programs}:{own['PATH']}"} if self.programs else own
+
+    def _base_spec(self) -> str:
+        """What every container starts from: containerd's own, and the boot id of this node.
+
+        A container has a /proc of its own, which shows the boot id of the real machine. runc takes no
+        mounts in /proc; its hooks run in the container's mount namespace, in the container's root.
+        """
+        spec = json.loads(self.node.run(["ctr", "oci", "spec"], env=self._environment()).stdout)
+        show = ["mount", "-o", "bind,ro", BOOT_ID_FILE, "proc/sys/kernel/random/boot_id"]
+        spec["hooks"] = {"createContainer": [{"path": "/bin/mount", "args": show}]}
+        return json.dumps(spec)
 
     def _launch(self) -> None:
         with self._log.open("a", encoding="utf-8") as log:
@@ -301,4 +318,4 @@ class Containerd:
         ours = [p for p in points if p.startswith((f"{STATE}/", f"{self._root}/", "/run/netns/cni-"))]
         for point in reversed(ours):
             self.node.run(["umount", "-l", point], check=False)
-        self.node.run(["rm", "-rf", STATE, self._root, CONFIG], check=False)
+        self.node.run(["rm", "-rf", STATE, self._root, CONFIG, BASE_SPEC], check=False)

@@ -83,6 +83,15 @@ def test_node_is_ready_for_pods_exactly_while_there_is_a_conflist(
         eventually(lambda: not containerd.conditions()["NetworkReady"].status)
 
 
+def test_container_sees_the_boot_id_of_its_node_and_cannot_change_it(
+    node: Machine, containerd: Containerd
+) -> None:
+    container = containerd.run_container(containerd.run_pod("looks"), ["sleep", "1000"])
+    path = "/proc/sys/kernel/random/boot_id"
+    assert containerd.exec(container, ["cat", path]).stdout.strip() == node.boot_id
+    assert containerd.exec(container, ["sh", "-c", f"echo x >{path}"]).exit_code != 0
+
+
 def test_pods_have_addresses_of_the_virtual_network_and_talk(make_fabric: MakeFabric) -> None:
     fabric = make_fabric(nodes=2)
     nodes = list(fabric.nodes.values())
