@@ -225,6 +225,8 @@ class SourceState:
     """Attempts that failed since the last success."""
     retry_in: float = 0.0
     """Seconds until the source may be asked again; 0: now."""
+    asked: SourceConfig | None = None
+    """What the last attempt since the node was started asked for, its interval aside; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from ipam import records
 from ipam.errors import IpamError, SourceEmpty, SourceUnreadable, StoreUnavailable
 from ipam.filelock import file_lock
-from ipam.model import SourceState
+from ipam.model import SourceConfig, SourceState
 from ipam.pool import merge, offered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ipam.model import Listing, SourceConfig
+    from ipam.model import Listing
     from ipam.pool import Changes
     from ipam.store import Store
     from ipam.transaction import Transaction
@@ -61,6 +61,7 @@ def source_state(tx: Transaction) -> SourceState:
         remedy=row["remedy"],
         failures=row["failures"],
         retry_in=max(0.0, (row["retry_at"] or 0.0) - tx.now),
+        asked=None if row["attempt_at"] is None else _config_of(row["config"]),
     )
 
 
@@ -238,6 +239,16 @@ def _as_known(store: Store | StoreView, state: SourceState) -> SourceState:
 def _config_key(config: SourceConfig) -> str:
     macs = "*" if config.uplink_macs is None else ",".join(sorted(config.uplink_macs))
     return f"{config.environment}|{config.file}|{macs}"
+
+
+def _config_of(key: str) -> SourceConfig | None:
+    environment, _, rest = key.partition("|")
+    file, found, macs = rest.rpartition("|")
+    if not found:
+        return None  # the outcome of the first attempt is not written yet
+    return SourceConfig(
+        environment=environment, file=file, uplink_macs=None if macs == "*" else tuple(macs.split(","))
+    )
 
 
 def _reader(reader: Reader | None) -> Reader:

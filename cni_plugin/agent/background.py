@@ -178,6 +178,11 @@ class Background:
         if self._netconf is not None:
             config = addressing.source_config(self._netconf, self._node)
             return replace(config, query_interval=min(config.query_interval, interval))
+        before = self._node.ipam.source_state().asked if self._settings.source == "auto" else None
+        if before is not None:
+            # What the calls asked for before this agent was started. Another source, or another NIC, would
+            # replace the pool's addresses by its own.
+            return replace(before, query_interval=interval)
         link = addressing.default_link(self._node)
         return SourceConfig(
             environment=self._settings.source,

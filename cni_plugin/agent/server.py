@@ -38,6 +38,10 @@ REPLY_SECONDS = 5.0
 ACCEPT_PAUSE = 0.05
 """Before accept() is tried again after it failed, for want of descriptors say."""
 
+WITH_TODAYS_NETCONF = ("ADD", "STATUS")
+"""Verbs whose netconf says how pods are attached from now on. That of a DEL or CHECK may be as old as its
+pod, and of a network that is not used any more."""
+
 Observer = Callable[[str, Reply, float], None]
 """Told of each call: verb, reply, seconds."""
 NetconfListener = Callable[[dict[str, Any]], None]
@@ -49,7 +53,7 @@ class Server:
     Args:
         node: what calls are carried out on.
         observe: told of each call that was carried out.
-        heard: given the netconf of each call, since it tells where addresses come from.
+        heard: given the netconf of each ADD and STATUS, since it tells where addresses come from.
     """
 
     def __init__(self, node: Node, observe: Observer, heard: NetconfListener) -> None:
@@ -186,12 +190,13 @@ class Server:
             if self._draining.is_set() or not _ours(request, netconf):
                 _say_not_taken(connection, request.version)
             elif protocol.caller_alive(connection):
-                self._carry_out(connection, request)
-                self._heard(netconf)
+                self._carry_out(connection, request, netconf)
         finally:
             request.close()
 
-    def _carry_out(self, connection: socket.socket, request: protocol.Request) -> None:
+    def _carry_out(
+        self, connection: socket.socket, request: protocol.Request, netconf: dict[str, Any]
+    ) -> None:
         started = time.monotonic()
         environ = request.environ()
         call = Call(
@@ -215,6 +220,8 @@ class Server:
         finally:
             seconds = time.monotonic() - started
             self._observe(verb, reply, seconds)
+            if verb in WITH_TODAYS_NETCONF:
+                self._heard(netconf)
             record(environ, call, reply, seconds, by="agent")
 
 

@@ -64,6 +64,8 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     finished = server.stop(STOP_SECONDS)
     background.stop()
     telling.stop()
+    if finished:
+        node.ipam.close()  # else the next process would have to recover its log
     return 0 if finished else 1
 
 

@@ -89,7 +89,7 @@ class Settings(BaseModel):
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise SettingsError(f"{path}: {where}: {problem['msg']}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"{path} is no JSON: {error}") from error
         settings._path, settings._seen = path, seen  # noqa: SLF001 - of this class
         return settings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -142,8 +143,7 @@ class Telling:
         line = log.line(level, settings.log_level, by="agent", msg=text, **fields)
         if line:
             log.append(settings.log_file, line)
-            with contextlib.suppress(OSError):
-                os.write(2, line)
+            _write_to_stderr(line)
 
     # Pages
 
@@ -271,3 +271,18 @@ class Telling:
             self.say(level, trouble if about != "not ready" else f"not ready: {trouble}")
         elif not trouble and (before or (before is None and about == "not ready")):
             self.say("info", well)
+
+
+_stderr_lock = threading.Lock()
+
+
+def _write_to_stderr(line: bytes) -> None:
+    """Without waiting: who reads it (journald, the runtime) may have stopped, and nothing here stops with it.
+
+    What poll(2) calls writable takes 4096 bytes at least (pipe(7), PIPE_BUF), if nobody else writes.
+    """
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    with _stderr_lock, contextlib.suppress(OSError):
+        if poll.poll(0):
+            os.write(2, line[: select.PIPE_BUF])

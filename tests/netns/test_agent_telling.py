@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -376,3 +378,47 @@ def test_the_service_manager_is_told_of_start_life_reload_and_end(node: Node, pr
         finally:
             process.kill()
             process.communicate()
+
+
+def test_nobody_reads_what_the_agent_says_and_it_works_all_the_same(node: Node, product: Executables) -> None:
+    """journald, or the runtime that reads a container's stderr, may have stopped; a pipe is soon full."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    node.sandbox.write("/run/agent.json", '{"reconcile_seconds": 0.2, "refresh_seconds": 0.2}')
+    with os.fdopen(writing, "wb", buffering=0) as stderr:
+        process = node.sandbox.popen(
+            [str(product.python), "agent", "--config", "/run/agent.json"],
+            env={"PATH": "/usr/bin:/bin", **product.environ},
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    try:
+        eventually(node.sandbox.path("/run/azvnet/agent.sock").exists, "it serves")
+        node.add(node.sandbox.pod("pod")).done()
+        before = node.host_routes()
+        for _ in range(3):
+            node.sandbox.run("ip", "route", "flush", "proto", "155")
+            eventually(lambda: node.host_routes() == before, "the route is put back, which is said each time")
+        log = node.sandbox.path("/var/log/azvnet/agent.log")
+        eventually(lambda: log.read_text().count("host_route") == 3, "it is in the log")
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+
+
+def test_an_agent_that_is_stopped_leaves_a_store_without_a_log_to_recover(
+    node: Node, telling_agent: NewAgent
+) -> None:
+    agent = telling_agent(node)
+    node.add(node.sandbox.pod("pod")).done()
+    agent.stop()
+    names = {path.name for path in node.sandbox.path("/run/azvnet").iterdir()}
+    assert "azvnet.db" in names
+    assert "azvnet.db-wal" not in names

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.netns.conftest import NewAgent
-from tests.netns.node import Node
+from tests.netns.node import INTERFACES, Node
 from tests.netns.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent's own work")
@@ -102,6 +102,58 @@ def test_a_source_that_breaks_costs_no_address(node: Node, new_agent: NewAgent) 
         time.sleep(0.8)
         assert sum(node.counts().values()) == 8
     node.add(node.sandbox.pod("unimpressed")).done()
+
+
+OTHER = "/etc/kubernetes/other.json"
+
+
+def list_elsewhere(node: Node, count: int) -> None:
+    """Another document than the one that an agent reads without being told."""
+    listed = node.sandbox.path(INTERFACES)
+    before = listed.read_text() if listed.exists() else ""
+    node.list_addresses(count)
+    node.sandbox.write(OTHER, listed.read_text())
+    listed.write_text(before) if before else listed.unlink()
+
+
+def test_an_agent_that_is_started_again_goes_on_with_the_source_of_the_calls(
+    node: Node, new_agent: NewAgent
+) -> None:
+    """Else it would fill the pool with the addresses of whatever source it finds by itself."""
+    list_elsewhere(node, 3)
+    agent = new_agent(node, **QUICK)
+    pod = node.sandbox.pod("pod")
+    node.add(pod, conf=node.conf(ipam={"file": OTHER})).done()
+    eventually(lambda: sum(node.counts().values()) == 3, "the calls' source decides")
+    agent.kill()
+    new_agent(node, **QUICK)
+    list_elsewhere(node, 5)
+    eventually(lambda: sum(node.counts().values()) == 5, "it is read without any call")
+    time.sleep(3 * QUICK["refresh_seconds"])
+    assert sum(node.counts().values()) == 5
+
+
+def test_the_source_of_the_operator_counts_when_the_agent_is_started(node: Node, new_agent: NewAgent) -> None:
+    list_elsewhere(node, 3)
+    agent = new_agent(node, **QUICK)
+    node.add(node.sandbox.pod("pod"), conf=node.conf(ipam={"file": OTHER})).done()
+    eventually(lambda: sum(node.counts().values()) == 3, "the calls' source decides")
+    agent.kill()
+    new_agent(node, **QUICK, source="file", file=INTERFACES)
+    eventually(lambda: sum(node.counts().values()) == 8, "the settings' source decides")
+
+
+def test_a_pod_of_an_older_network_that_goes_changes_no_source(node: Node, new_agent: NewAgent) -> None:
+    """A DEL and a CHECK come with the configuration that their pod was made with."""
+    list_elsewhere(node, 3)
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("pod")
+    added = node.add(pod).done()
+    old = node.conf(ipam={"file": OTHER})
+    node.check(pod, added, conf=old).done()
+    node.delete(pod, conf=old).done()
+    time.sleep(4 * QUICK["refresh_seconds"])
+    assert sum(node.counts().values()) == 8
 
 
 def test_pods_from_before_the_agent_are_adopted_when_the_store_is_lost(

@@ -161,6 +161,33 @@ class TestInterval:
         ipam.refresh(replace(CONFIG, environment="imds"), deadline=5)
         assert node.reads == 2
 
+    @pytest.mark.parametrize(
+        "config",
+        [
+            SourceConfig(),
+            SourceConfig("file", "/etc/odd|name", uplink_macs=(MAC,)),
+            SourceConfig("imds", uplink_macs=("00:0d:3a:00:00:02", "00:0d:3a:00:00:03")),
+        ],
+    )
+    def test_what_was_asked_is_known_to_the_next_process_until_the_node_is_restarted(
+        self, node: Node, config: SourceConfig
+    ) -> None:
+        assert node.process().source_state().asked is None
+        node.process().refresh(config, deadline=5)
+        asked = node.process().source_state().asked
+        assert asked is not None
+        assert replace(asked, query_interval=config.query_interval) == config
+        node.start_anew("boot-2")
+        assert node.process().source_state().asked is None, "its NICs may be others now"
+
+    def test_what_was_asked_without_success_is_known_too(self, node: Node) -> None:
+        node.says = SourceUnreadable("no answer")
+        with pytest.raises(SourceUnreadable):
+            node.process().refresh(replace(CONFIG, environment="imds"), deadline=5)
+        asked = node.process().source_state().asked
+        assert asked is not None
+        assert asked.environment == "imds"
+
     def test_a_reboot_makes_it_due(self, node: Node) -> None:
         node.process().refresh(CONFIG, deadline=5)
         node.start_anew("boot-2")
