@@ -67,7 +67,7 @@ format: venv ## rewrite the sources as ruff formats them
 	@.venv/bin/ruff format .
 
 .PHONY: test
-test: lint build tools kubernetes ## everything: lint, build, and every layer of tests (as root)
+test: lint image tools kubernetes ## everything: lint, build, and every layer of tests (as root)
 	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-unit
@@ -103,7 +103,7 @@ sandbox: build ## the emulated Azure fabric, from a shell (ARGS=--help)
 	@$(PY) -m integration.fabric $(ARGS)
 
 .PHONY: e2e
-e2e: build kubernetes ## a real Kubernetes: nodes, pods, services, its own conformance specs (as root)
+e2e: image kubernetes ## a real Kubernetes: nodes, pods, services, its own conformance specs (as root)
 	@$(PY) packaging/run_tests.py e2e $(if $(ARGS),-- $(ARGS))
 
 .PHONY: cluster

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,8 +187,8 @@ class Cluster:
 
     def load_image(self, archive: Path) -> None:
         """Import a docker or OCI archive into every node. Raises ProgramFailed."""
-        for node in self.nodes.values():
-            node.load_image(archive)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda node: node.load_image(archive), self.nodes.values()))
 
     def start_api_server(self) -> None:
         """Start the API server again and wait until it is ready."""

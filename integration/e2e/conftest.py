@@ -6,44 +6,91 @@ a test that needs one takes ``ready_cluster``. A test that breaks something repa
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.cluster import Cluster
-from integration.plugins import bundle
+from integration.cluster import Cluster, images, rollout
+from integration.e2e import diagnosis
+from integration.e2e.scene import Scene, dropped
+from integration.e2e.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
-NODES = 2
+NODES = 3
 ADDRESSES = 64
+SMALL = "node3"
+"""A node with a few addresses only. It has a taint, so a pod runs there when a test names the node."""
+SMALL_ADDRESSES = 4
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes that have registered; nothing tells whether they are Ready. One has the oldest containerd
-    that is supported, the other the newest.
+    """Three nodes that have registered; nothing tells whether they are Ready. One has the newest
+    containerd, the others the oldest that is supported.
     """
     with Cluster(NODES, ADDRESSES, newest_containerd={"node2"}) as made:
+        made.fabric.remove_addresses(SMALL, ADDRESSES - SMALL_ADDRESSES)
+        made.kubectl("taint", "node", SMALL, "azvnet.test/few-addresses=:NoSchedule")
         yield made
 
 
 @pytest.fixture(scope="session")
-def ready_cluster(cluster: Cluster) -> Cluster:
-    """The cluster with the built executables on its nodes, every node Ready, CoreDNS answering."""
-    bundle()
-    cluster.install_cni("azvnet")
-    cluster.wait_nodes_ready()
+def ready_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with azvnet installed by its manifest, every node Ready, CoreDNS answering."""
+    assert cluster.ready_nodes() == [], "nodes were Ready before azvnet was there"
+    rollout.install(cluster)
+    cluster.load_image(images.e2e())
     cluster.wait_dns()
-    return cluster
+    yield cluster
+    assert diagnosis.left_behind(cluster) == []
 
 
 @pytest.fixture
 def namespace(ready_cluster: Cluster) -> Iterator[str]:
-    """A namespace of the test's own, removed with all that is in it when the test has ended."""
+    """A namespace of the test's own. It goes after the test, with all that is in it; nobody waits."""
     name = f"t-{secrets.token_hex(4)}"
     ready_cluster.kubectl("create", "namespace", name)
     yield name
-    ready_cluster.kubectl("delete", "namespace", name, "--timeout=120s", timeout=150)
+    ready_cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def space(ready_cluster: Cluster, namespace: str) -> Space:
+    """The same namespace, with what a test does in it."""
+    return Space(ready_cluster, namespace)
+
+
+@pytest.fixture(scope="session")
+def scene(ready_cluster: Cluster) -> Iterator[Scene]:
+    """Pods on two nodes that all tests may talk to and none may change."""
+    with Scene.up(ready_cluster) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def no_drops(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test makes a node send what Azure would drop: a source address that its NIC does not own."""
+    if "cluster" not in request.fixturenames:
+        yield
+        return
+    shared: Cluster = request.getfixturevalue("cluster")
+    before = dropped(shared)
+    yield
+    assert dropped(shared) == before
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what Kubernetes and the nodes say to the report of a test that failed."""
+    report = yield
+    used = getattr(item, "funcargs", {})
+    if report.failed and call.excinfo is not None and "cluster" in used:
+        with contextlib.suppress(Exception):  # the failure itself is worth more than its story
+            report.sections.append(("Kubernetes", diagnosis.story(used["cluster"])))
+    return report
