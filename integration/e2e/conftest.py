@@ -46,7 +46,8 @@ def ready_cluster(cluster: Cluster) -> Iterator[Cluster]:
     cluster.load_image(images.e2e())
     cluster.wait_dns()
     yield cluster
-    assert diagnosis.left_behind(cluster) == []
+    if left := diagnosis.left_behind(cluster):
+        pytest.fail("left on the nodes by pods that are gone:\n" + "\n".join(left), pytrace=False)
 
 
 @pytest.fixture
