@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from integration.containerd.images import Image, ImageError, cached_archive
+from integration.containerd.images import Image, ImageError, cached_archive, pause
 from integration.tools import kubernetes
 
 COREDNS_IMAGE = "azvnet.test/coredns:1"
 
 _E2E = ("agnhost", "jessie-dnsutils", "busybox")
 """The images of the specs that ours plays. What they run in the others is a shell's command line."""
+_REGISTRY = "registry.k8s.io/e2e-test-images"
 
 _PROGRAMS = {"sh": "dash", "nc": "nc.openbsd", "dig": "dig", "curl": "curl", "getent": "getent"}
 """Name in the image → program of this machine. Busybox has applets of these names, but as ``sh`` it
@@ -52,7 +54,7 @@ def e2e() -> Path:
     for name, source in _PROGRAMS.items():
         programs |= _with_libraries(f"bin/{name}", _program(source))
     image = Image(
-        names[_E2E[0]],
+        names[0],
         ["pause"],
         programs,
         {f"bin/{name}": "busybox" for name in applets if name not in {"busybox", "init", *_PROGRAMS}}
@@ -66,19 +68,27 @@ def e2e() -> Path:
             "etc/group": b"root:x:0:\nuser:x:1000:\n",
         },
         entrypoint=["/agnhost"],
-        aliases=[names[each] for each in _E2E[1:]],
+        aliases=names[1:],
     )
-    return cached_archive("e2e", [image])
+    return cached_archive("e2e", [image, replace(pause(), name=_named("registry.k8s.io/pause")[0])])
+
+
+def e2e_names() -> tuple[str, ...]:
+    """The names under which the specs ask for the images that ours plays, agnhost's first."""
+    return tuple(name for image in _E2E for name in _named(f"{_REGISTRY}/{image}"))
 
 
 @cache
-def e2e_names() -> dict[str, str]:
-    """The names that the specs give to images, by the last part of them without the version."""
+def _listed() -> str:
     asked = [str(kubernetes() / "e2e.test"), "--list-images"]
-    printed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    found = {re.sub(r":[^:]*$", "", name).rpartition("/")[2]: name for name in printed.split()}
-    if missing := [name for name in _E2E if name not in found]:
-        raise ImageError(f"the e2e specs know no image {', '.join(missing)}; they know {', '.join(found)}")
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+
+
+def _named(image: str) -> list[str]:
+    """The names with version that the specs give to an image. Raises ImageError."""
+    found = sorted(line for line in _listed().split() if line.startswith(f"{image}:"))
+    if not found:
+        raise ImageError(f"the e2e specs ask for no {image}; they ask for:\n{_listed()}")
     return found
 
 

@@ -56,7 +56,7 @@ class Image:
 
 def image_archive() -> Path:
     """One archive with both images, made when their parts changed. Raises ImageError."""
-    return cached_archive("images", [_pause(), _traffic()])
+    return cached_archive("images", [pause(), _traffic()])
 
 
 def cached_archive(name: str, images: Sequence[Image]) -> Path:
@@ -143,7 +143,8 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644)
     archive.addfile(entry, io.BytesIO(content))
 
 
-def _pause() -> Image:
+def pause() -> Image:
+    """The sandbox's image. Raises ImageError."""
     source = Path(__file__).with_name("pause.c")
     program = _CACHE / f"pause-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
     if not program.exists():
