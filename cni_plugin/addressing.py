@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from cni_plugin import endpoint, errors, uplink
 from cni_plugin.kernel import locks, netns, requests
-from cni_plugin.kernel.netlink import Link
+from cni_plugin.kernel.netlink import Link, read_route
 from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
 from cni_plugin.params import IFNAME_MAX_BYTES, Parameters
@@ -84,8 +84,10 @@ def _named_link(name: str, node: Node) -> Link:
 
 def default_link(node: Node) -> Link | None:
     """The link that the default route leads over; None without one."""
-    routes = node.host.routes(requests.dump_routes(requests.AF_INET))
-    over = next((route.index for route in routes if route.dst.prefixlen == 0 and route.index), 0)
+    bodies = node.host.dump(requests.dump_routes(requests.AF_INET))
+    # The length of the destination is the second byte; a full node has hundreds of other routes.
+    routes = (read_route(body) for body in bodies if not body[1])
+    over = next((route.index for route in routes if route.index), 0)
     return node.host.one_link(node.host.compile.get_link(index=over)) if over else None
 
 

@@ -27,7 +27,7 @@ READ_SECONDS = 20.0
 """How long one read of the source may take; nobody waits for it."""
 THOROUGH_EVERY = 6
 """Every so many looks everything is compared, whether links and routes have changed or not."""
-INSIDE_PER_LOOK = 4
+INSIDE_PER_LOOK = 3
 """So many pods are entered at each look: a look costs the same on a full node."""
 PASSIVE_SECONDS = 1.0
 """Between two looks whether another agent has taken over still."""
@@ -53,7 +53,6 @@ class Background:
         self._thread = threading.Thread(target=self._loop, name="background", daemon=True)
         self._beat = time.monotonic()
         self._source_error = ""
-        self._next_inside = 0
         self.say: Say = _silent
         self.serves: Callable[[], bool] = lambda: True
         """Whether callers find this agent. One that another has taken over from only finishes its calls:
@@ -150,6 +149,7 @@ class Background:
                 looks += 1
                 next_look = time.monotonic() + self._settings.reconcile_seconds
             self._wake.wait(max(0.05, min(next_read, next_look) - time.monotonic()))
+        self.reconciler.close()
         self._node.close()
 
     def _guarded(self, work: Any) -> None:
@@ -196,10 +196,7 @@ class Background:
             self.reconciler.repairs["ip_forward"] += 1
             self._say("warning", "net.ipv4.ip_forward was 0 and was set to 1")
         self.reconciler.look(thorough=thorough, grace=self._settings.reclaim_seconds)
-        held = self._node.ipam.reservations()
-        for offset in range(min(INSIDE_PER_LOOK, len(held))):
-            self.reconciler.look_inside(held[(self._next_inside + offset) % len(held)])
-        self._next_inside += INSIDE_PER_LOOK
+        self.reconciler.look_inside_some(INSIDE_PER_LOOK)
 
 
 def _silent(level: str, text: str, **fields: Any) -> None:

@@ -33,7 +33,8 @@ class Plan:
     bursts_alone: int = 2
     """Of the contender that starts an interpreter for each call; its bursts take seconds."""
     growth_rounds: int = 40
-    idle_seconds: float = 30.0
+    idle_seconds: float = 60.0
+    """One whole period of the work that it does by itself."""
     names: frozenset[str] = frozenset({REFERENCE, ALONE, AGENT, BARE})
     bundle: Path = BUNDLE
 
@@ -185,7 +186,10 @@ def _fill(sandbox: Sandbox, name: str, pods: int, samples: Samples, plan: Plan) 
 
 
 def _idle(plan: Plan, agent: Sandbox, samples: Samples, say: Step) -> None:
-    say(f"the agent with nothing to do: {plan.idle_seconds:.0f} s")
+    pods = range(BURST)
+    samples.check(AGENT, agent.calls("ADD", pods, WIDTH))
+    say(f"the agent with {BURST} pods and nothing to do: {plan.idle_seconds:.0f} s")
     before, started = agent.usage().idle_cpu, time.monotonic()
     time.sleep(plan.idle_seconds)
     samples.idle_share = (agent.usage().idle_cpu - before) / (time.monotonic() - started)
+    samples.check(AGENT, agent.calls("DEL", pods, WIDTH))
