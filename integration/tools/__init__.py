@@ -5,7 +5,6 @@ Owns only where they are and that they are built; ``build.sh`` beside it knows h
 
 from __future__ import annotations
 
-import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -53,9 +52,8 @@ def built(programs: str) -> Path:
 
     Progress goes to stderr. Raises ToolsError.
     """
-    here = Path(__file__).parent
-    root = here.parents[1]
-    done = subprocess.run([here / "build.sh", programs], check=False)
+    command = [Path(__file__).with_name("build.sh"), programs]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise ToolsError(f"integration/tools/build.sh {programs} ended with exit code {done.returncode}")
-    return Path(os.environ.get("AZVNET_TOOLS_CACHE") or root / ".cache" / "tools") / programs
+    return Path(done.stdout.strip())

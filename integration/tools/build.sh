@@ -1,21 +1,20 @@
 #!/bin/sh
 # Builds the Go programs that tests use, pinned by the go.mod and go.sum beside this script.
 #
-#   build.sh              cnitool, the reference plugins, our criclient   .cache/tools/bin
-#   build.sh containerd   the newest containerd (Debian's is 1.6)         .cache/tools/containerd
-#   build.sh kubernetes   etcd, Kubernetes, CoreDNS, helm, its e2e tests  .cache/tools/kubernetes
+#   build.sh              cnitool, the reference plugins, our criclient
+#   build.sh containerd   the newest containerd (Debian's is 1.6)
+#   build.sh kubernetes   etcd, Kubernetes, CoreDNS, helm, its e2e tests
 #
-# A stamp over all inputs makes a second call cost nothing; a lock lets several callers ask at once.
-# AZVNET_TOOLS_CACHE puts the programs elsewhere, so that several checkouts share them; Go's own
-# caches, wherever `go env` says, make a rebuild in another checkout quick.
+# Prints the folder with the programs: .cache/tools/SET-HASH, where the hash is over all inputs. So a
+# second call costs nothing, and checkouts that differ can share a cache, which AZVNET_TOOLS_CACHE puts
+# elsewhere. Folders that nobody asked for in three days go. A lock lets several callers ask at once. Go's
+# own caches, wherever `go env` says, make a rebuild quick.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${AZVNET_TOOLS_CACHE:-$root/.cache/tools}
 wanted=${1:-bin}
-bin=$cache/$wanted
-stamp=$bin/.stamp
 export CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly
 
 inputs() {
@@ -96,12 +95,18 @@ END
 }
 
 now=$(inputs)
-mkdir -p "$bin"
+bin=$cache/$wanted-$(printf '%s' "$now" | sha256sum | cut -c 1-12)
+stamp=$bin/.complete
+mkdir -p "$cache"
 exec 9>"$cache/lock-$wanted"
 flock 9
-if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$now" ]; then
+if [ -e "$stamp" ]; then
+    touch "$bin"
+    echo "$bin"
     exit 0
 fi
+find "$cache" -mindepth 1 -maxdepth 1 -name "$wanted-*" -mtime +2 -exec rm -rf {} +
+mkdir -p "$bin"
 
 if [ -x "$root/packaging/go-toolchain.sh" ]; then
     go=$("$root/packaging/go-toolchain.sh")
@@ -113,7 +118,6 @@ else
 fi
 say "with $("$go" env GOVERSION)"
 started=$(date +%s)
-rm -f "$stamp"
 case $wanted in
     bin)
         build criclient .
@@ -122,5 +126,6 @@ case $wanted in
     containerd) build containerd -tags no_zfs,no_devmapper,no_tracing tool ;;
     kubernetes) (kubernetes) ;;
 esac
-printf '%s\n' "$now" >"$stamp"
-say "$(find "$bin" -type f -perm -u+x | wc -l) programs in ${bin#"$root"/} after $(($(date +%s) - started)) s"
+touch "$stamp"
+say "$(find "$bin" -type f -perm -u+x | wc -l) programs after $(($(date +%s) - started)) s"
+echo "$bin"

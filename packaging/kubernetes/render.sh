@@ -3,7 +3,7 @@
 # whether it is so. HELM is the helm to use; `make kubernetes` builds one.
 set -eu
 cd "$(dirname "$0")/../.."
-helm=${HELM:-.cache/tools/kubernetes/helm}
+helm=${HELM:-$(integration/tools/build.sh kubernetes)/helm}
 manifest=packaging/kubernetes/azvnet.yaml
 mkdir -p build
 {
