@@ -46,7 +46,7 @@ def coredns() -> Path:
 
 def e2e() -> Path:
     """The archive for Kubernetes' e2e specs, under the names they use. Raises ImageError, ToolsError."""
-    names = e2e_names()
+    names = [name for image in _E2E for name in _named(f"{_REGISTRY}/{image}")]
     folder = kubernetes()
     busybox = _program("busybox")
     applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
@@ -73,9 +73,9 @@ def e2e() -> Path:
     return cached_archive("e2e", [image, replace(pause(), name=_named("registry.k8s.io/pause")[0])])
 
 
-def e2e_names() -> tuple[str, ...]:
-    """The names under which the specs ask for the images that ours plays, agnhost's first."""
-    return tuple(name for image in _E2E for name in _named(f"{_REGISTRY}/{image}"))
+def e2e_names() -> dict[str, str]:
+    """The newest name, with registry and version, of each image that ours plays: ``agnhost``…"""
+    return {image: _named(f"{_REGISTRY}/{image}")[-1] for image in _E2E}
 
 
 @cache

@@ -52,7 +52,7 @@ def built(programs: str) -> Path:
 
     Progress goes to stderr. Raises ToolsError.
     """
-    command = [Path(__file__).with_name("build.sh"), programs]
+    command = [str(Path(__file__).with_name("build.sh")), programs]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise ToolsError(f"integration/tools/build.sh {programs} ended with exit code {done.returncode}")
