@@ -85,8 +85,7 @@ def _named_link(name: str, node: Node) -> Link:
 def default_link(node: Node) -> Link | None:
     """The link that the default route leads over; None without one."""
     bodies = node.host.dump(requests.dump_routes(requests.AF_INET))
-    # The length of the destination is the second byte; a full node has hundreds of other routes.
-    routes = (read_route(body) for body in bodies if not body[1])
+    routes = map(read_route, (body for body in bodies if not body[1]))  # rtm_dst_len: hundreds have one
     over = next((route.index for route in routes if route.index), 0)
     return node.host.one_link(node.host.compile.get_link(index=over)) if over else None
 
