@@ -53,6 +53,7 @@ class Background:
         self._thread = threading.Thread(target=self._loop, name="background", daemon=True)
         self._beat = time.monotonic()
         self._source_error = ""
+        self._has_read = False
         self.say: Say = _silent
         self.serves: Callable[[], bool] = lambda: True
         """Whether callers find this agent. One that another has taken over from only finishes its calls:
@@ -70,6 +71,18 @@ class Background:
     def cooldown(self) -> float:
         """Seconds an address rests, as the calls' netconf says."""
         return self._netconf.our_ipam().cooldown if self._netconf else DEFAULT_COOLDOWN_SECONDS
+
+    @property
+    def why_no_listing(self) -> str:
+        """Why this process has not read the source with success yet; empty when it has."""
+        if self._has_read:
+            return ""
+        return self._source_error or "the source of addresses was not read yet"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know of this node."""
+        return tuple(filter(None, (self.reconciler.why_not_inside,)))
 
     def netconf(self) -> NetConf | None:
         """The last configuration a call came with that uses our IPAM."""
@@ -172,6 +185,7 @@ class Background:
             if self._source_error:
                 self._say("info", "the source of addresses is readable again")
             self._source_error = ""
+            self._has_read = True
 
     def _source(self) -> SourceConfig:
         interval = self._settings.refresh_seconds

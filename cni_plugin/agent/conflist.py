@@ -40,6 +40,7 @@ class ConflistFile:
     def __init__(self, conflist: Conflist, heard: Callable[[dict[str, Any]], None]) -> None:
         self._source = conflist.source
         self._destination = conflist.destination
+        self._bin_dir = conflist.bin_dir
         self._heard = heard
         self._last: bytes | None = None
 
@@ -58,6 +59,22 @@ class ConflistFile:
             self._last = content
             self._heard(ours)
         return content
+
+    def require_plugins(self, content: bytes) -> None:
+        """Whether what the conflist names is in the folder of plugins, where that is known.
+
+        Raises:
+            NotInPlace: the runtime would find no such plugin, and every pod would fail.
+        """
+        folder = self._bin_dir
+        missing = [] if folder is None else missing_plugins(content, folder)
+        if missing:
+            names = ", ".join(missing)
+            raise NotInPlace(
+                f"the conflist {self._source} names {names}, and {folder} does not have it: install the "
+                "plugin (distributions have it as containernetworking-plugins or kubernetes-cni), or take "
+                "it out of the conflist"
+            )
 
     def is_in_place(self, content: bytes) -> bool:
         """Whether the runtime finds just this content."""
@@ -122,6 +139,28 @@ class ConflistFile:
         if not folder.is_dir():
             what += f"; {folder} does not exist: is a container runtime installed?"
         return NotInPlace(what)
+
+
+def missing_plugins(content: bytes, folder: Path) -> list[str]:
+    """Plugins that a conflist names and a folder does not have. Links count wherever they lead: in a
+    container they may lead to what only the host has.
+    """
+    wanted: list[Any] = []
+    for plugin in plugins_of(content):
+        ipam = plugin.get("ipam")
+        wanted += [plugin.get("type"), ipam.get("type") if isinstance(ipam, dict) else None]
+    names = dict.fromkeys(each for each in wanted if isinstance(each, str) and each)
+    return [name for name in names if not (folder / name).is_symlink() and not (folder / name).exists()]
+
+
+def plugins_of(content: bytes) -> list[dict[str, Any]]:
+    """The plugins of a conflist; none where it is no conflist."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    plugins = document.get("plugins") if isinstance(document, dict) else None
+    return [each for each in plugins if isinstance(each, dict)] if isinstance(plugins, list) else []
 
 
 def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:

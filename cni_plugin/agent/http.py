@@ -1,4 +1,4 @@
-"""Pages over HTTP on the node itself: a Unix socket for root, and a loopback port where one is asked for.
+"""Pages over HTTP: a Unix socket of the node for root, and a port where one is asked for.
 
 Owns listening, reading a request within bounds of time and size, and answering it; one connection, one
 request. It must not know what is on the pages. ``http.server`` is not used: it bounds each receive but not
@@ -131,32 +131,34 @@ def _encode(page: Page, *, with_body: bool) -> bytes:
     return head.encode() + (page.body if with_body else b"")
 
 
-def loopback(text: str) -> tuple[str, int]:
+def address_of(text: str) -> tuple[str, int]:
     """Host and port of ``metrics_address``.
 
     Raises:
-        SettingsError: it is not of that form, or leads beyond the node: what is told there is nobody
-            else's business, and the node's network is not ours to open ports on.
+        SettingsError: it is not of that form.
     """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     host = "127.0.0.1" if host == "localhost" else host
     try:
-        address, number = ip_address(host), int(port)
+        ip_address(host)
+        number = int(port)
     except ValueError as error:
         raise SettingsError(
-            f"metrics_address {text!r} is no host:port; write it as 127.0.0.1:9631 or [::1]:9631"
+            f"metrics_address {text!r} is no address:port; write it as 127.0.0.1:9631 or [::1]:9631"
         ) from error
-    if not address.is_loopback or not 0 < number < 65536:
-        raise SettingsError(
-            f"metrics_address {text!r} is not on the loopback; use 127.0.0.1 or [::1] and a port, "
-            "and put whatever protects your metrics in front of it"
-        )
+    if not 0 < number < 65536:
+        raise SettingsError(f"metrics_address {text!r} has no port from 1 to 65535")
     return host, number
 
 
+def is_of_the_node_alone(host: str) -> bool:
+    """Whether nobody beyond the node can reach a listener there."""
+    return ip_address(host).is_loopback
+
+
 def listen_on_port(host: str, port: int) -> socket.socket:
-    """A listening socket on a loopback port. Raises OSError."""
+    """A listening socket on a port. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

@@ -1,7 +1,8 @@
 """Whether a pod could get an address from this node now, and if not, why, in words.
 
 Owns the question. STATUS asks the pool the same one (``addressing.require_available``); the agent adds what
-concerns itself. It must not know who wants to know.
+concerns itself. Another question is whether the agent does its own work: a full node is no fault of it, and
+a rollout must not wait for pods to go. It must not know who wants to know.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from cni_plugin import addressing
 from cni_plugin.node import Node
-from ipam.errors import IpamError
+from ipam.errors import IpamError, PoolExhausted
 
 FRESH_SECONDS = 1.0
 """How long an answer is good for those who ask in between: probes must not cost more than calls."""
@@ -24,6 +25,10 @@ class Work(Protocol):
     @property
     def cooldown(self) -> float:
         """Seconds an address rests."""
+
+    @property
+    def why_no_listing(self) -> str:
+        """Why this process has not read the source with success yet; empty when it has."""
 
     def why_not_alive(self) -> str:
         """Why this process should be killed; empty when it goes on."""
@@ -38,6 +43,7 @@ class Readiness:
         self._lock = threading.Lock()
         self._asked_at = -FRESH_SECONDS
         self._why_no_address = ""
+        self._is_exhausted = False
         self.stopping = False
         """The agent finishes what it has and takes nothing more."""
         self.not_in_place = ""
@@ -61,6 +67,18 @@ class Readiness:
         """What of the agent is stuck, so that only a restart helps; empty when nothing is."""
         return next((why for sign in self.signs_of_life if (why := sign())), "")
 
+    def why_not_working(self) -> str:
+        """Why the agent does not do its work; empty when it does, though no address may be free."""
+        if self.stopping:
+            return "the agent is stopping"
+        no_address = self.why_no_address()
+        return (
+            self.why_not_alive()
+            or ("" if self._is_exhausted else no_address)
+            or self._background.why_no_listing
+            or self.not_in_place
+        )
+
     def why_no_address(self, *, fresh: bool = False) -> str:
         """Why no address can be given; empty when one can."""
         with self._lock:
@@ -70,9 +88,11 @@ class Readiness:
             return self._why_no_address
 
     def _ask(self) -> str:
+        self._is_exhausted = False
         try:
             addressing.require_available(self._background.cooldown, self._node)
         except IpamError as error:
+            self._is_exhausted = isinstance(error, PoolExhausted)
             return f"{error}. {error.remedy}" if error.remedy else str(error)
         except OSError as error:
             return f"the node's own addresses can't be read: {error.strerror}"

@@ -24,6 +24,8 @@ from ipam.model import Attachment, Holder, Reservation
 
 Say = Callable[..., None]
 T = TypeVar("T")
+NOT_ENTERED = 12
+"""Looks inside pods in a row that found no namespace: single ones are on their way out."""
 
 
 class Parsed(Generic[T]):
@@ -60,8 +62,20 @@ class Reconciler:
         self._routes: Parsed[KernelRoute] = Parsed(read_route)
         self._held: tuple[Reservation, ...] = ()
         self._next_inside = 0
+        self._not_entered: tuple[int, str] = (0, "")
         self.repairs: Counter[str] = Counter()
         """How often each kind of thing was put back."""
+
+    @property
+    def why_not_inside(self) -> str:
+        """Why what is missing inside pods is not put back; empty when it is."""
+        times, path = self._not_entered
+        if times < NOT_ENTERED:
+            return ""
+        return (
+            f"no pod's network namespace can be entered by the runtime's path, {path} for one: what is "
+            "missing inside pods is not put back. In a container, mount /run/netns with HostToContainer"
+        )
 
     def look(self, *, thorough: bool, grace: float) -> None:
         """Look at the host's side of every endpoint.
@@ -101,9 +115,11 @@ class Reconciler:
         who, attachment = reservation.owner, reservation.attachment
         if who.holder is not Holder.ENDPOINT or not who.netns or not who.netns_id:
             return
+        self._not_entered = (self._not_entered[0] + 1, who.netns)
         with suppress(InvalidNetns), netns.opened(None, who.netns) as fd:
             if netns.identity(fd) != who.netns_id:
                 return
+            self._not_entered = (0, "")
             with locks.hold(self._node.run_dir, attachment, 0) as ours:
                 if not ours or self._node.ipam.reservation(attachment) != reservation:
                     return

@@ -6,6 +6,7 @@ the socket (``server``), the work that no call does (``background``), what it te
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ LOOK_SECONDS = 2.0
 STOP_SECONDS = 20.0
 """For calls under way; below the 25 s that callers wait, and the 30 s that Kubernetes grants a pod."""
 
+RUN_DIR_MODE = 0o700
+"""Of the state directory: a kubelet that has to make it, for a pod's volume, makes it readable for all."""
+
 
 def run(environ: Mapping[str, str], settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
@@ -36,6 +40,8 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     node.background_reads = True
     node.compiler = Templates(learn=True)
     node.ensure_run_dir()
+    with contextlib.suppress(OSError):
+        node.run_dir.chmod(RUN_DIR_MODE)
     background = Background(node, settings)
     telling = Telling(node, settings, background)
     server = Server(node, observe=telling.observe, heard=background.heard)

@@ -32,6 +32,9 @@ class Conflist(BaseModel):
     destination: Path = Field(
         default=Path("/etc/cni/net.d/10-azvnet.conflist"), description="Where the runtime looks for it."
     )
+    bin_dir: Path | None = Field(
+        None, description="Where plugins are: what the conflist names has to be there before it is written."
+    )
 
 
 class Arm(BaseModel):
@@ -61,10 +64,13 @@ class Settings(BaseModel):
     )
     metrics_address: str = Field(
         "",
-        description="host:port on the loopback for /metrics, /healthz and /readyz; empty: Unix socket only.",
+        description="address:port for the pages; beyond the loopback /metrics alone. Empty: no port.",
     )
     log_level: Literal["off", "error", "warning", "info", "debug"] = "info"
     log_file: Path = Path("/var/log/azvnet/agent.log")
+    expected_pods: int = Field(
+        0, ge=0, description="Pods with an address of their own that may run here; a smaller pool is told of."
+    )
     conflist: Conflist | None = Field(None, description="Installed when an address can be given.")
     arm: Arm = Arm()
 

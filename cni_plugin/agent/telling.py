@@ -12,14 +12,21 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from cni_plugin import __version__, log
-from cni_plugin.agent import protocol
+from cni_plugin.agent import advice, protocol
 from cni_plugin.agent.conflist import ConflistFile, NotInPlace
-from cni_plugin.agent.http import AT_ONCE, Listener, Page, listen_on_port, loopback
+from cni_plugin.agent.http import (
+    AT_ONCE,
+    Listener,
+    Page,
+    address_of,
+    is_of_the_node_alone,
+    listen_on_port,
+)
 from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.settings import Settings, SettingsError
@@ -52,6 +59,14 @@ class Work(Protocol):
     def cooldown(self) -> float:
         """Seconds an address rests."""
 
+    @property
+    def why_no_listing(self) -> str:
+        """Why the source was not read with success yet; empty when it was."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know."""
+
     def why_not_alive(self) -> str:
         """Why this process should be killed; empty when it goes on."""
 
@@ -68,19 +83,21 @@ class Telling:
         background: the agent's own work, which says through this what it did.
 
     Raises:
-        SettingsError: ``metrics_address`` is not on the loopback.
+        SettingsError: ``metrics_address`` is no address.
     """
 
     def __init__(self, node: Node, settings: Settings, background: Work) -> None:
         self._node = node
         self._background = background
         self._settings = settings
-        self._port = loopback(settings.metrics_address) if settings.metrics_address else None
+        self._port = address_of(settings.metrics_address) if settings.metrics_address else None
         self._started = time.time()
         self._lock = threading.Lock()
         self._listeners: dict[str, Listener] = {}
         self._unix: UnixSocket | None = None
         self._said: dict[str, str] = {}
+        self._warned: frozenset[str] = frozenset()
+        self._small_pool = ""
         self._stopped, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._look_now_and_then, name="telling", daemon=True)
         self._conflist = ConflistFile(settings.conflist, background.heard) if settings.conflist else None
@@ -119,7 +136,7 @@ class Telling:
     def use(self, settings: Settings) -> None:
         """Go on with other settings."""
         try:
-            port = loopback(settings.metrics_address) if settings.metrics_address else None
+            port = address_of(settings.metrics_address) if settings.metrics_address else None
         except SettingsError as error:
             self.say("error", f"{error}; it stays as it was")
             port = self._port
@@ -152,18 +169,18 @@ class Telling:
             content_type, body = self.metrics.encode(accept)
             return Page(body, content_type=content_type)
         if path == "/healthz":
-            why_not = self.readiness.why_not_alive()
-            if why_not:
-                return Page(f"stuck: {why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
-            return Page(b"ok\n")
+            return _verdict("ok", "stuck", self.readiness.why_not_alive())
+        if path == "/agentz":
+            return _verdict("working", "not working", self.readiness.why_not_working())
         if path == "/readyz":
-            why_not = self.readiness.why_not()
-            if why_not:
-                return Page(f"not ready: {why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
-            return Page("".join(f"{line}\n" for line in ("ready", *self._warnings())).encode())
+            return _verdict("ready", "not ready", self.readiness.why_not(), self._warnings())
         if path == "/info":
             return Page(json.dumps(self._info()).encode() + b"\n", content_type="application/json")
-        return Page(b"/metrics /healthz /readyz /info\n", HTTPStatus.NOT_FOUND)
+        return Page(b"/metrics /healthz /agentz /readyz /info\n", HTTPStatus.NOT_FOUND)
+
+    def _answer_others(self, path: str, accept: str) -> Page:
+        """What those beyond the node are told: numbers, and no names of pods."""
+        return self._answer(path, accept) if path == "/metrics" else Page(b"/metrics\n", HTTPStatus.NOT_FOUND)
 
     def _info(self) -> dict[str, Any]:
         why_not = self.readiness.why_not()
@@ -180,12 +197,9 @@ class Telling:
         }
 
     def _warnings(self) -> list[str]:
-        conflist = self._conflist
-        before = conflist.sorts_before() if conflist else []
-        if conflist is None or not before:
-            return []
-        own, sort = conflist.destination, "sorts" if len(before) == 1 else "sort"
-        return [f"{', '.join(before)} {sort} before {own.name} in {own.parent}: the runtime uses {before[0]}"]
+        """What an operator should know of the node, though pods get addresses."""
+        found = (advice.preferred(self._conflist), self._small_pool, *self._background.warnings)
+        return [each for each in found if each]
 
     # Looking
 
@@ -206,11 +220,11 @@ class Telling:
         if not self.readiness.stopping:
             no_address = self.readiness.why_no_address(fresh=True)
             self.readiness.not_in_place = self._install(may_write=not no_address)
+        self._small_pool = advice.small_pool(self._node, self._settings.expected_pods)
         why_not = self.readiness.why_not()
         if not why_not or time.time() - self._started > STARTING_SECONDS:
             self._say_change("not ready", why_not, "ready: pods get addresses")
-        for warning in self._warnings() or [""]:
-            self._say_change("conflists", warning, "the runtime uses our conflist now", level="warning")
+        self._say_warnings(frozenset(self._warnings()))
         return listening and not why_not
 
     def _install(self, *, may_write: bool) -> str:
@@ -222,6 +236,7 @@ class Telling:
             content = conflist.read()
             if conflist.is_in_place(content):
                 return ""
+            conflist.require_plugins(content)
             if not may_write:
                 return f"the conflist {conflist.destination} waits for an address"
             conflist.put_in_place(content)
@@ -260,8 +275,16 @@ class Telling:
             listening = listen_on_port(*self._port)
         except OSError as error:
             return f"metrics_address {self._settings.metrics_address}: {error.strerror}"
-        self._listeners["port"] = Listener(listening, self._answer, "http-port")
+        answer = self._answer if is_of_the_node_alone(self._port[0]) else self._answer_others
+        self._listeners["port"] = Listener(listening, answer, "http-port")
         return ""
+
+    def _say_warnings(self, warnings: frozenset[str]) -> None:
+        for gone in sorted(self._warned - warnings):
+            self.say("info", f"no more: {gone}")
+        for new in sorted(warnings - self._warned):
+            self.say("warning", new)
+        self._warned = warnings
 
     def _say_change(self, about: str, trouble: str, well: str = "", level: str = "error") -> None:
         """Say what is wrong when it begins, changes and ends, not at every look."""
@@ -271,6 +294,13 @@ class Telling:
             self.say(level, trouble if about != "not ready" else f"not ready: {trouble}")
         elif not trouble and (before or (before is None and about == "not ready")):
             self.say("info", well)
+
+
+def _verdict(well: str, ill: str, why_not: str, warnings: Iterable[str] = ()) -> Page:
+    """A page whose status is the answer, and whose text the reason."""
+    if why_not:
+        return Page(f"{ill}: {why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
+    return Page("".join(f"{line}\n" for line in (well, *warnings)).encode())
 
 
 _stderr_lock = threading.Lock()

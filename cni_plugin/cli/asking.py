@@ -62,7 +62,7 @@ def ask_agent(run_dir: Path) -> AgentSeen:
         return AgentSeen(
             RUNNING,
             str(path),
-            pid=int(told["pid"]),
+            pid=pid or int(told["pid"]),  # its own number is another one in a container
             version=str(told["version"]),
             protocol=int(told["protocol"]),
             started=float(told["started"]),

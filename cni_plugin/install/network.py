@@ -6,12 +6,10 @@ a netconf means.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cni_plugin.agent.conflist import ConflistFile, NotInPlace
+from cni_plugin.agent.conflist import ConflistFile, NotInPlace, missing_plugins, plugins_of
 from cni_plugin.agent.settings import Conflist
 from cni_plugin.install.place import CONFLIST, NAMES, Place, Refused
 from cni_plugin.install.record import Record
@@ -86,8 +84,7 @@ class Network:
 
     def missing_plugins(self, bin_dir: Path) -> list[str]:
         """Other plugins that the conflist names and the folder does not have."""
-        types = [str(each.get("type")) for each in _plugins(self.content)]
-        return [each for each in types if each not in NAMES and not (bin_dir / each).exists()]
+        return [each for each in missing_plugins(self.content, bin_dir) if each not in NAMES]
 
 
 def write(file: ConflistFile, content: bytes) -> None:
@@ -104,17 +101,8 @@ def write(file: ConflistFile, content: bytes) -> None:
 
 def names_us(content: bytes) -> bool:
     """Whether a runtime that uses this conflist executes azvnet."""
-    for plugin in _plugins(content):
+    for plugin in plugins_of(content):
         ipam = plugin.get("ipam")
         if plugin.get("type") in NAMES or (isinstance(ipam, dict) and ipam.get("type") in NAMES):
             return True
     return False
-
-
-def _plugins(content: bytes) -> list[dict[str, Any]]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return []
-    plugins = document.get("plugins") if isinstance(document, dict) else None
-    return [each for each in plugins if isinstance(each, dict)] if isinstance(plugins, list) else []

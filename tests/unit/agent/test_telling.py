@@ -88,6 +88,89 @@ def test_healthy_is_only_that_a_restart_would_not_help(place: Place, new_telling
     assert page(place, "/").status == 404
 
 
+def test_an_agent_on_a_full_node_does_its_work(place: Place, new_telling: NewTelling) -> None:
+    new_telling()
+    place.list_addresses(1)
+    eventually(lambda: page(place, "/agentz").status == 200, "working")
+    place.hold("a")
+    eventually(lambda: ready_or_why(place), "not ready")
+    assert page(place, "/agentz").status == 200
+
+
+def test_an_agent_that_never_read_its_source_or_is_stopping_does_not(
+    place: Place, work: Work, new_telling: NewTelling
+) -> None:
+    telling = new_telling()
+    assert "no address is known on this node" in page(place, "/agentz").body
+    place.list_addresses(1)
+    eventually(lambda: page(place, "/agentz").status == 200, "working")
+    work.why_no_listing = "the token was refused"
+    assert (page(place, "/agentz").status, ready_or_why(place)) == (503, "")
+    assert "the token was refused" in page(place, "/agentz").body
+    work.why_no_listing = ""
+    work.stuck = "the background work has stopped"
+    assert page(place, "/agentz").status == 503
+    work.stuck = ""
+    assert page(place, "/agentz").status == 200
+    telling.stopping()
+    assert "stopping" in page(place, "/agentz").body
+
+
+def test_a_pool_smaller_than_the_pods_that_may_come_is_told_of_until_it_is_not(
+    place: Place, new_telling: NewTelling, tmp_path: Path
+) -> None:
+    place.list_addresses(2)
+    telling = new_telling(expected_pods=3)
+    words = "the pool has 2 addresses for 3 pods"
+    eventually(lambda: words in page(place, "/readyz").body, "it is on the page")
+    eventually(lambda: any(words in each["msg"] for each in said(tmp_path)), "it is in the log")
+    assert page(place, "/readyz").status == 200
+    place.list_addresses(3)
+    telling.use(Settings(expected_pods=3, log_file=tmp_path / "agent.log"))
+    eventually(lambda: words not in page(place, "/readyz").body, "it is gone")
+    eventually(
+        lambda: any(each["msg"].startswith("no more: the pool has 2") for each in said(tmp_path)), "said"
+    )
+
+
+def test_a_pool_that_nothing_is_known_of_is_no_small_one(place: Place, new_telling: NewTelling) -> None:
+    new_telling(expected_pods=3)
+    time.sleep(0.5)
+    assert json.loads(page(place, "/info").body)["warnings"] == []
+
+
+def test_what_the_background_work_knows_of_the_node_is_told(
+    place: Place, work: Work, new_telling: NewTelling
+) -> None:
+    place.list_addresses(1)
+    work.warnings = ("namespaces can't be entered",)
+    new_telling()
+    assert work.warnings[0] in page(place, "/readyz").body
+
+
+def test_no_conflist_before_the_plugins_that_it_names_are_there(
+    place: Place, new_telling: NewTelling, conflist: dict[str, Path], tmp_path: Path
+) -> None:
+    """Links count: in a container they lead to what only the host has."""
+    plugins = tmp_path / "bin"
+    plugins.mkdir()
+    (plugins / "azvnet").symlink_to("/nowhere/azvnet")
+    chained = {**CONFLIST, "plugins": [*CONFLIST["plugins"], {"type": "portmap"}]}
+    conflist["source"].write_text(json.dumps(chained))
+    place.list_addresses(1)
+    telling = new_telling(conflist={**conflist, "bin_dir": plugins})
+    eventually(lambda: "names azvnet-ipam, portmap, and" in ready_or_why(place), "it is the reason")
+    (plugins / "portmap").touch()
+    (plugins / "azvnet-ipam").symlink_to("azvnet")
+    assert not conflist["destination"].exists()
+    telling.use(
+        Settings.model_validate(
+            {"conflist": {**conflist, "bin_dir": plugins}, "log_file": tmp_path / "agent.log"}
+        )
+    )
+    eventually(conflist["destination"].exists, "written")
+
+
 def test_what_only_a_restart_helps_is_neither_ready_nor_healthy(
     place: Place, work: Work, new_telling: NewTelling
 ) -> None:
@@ -275,9 +358,18 @@ def test_the_port_answers_what_the_socket_answers(place: Place, new_telling: New
     assert "azvnet_pool_addresses" in get(("127.0.0.1", port), "/metrics").body
 
 
-def test_a_port_on_the_nodes_network_is_refused(place: Place, work: Work) -> None:
-    with pytest.raises(SettingsError, match="not on the loopback"):
-        Telling(place.node, Settings(metrics_address="0.0.0.0:9631"), work)
+def test_beyond_the_node_there_are_numbers_alone(place: Place, new_telling: NewTelling) -> None:
+    port = free_port()
+    new_telling(metrics_address=f"0.0.0.0:{port}")
+    assert "azvnet_pool_addresses" in get(("127.0.0.1", port), "/metrics").body
+    for path in ("/info", "/readyz", "/agentz", "/healthz", "/"):
+        assert get(("127.0.0.1", port), path).status == 404
+    assert page(place, "/info").status == 200
+
+
+def test_what_is_no_address_is_refused(place: Place, work: Work) -> None:
+    with pytest.raises(SettingsError, match="is no address:port"):
+        Telling(place.node, Settings(metrics_address="node1:9631"), work)
 
 
 def test_a_port_that_is_taken_is_said_and_taken_when_it_is_free(
@@ -304,8 +396,8 @@ def test_other_settings_move_the_port_and_wrong_ones_leave_it(
     first, second = free_port(), free_port()
     log = tmp_path / "agent.log"
     telling = new_telling(metrics_address=f"127.0.0.1:{first}")
-    telling.use(Settings(metrics_address="10.0.0.4:9631", log_file=log))
-    assert any("not on the loopback" in each["msg"] for each in said(tmp_path))
+    telling.use(Settings(metrics_address="node1:9631", log_file=log))
+    assert any("is no address:port" in each["msg"] for each in said(tmp_path))
     assert get(("127.0.0.1", first), "/healthz").status == 200
     telling.use(Settings(metrics_address=f"127.0.0.1:{second}", log_file=log))
     eventually(lambda: _answers(second), "the new port")

@@ -23,6 +23,8 @@ class Work:
     repairs: Counter[str] = field(default_factory=Counter)
     cooldown: float = 30.0
     stuck: str = ""
+    why_no_listing: str = ""
+    warnings: tuple[str, ...] = ()
     heard_of: list[dict[str, Any]] = field(default_factory=list)
     say: Any = None
 
