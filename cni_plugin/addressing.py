@@ -1,7 +1,7 @@
 """Between the verbs and the pool: what ``ipam`` needs of the node, and what its errors are called in CNI.
 
-Owns refreshing when a call has to, adoption of what is alive, reclaiming what is dead, and the mapping of
-``ipam`` errors to CNI errors. It must not make or remove links.
+Owns refreshing when a call has to, reclaiming what is dead, and the mapping of ``ipam`` errors to CNI errors.
+It must not make or remove links.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from cni_plugin import endpoint, errors, uplink
+from cni_plugin import adoption, endpoint, errors, uplink
 from cni_plugin.kernel import locks, netns, requests
 from cni_plugin.kernel.netlink import Link, read_route
 from cni_plugin.netconf import NetConf
@@ -218,7 +218,7 @@ def _reserve(
         try:
             return node.ipam.reserve(attachment, who, request)
         except ipam_errors.AdoptionNeeded:
-            node.ipam.adopt(alive(node))
+            adoption.adopt(node)
         except ipam_errors.NoAddressesKnown:
             refresh(netconf, node, READ_SECONDS)
     return node.ipam.reserve(attachment, who, request)
@@ -267,38 +267,6 @@ def _refresh_when_stale(netconf: NetConf, node: Node) -> None:
     age = node.ipam.source_state().success_age
     if age is not None and age > STALE_SECONDS:
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
-
-
-def alive(node: Node) -> list[Reservation]:
-    """The attachments that live in the kernel, for a store that is new: host veths whose alias names one
-    and whose host route names its address.
-    """
-    links = {
-        link.index: link for link in node.host.links(requests.dump_links()) if endpoint.read_alias(link.alias)
-    }
-    if not links:
-        return []
-    found = []
-    for route in node.host.routes(requests.dump_routes(requests.AF_INET)):
-        link = links.get(route.index)
-        named = endpoint.read_alias(link.alias) if link else None
-        if link is None or named is None or route.dst.prefixlen != route.dst.max_prefixlen:
-            continue
-        attachment, network = named
-        address = ipaddress.ip_interface(route.dst.network_address)
-        found.append(
-            Reservation(
-                attachment=attachment,
-                owner=Owner(network=network, host_ifname=link.name),
-                address=address,
-                gateway=address.ip,
-                source="kernel",
-                created_at=0.0,
-                confirmed=True,
-                generation="",
-            )
-        )
-    return found
 
 
 def release_predecessors(attachment: Attachment, who: Owner, node: Node) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -94,8 +95,9 @@ def _find(name: str, path: tuple[str, ...]) -> Path:
         raise InvalidNetconf(f"ipam.type {name!r} is no plugin name", "It is the name of a file in CNI_PATH.")
     for directory in path:
         candidate = Path(directory) / name
-        if candidate.is_file() and os.access(candidate, os.X_OK):
-            return candidate
+        with suppress(OSError):  # a name longer than any file's
+            if candidate.is_file() and os.access(candidate, os.X_OK):
+                return candidate
     raise DelegateFailed(
         f"IPAM plugin {name} was not found in CNI_PATH ({':'.join(path) or 'which is not set'})",
         f"Install {name} there, or set ipam.type to azvnet-ipam.",

@@ -60,6 +60,9 @@ DESCRIBE = """
     WHERE ip = ? AND (container_id IS NULL OR source = '')
 """
 MISS = "UPDATE address SET listed = 0, misses = misses + 1 WHERE ip = ?"
+FORGET_STRANGERS = """
+    DELETE FROM address WHERE listed = 0 AND source = '' AND holder = 'delegated' AND misses >= ?
+"""
 REMOVE = "DELETE FROM address WHERE ip = ? AND container_id IS NULL"
 COUNTS = """
     SELECT CASE WHEN container_id IS NOT NULL THEN 'assigned'
@@ -165,6 +168,8 @@ def apply(tx: Transaction, changes: Changes, source: str) -> None:
     )
     tx.change_each(MISS, ((ip.packed,) for ip in (*changes.missed, *changes.removed)))
     tx.change_each(REMOVE, ((ip.packed,) for ip in changes.removed))
+    # What was adopted because some namespace carries it, and is none of this NIC's after all.
+    tx.change(FORGET_STRANGERS, READS_UNTIL_GONE)
 
 
 def reservation_from(row: Row, generation: str) -> Reservation:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cni_plugin import addressing, errors, netconf
+from cni_plugin import addressing, adoption, errors, netconf
 from cni_plugin.agent.reconcile import Reconciler, Say
 from cni_plugin.agent.settings import Settings
 from cni_plugin.kernel import sysctl
@@ -136,7 +136,7 @@ class Background:
         """Tell a new store what is alive; before the first call, so that none has to."""
         try:
             if self._node.ipam.needs_adoption():
-                self._node.ipam.adopt(addressing.alive(self._node))
+                adoption.adopt(self._node)
         except IpamError as error:
             self._say("error", f"what is alive can't be written to the store: {error}")
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import ip_network
 from typing import Generic, TypeVar
 
-from cni_plugin import addressing, datapath, endpoint
+from cni_plugin import addressing, adoption, datapath, endpoint
 from cni_plugin.endpoint import Found
 from cni_plugin.errors import InvalidNetns
 from cni_plugin.kernel import locks, netns, requests
@@ -138,7 +138,8 @@ class Reconciler:
             or self._node.ipam.needs_adoption()
         ):
             before = len(self._node.ipam.reservations())
-            self._node.ipam.adopt(addressing.alive(self._node))
+            adoption.adopt(self._node)
+            self._node.ipam.adopt(adoption.endpoints(self._node))
             self._count("adopted", len(self._node.ipam.reservations()) - before)
 
     def _reclaim(self, held: Iterable[Reservation], links: dict[str, Link], grace: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 NS_GET_NSTYPE = 0xB703
 """ioctl_ns(2): the kind of a namespace; ENOTTY for a descriptor that is none."""
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+"""How mountinfo writes blanks and backslashes."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -82,6 +86,26 @@ def require_netns(fd: int, path: str) -> None:
             f"CNI_NETNS {path} is {what}, not a network namespace",
             "After a reboot a plain file may be left where the namespace was: the pod has to be made anew.",
         )
+
+
+def mounted() -> list[str]:
+    """Where network namespaces are mounted, as every runtime does with those of pods (proc(5), mountinfo)."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123 - bytes of the kernel's
+        for line in file:
+            fields = line.split()
+            if fields[3].startswith(b"net:[") and b"nsfs" in fields[6:]:
+                found.append(os.fsdecode(_OCTAL.sub(lambda code: bytes([int(code[1], 8)]), fields[4])))
+    return found
+
+
+def identity_of(path: str) -> str:
+    """The identity of what is at a path; empty where there is nothing."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a path of the runtime's
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def identity(fd: int) -> str:

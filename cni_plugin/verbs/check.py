@@ -5,7 +5,7 @@ It changes nothing. What later plugins of the chain did is right as prevResult s
 
 from __future__ import annotations
 
-from cni_plugin import datapath, delegate, endpoint, errors, result
+from cni_plugin import adoption, datapath, delegate, endpoint, errors, result
 from cni_plugin.endpoint import Expected
 from cni_plugin.kernel import netns
 from cni_plugin.node import Node
@@ -89,6 +89,9 @@ def _reservation(
         if node.ipam.needs_adoption():
             return None  # the store was lost: until the next ADD the kernel alone is the witness
         held = node.ipam.reservation(attachment)
+        if held is None and verb_call.call.netns_fd is not None:
+            identity = netns.identity(verb_call.call.netns_fd)
+            held = node.ipam.reservation(adoption.stranger(identity, attachment.ifname))
     except ipam_errors.StoreUnavailable as error:
         raise errors.TryAgainLater(str(error), error.remedy) from error
     problems = list(damage)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from cni_plugin import addressing, datapath, delegate, errors, params
+from cni_plugin import addressing, adoption, datapath, delegate, errors, params
 from cni_plugin.call import Call
-from cni_plugin.kernel import locks
+from cni_plugin.kernel import locks, netns
 from cni_plugin.node import Node
 from cni_plugin.verbs import VerbCall
 from ipam import errors as ipam_errors
@@ -52,6 +52,9 @@ def release(verb_call: VerbCall, node: Node) -> None:
     """
     try:
         node.ipam.release(verb_call.parameters.attachment)
+        netns_id = netns.identity_of(verb_call.parameters.netns) if verb_call.call.as_ipam else ""
+        if netns_id:
+            node.ipam.release(adoption.stranger(netns_id, verb_call.parameters.ifname))
     except ipam_errors.StoreUnavailable as error:
         verb_call.said.append(f"the address is freed later: {error}")
         if isinstance(error.__cause__, PermissionError):

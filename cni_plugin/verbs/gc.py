@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni_plugin import addressing, datapath, delegate, endpoint, errors
+from cni_plugin import addressing, adoption, datapath, delegate, endpoint, errors
 from cni_plugin.kernel import locks, requests
 from cni_plugin.node import Node
 from cni_plugin.verbs import VerbCall
@@ -44,7 +44,7 @@ def _stale(verb_call: VerbCall, node: Node, valid: set[Attachment]) -> set[Attac
     network = verb_call.netconf.name
     with addressing.cni_errors():
         if node.ipam.needs_adoption():
-            node.ipam.adopt(addressing.alive(node))
+            adoption.adopt(node)
         reserved = node.ipam.reservations(network)
     known = {each.attachment for each in reserved if each.owner.holder is holder}
     if holder is Holder.ENDPOINT:

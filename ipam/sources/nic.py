@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
+from ipaddress import IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from ipam.errors import SourceUnreadable
 from ipam.mac import normalize_mac
 from ipam.model import IPAddress, IPNetwork, Listing, Nic, PoolAddress
+from ipam.subnet import gateway_of, reserved_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-FABRIC_ROUTER_V6 = IPv6Address("fe80::1234:5678:9abc")
-"""The router that Azure's fabric announces on every link: the gateway where no IPv6 subnet is known."""
 
 LARGEST_BLOCK = 256
 """Addresses; Azure puts blocks of 16 (/28) on a NIC, a much larger one is a mistake in the document."""
@@ -103,24 +101,6 @@ def builder(mac: str, primary: bool | None, warnings: list[str]) -> NicBuilder |
     except ValueError as error:
         warnings.append(f"NIC {mac!r}: {error}")
         return None
-
-
-def gateway_of(subnet: IPNetwork) -> IPAddress:
-    """The subnet's first host address, which Azure keeps for its gateway ("Are there any restrictions on
-    using IP addresses within these subnets?", Azure virtual network FAQ).
-    """
-    if isinstance(subnet, IPv6Network):
-        return FABRIC_ROUTER_V6 if subnet.prefixlen == 128 else subnet[1]
-    return subnet[min(1, subnet.num_addresses - 1)]
-
-
-def reserved_addresses(subnet: IPNetwork) -> frozenset[IPAddress]:
-    """What no NIC can have: network address, .1 (gateway), .2 and .3 (DNS), broadcast (the same FAQ)."""
-    if isinstance(subnet, IPv4Network) and subnet.prefixlen <= 29:
-        return frozenset({*(subnet[i] for i in range(4)), subnet[-1]})
-    if isinstance(subnet, IPv6Network) and subnet.prefixlen <= 64:
-        return frozenset(subnet[i] for i in range(4))
-    return frozenset()
 
 
 def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: bytes) -> Listing:

@@ -13,12 +13,13 @@ import pytest
 
 from cni_plugin import netconf
 from integration.fabric import syscalls as sc
+from ipam.model import SourceConfig
 from tests.netns.conftest import NewNode
 from tests.netns.node import RUN_DIR, Node, pod_addresses
 from tests.netns.sandbox import Pod
 
 STORE = f"{RUN_DIR}/azvnet.db"
-STORE_FAILED = 108
+EXHAUSTED, STORE_FAILED = 100, 108
 
 
 def _remove(node: Node) -> None:
@@ -170,6 +171,87 @@ def test_an_address_that_is_adopted_and_never_listed_is_held_until_its_pod_goes(
     node.delete(pod).done()
     rest = node.sandbox.pods(*(f"r{number}" for number in range(6)))
     assert given not in {node.add(each).address for each in rest}
+
+
+# Pods of plugins that delegate to azvnet-ipam: nothing in the host's namespace names their addresses.
+
+
+def _delegated(node: Node, pod: Pod) -> str:
+    """A pod that another interface plugin makes, with an address of ours; the address."""
+    (ip,) = node.add(pod, as_ipam=True).result["ips"]
+    pod.change("link add eth0 type ifb", "link set eth0 up", f"address add {ip['address']} dev eth0")
+    return str(ip["address"].partition("/")[0])
+
+
+@pytest.mark.alone("an agent goes on with the pages it has read; see test_agent_storm")
+@pytest.mark.parametrize(
+    "what", ["deleted", "the whole directory emptied", "random bytes", "a directory in its place"]
+)
+def test_pods_of_delegating_plugins_keep_their_addresses_too(busy_node: Node, what: str) -> None:
+    node = busy_node
+    pods = node.sandbox.pods("c1", "c2")
+    given = {pod.container_id: _delegated(node, pod) for pod in pods}
+    LOSSES[what](node)
+    new = node.sandbox.pods(*(f"n{number}" for number in range(6)))
+    others = {node.add(pod, as_ipam=pod.container_id < "n3").address for pod in new}
+    assert not others & set(given.values())
+    assert len(others) == 6
+    last = node.sandbox.pod("n6")
+    assert node.add(last).code == EXHAUSTED
+    for pod in pods:
+        previous = {"ips": [{"address": f"{given[pod.container_id]}/16"}]}
+        node.check(pod, previous, as_ipam=True).done()
+        node.delete(pod, as_ipam=True).done()
+        node.delete(pod, as_ipam=True).done()
+    assert node.counts()["assigned"] == 6
+    assert node.add(last).address in given.values()
+
+
+@pytest.mark.alone("the clock of a running agent can't be advanced from outside")
+def test_a_pod_of_a_delegating_plugin_that_vanished_gives_its_address_back(new_node: NewNode) -> None:
+    """Its container is not known any more, but its namespace is."""
+    node = new_node(many=True, addresses=1)
+    pod, new = node.sandbox.pods("c1", "n1")
+    given = _delegated(node, pod)
+    LOSSES["deleted"](node)
+    assert node.add(new).code == EXHAUSTED
+    pod.remove()
+    assert node.add(new).code == EXHAUSTED, "one look is not enough"
+    node.sandbox.clock_ahead = 61
+    assert node.add(new).address == given
+
+
+def test_what_a_namespace_carries_and_the_nic_does_not_own_is_nobodys_address(busy_node: Node) -> None:
+    """Held until two documents did not list it: one may be incomplete."""
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    pod.change("link add eth0 type ifb", "link set eth0 up", "address add 10.10.7.7/16 dev eth0")
+    documents = [node.sandbox.path("/etc/kubernetes/interfaces.json").read_text()]
+    documents.append(documents[0].replace('"10.10.0.12"', '"10.10.0.12 "'))
+
+    def read_again(number: int) -> None:
+        node.sandbox.write("/etc/kubernetes/interfaces.json", documents[number % 2])
+        config = SourceConfig(environment="file")
+        node.pool(lambda pool: pool.refresh(config, deadline=5, force=True))
+
+    node.add(node.sandbox.pod("n1")).done()
+    assert "10.10.7.7" in node.held()
+    read_again(1)
+    assert "10.10.7.7" not in node.held()
+    assert sum(node.counts().values()) == 8
+
+
+def test_a_pod_of_ours_whose_route_is_lost_with_the_store_is_found_in_its_namespace(busy_node: Node) -> None:
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    given = node.add(pod).address
+    node.sandbox.batch(f"route delete {given}/32")
+    LOSSES["deleted"](node)
+    others = [node.add(each).address for each in node.sandbox.pods("n1", "n2")]
+    assert given not in others
+    assert node.held()[given] == "c1"
+    node.delete(pod).done()
+    assert given not in node.held()
 
 
 @pytest.mark.timeout(240)

@@ -87,6 +87,8 @@ class Play:
                 done[name].append((step.what, outcome))
         if not self.facts.adopted:
             disturbed.update(involved)
+        if self.lose and any(step.what == "store" for step in steps):
+            self.model.lose_store()  # an ADD that succeeded may have read the source before
         self.facts = model.read(self.node, self.pods)
         self.model.settle(self.facts, done, disturbed)
         self.model.check(self.facts)

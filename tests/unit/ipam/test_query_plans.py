@@ -26,6 +26,7 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "mark missing": (liveness._MARK, (1.0, "c", "eth0")),
     "miss": (records.MISS, (b"\x0a\x00\x00\x05",)),
     "remove": (records.REMOVE, (b"\x0a\x00\x00\x05",)),
+    "forget strangers": (records.FORGET_STRANGERS, (2,)),
     "unlisted": ("SELECT 1 FROM address WHERE listed = 0", ()),
 }
 
