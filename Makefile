@@ -127,6 +127,10 @@ cluster-down: venv ## take it down
 bench: build tools ## whole calls against ptp + host-local, as a table with ratios
 	@$(PY) -m integration.bench $(ARGS)
 
+.PHONY: bench-pods
+bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes, beside ptp + host-local (ARGS=--help)
+	@$(PY) -m integration.bench.pods $(ARGS)
+
 .PHONY: tools
 tools: bootstrap ## cnitool, the reference plugins, a CRI client and the newest containerd, built with Go
 	@$(STEP) "Go tools" integration/tools/build.sh

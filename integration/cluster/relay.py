@@ -59,6 +59,8 @@ class Relay:
                 return  # the client sees a connection that ends at once
             with far:
                 far.settimeout(None)
+                for each in (near, far):  # an answer in two pieces waits 40 ms for the first one's ACK else
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open |= {near, far}
                 back = threading.Thread(target=_pump, args=(far, near), name="relay", daemon=True)
                 back.start()

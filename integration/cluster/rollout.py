@@ -5,6 +5,7 @@ Owns the way from the repository's files to a DaemonSet. Must not know what is t
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,26 +15,51 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parents[2]
 IMAGE = _ROOT / "dist" / "azvnet-image.tar"
 MANIFEST = _ROOT / "packaging" / "kubernetes" / "azvnet.yaml"
+CHART = _ROOT / "packaging" / "helm" / "azvnet"
 WORKLOAD = "daemonset/azvnet"
 NAMESPACE = "kube-system"
+
+
+class HelmFailed(Exception):
+    """helm did not do it; the message is helm's own."""
 
 
 class ImageMissing(Exception):
     """The image was not built; the message says how to make it."""
 
 
-def install(cluster: Cluster, *, patience: float = 120.0) -> float:
+def install(cluster: Cluster, *, only: str = "", patience: float = 120.0) -> float:
     """Install the DaemonSet and wait until every node is Ready; returns the seconds that took.
 
-    The nodes get the image beforehand, as a registry would give it to them.
+    The nodes get the image beforehand, as a registry would give it to them. ``only``: by the
+    chart, on this node.
 
     Raises:
         ImageMissing: there is no image to load.
+        HelmFailed: the chart could not be installed.
         ClusterError: a node did not become Ready, or the DaemonSet not available.
     """
+    load(cluster)
+    if only:
+        helm(cluster, "install", "azvnet", str(CHART), rf"--set=nodeSelector.kubernetes\.io/hostname={only}")
+    else:
+        cluster.apply(MANIFEST.read_text(encoding="utf-8"))
+    seconds = cluster.wait_nodes_ready(patience=patience)
+    return seconds + cluster.wait_available(WORKLOAD, namespace=NAMESPACE, patience=patience)
+
+
+def load(cluster: Cluster) -> None:
+    """Give the built image to every node. Raises ImageMissing."""
     if not IMAGE.exists():
         raise ImageMissing(f"{IMAGE} is not there; run: make image")
     cluster.load_image(IMAGE)
-    cluster.apply(MANIFEST.read_text(encoding="utf-8"))
-    seconds = cluster.wait_nodes_ready(patience=patience)
-    return seconds + cluster.wait_available(WORKLOAD, namespace=NAMESPACE, patience=patience)
+
+
+def helm(cluster: Cluster, *arguments: str, patience: float = 120.0) -> str:
+    """Run helm as administrator for azvnet's namespace; returns what it printed. Raises HelmFailed."""
+    command = [str(cluster.tools / "helm"), f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}"]
+    command += arguments
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
+    if done.returncode:
+        raise HelmFailed(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

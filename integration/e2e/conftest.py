@@ -1,7 +1,8 @@
 """One cluster for all end-to-end tests of a run, and what they have in common.
 
 The layer runs in one process, so ``cluster`` is shared by all files. It starts without a CNI plugin;
-a test that needs one takes ``ready_cluster``. A test that breaks something repairs it.
+a test that needs one takes ``ready_cluster``. A test that breaks something repairs it. Tests that break
+azvnet itself, or its nodes, are in ``life`` and share a cluster of their own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ ADDRESSES = 64
 SMALL = "node3"
 """A node with a few addresses only. It has a taint, so a pod runs there when a test names the node."""
 SMALL_ADDRESSES = 4
+SHARED = ("cluster", "life")
+"""Fixtures that are clusters which tests share."""
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +78,11 @@ def scene(ready_cluster: Cluster) -> Iterator[Scene]:
 @pytest.fixture(autouse=True)
 def no_drops(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test makes a node send what Azure would drop: a source address that its NIC does not own."""
-    if "cluster" not in request.fixturenames:
+    used = [name for name in SHARED if name in request.fixturenames]
+    if not used:
         yield
         return
-    shared: Cluster = request.getfixturevalue("cluster")
+    shared: Cluster = request.getfixturevalue(used[0])
     before = dropped(shared)
     yield
     assert dropped(shared) == before
@@ -91,7 +95,8 @@ def pytest_runtest_makereport(
     """Add what Kubernetes and the nodes say to the report of a test that failed."""
     report = yield
     used = getattr(item, "funcargs", {})
-    if report.failed and call.excinfo is not None and "cluster" in used:
-        with contextlib.suppress(Exception):  # the failure itself is worth more than its story
-            report.sections.append(("Kubernetes", diagnosis.story(used["cluster"])))
+    for name in SHARED:
+        if report.failed and call.excinfo is not None and name in used:
+            with contextlib.suppress(Exception):  # the failure itself is worth more than its story
+                report.sections.append(("Kubernetes", diagnosis.story(used[name])))
     return report
