@@ -49,6 +49,13 @@ def carry_out(call: Call, node: Node) -> Reply:
         return failure(error, version, call.call_id, said, log)
 
 
+def undo_add(call: Call, node: Node) -> None:
+    """Remove what an ADD made that succeeded and whose result nobody got."""
+    from cni_plugin.verbs import delete
+
+    delete.undo_add(call, node)
+
+
 def failure(
     error: BaseException,
     version: str,

@@ -32,7 +32,7 @@ def serve_call(*, as_ipam: bool) -> int:
     node = Node(environ)
     try:
         call = _read_call(environ, as_ipam=as_ipam)
-        reply = _hung_agent(call) or contract.carry_out(call, node)
+        reply = _without_agent(call, node) or contract.carry_out(call, node)
     except CniError as error:
         reply = contract.failure(error, versions.CURRENT)
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
@@ -93,14 +93,20 @@ def _open_namespace(environ: Mapping[str, str]) -> int | None:
         return None
 
 
-def _hung_agent(call: Call) -> Reply | None:
-    """An agent has this ADD and does not answer. It may still carry it out, so nobody else may."""
-    if call.environ.get("AZVNET_AGENT") != "hung" or call.environ.get("CNI_COMMAND") != "ADD":
+def _without_agent(call: Call, node: Node) -> Reply | None:
+    """What is to be said of an ADD that an agent has taken; None where it has to be carried out here."""
+    became = call.environ.get("AZVNET_AGENT") if call.environ.get("CNI_COMMAND") == "ADD" else ""
+    error: CniError
+    if became == "hung":  # it may still carry it out, so nobody else may
+        error = TryAgainLater(
+            "the azvnet agent took the call and did not answer in time",
+            "The kubelet tries again. See `azvnet status`, and the agent's log; restarting it is safe.",
+        )
+    elif became == "gone":  # who called did not take the result, so what was made must not stay
+        contract.undo_add(call, node)
+        error = IOFailure("the result can't be written", "What was made is undone; look at the runtime.")
+    else:
         return None
-    error = TryAgainLater(
-        "the azvnet agent took the call and did not answer in time",
-        "The kubelet tries again. See `azvnet status`, and the agent's log; restarting it is safe.",
-    )
     return contract.failure(error, versions.CURRENT, call.call_id)
 
 

@@ -51,7 +51,13 @@ def hand_over(as_ipam: bool) -> int | None:  # noqa: FBT001 - by name in the one
         environ[b"AZVNET_AGENT"] = reply.encode()
         return None
     thin.write(2, reply.stderr)
-    return reply.code if thin.write(1, reply.stdout) else 1
+    if thin.write(1, reply.stdout):
+        return reply.code
+    if reply.code or environ.get(b"CNI_COMMAND") != b"ADD":
+        return 1
+    thin.give_back(stdin)
+    environ[b"AZVNET_AGENT"] = b"gone"
+    return None
 
 
 def _open(path: bytes) -> int | None:

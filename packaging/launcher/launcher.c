@@ -37,9 +37,8 @@ static size_t env_len, stdin_len, entries;
 static char *environment[ENTRIES + 3]; // ours: without AZVNET_AGENT, with AZVNET_CALL_ID
 
 static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+    struct timespec now = {0};
+    return clock_gettime(CLOCK_MONOTONIC, &now), now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
 }
 
 // After a system call that failed: whether to repeat it. At the deadline it says no, and errno is EAGAIN.
@@ -186,15 +185,16 @@ static enum answer ask_agent(const char *name) {
 }
 
 int main(int argc, char **argv) {
-    static char agent[][18] = {"", "AZVNET_AGENT=none", "AZVNET_AGENT=lost", "AZVNET_AGENT=hung"};
+    char w[][18] = {"AZVNET_AGENT=gone", "AZVNET_AGENT=none", "AZVNET_AGENT=lost", "AZVNET_AGENT=hung"};
     if (argc > 1 || getenv("CNI_COMMAND") == NULL || !carry_environment())
         become_python(argv, environ);
     enum answer answer = ask_agent(argv[0]);
-    environment[entries] = agent[answer];
+    environment[entries] = w[answer]; // what became of the call, for Python
     if (answer != DONE)
         become_python(argv, environment);
-    (void)signal(SIGPIPE, SIG_IGN);
-    bool written = write_all(STDOUT_FILENO, reply.body, reply.header.first);
+    bool written = signal(SIGPIPE, SIG_IGN) != SIG_ERR && write_all(1, reply.body, reply.header.first);
     (void)write_all(STDERR_FILENO, reply.body + reply.header.first, reply.header.second); // may fail
+    if (!written && reply.header.code == 0 && strcmp(getenv("CNI_COMMAND"), "ADD") == 0)
+        become_python(argv, environment); // nobody got to know of what was made: it undoes that
     return written ? reply.header.code : 1;
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.agents import Agent, answer, hear, reply
-from tests.launcher.programs import Bundle, finish
+from tests.launcher.programs import STDIN, Bundle, finish
 
 RESULT = b'{"cniVersion":"1.1.0","ips":[]}\n'
 
@@ -84,11 +84,22 @@ def test_a_refusal_of_the_request_before_it_was_read_is_obeyed(bundle: Bundle) -
     assert bundle.record() is None
 
 
-def test_stdout_that_is_full_is_no_success(bundle: Bundle) -> None:
-    with Agent(bundle.socket, answer(reply(RESULT))), Path("/dev/full").open("wb") as full:
-        process = bundle.start(stdout=full)
-        assert finish(process, b"").code == 1
-    assert bundle.record() is None
+@pytest.mark.parametrize(("verb", "code"), [("ADD", 0), ("ADD", 1), ("ADD", 7), ("DEL", 0), ("VERSION", 0)])
+def test_stdout_that_is_full_is_no_success(bundle: Bundle, verb: str, code: int) -> None:
+    """Of an ADD nobody got to know of the interface: the fallback removes it."""
+    environment = bundle.environment(CNI_COMMAND=verb)
+    with (
+        Agent(bundle.socket, answer(reply(RESULT, code=code))) as agent,
+        Path("/dev/full").open("wb") as full,
+    ):
+        done = finish(bundle.start(stdout=full, environment=environment), STDIN)
+    if (verb, code) == ("ADD", 0):
+        started = bundle.fallback()
+        assert (started.agent, started.stdin) == (b"gone", STDIN)
+        assert started.variable(b"AZVNET_CALL_ID") == agent.only().call_id
+    else:
+        assert done.code == 1
+        assert bundle.record() is None
 
 
 @pytest.mark.parametrize("restore_signals", [True, False], ids=["sigpipe-kills", "sigpipe-ignored"])
@@ -100,7 +111,8 @@ def test_stdout_that_nobody_reads_is_no_success_and_no_death_by_signal(
     with Agent(bundle.socket, answer(reply(RESULT))):
         process = bundle.start(stdout=write, restore_signals=restore_signals)
         os.close(write)
-        assert finish(process, b"").code == 1
+        assert finish(process, b"").code > 0
+    assert bundle.fallback().agent == b"gone"
 
 
 def test_a_log_that_cannot_be_written_fails_no_pod(bundle: Bundle) -> None:
