@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,21 +15,57 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Where, and how thoroughly."""
     place_arguments(parser)
     parser.add_argument("--force", action="store_true", help="although pods are attached, or the agent runs")
-    parser.add_argument("--purge", action="store_true", help="the node's state (/run/azvnet), too")
+    parser.add_argument(
+        "--remove-conflist",
+        action="store_true",
+        help="10-azvnet.conflist too, whoever wrote it, as the agent",
+    )
+    parser.add_argument(
+        "--purge", action="store_true", help="the node's state (/run/azvnet) and logs (/var/log/azvnet), too"
+    )
+    parser.add_argument(
+        "--stay", action="store_true", help="then wait for SIGTERM: for a DaemonSet, whose pods must not end"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Uninstall."""
+    from cni_plugin.cli.asking import HANGS, RUNNING, ask_agent
     from cni_plugin.install.removing import Removal, uninstall
+    from cni_plugin.record import DEFAULT_FILE
 
     def work() -> None:
         place = place_of(options)
         given = os.environ.get("AZVNET_RUN_DIR")
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
-        removal = Removal(place, attachments(run_dir), options.force, run_dir if options.purge else None)
+        log = os.environ.get("AZVNET_LOG_FILE")
+        logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
+        agent = ask_agent(run_dir)
+        removal = Removal(
+            place,
+            attachments(run_dir),
+            options.force,
+            run_dir if options.purge else None,
+            logs if options.purge else None,
+            options.remove_conflist,
+            str(place.shown(Path(agent.socket))) if agent.state in {RUNNING, HANGS} else "",
+        )
         uninstall(removal, say)
 
-    return carry_out("uninstall", work)
+    status = carry_out("uninstall", work)
+    if options.stay and not status:
+        wait()
+    return status
+
+
+def wait() -> None:
+    """Until SIGTERM or SIGINT."""
+    import signal
+
+    from cni_plugin.agent.signals import Signals
+
+    sys.stdout.flush()
+    Signals((signal.SIGTERM, signal.SIGINT)).wait(None)
 
 
 def attachments(run_dir: Path) -> int:

@@ -78,11 +78,11 @@ class Bundle:
         Raises:
             Refused: it is for another machine.
         """
-        own = _machine(Path("/proc/self/exe"))
+        own = machine(Path("/proc/self/exe"))
         for name in ("azvnet", "azvnet-python"):
             if not (self.folder / name).exists():
                 continue  # the copy says so
-            its = _machine(self.folder / name)
+            its = machine(self.folder / name)
             if its != own:
                 reason = f"the bundle {self.folder} is for {_MACHINES.get(its, 'another architecture')}"
                 raise Refused(
@@ -193,8 +193,8 @@ def _walk(folder: Path) -> Iterator[str]:
             yield str((Path(at) / name).relative_to(folder))
 
 
-def _machine(program: Path) -> int:
-    """e_machine of an ELF file, with its class and order of bytes; 0: it is none, or can't be read."""
+def machine(program: Path) -> int:
+    """``e_machine`` of an ELF file, with its class and order of bytes; 0: it is none, or can't be read."""
     try:
         with program.open("rb") as file:
             head = file.read(20)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.install import files, names, trial
+from cni_plugin.install import files, libc, names, trial
 from cni_plugin.install.bundle import AGAIN, Bundle
 from cni_plugin.install.lock import alone
 from cni_plugin.install.network import Network
@@ -53,6 +53,7 @@ def install(order: Order, bundle_folder: Path, say: Say) -> None:
     require_root()
     bundle = Bundle.read(bundle_folder)
     bundle.require_architecture()
+    note = libc.require(order.place, bundle)
     with explained():
         record, made = Record(), list[Path]()
         files.make_folders(order.place.real_prefix, made.extend)
@@ -60,6 +61,8 @@ def install(order: Order, bundle_folder: Path, say: Say) -> None:
             record = Record.read(order.place.real_prefix)
             record.add_made([order.place.shown(each) for each in made])
             _install(order, bundle, record, say)
+    if note:
+        say(f"note: {note}")
 
 
 def _install(order: Order, bundle: Bundle, record: Record, say: Say) -> None:

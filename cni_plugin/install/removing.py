@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from cni_plugin.install.place import CONFLIST, Place, Refused
 from cni_plugin.install.record import RECORD, Record
 from cni_plugin.install.versions import Versions, in_use
 
+_LOGS = re.compile(r"(azvnet|agent)\.log(\.\d+)?")
+
 
 @dataclass(frozen=True, slots=True)
 class Removal:
@@ -32,6 +35,12 @@ class Removal:
     force: bool = False
     purge: Path | None = None
     """The state directory, when it is to go too."""
+    logs: Path | None = None
+    """The log of calls, when it and its neighbours are to go too."""
+    with_conflist: bool = False
+    """Whoever wrote it: the agent does, on nodes where it is a pod."""
+    agent: str = ""
+    """Where one listens; empty: none does."""
 
 
 def uninstall(removal: Removal, say: Say) -> None:
@@ -44,31 +53,43 @@ def uninstall(removal: Removal, say: Say) -> None:
     place = removal.place
     with explained():
         prefix = place.real_prefix
+        _require_unused(removal)
         if not prefix.is_dir():
+            _take_conflist(removal, say)
             _take_names(place, [str(place.bin_dir)], say)
+            _take_state(removal, say)
             say(f"nothing is installed in {place.prefix}")
             return
         with alone(prefix):
             versions, record = Versions(prefix), Record.read(prefix)
-            _require_unused(removal, versions)
+            _require_not_running(removal, versions)
             _restore_conflists(place, record, say)
+            _take_conflist(removal, say)
             _take_names(place, sorted({*record.bin_dirs, str(place.bin_dir)}), say)
             _take_prefix(prefix, versions, say)
-            if removal.purge is not None and removal.purge.is_dir():
-                shutil.rmtree(removal.purge)
-                say(f"removed {removal.purge}")
+            _take_state(removal, say)
             _take_folders(place, record, prefix)
     if prefix.is_dir():
         say(f"note: {place.prefix} stays: it has files that are not of the installation")
 
 
-def _require_unused(removal: Removal, versions: Versions) -> None:
+def _require_unused(removal: Removal) -> None:
     if removal.force:
         return
+    if removal.agent:
+        raise Refused(
+            f"an agent listens at {removal.agent}",
+            "Stop it (systemctl stop azvnet-agent, or delete its DaemonSet), or use --force.",
+        )
     if removal.attachments:
         many = "1 attachment is" if removal.attachments == 1 else f"{removal.attachments} attachments are"
         remedy = "Drain the node, or use --force: then their DEL can't be carried out."
         raise Refused(f"{many} alive on this node", remedy)
+
+
+def _require_not_running(removal: Removal, versions: Versions) -> None:
+    if removal.force:
+        return
     running = in_use(list(versions.all()), but=os.getpid())
     if running:
         which = ", ".join(sorted(each.name for each in running))
@@ -91,10 +112,35 @@ def _restore_conflists(place: Place, record: Record, say: Say) -> None:
             file = ConflistFile(Conflist(source=path, destination=path), lambda _: None)
             network.write(file, before.encode(errors="surrogateescape"))
             say(f"{name} is as it was before")
+
+
+def _take_conflist(removal: Removal, say: Say) -> None:
+    """The one of the usual name: away, or named, since a runtime that finds it calls what is not there."""
+    place = removal.place
     left = place.real_conf_dir / CONFLIST
     ConflistFile(Conflist(source=left, destination=left), lambda _: None).clear_left_overs(older_than=0)
-    if left.is_file() and network.names_us(left.read_bytes()):
+    if not left.is_file() or not network.names_us(left.read_bytes()):
+        return
+    if removal.with_conflist:
+        left.unlink()
+        files.sync(left.parent)
+        say(f"removed {place.conf_dir / CONFLIST}")
+    else:
         say(f"note: {place.conf_dir / CONFLIST} stays, the installation did not write it; pods fail with it")
+
+
+def _take_state(removal: Removal, say: Say) -> None:
+    if removal.purge is not None and removal.purge.is_dir():
+        shutil.rmtree(removal.purge)
+        say(f"removed {removal.place.shown(removal.purge)}")
+    if removal.logs is not None and removal.logs.parent.is_dir():
+        folder = removal.logs.parent
+        for path in folder.iterdir():
+            if _LOGS.fullmatch(path.name):
+                path.unlink()
+        with contextlib.suppress(OSError):  # something else is in it
+            folder.rmdir()
+            say(f"removed {removal.place.shown(folder)}")
 
 
 def _take_names(place: Place, folders: list[str], say: Say) -> None:

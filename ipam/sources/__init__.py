@@ -55,8 +55,8 @@ def read(
 ) -> Listing:
     """Read the source that ``config`` names.
 
-    ``auto`` takes the file if it is there, else the instance metadata service, else the wireserver; of
-    the last two, the one that answered last time is asked first.
+    ``auto`` takes the file if one is named and there, else the instance metadata service, else the
+    wireserver; of the last two, the one that answered last time is asked first.
 
     Args:
         config: which source.
@@ -74,7 +74,7 @@ def read(
         return _read_arm(arm, endpoints, until)
     if config.environment != "auto":
         return _read_one(config.environment, config, until, endpoints)
-    if Path(config.file).exists():
+    if config.file and Path(config.file).exists():
         return _read_one("file", config, until, endpoints)
     order = ("wireserver", "imds") if last == "wireserver" else ("imds", "wireserver")
     return _first_answer(order, config, until, endpoints)
@@ -110,11 +110,12 @@ def _first_answer(
         empty = empty or found
     if empty is not None:
         return empty
+    no_file = f"there is no {config.file}" if config.file else "no file is named"
+    elsewhere = f" Elsewhere write the addresses to {config.file}." if config.file else ""
     raise SourceUnreadable(
-        f"source auto: there is no {config.file}; " + "; ".join(str(error) for error in failed),
+        f"source auto: {no_file}; " + "; ".join(str(error) for error in failed),
         "On an Azure node check that the host's own network works (`curl -H Metadata:true "
-        f"{endpoints.imds}/metadata/versions`) and that nothing on the node blocks uid 0. Elsewhere write "
-        f"the addresses to {config.file}.",
+        f"{endpoints.imds}/metadata/versions`) and that nothing on the node blocks uid 0.{elsewhere}",
         max(error.retry_after for error in failed),
     )
 

@@ -1,22 +1,32 @@
 #!/bin/sh
-# The plain manifest is what the chart comes to with its defaults: render.sh writes it anew, or, with --check, says
-# whether it is so. HELM is the helm to use; `make kubernetes` builds one.
+# The plain manifests are what the chart comes to with its defaults: render.sh writes them anew, or, with --check,
+# says whether they are so. HELM is the helm to use; `make kubernetes` builds one.
 set -eu
 cd "$(dirname "$0")/../.."
-helm=${HELM:-$(integration/tools/build.sh kubernetes)/helm}
-manifest=packaging/kubernetes/azvnet.yaml
-mkdir -p build
-{
-    echo "# Everything of azvnet for a cluster: kubectl apply -f azvnet.yaml. Made of packaging/helm/azvnet by"
-    echo "# packaging/kubernetes/render.sh; change it there. docs/kubernetes.md says what has to be known."
-    "$helm" template azvnet packaging/helm/azvnet --namespace kube-system --kube-version 1.34.0
-} >build/azvnet.yaml
-if [ "${1:-}" = --check ]; then
-    diff -u "$manifest" build/azvnet.yaml || {
-        echo "render: $manifest is not what the chart comes to: run packaging/kubernetes/render.sh" >&2
-        exit 1
-    }
-else
-    cp build/azvnet.yaml "$manifest"
-    echo "render: $manifest is written"
-fi
+helm=${HELM:-.cache/tools/kubernetes/helm}
+check=${1:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+render() { # render FILE WHAT [ARGUMENT...]
+    file=$1
+    {
+        printf '# %s\n' "$2"
+        printf '# Made of packaging/helm/azvnet by packaging/kubernetes/render.sh: change it there.\n'
+        shift 2
+        "$helm" template azvnet packaging/helm/azvnet --namespace kube-system --kube-version 1.34.0 "$@"
+    } >"$work/$file"
+    if [ "$check" = --check ]; then
+        diff -u "packaging/kubernetes/$file" "$work/$file" || {
+            echo "render: $file is not what the chart comes to: run packaging/kubernetes/render.sh" >&2
+            exit 1
+        }
+    else
+        cp "$work/$file" "packaging/kubernetes/$file"
+        echo "render: packaging/kubernetes/$file is written"
+    fi
+}
+
+render azvnet.yaml "Everything of azvnet for a cluster: kubectl apply -f azvnet.yaml. See docs/kubernetes.md."
+render uninstall.yaml "Takes azvnet off every node, once azvnet.yaml was deleted. See docs/kubernetes.md." \
+    --set uninstall.enabled=true

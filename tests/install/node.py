@@ -73,6 +73,7 @@ class Node:
         umask = os.umask(0o077)
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setenv("AZVNET_RUN_DIR", str(self.root / "run"))
+            patch.setenv("AZVNET_LOG_FILE", str(self.root / "log" / "azvnet.log"))
             code = cli.run(argv)
         os.umask(umask)
         return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
@@ -117,7 +118,13 @@ class Node:
 
 def run(argv: Sequence[str], run_dir: Path) -> subprocess.CompletedProcess[str]:
     """A program, with the sources' modules and a state directory of its own."""
-    environ = {**os.environ, "AZVNET_RUN_DIR": str(run_dir / "run"), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    environ = {
+        **os.environ,
+        "AZVNET_RUN_DIR": str(run_dir / "run"),
+        "AZVNET_LOG_FILE": str(run_dir / "log" / "azvnet.log"),
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+    }
     return subprocess.run(
         argv,
         env=environ,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import time
 from pathlib import Path
 
+import pytest
+
 from cni_plugin.install.network import DEFAULT
-from tests.install.forge import Forge, number_of
+from tests.install.forge import ROOT, Forge, number_of
 from tests.install.node import COMMAND, Node, run, tree
 from tests.install.test_install import agent
 
@@ -120,15 +127,82 @@ def test_it_is_refused_while_the_agent_runs(forge: Forge, node: Node) -> None:
     assert node.number() == number_of(bundle)
 
 
-def test_the_nodes_state_goes_only_when_it_is_asked_for(forge: Forge, node: Node) -> None:
-    state = node.root / "run"
-    state.mkdir()
-    (state / "agent.log").write_text("")
+def test_the_nodes_state_and_logs_go_only_when_it_is_asked_for(forge: Forge, node: Node) -> None:
+    state, logs = node.root / "run", node.root / "log"
+    before = tree(node.root)
+    for folder in (state, logs):
+        folder.mkdir()
+    (state / "azvnet.db").write_text("")
+    for name in ("azvnet.log", "azvnet.log.1", "agent.log"):
+        (logs / name).write_text("")
     bundle = forge.bundle()
     node.install(bundle)
     assert node.run("uninstall").returncode == 0
+    assert len(list(logs.iterdir())) == 3
     assert state.exists()
 
     node.install(bundle)
     assert node.run("uninstall", "--purge").returncode == 0
-    assert not state.exists()
+    assert tree(node.root) == before
+
+
+def test_what_is_not_of_ours_beside_the_logs_stays(forge: Forge, node: Node) -> None:
+    logs = node.root / "log"
+    logs.mkdir()
+    for name in ("azvnet.log", "azvnet.log.old", "syslog"):
+        (logs / name).write_text("")
+    assert node.run("uninstall", "--purge").returncode == 0
+    assert sorted(path.name for path in logs.iterdir()) == ["azvnet.log.old", "syslog"]
+
+
+def test_the_agents_conflist_goes_when_it_is_asked_for_and_no_other(forge: Forge, node: Node) -> None:
+    """Where the agent is a pod, it and not the installation writes the conflist."""
+    before = tree(node.root)
+    node.install(forge.bundle(), "--no-conflist")
+    node.conflist.write_bytes(DEFAULT)
+    done = node.run("uninstall", "--remove-conflist")
+    assert "removed" in done.stdout
+    assert tree(node.root) == before
+
+    node.conflist.write_bytes(DEFAULT)  # the one that was killed before it got here
+    assert node.run("uninstall", "--remove-conflist").returncode == 0
+    assert tree(node.root) == before
+
+    node.conflist.write_text('{"name": "other", "plugins": [{"type": "ptp"}]}')
+    assert node.run("uninstall", "--remove-conflist").returncode == 0
+    assert node.conflist.exists()
+
+
+def test_it_is_refused_while_an_agent_listens_wherever_it_runs(forge: Forge, node: Node) -> None:
+    """One in a container can't be found among the processes, and would write the conflist again."""
+    node.install(forge.bundle())
+    before = tree(node.bin_dir)
+    run_dir = node.root / "run"
+    run_dir.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(run_dir / "agent.sock"))
+        listening.listen()
+        done = node.run("uninstall")
+        assert done.returncode == 1
+        assert "an agent listens at" in done.stderr
+        assert tree(node.bin_dir) == before
+        assert node.run("uninstall", "--force").returncode == 0
+    assert not node.prefix.exists()
+
+
+def test_it_stays_until_it_is_ended_when_it_is_asked_to(forge: Forge, node: Node) -> None:
+    node.install(forge.bundle())
+    environ = {**os.environ, "AZVNET_RUN_DIR": str(node.root / "run"), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*COMMAND, *node.argv("uninstall", "--stay")], env=environ, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while node.prefix.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -389,6 +389,11 @@ class TestImds:
 class TestAuto:
     CONFIG = SourceConfig("auto", file="/nonexistent/interfaces.json")
 
+    def test_with_no_file_named_none_is_looked_for(self, cloud: Cloud) -> None:
+        with pytest.raises(SourceUnreadable, match="no file is named") as raised:
+            sources.read(SourceConfig("auto", file=""), 2, endpoints=Endpoints(cloud.url, cloud.url))
+        assert "write the addresses" not in raised.value.remedy
+
     def test_a_file_that_is_there_wins(self, tmp_path: Path) -> None:
         path = tmp_path / "interfaces.json"
         path.write_text(json.dumps(file_document("10.10.0.5")))

@@ -33,6 +33,11 @@ app.kubernetes.io/component: cni
 
 {{- define "azvnet.conflist" -}}
 {{- if .Values.network.conflist -}}
+{{- $ours := false -}}
+{{- range .Values.network.conflist.plugins -}}
+{{- if or (eq .type "azvnet") (eq (dig "ipam" "type" "" .) "azvnet-ipam") }}{{ $ours = true }}{{ end -}}
+{{- end -}}
+{{- if not $ours }}{{ fail "network.conflist: none of its plugins is azvnet, and none has ipam.type azvnet-ipam" }}{{ end -}}
 {{ toPrettyJson .Values.network.conflist }}
 {{- else -}}
 {{- with .Values.network -}}
@@ -52,9 +57,7 @@ app.kubernetes.io/component: cni
       "ipam": {
         "type": "azvnet-ipam",
         "environment": {{ toJson .source }},
-        {{- if eq .source "file" }}
-        "file": {{ toJson .file }},
-        {{- end }}
+        "file": {{ ternary .file "" (eq .source "file") | toJson }},
         "cooldown": {{ toJson .cooldown }}
       }
     }
@@ -72,4 +75,39 @@ app.kubernetes.io/component: cni
 }
 {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{- /* What every pod of the chart has in common: it works on the node, and talks to nobody. */}}
+{{- define "azvnet.pod" -}}
+# The node's own network is what it works on, and there is no other before it has worked.
+hostNetwork: true
+dnsPolicy: Default
+priorityClassName: {{ .Values.priorityClassName }}
+serviceAccountName: {{ include "azvnet.serviceAccount" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+nodeSelector:
+  kubernetes.io/os: linux
+  {{- with .Values.nodeSelector }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  seccompProfile:
+    type: RuntimeDefault
+  {{- with .Values.seLinuxOptions }}
+  seLinuxOptions:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
