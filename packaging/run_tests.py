@@ -49,7 +49,7 @@ LAYERS = (
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
     Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
     # One process: its tests share one cluster.
-    Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes"),
+    Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes", ("--timeout=600",)),
 )
 
 

@@ -20,7 +20,7 @@ from integration.cluster.controlplane import ADMINISTRATORS, PORT, ControlPlane
 from integration.cluster.node import PROXY_MODES, Node
 from integration.cluster.program import ClusterError, Program, wait_until
 from integration.cluster.relay import Relay
-from integration.fabric import Fabric, records
+from integration.fabric import Fabric, records, standalone
 from integration.tools import containerd, kubernetes
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CONTROL = "vm1"
 """The machine of the control plane; the fabric's other ``vm``s are ordinary hosts."""
 
+_KEPT = 5
 _KEPT_LOGS = Path(__file__).parents[2] / ".cache" / "cluster"
 
 
@@ -123,8 +124,7 @@ class Cluster:
         """
         self._programs = kubernetes()
         archives = [images.coredns()] if self._dns else []
-        shutil.rmtree(self.logs_folder, ignore_errors=True)
-        self.logs_folder.mkdir(parents=True)
+        self._make_logs_folder()
         with contextlib.ExitStack() as undo:
             self._progress("the emulated Azure")
             undo.enter_context(self.fabric)
@@ -191,13 +191,14 @@ class Cluster:
             list(pool.map(lambda node: node.load_image(archive), self.nodes.values()))
 
     def start_api_server(self) -> None:
-        """Start the API server again and wait until it is ready."""
+        """Start the API server again and wait until it is ready; restart what ended without it."""
         self.control.api_server.start()
         self.wait_api_server()
+        self.control.start_controllers()
 
-    def stop_api_server(self, *, kill: bool = False) -> None:
-        """End the API server; etcd keeps the state, kubelets and pods go on."""
-        self.control.api_server.stop(kill=kill)
+    def stop_api_server(self) -> None:
+        """Kill the API server; etcd keeps the state, kubelets and pods go on."""
+        self.control.api_server.stop(kill=True)
 
     def set_proxy_mode(self, mode: str) -> None:
         """Restart kube-proxy on all nodes in another mode. Raises ValueError."""
@@ -210,11 +211,13 @@ class Cluster:
             cni.install(node.machine, choice)
 
     def ready_nodes(self) -> list[str]:
-        """The names of the nodes whose condition Ready is true."""
+        """The names of the nodes that are Ready; what was said before a node's last boot does not count."""
         return [
-            item["metadata"]["name"]
+            name
             for item in self.get("nodes")["items"]
-            if any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"]["conditions"])
+            if (name := item["metadata"]["name"]) in self.nodes
+            and item["status"]["nodeInfo"]["bootID"] == self.nodes[name].machine.boot_id
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"]["conditions"])
         ]
 
     def wait_nodes_ready(self, *, patience: float = 90.0) -> float:
@@ -266,6 +269,15 @@ class Cluster:
     def control_machine(self) -> Machine:
         """The machine of the control plane; programs in it reach nodes, pods and the API server."""
         return self.control.machine
+
+    def _make_logs_folder(self) -> None:
+        """Make it anew; of clusters that are gone only the last few keep theirs."""
+        shutil.rmtree(self.logs_folder, ignore_errors=True)
+        self.logs_folder.mkdir(parents=True)
+        up = {self.name, *standalone.running()}
+        gone = [folder for folder in _KEPT_LOGS.iterdir() if folder.name not in up]
+        for folder in sorted(gone, key=lambda each: each.stat().st_mtime)[:-_KEPT]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _make_nodes(self, archives: list[Path]) -> None:
         for machine in self.fabric.nodes.values():

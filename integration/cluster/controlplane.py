@@ -75,7 +75,9 @@ class ControlPlane:
         self.api_server.start()
 
     def start_controllers(self) -> None:
-        """Start the others: they end when the API server does not know their roles yet."""
+        """Start the others, if they do not run: they end when the API server is not there or does not
+        know their roles yet.
+        """
         self.controller_manager.start()
         self.scheduler.start()
 

@@ -6,6 +6,7 @@ Owns their arguments and files and what a boot starts. Must not know which CNI p
 from __future__ import annotations
 
 import json
+import urllib.request
 from typing import TYPE_CHECKING
 
 from integration import plugins
@@ -123,10 +124,11 @@ class Node:
         self.containerd.import_image(archive)
 
     def set_proxy_mode(self, mode: str) -> None:
-        """Restart kube-proxy in another mode, after it removed what the old mode had set up.
+        """Restart kube-proxy in another mode, after it removed what the old mode had set up; wait for it.
 
         Raises:
             ValueError: there is no such mode.
+            ClusterError: it ended, which is what it does when the kernel lacks the mode.
         """
         if mode not in PROXY_MODES:
             raise ValueError(f"kube-proxy has no mode {mode}; it has {', '.join(PROXY_MODES)}")
@@ -135,6 +137,17 @@ class Node:
         self.proxy_mode = mode
         self._write_proxy_configuration()
         self.proxy.start()
+        self.proxy.wait_until("healthy", self._proxy_is_healthy, patience=30)
+
+    def _proxy_is_healthy(self) -> bool:
+        def ask() -> bool:
+            with urllib.request.urlopen("http://127.0.0.1:10256/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+
+        try:
+            return self.machine.in_network(ask)
+        except OSError:
+            return False
 
     def _start_containerd(self) -> None:
         self._containerd = Containerd(
