@@ -6,16 +6,16 @@ This is what tests and the command line use; everything else in this package is 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from integration.cluster import addons, cni, images
+from integration.cluster import addons, images
+from integration.cluster import cni as network
+from integration.cluster.client import Client
 from integration.cluster.controlplane import ADMINISTRATORS, PORT, ControlPlane
 from integration.cluster.node import PROXY_MODES, Node
 from integration.cluster.program import ClusterError, Program, wait_until
@@ -37,7 +37,7 @@ _KEPT = 5
 _KEPT_LOGS = Path(__file__).parents[2] / ".cache" / "cluster"
 
 
-class Cluster:
+class Cluster(Client):
     """A cluster; a context manager that is up inside the block, and leaves nothing behind.
 
     Args:
@@ -74,10 +74,12 @@ class Cluster:
     ) -> None:
         if proxy not in PROXY_MODES:
             raise ValueError(f"kube-proxy has no mode {proxy}; it has {', '.join(PROXY_MODES)}")
+        network.check(cni)
         wanted = {"vnet_hosts": 2, "name": name, **(fabric or {})}
         self.fabric = Fabric(nodes=nodes, addresses=addresses, **wanted)
         """The emulated Azure below."""
         self.name = self.fabric.name
+        super().__init__(records.root() / self.name / "kubeconfig")
         self.nodes: dict[str, Node] = {}
         """By name; none before the cluster was up."""
         self.logs_folder = _KEPT_LOGS / self.name
@@ -100,11 +102,6 @@ class Cluster:
         if self._control is None:
             raise RuntimeError(f"cluster {self.name} is not up")
         return self._control
-
-    @property
-    def kubeconfig(self) -> Path:
-        """An administrator's kubeconfig that works on this machine, as long as the cluster is up."""
-        return records.root() / self.name / "kubeconfig"
 
     def __enter__(self) -> Self:
         self.up()
@@ -154,37 +151,6 @@ class Cluster:
         self._control = None
         self.nodes = {}
 
-    def kubectl(
-        self,
-        *arguments: str,
-        input: str | None = None,  # noqa: A002 - the name that subprocess.run uses
-        check: bool = True,
-        timeout: float = 120.0,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl as administrator, on this machine.
-
-        Raises:
-            KubectlFailed: its exit code is not 0 and ``check``; str() shows what it said.
-            subprocess.TimeoutExpired: after ``timeout`` seconds.
-        """
-        command = [str(self._programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
-        done = subprocess.run(
-            command, input=input, capture_output=True, text=True, check=False, timeout=timeout
-        )
-        if check and done.returncode:
-            raise KubectlFailed(done.returncode, command, done.stdout, done.stderr)
-        return done
-
-    def get(self, *arguments: str) -> dict[str, Any]:
-        """What ``kubectl get`` finds, as an object. Raises KubectlFailed."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "--output=json").stdout)
-        return found
-
-    def apply(self, manifest: str | Mapping[str, Any]) -> None:
-        """Apply a manifest, as text (YAML or JSON) or as an object. Raises KubectlFailed."""
-        text = manifest if isinstance(manifest, str) else json.dumps(manifest)
-        self.kubectl("apply", "--filename=-", input=text)
-
     def load_image(self, archive: Path) -> None:
         """Import a docker or OCI archive into every node. Raises ProgramFailed."""
         with ThreadPoolExecutor() as pool:
@@ -208,7 +174,7 @@ class Cluster:
     def install_cni(self, choice: str) -> None:
         """Give every node a CNI plugin, as the argument ``cni`` does from the start."""
         for node in self.nodes.values():
-            cni.install(node.machine, choice)
+            network.install(node.machine, choice)
 
     def ready_nodes(self) -> list[str]:
         """The names of the nodes that are Ready; what was said before a node's last boot does not count."""
@@ -231,12 +197,6 @@ class Cluster:
     def wait_dns(self, *, patience: float = 120.0) -> float:
         """Wait until CoreDNS answers; returns the seconds it took. Raises ClusterError."""
         return self.wait_available("deployment/coredns", namespace="kube-system", patience=patience)
-
-    def wait_available(self, workload: str, *, namespace: str = "default", patience: float = 120.0) -> float:
-        """Wait for a rollout of a workload; returns the seconds it took. Raises ClusterError."""
-        started = time.monotonic()
-        self._rollout(workload, namespace, patience)
-        return time.monotonic() - started
 
     def wait_api_server(self, *, patience: float = 120.0) -> None:
         """Wait until the API server says that it is ready. Raises ClusterError."""
@@ -292,7 +252,7 @@ class Cluster:
                 verbosity=self._verbosity,
                 runtime=containerd() if machine.name in self._newest_containerd else None,
             )
-            cni.install(machine, self._cni)
+            network.install(machine, self._cni)
 
     def _write_kubeconfig(self, port: int) -> None:
         content = self.control.kubeconfig(
@@ -310,27 +270,6 @@ class Cluster:
                 patience=patience,
             )
 
-    def _rollout(self, workload: str, namespace: str, patience: float) -> None:
-        done = self.kubectl(
-            "rollout",
-            "status",
-            workload,
-            f"--namespace={namespace}",
-            f"--timeout={patience:.0f}s",
-            check=False,
-            timeout=patience + 30,
-        )
-        if done.returncode:
-            pods = self.kubectl("get", "pods", f"--namespace={namespace}", "--output=wide", check=False)
-            events = self.kubectl(
-                "get", "events", f"--namespace={namespace}", "--sort-by=.lastTimestamp", check=False
-            )
-            last = "\n".join(events.stdout.splitlines()[-15:])
-            raise ClusterError(
-                f"{workload} is not available after {patience:.0f} s: {done.stderr.strip()}\n"
-                f"{pods.stdout}\n{last}"
-            )
-
     def _await(self, what: str, condition: Callable[[], bool], patience: float) -> float:
         started = time.monotonic()
         try:
@@ -339,11 +278,3 @@ class Cluster:
             nodes = self.kubectl("describe", "nodes", check=False).stdout
             raise ClusterError(f"{error}\n{nodes}") from None
         return time.monotonic() - started
-
-
-class KubectlFailed(subprocess.CalledProcessError):
-    """kubectl ended with an exit code that was not expected; str() shows what it said."""
-
-    def __str__(self) -> str:
-        arguments = [each for each in self.cmd[1:] if not each.startswith("--kubeconfig=")]
-        return f"kubectl {' '.join(arguments)}: {self.stderr.strip()}"

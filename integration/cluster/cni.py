@@ -25,13 +25,17 @@ class UnknownCni(ValueError):
     """There is no such choice of a CNI plugin."""
 
 
+def check(choice: str | None) -> None:
+    """Raises UnknownCni when there is no such choice."""
+    if choice is not None and choice not in CHOICES:
+        raise UnknownCni(f"no CNI plugin '{choice}' to start with; there are {', '.join(CHOICES)}, or none")
+
+
 def install(node: Machine, choice: str | None) -> None:
     """Give a node the chosen plugin. Raises UnknownCni, plugins.BundleError."""
-    if choice is None:
-        return
-    if choice not in CHOICES:
-        raise UnknownCni(f"no CNI plugin '{choice}' to start with; there are none, {', '.join(CHOICES)}")
-    CHOICES[choice](node)
+    check(choice)
+    if choice is not None:
+        CHOICES[choice](node)
 
 
 def _ours(node: Machine) -> None:

@@ -1,0 +1,233 @@
+"""Parts of the cluster that need no Kubernetes: the relay, the reading of reports, the cache of programs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration import tools
+from integration.cluster import Cluster, ClusterError, cni
+from integration.cluster.conformance import document, ended, specs, table
+from integration.cluster.program import Program
+from integration.cluster.relay import Relay
+from integration.fabric import Fabric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.fabric import Machine
+
+
+@pytest.fixture
+def host() -> Iterator[Machine]:
+    """An ordinary machine of the virtual network."""
+    with Fabric(nodes=0) as fabric:
+        yield fabric.vnet_hosts["vm1"]
+
+
+@pytest.fixture
+def shout(host: Machine) -> Iterator[tuple[str, int]]:
+    """A server in the machine that reads to the end, and answers in capitals."""
+    listener = host.in_network(lambda: socket.create_server((str(host.primary_ip), 0)))
+
+    def answer(connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError):
+            connection.sendall(stream.read().upper())
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=answer, args=(connection,)).start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[:2]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+def asked(port: int, text: bytes) -> bytes:
+    """What a server answers that waits for the end of what it is sent."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as stream:
+            return stream.read()
+
+
+def test_relay_carries_both_ways_and_passes_the_end_of_each_on(host: Machine, shout: tuple[str, int]) -> None:
+    relay = Relay(host, shout)
+    try:
+        long = b"abc" * 200_000
+        assert asked(relay.port, long) == long.upper()
+        assert asked(relay.port, b"") == b""
+    finally:
+        relay.close()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", relay.port), timeout=10)
+
+
+def test_relay_ends_connections_that_are_open_when_it_is_closed(
+    host: Machine, shout: tuple[str, int]
+) -> None:
+    relay = Relay(host, shout)
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as connection:
+        connection.sendall(b"half a sentence")
+        assert asked(relay.port, b"whole") == b"WHOLE"  # so the one before was carried on as well
+        relay.close()
+        # The server sees the end of what was sent, or the client that of the connection: nobody waits.
+        assert connection.recv(100) in (b"", b"HALF A SENTENCE")
+
+
+def test_relay_to_a_port_that_nobody_serves_ends_the_connection(host: Machine) -> None:
+    relay = Relay(host, (str(host.primary_ip), 1))
+    try:
+        assert asked(relay.port, b"") == b""
+    finally:
+        relay.close()
+
+
+def test_program_that_ends_early_is_told_with_what_it_said(host: Machine, tmp_path: Path) -> None:
+    program = Program(
+        host, "doomed", ["sh", "-c", "echo no such flag; exit 3"], tmp_path / "logs" / "doomed.log"
+    )
+    program.start()
+    with pytest.raises(ClusterError, match=r"(?s)doomed of vm1 does not run.*no such flag"):
+        program.wait_until("ready", lambda: False, patience=30)
+
+
+def test_program_that_takes_too_long_is_told_with_what_it_said(host: Machine, tmp_path: Path) -> None:
+    program = Program(host, "slow", ["sh", "-c", "echo waiting; exec sleep 100"], tmp_path / "slow.log")
+    program.start()
+    program.wait_until("waiting", lambda: "waiting" in program.log_tail())
+    with pytest.raises(ClusterError, match=r"(?s)slow of vm1: not once within 0 s ready.*waiting"):
+        program.wait_until("ready", lambda: False, patience=0.2)
+    pid = program.pid
+    program.restart(kill=True)
+    assert program.pid != pid
+    program.stop()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("bad", [{"proxy": "userspace"}, {"cni": "calico"}])
+def test_unknown_choice_is_refused_before_anything_starts(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"there are|it has"):
+        Cluster(**bad)
+
+
+def test_reference_plugins_get_addresses_that_the_nic_owns() -> None:
+    with Fabric(nodes=1, addresses=8, vnet_hosts=0) as fabric:
+        node = fabric.nodes["node1"]
+        ipam = cni.reference_conflist(node)["plugins"][0]["ipam"]["ranges"][0][0]
+        own = sorted(node.pod_addresses)
+        assert (ipam["rangeStart"], ipam["rangeEnd"], ipam["gateway"]) == tuple(
+            map(str, (own[0], own[-2], own[-1]))
+        )
+
+
+REPORT = [
+    {
+        "SpecReports": [
+            {
+                "ContainerHierarchyTexts": ["[sig-network] Services"],
+                "LeafNodeType": "It",
+                "LeafNodeText": "should work [Conformance]",
+                "State": "passed",
+                "RunTime": 2_500_000_000,
+            },
+            {
+                "ContainerHierarchyTexts": ["[sig-network] DNS"],
+                "LeafNodeType": "It",
+                "LeafNodeText": "should resolve [Conformance]",
+                "State": "failed",
+                "RunTime": 1_000_000_000,
+                "Failure": {"Message": "timed out\\nwaiting"},
+            },
+            {
+                "ContainerHierarchyTexts": ["[sig-storage] Volumes"],
+                "LeafNodeType": "It",
+                "LeafNodeText": "should mount [Conformance]",
+                "State": "skipped",
+                "RunTime": 0,
+            },
+            {
+                "ContainerHierarchyTexts": None,
+                "LeafNodeType": "SynchronizedBeforeSuite",
+                "LeafNodeText": "",
+                "State": "passed",
+                "RunTime": 0,
+            },
+        ]
+    }
+]
+
+
+def test_report_tells_of_the_specs_that_were_to_run_and_of_no_others() -> None:
+    found = specs(REPORT, r"\[sig-network\].*\[Conformance\]")
+    assert [(spec.name, spec.state, spec.seconds) for spec in found] == [
+        ("[sig-network] DNS should resolve [Conformance]", "failed", 1.0),
+        ("[sig-network] Services should work [Conformance]", "passed", 2.5),
+    ]
+    assert "timed out" in found[0].message
+    assert "1 of 2 passed" in table(found)
+    assert "| DNS should resolve | failed | passed |" in document(
+        found, [*specs(REPORT, "none"), *[type(found[0])(found[0].name, "passed", 1.0)]]
+    )
+
+
+def test_suite_that_fails_before_its_first_spec_is_not_taken_for_one_that_passed() -> None:
+    entry = {
+        "ContainerHierarchyTexts": None,
+        "LeafNodeType": "SynchronizedBeforeSuite",
+        "LeafNodeText": "",
+        "State": "failed",
+        "RunTime": 1,
+        "Failure": {"Message": "no nodes"},
+    }
+    found = specs([{"SpecReports": [entry]}], "Conformance")
+    assert [(spec.name, spec.passed, spec.message) for spec in found] == [
+        ("SynchronizedBeforeSuite", False, "no nodes")
+    ]
+
+
+def test_specs_that_have_ended_are_counted_by_ginkgos_marks(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("SSSS•SSS•\n• [FAILED] [3.2 seconds]\n", encoding="utf-8")
+    assert ended(tmp_path / "output") == 3
+
+
+def test_checkouts_that_differ_do_not_build_over_one_another(tmp_path: Path) -> None:
+    """Two checkouts that shared a cache once rebuilt what the other one was running."""
+    here = Path(tools.__file__).parent
+    other = tmp_path / "integration" / "tools"
+    shutil.copytree(here, other, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "packaging").mkdir()
+    shutil.copy(here.parents[1] / "packaging" / "go-toolchain.sh", tmp_path / "packaging")
+    cache = tools.tools().parent
+    environment = {**os.environ, "AZVNET_TOOLS_CACHE": str(cache)}
+
+    def folder() -> Path:
+        done = subprocess.run(
+            [other / "build.sh"], env=environment, capture_output=True, text=True, check=True
+        )
+        return Path(done.stdout.strip())
+
+    assert folder() == tools.tools(), "the same inputs, the same programs"
+    with (other / "criclient" / "main.go").open("a") as source:
+        source.write("\n// changed\n")
+    changed = folder()
+    try:
+        assert changed != tools.tools()
+        assert (changed / "criclient").exists()
+        assert (tools.tools() / "criclient").exists()
+    finally:
+        shutil.rmtree(changed)
