@@ -6,7 +6,8 @@ The host's own network is never written: a veth, a /32 route over it, and what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 
 from cni_plugin import endpoint as plan
@@ -28,8 +29,20 @@ class AddressCarried(Exception):
         self.ip = ip
 
 
-def attach(endpoint: Endpoint, host: Netlink, netns_fd: int) -> None:
-    """Make the endpoint. When this raises, nothing of it is left.
+def attach(
+    endpoint: Endpoint,
+    host: Netlink,
+    netns_fd: int,
+    *,
+    ask: Callable[[], tuple[IPInterface, ...]] | None = None,
+) -> Endpoint:
+    """Make the endpoint, and return it. When this raises, nothing of it is left.
+
+    Args:
+        endpoint: what to make.
+        host: the socket of the host's namespace.
+        netns_fd: the pod's namespace.
+        ask: tells the addresses when the interface is there and up, for who has to ask over it (DHCP).
 
     Raises:
         AttachmentExists: an interface of that name is in the pod already.
@@ -40,6 +53,9 @@ def attach(endpoint: Endpoint, host: Netlink, netns_fd: int) -> None:
         host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
             sysctl.prepare_host_end(endpoint.host_ifname)
+            if ask is not None:
+                pod.change([pod.compile.set_link(pod_index)])
+                endpoint = replace(endpoint, addresses=ask())
             _route_from_host(endpoint, host, host_index)
             _configure_pod(endpoint, pod, pod_index)
             # The alias comes last: a veth without it is what a killed ADD left behind.
@@ -49,6 +65,7 @@ def attach(endpoint: Endpoint, host: Netlink, netns_fd: int) -> None:
             if isinstance(error, OSError):
                 raise KernelRefused(str(error.strerror or error), "Nothing was left behind.") from error
             raise
+    return endpoint
 
 
 def detach(attachment: Attachment, host: Netlink) -> bool:

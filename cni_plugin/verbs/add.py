@@ -85,10 +85,18 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
 
 
 def _attach_once(verb_call: VerbCall, node: Node, netns_fd: int, *, in_host: bool) -> result.Result:
+    conf = verb_call.netconf
     with ExitStack() as undo:
-        given = _addresses(verb_call, node, netns_fd, undo)
-        planned = replace(_plan(verb_call, given), in_host=in_host)
-        datapath.attach(planned, node.host, netns_fd)
+        if conf.uses_our_ipam:
+            given = _own_address(verb_call, node, netns_fd, undo)
+            planned = replace(_plan(verb_call, given), in_host=in_host)
+            datapath.attach(planned, node.host, netns_fd)
+        else:
+            given = Given((), _mtu_without_address(verb_call, node), _dns(verb_call), None)
+            planned = replace(_plan(verb_call, given), in_host=in_host)
+            delegated = Delegated(verb_call, undo)
+            planned = datapath.attach(planned, node.host, netns_fd, ask=delegated.addresses)
+            given = replace(given, dns=given.dns if given.dns != result.Dns() else delegated.dns)
         undo.callback(datapath.detach, verb_call.parameters.attachment, node.host)
         if not verb_call.call.caller_alive():
             raise errors.TryAgainLater("the caller did not wait for the result", "What was made was undone.")
@@ -116,35 +124,44 @@ def _require_override(verb_call: VerbCall) -> None:
         )
 
 
-def _addresses(verb_call: VerbCall, node: Node, netns_fd: int, undo: ExitStack) -> Given:
+def _own_address(verb_call: VerbCall, node: Node, netns_fd: int, undo: ExitStack) -> Given:
     conf = verb_call.netconf
-    if not conf.uses_our_ipam:
-        return _delegated_addresses(verb_call, node, undo)
     reservation = _reservation(verb_call, node, Holder.ENDPOINT, netns.identity(netns_fd))
     undo.callback(_abandon, node, reservation)
     mtu = conf.mtu or addressing.find_uplink(reservation, conf, node).mtu
     return Given((reservation.address,), mtu, _dns(verb_call), reservation)
 
 
-def _delegated_addresses(verb_call: VerbCall, node: Node, undo: ExitStack) -> Given:
-    attachment = verb_call.parameters.attachment
-    if endpoint.is_finished(datapath.host_link(attachment, node.host), attachment):
-        # Before the delegate is asked: the DEL that undoes its ADD would free what the pod has.
-        raise errors.AttachmentExists(
-            f"{attachment} is attached already", "Nothing was changed. DEL it before it is added again."
-        )
-    undo.callback(_delegate_del, verb_call)
-    answered = delegate.add(verb_call)
-    addresses = tuple(ip.address for ip in answered.ips)
-    if not addresses or any(address.version != 4 for address in addresses):
-        raise errors.DelegateFailed(
-            f"IPAM plugin {verb_call.netconf.ipam_type} gave {', '.join(map(str, addresses)) or 'nothing'}",
-            "Mode transparent needs IPv4 addresses: configure such ranges for it.",
-        )
-    link = addressing.default_link(node) if not verb_call.netconf.master else None
-    mtu = verb_call.netconf.mtu or (link or addressing.any_uplink("", verb_call.netconf, node)).mtu
-    dns = _dns(verb_call)
-    return Given(addresses, mtu, dns if dns != result.Dns() else answered.dns, None)
+def _mtu_without_address(verb_call: VerbCall, node: Node) -> int:
+    """The uplink's where no NIC is known to own the address, which is not known yet either."""
+    conf = verb_call.netconf
+    link = addressing.default_link(node) if not conf.master else None
+    return conf.mtu or (link or addressing.any_uplink("", conf, node)).mtu
+
+
+class Delegated:
+    """Addresses that another plugin gives. It is asked when the interface is there: one that is there already
+    is then refused before, since the DEL that undoes its ADD would free what that one has.
+    """
+
+    def __init__(self, verb_call: VerbCall, undo: ExitStack) -> None:
+        self._verb_call = verb_call
+        self._undo = undo
+        self.dns = result.Dns()
+
+    def addresses(self) -> tuple[IPInterface, ...]:
+        """Ask it."""
+        self._undo.callback(_delegate_del, self._verb_call)
+        answered = delegate.add(self._verb_call)
+        addresses = tuple(ip.address for ip in answered.ips)
+        if not addresses or any(address.version != 4 for address in addresses):
+            gave = ", ".join(map(str, addresses)) or "nothing"
+            raise errors.DelegateFailed(
+                f"IPAM plugin {self._verb_call.netconf.ipam_type} gave {gave}",
+                "Mode transparent needs IPv4 addresses: configure such ranges for it.",
+            )
+        self.dns = answered.dns
+        return addresses
 
 
 def _reservation(verb_call: VerbCall, node: Node, holder: Holder, netns_id: str) -> Reservation:

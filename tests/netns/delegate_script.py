@@ -6,6 +6,7 @@ It stands for any other project's plugin: it uses nothing of ours and runs with 
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,16 @@ def main() -> int:
         return 3
     if behaviour == "killed":
         os.kill(os.getpid(), 9)
+    if behaviour == "looks":
+        enter = [
+            "nsenter",
+            f"--net={os.environ['CNI_NETNS']}",
+            "ip",
+            "link",
+            "show",
+            os.environ["CNI_IFNAME"],
+        ]
+        (FOLDER / "link").write_bytes(subprocess.run(enter, capture_output=True, check=True).stdout)
     if behaviour == "hangs":
         (FOLDER / "pid").write_text(str(os.getpid()))
         time.sleep(60)

@@ -216,6 +216,25 @@ def test_it_does_not_hear_of_a_second_add(busy_node: Node, delegate: Delegate, p
     busy_node.check(pod, added).done()
 
 
+def test_it_does_not_hear_of_an_interface_that_is_somebody_elses(
+    busy_node: Node, delegate: Delegate, pod: Pod
+) -> None:
+    pod.change("link add eth0 type ifb")
+    assert busy_node.add(pod).code == 104
+    assert delegate.verbs == []
+    assert not busy_node.veths()
+
+
+def test_it_finds_the_interface_there_and_up(busy_node: Node, delegate: Delegate, pod: Pod) -> None:
+    """A plugin that asks over it, as dhcp does, could not otherwise."""
+    delegate.behave(ADD="looks")
+    busy_node.add(pod).done()
+    looked = busy_node.sandbox.path("/run/delegate/link").read_text()
+    assert "eth0@" in looked
+    assert "UP,LOWER_UP" in looked
+    assert len(busy_node.veths()) == 1
+
+
 def test_a_plugin_that_is_not_there_is_named_with_where_it_was_looked_for(
     busy_node: Node, delegate: Delegate, pod: Pod
 ) -> None:
