@@ -69,7 +69,7 @@ class Expected:
     pod_mac: str = ""
     """As prevResult says, since a later plugin may have changed it; empty where it does not say."""
     mtu: int = 0
-    """As prevResult says (1.1.0); 0 means that of the host end."""
+    """As prevResult says (1.1.0); 0 where it does not say, since a later plugin may have lowered it."""
     routed: tuple[IPInterface, ...] = ()
     """Those of ``addresses`` that the host routes to the pod: ours, not what a later plugin added."""
     given_mac: str = ""
@@ -158,9 +158,8 @@ def _link_damage(expected: Expected, host: Link, pod: Link) -> Iterator[str]:
         yield f"interface {expected.ifname} has MAC {pod.mac} instead of {expected.pod_mac}"
     if host.mac != HOST_MAC:
         yield f"host veth {expected.host_ifname} has MAC {host.mac} instead of {HOST_MAC}"
-    mtu = expected.mtu or host.mtu
-    if pod.mtu != mtu:
-        yield f"interface {expected.ifname} has MTU {pod.mtu} instead of {mtu}"
+    if expected.mtu and pod.mtu != expected.mtu:
+        yield f"interface {expected.ifname} has MTU {pod.mtu} instead of {expected.mtu}"
     if host.mtu < pod.mtu:
         yield f"host veth {expected.host_ifname} has MTU {host.mtu}, less than the pod's {pod.mtu}"
 

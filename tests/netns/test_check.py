@@ -140,6 +140,20 @@ def test_several_kinds_of_damage_are_all_named(healthy: Healthy) -> None:
     assert all(word in said for word in ("0.0.0.0/0", "MTU 1300", "host route"))
 
 
+@pytest.mark.parametrize(("mtu", "well"), [(1300, True), (1500, True), (1600, False)])
+def test_before_1_1_0_a_result_says_no_mtu_and_a_later_plugin_may_lower_it(
+    busy_node: Node, mtu: int, well: bool
+) -> None:
+    """As tuning does."""
+    pod, conf = busy_node.sandbox.pod("c1"), busy_node.conf(cniVersion="1.0.0")
+    added = busy_node.add(pod, conf=conf)
+    pod.change(f"link set eth0 mtu {mtu}")
+    checked = busy_node.check(pod, added, conf=conf)
+    assert checked.ok is well
+    if not well:
+        assert f"less than the pod's {mtu}" in checked.msg
+
+
 def test_it_passes_again_and_again_and_changes_nothing(node: Node) -> None:
     pod = node.sandbox.pod("c1")
     added = node.add(pod)
