@@ -78,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     kubectl = commands.add_parser("kubectl", help="kubectl as administrator: kubectl get pods")
     kubectl.add_argument("argv", nargs=argparse.REMAINDER, metavar="...")
     kubectl.set_defaults(run=_kubectl)
-    shell = commands.add_parser("shell", help="a shell on a node")
-    shell.add_argument("node")
+    shell = commands.add_parser("shell", help="a shell on a machine; kubectl is the kubelet there")
+    shell.add_argument("node", help="node1, or vm1 for the control plane")
     shell.set_defaults(run=_shell)
     reboot = commands.add_parser("reboot", help="pull the plug of a node and boot it")
     reboot.add_argument("node")
@@ -104,6 +104,10 @@ def _ask(arguments: argparse.Namespace, do: str, **what: Any) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    if arguments.name in running():
+        raise control.ControlError(
+            f"cluster {arguments.name} is up already; take it down first: make cluster-down"
+        )
     kubernetes()  # builds with progress; the process of the cluster has no terminal
     tools()
     screen = Screen()
@@ -173,4 +177,6 @@ def _shell(arguments: argparse.Namespace) -> int:
     if arguments.name not in running():
         raise control.ControlError(f"cluster {arguments.name} is not up; bring it up with: make cluster")
     os.environ["PATH"] = f"{tools()}:{kubernetes()}:{os.environ['PATH']}"
+    is_node = arguments.node in control.ask(arguments.name, "cluster")["proxy"]
+    os.environ["KUBECONFIG"] = f"/etc/kubernetes/{'kubelet' if is_node else 'admin'}.conf"
     return fabric_cli.main(["--name", arguments.name, "shell", arguments.node])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from integration.cluster.program import ClusterError
+from integration.cluster.program import ClusterError, without_proxies
 from integration.tools import kubernetes
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def run(
         suite = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
+            env=without_proxies(os.environ),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # nsenter's child is a process that signals to nsenter don't reach

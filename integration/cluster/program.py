@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from integration.fabric import Machine
@@ -61,8 +61,11 @@ class Program:
         if self.running:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = without_proxies(self.machine.environment)
         with self.log.open("a", encoding="utf-8") as log:
-            self._process = self.machine.popen(self.argv, stdout=log, stderr=subprocess.STDOUT)
+            self._process = self.machine.popen(
+                self.argv, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
 
     def stop(self, *, kill: bool = False) -> None:
         """End it, with SIGKILL when ``kill`` or when it takes too long; does nothing when it does not run."""
@@ -82,7 +85,7 @@ class Program:
         self.stop(kill=kill)
         self.start()
 
-    def log_tail(self, lines: int = 30) -> str:
+    def log_tail(self, lines: int = 15) -> str:
         """The last lines of its log."""
         if not self.log.exists():
             return ""
@@ -109,6 +112,11 @@ def wait_until(what: str, condition: Callable[[], bool], *, patience: float, pau
         if time.monotonic() > deadline:
             raise ClusterError(f"not once within {patience:.0f} s: {what}")
         time.sleep(pause)
+
+
+def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables without those that would lead requests within the cluster to a developer's HTTP proxy."""
+    return {name: value for name, value in environment.items() if not name.lower().endswith("_proxy")}
 
 
 def put(machine: Machine, path: str, content: str, *, mode: str = "600") -> None:
