@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from cni_plugin import adoption, endpoint, errors, uplink
+from cni_plugin import adoption, endpoint, errors, releasing, uplink
 from cni_plugin.kernel import locks, netns, requests
 from cni_plugin.kernel.netlink import Link, read_route
 from cni_plugin.netconf import NetConf
@@ -279,7 +279,7 @@ def release_predecessors(attachment: Attachment, who: Owner, node: Node) -> None
         if not is_alive(old, node):
             with locks.hold(node.run_dir, old.attachment, 0) as ours:
                 if ours:
-                    node.ipam.release(old.attachment, expected=old)
+                    releasing.release_dead(old, node)
 
 
 def reclaim_dead(node: Node) -> int:
@@ -300,7 +300,7 @@ def free_missing(missing: Iterable[Attachment], node: Node, grace: float = GRACE
     freed = 0
     for dead in node.ipam.note_missing(missing, grace=grace):
         with locks.hold(node.run_dir, dead.attachment, 0) as ours:
-            if ours and not is_alive(dead, node) and node.ipam.release(dead.attachment, expected=dead):
+            if ours and not is_alive(dead, node) and releasing.release_dead(dead, node):
                 freed += 1
     return freed
 

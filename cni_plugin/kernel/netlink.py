@@ -1,4 +1,4 @@
-"""A blocking rtnetlink socket: many requests in one send, each with its own acknowledgement.
+"""A blocking netlink socket: many requests in one send, each with its own acknowledgement.
 
 Owns the exchange with the kernel and the reading of its answers. It must not know what the requests are
 for. A socket belongs to the namespace it was opened in and to one thread at a time.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cni_plugin.kernel.templates import Compiler
 
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_DUMP_INTR, NLM_F_ACK_TLVS, NLM_F_MULTI = 0x10, 0x200, 0x2
@@ -106,16 +107,14 @@ class Neighbour:
 
 
 class Netlink:
-    """An rtnetlink socket of the namespace that the calling thread is in.
+    """A netlink socket, of rtnetlink if nothing else is said, in the calling thread's namespace.
 
     ``compile`` makes the requests that are sent through it often.
     """
 
-    def __init__(self, compiler: Compiler = requests) -> None:
+    def __init__(self, compiler: Compiler = requests, *, protocol: int = NETLINK_ROUTE) -> None:
         self.compile = compiler
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 0
         try:
             self._socket.bind((0, 0))
@@ -266,7 +265,7 @@ def _error(body: bytes, flags: int, request: Request) -> OSError | None:
     said = ""
     if flags & NLM_F_ACK_TLVS:
         said = (
-            dict(_attributes(body, 4 + HEADER.size))
+            dict(read_attributes(body, 4 + HEADER.size))
             .get(NLMSGERR_ATTR_MSG, b"")
             .rstrip(b"\0")
             .decode(errors="replace")
@@ -279,7 +278,8 @@ def _error(body: bytes, flags: int, request: Request) -> OSError | None:
     return OSError(number, text)
 
 
-def _attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def read_attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes of a message, or of a nested one, from an offset on: kind and value."""
     while offset + ATTRIBUTE.size <= len(body):
         length, kind = ATTRIBUTE.unpack_from(body, offset)
         if length < ATTRIBUTE.size:
@@ -304,8 +304,8 @@ def _mac(value: bytes) -> str:
 def read_link(body: bytes) -> Link:
     """Struct ifinfomsg and IFLA_* (include/uapi/linux/if_link.h)."""
     _, _, _, index, flags, _ = struct.unpack_from("=BBHiII", body)
-    attributes = dict(_attributes(body, 16))
-    info = dict(_attributes(attributes.get(18, b""), 0))
+    attributes = dict(read_attributes(body, 16))
+    info = dict(read_attributes(attributes.get(18, b""), 0))
     return Link(
         index=index,
         name=_text(attributes.get(3, b"")),
@@ -323,14 +323,14 @@ def read_link(body: bytes) -> Link:
 def _address(body: bytes) -> LinkAddress:
     """Struct ifaddrmsg and IFA_*: IFA_LOCAL is the address, IFA_ADDRESS that of a point-to-point peer."""
     _, prefixlen, _, _, index = struct.unpack_from("=BBBBI", body)
-    attributes = dict(_attributes(body, 8))
+    attributes = dict(read_attributes(body, 8))
     return LinkAddress(index, ip_address(attributes.get(2) or attributes[1]), prefixlen)
 
 
 def read_route(body: bytes) -> KernelRoute:
     """Struct rtmsg and RTA_*."""
     family, dst_len, _, _, _, protocol, scope, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
-    attributes = dict(_attributes(body, 12))
+    attributes = dict(read_attributes(body, 12))
     zero = bytes(4 if family == socket.AF_INET else 16)
     gateway = attributes.get(5)
     return KernelRoute(
@@ -346,5 +346,5 @@ def read_route(body: bytes) -> KernelRoute:
 def _neighbour(body: bytes) -> Neighbour:
     """Struct ndmsg and NDA_*."""
     _, _, _, index, state, _, _ = struct.unpack_from("=BBHiHBB", body)
-    attributes = dict(_attributes(body, 12))
+    attributes = dict(read_attributes(body, 12))
     return Neighbour(index, ip_address(attributes[1]), _mac(attributes.get(2, b"")), state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from cni_plugin import addressing, adoption, datapath, delegate, errors, params
+from cni_plugin import addressing, adoption, datapath, delegate, errors, params, releasing
 from cni_plugin.call import Call
 from cni_plugin.kernel import locks, netns
 from cni_plugin.node import Node
@@ -23,12 +23,15 @@ LOCK_SECONDS = 5.0
 
 def carry_out(verb_call: VerbCall, node: Node) -> None:
     """Detach and free; the kernel first, so that no address is free while a link still carries it."""
+    attachment = verb_call.parameters.attachment
     with _in_order(verb_call, node):
+        # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
+        verb_call.said.extend(releasing.forget_connections(attachment, node))
         if verb_call.call.as_ipam:
             with addressing.cni_errors():
                 release(verb_call, node)
             return
-        datapath.detach(verb_call.parameters.attachment, node.host)
+        datapath.detach(attachment, node.host)
         release(verb_call, node)
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
         delegate.forward(verb_call, "DEL")

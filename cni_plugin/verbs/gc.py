@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni_plugin import addressing, adoption, datapath, delegate, endpoint, errors
+from cni_plugin import addressing, adoption, datapath, delegate, endpoint, errors, releasing
 from cni_plugin.kernel import locks, requests
 from cni_plugin.node import Node
 from cni_plugin.verbs import VerbCall
@@ -63,6 +63,7 @@ def _free(attachment: Attachment, verb_call: VerbCall, node: Node) -> None:
     with locks.hold(node.run_dir, attachment, 0) as ours:
         if not ours:
             return
+        verb_call.said.extend(releasing.forget_connections(attachment, node))
         if not verb_call.call.as_ipam:
             datapath.detach(attachment, node.host)
         node.ipam.release(attachment)

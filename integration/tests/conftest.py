@@ -23,15 +23,15 @@ CONF = Path(__file__).parents[2] / "conf"
 class MakeFabric(Protocol):
     """Bring a fabric up whose nodes have all plugins; it is taken down after the test."""
 
-    def __call__(self, *, nodes: int = 1, addresses: int = 16) -> Fabric: ...
+    def __call__(self, *, nodes: int = 1, addresses: int = 16, peered_hosts: int = 0) -> Fabric: ...
 
 
 @pytest.fixture
 def make_fabric() -> Iterator[MakeFabric]:
     with contextlib.ExitStack() as stack:
 
-        def make(*, nodes: int = 1, addresses: int = 16) -> Fabric:
-            fabric = stack.enter_context(Fabric(nodes=nodes, addresses=addresses))
+        def make(*, nodes: int = 1, addresses: int = 16, peered_hosts: int = 0) -> Fabric:
+            fabric = stack.enter_context(Fabric(nodes=nodes, addresses=addresses, peered_hosts=peered_hosts))
             for node in fabric.nodes.values():
                 plugins.install_ours(node)
                 plugins.install_reference(node)

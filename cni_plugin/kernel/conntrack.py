@@ -1,0 +1,113 @@
+"""What connection tracking remembers of an address: finding it and forgetting it.
+
+Owns the two messages of nfnetlink for that; they are packed here, since pyroute2's class for them loads its
+whole asynchronous core, and no value in them but an address has to be found a place for. It must not know
+whose address it is. Layouts: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+
+from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink, read_attributes
+from cni_plugin.kernel.requests import AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Request
+from cni_plugin.kernel.sysctl import PLACE
+from ipam.model import IPAddress
+
+CT_GET, CT_DELETE = 0x101, 0x102
+"""IPCTNL_MSG_CT_GET and _DELETE of NFNL_SUBSYS_CTNETLINK."""
+NESTED = 0x8000
+TUPLE_ORIG, TUPLE_REPLY, ID, ZONE, FILTER = 1, 2, 12, 18, 25
+TUPLE_IP = 1
+V4_SRC, V6_SRC = 1, 3
+FILTER_ORIG_FLAGS, FILTER_REPLY_FLAGS = 1, 2
+MATCH_SOURCE = 1
+
+_COUNT = PLACE / "netfilter/nf_conntrack_count"
+
+
+def forget(address: IPAddress) -> int:
+    """Forget every connection that is answered from an address; returns how many there were.
+
+    Those are the ones that lead to it, under its own name or another: a host port, a service. A datagram of
+    one that is remembered goes to the address for as long as somebody sends, whatever the rules say by then.
+
+    Raises:
+        OSError: the kernel refused to list them, or to forget one.
+    """
+    if not _anything_tracked():
+        return 0
+    with Netlink(protocol=NETLINK_NETFILTER) as netlink:
+        found = [
+            _forget(body, address) for body in netlink.dump(_list(address)) if _source(body) == address.packed
+        ]
+        for request in found:
+            try:
+                netlink.change([request])
+            except OSError as error:
+                if error.errno != errno.ENOENT:  # it came to its end meanwhile
+                    raise
+    return len(found)
+
+
+def _anything_tracked() -> bool:
+    """Whether this network namespace has any connection; asking nfnetlink would load the module for it."""
+    try:
+        return _COUNT.read_text() != "0\n"
+    except OSError:
+        return False
+
+
+def _list(address: IPAddress) -> Request:
+    """List the connections whose replies come from an address.
+
+    A kernel before 5.8 does not know the filter and lists all.
+    """
+    wanted = _attribute(TUPLE_REPLY | NESTED, _attribute(TUPLE_IP | NESTED, _ip_source(address)))
+    flags = _number(FILTER_ORIG_FLAGS, 0) + _number(FILTER_REPLY_FLAGS, MATCH_SOURCE)
+    body = _header(address) + wanted + _attribute(FILTER | NESTED, flags)
+    return _request(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, body, f"list connections answered by {address}")
+
+
+def _forget(listed: bytes, address: IPAddress) -> Request:
+    """Forget exactly that connection: the number tells it from a later one between the same ends."""
+    kept = {TUPLE_ORIG | NESTED: TUPLE_ORIG, ID: ID, ZONE: ZONE}
+    found = dict(read_attributes(listed, 4))
+    body = _header(address) + b"".join(
+        _attribute(kind, found[number]) for kind, number in kept.items() if number in found
+    )
+    return _request(CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, body, f"forget a connection answered by {address}")
+
+
+def _source(listed: bytes) -> bytes:
+    """Where replies of a listed connection come from."""
+    ends = dict(_nested(dict(_nested(dict(read_attributes(listed, 4)), TUPLE_REPLY)), TUPLE_IP))
+    return ends.get(V4_SRC) or ends.get(V6_SRC, b"")
+
+
+def _nested(found: dict[int, bytes], kind: int) -> Iterator[tuple[int, bytes]]:
+    return read_attributes(found.get(kind, b""), 0)
+
+
+def _header(address: IPAddress) -> bytes:
+    """Struct nfgenmsg."""
+    family = AF_INET if address.version == 4 else AF_INET6
+    return struct.pack("=BBH", family, 0, 0)
+
+
+def _ip_source(address: IPAddress) -> bytes:
+    return _attribute(V4_SRC if address.version == 4 else V6_SRC, address.packed)
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack("=I", value))
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _request(kind: int, flags: int, body: bytes, what: str) -> Request:
+    return Request(HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body, lambda: what)
