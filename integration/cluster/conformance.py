@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 CONFORMANCE = r"\[sig-network\].*\[Conformance\]"
 """The specs of [sig-network] that every conformant cluster passes: 45 in v1.34."""
-SERVICES = r"\[sig-network\] (Services|Networking|HostPort|DNS|EndpointSlice\b).*\[Conformance\]"
-"""Those of them whose packets pass kube-proxy's rules."""
+SERVICES = (
+    r"\[sig-network\] (Services|Service endpoints|HostPort|EndpointSlice should support a Service"
+    r"|DNS should provide DNS for (the cluster|services)).*\[Conformance\]"
+)
+"""Those of them that need what kube-proxy sets up."""
 
 _KUBECONFIG = "/etc/kubernetes/admin.conf"
 _PAUSE = 1.0
@@ -38,7 +41,7 @@ The end-to-end specs of `[sig-network]` that every conformant cluster has to pas
 [cluster](cluster.md) of emulated nodes where azvnet was installed by its manifest. `make e2e` runs them and
 compares this page with what came out.
 
-kube-proxy in nftables mode: {passed} of {of} passed. In iptables mode, those whose packets pass its rules:
+kube-proxy in nftables mode: {passed} of {of} passed. In iptables mode, those that need what it sets up:
 {passed_again} of {of_again} passed.
 
 {table}
