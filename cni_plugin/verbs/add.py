@@ -6,7 +6,7 @@ Every step pushes its undo first; what fails or is not waited for any more leave
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cni_plugin import addressing, datapath, delegate, endpoint, errors, result
@@ -89,14 +89,15 @@ def _attach_once(verb_call: VerbCall, node: Node, netns_fd: int, *, in_host: boo
     with ExitStack() as undo:
         if conf.uses_our_ipam:
             given = _own_address(verb_call, node, netns_fd, undo)
-            planned = replace(_plan(verb_call, given), in_host=in_host)
+            planned = _plan(verb_call, given, in_host=in_host)
             datapath.attach(planned, node.host, netns_fd)
         else:
             given = Given((), _mtu_without_address(verb_call, node), _dns(verb_call), None)
-            planned = replace(_plan(verb_call, given), in_host=in_host)
+            planned = _plan(verb_call, given, in_host=in_host)
             delegated = Delegated(verb_call, undo)
             planned = datapath.attach(planned, node.host, netns_fd, ask=delegated.addresses)
-            given = replace(given, dns=given.dns if given.dns != result.Dns() else delegated.dns)
+            dns = given.dns if given.dns != result.Dns() else delegated.dns
+            given = Given(given.addresses, given.mtu, dns, given.reservation)
         undo.callback(datapath.detach, verb_call.parameters.attachment, node.host)
         if not verb_call.call.caller_alive():
             raise errors.TryAgainLater("the caller did not wait for the result", "What was made was undone.")
@@ -221,7 +222,7 @@ def _reserve_only(verb_call: VerbCall, node: Node) -> result.Result:
     )
 
 
-def _plan(verb_call: VerbCall, given: Given) -> Endpoint:
+def _plan(verb_call: VerbCall, given: Given, *, in_host: bool = False) -> Endpoint:
     attachment = verb_call.parameters.attachment
     return Endpoint(
         attachment=attachment,
@@ -229,6 +230,7 @@ def _plan(verb_call: VerbCall, given: Given) -> Endpoint:
         addresses=given.addresses,
         mtu=given.mtu,
         pod_mac=pod_mac(verb_call),
+        in_host=in_host,
     )
 
 
