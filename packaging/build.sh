@@ -49,12 +49,12 @@ packaging/libpython.sh "$work/lib/$soname"
 echo "build: freezing (about a minute)"
 rm -rf "$work/dist" "$work/pyinstaller"
 PYI_LOG_LEVEL=ERROR PYINSTALLER_CONFIG_DIR=$PWD/$work/config AZVNET_LIBPYTHON=$PWD/$work/lib/$soname PATH=$PWD/.venv/bin:$PATH \
-    .venv/bin/python -I -m PyInstaller --noconfirm --log-level ERROR \
+    .venv/bin/python -I -X no_debug_ranges -m PyInstaller --noconfirm --log-level ERROR \
     --distpath "$work/dist" --workpath "$work/pyinstaller" packaging/azvnet.spec
 
 bundle=$work/dist/azvnet
-.venv/bin/python -I packaging/unfold.py "$bundle/azvnet-lib"
-.venv/bin/python -I packaging/prepare.py "$bundle/azvnet-lib"
+.venv/bin/python -I -X no_debug_ranges packaging/unfold.py "$bundle/azvnet-lib"
+.venv/bin/python -I -X no_debug_ranges packaging/prepare.py "$bundle/azvnet-lib"
 packaging/bundle_names.sh "$bundle"
 chmod -R u=rwX,go=rX "$bundle"
 [ "$(id -u)" != 0 ] || chown -hR 0:0 "$bundle"

@@ -1,4 +1,5 @@
-"""Writes what our pydantic models come to for pydantic's engine: netconf_schema.py, documents_schema.py.
+"""Writes what our pydantic models come to for pydantic's engine: netconf_schema.py, settings_schema.py,
+documents_schema.py.
 
 ``compile_models.py`` says which of them is not up to date, ``compile_models.py --write`` writes them. Run it
 after a change to the models or with a new version of pydantic; a test compares.
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 ROOT = Path(__file__).parents[1]
 MODELS = {
     "cni_plugin/netconf_schema.py": ("cni_plugin.netconf_models", ("Ipam", "NetConf")),
+    "cni_plugin/agent/settings_schema.py": ("cni_plugin.agent.settings_models", ()),
     "ipam/sources/documents_schema.py": ("ipam.sources.models", ()),
 }
 """The files, with the module of the models and which of them are read by themselves; by default each."""

@@ -112,8 +112,7 @@ class Background:
 
     def _use_arm(self, settings: Settings) -> None:
         """From here on this process may read the source ``arm``; only the agent imports what that needs."""
-        arm = sources.ArmConfig(**settings.arm.model_dump())
-        self._node.ipam.reader = functools.partial(sources.read, arm=arm)
+        self._node.ipam.reader = functools.partial(sources.read, arm=settings.arm)
 
     def heard(self, document: dict[str, Any]) -> None:
         """A call came with this configuration: it says where addresses come from."""

@@ -7,6 +7,7 @@ the socket (``server``), the work that no call does (``background``), what it te
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import signal
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from cni_plugin.agent import systemd
 from cni_plugin.agent.background import Background
 from cni_plugin.agent.server import Server
-from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
 from cni_plugin.agent.signals import Signals
 from cni_plugin.agent.telling import Telling
 from cni_plugin.kernel.templates import Templates
@@ -22,6 +23,7 @@ from cni_plugin.node import Node
 
 LOOK_SECONDS = 2.0
 """Between two looks at the settings file and the socket."""
+M_ARENA_MAX = -8
 STOP_SECONDS = 20.0
 """For calls under way; below the 25 s that callers wait, and the 30 s that Kubernetes grants a pod."""
 
@@ -35,6 +37,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     Raises:
         StoreFailed, OSError: the state directory can't be used.
     """
+    _keep_memory_small()
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     node = Node(environ)
     node.background_reads = True
@@ -53,15 +56,16 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     background.start()
     # What is alive now lives as long as the process: the collector need not look at it again and again.
     gc.freeze()
+    file = SettingsFile(settings)
     systemd.notify("READY=1")
     came: frozenset[int] = frozenset()
     while not came & {signal.SIGTERM, signal.SIGINT}:
         came = signals.wait(min(LOOK_SECONDS, systemd.watchdog_interval(environ) or LOOK_SECONDS))
         if server.restore():
             telling.say("warning", "agent.sock had been removed and was made anew")
-        if signal.SIGHUP in came or settings.changed():
+        if signal.SIGHUP in came or file.changed():
             systemd.notify("RELOADING=1")
-            settings = _reloaded(settings, background, telling)
+            _reload(file, background, telling)
             systemd.notify("READY=1")
         if not telling.readiness.why_not_alive():
             systemd.notify("WATCHDOG=1")
@@ -75,14 +79,21 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     return 0 if finished else 1
 
 
-def _reloaded(settings: Settings, background: Background, telling: Telling) -> Settings:
-    """The settings as the file has them now; a file that is not valid changes nothing."""
+def _keep_memory_small() -> None:
+    """One heap for all threads. By default glibc gives each its own (mallopt(3), M_ARENA_MAX), although the
+    interpreter's lock lets hardly more than one allocate at a time. Other C libraries have no such function.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def _reload(file: SettingsFile, background: Background, telling: Telling) -> None:
+    """Go on with the settings as the file has them now; a file that is not valid changes nothing."""
     try:
-        new = settings.read_again()
+        new = file.read()
     except SettingsError as error:
         telling.say("error", f"the settings are kept as they were: {error}")
-        return settings
+        return
     background.use(new)
     telling.use(new)
     telling.say("info", "the settings were read again")
-    return new

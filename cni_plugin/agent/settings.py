@@ -1,19 +1,24 @@
 """The operator's settings of the agent: a JSON file, all of it optional.
 
-Owns the keys, their defaults and the message for a file that is not valid. What concerns a pod is not here:
-that is in the netconf of its call.
+Owns reading it, noticing that it was written anew, and the message for one that is not valid. Its keys are
+declared in ``settings_models``. What concerns a pod is not here: that is in the netconf of its call.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from cni_plugin.agent import settings_schema
+from ipam.compiled import ValidationError, validator
+from ipam.sources import ArmConfig
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from cni_plugin.agent import settings_models
 
 Seen = tuple[int, int, int]
 """Inode, time of the last change and size of a file."""
@@ -23,59 +28,64 @@ class SettingsError(Exception):
     """The file can't be read, or has a key or value that is none; says which."""
 
 
-class Conflist(BaseModel):
-    """The conflist that tells the runtime that this node has a network: written last, when that is true."""
+@dataclass(frozen=True, slots=True)
+class Conflist:
+    """A conflist to install, and where the runtime looks for it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: Path = Field(description="The conflist to install.")
-    destination: Path = Field(
-        default=Path("/etc/cni/net.d/10-azvnet.conflist"), description="Where the runtime looks for it."
-    )
-    bin_dir: Path | None = Field(
-        None, description="Where plugins are: what the conflist names has to be there before it is written."
-    )
+    source: Path
+    destination: Path
+    bin_dir: Path | None = None
+    """Where the plugins are that it names; None: it is not asked whether they are there."""
 
 
-class Arm(BaseModel):
-    """How Azure Resource Manager is reached; used where the source is ``arm``."""
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an operator may want to change; ``settings_models`` says what each is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str
+    file: str
+    refresh_seconds: float
+    reconcile_seconds: float
+    reclaim_seconds: float
+    metrics_address: str
+    log_level: str
+    log_file: Path
+    expected_pods: int
+    conflist: Conflist | None
+    arm: ArmConfig
+    path: Path | None = None
+    """The file they were read from; None: they are the defaults."""
+    seen: Seen | None = None
+    """The state of the file when it was read."""
 
-    credential: Literal["auto", "managed-identity", "workload-identity"] = "auto"
-    client_id: str = Field("", description="Of a user-assigned managed identity.")
-    base_url: str = Field("", description="Instead of the cloud's own endpoint.")
-    ca_file: str = Field("", description="CA that signed the endpoint's certificate.")
+    @classmethod
+    def of(cls, document: object) -> Settings:
+        """The settings of a decoded document.
 
-
-class Settings(BaseModel):
-    """Everything an operator may want to change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: Literal["auto", "wireserver", "imds", "file", "arm"] = Field(
-        "auto", description="Where addresses come from before the first call; then its netconf decides."
-    )
-    file: str = Field("/etc/kubernetes/interfaces.json", description="Path of the fileIpam document.")
-    refresh_seconds: Seconds = Field(30.0, description="Between two reads of the source.")
-    reconcile_seconds: Seconds = Field(10.0, description="Between two looks at what pods have.")
-    reclaim_seconds: Seconds = Field(
-        60.0, description="Between the two looks after which an address without an endpoint is freed."
-    )
-    metrics_address: str = Field(
-        "",
-        description="address:port for the pages; beyond the loopback /metrics alone. Empty: no port.",
-    )
-    log_level: Literal["off", "error", "warning", "info", "debug"] = "info"
-    log_file: Path = Path("/var/log/azvnet/agent.log")
-    expected_pods: int = Field(
-        0, ge=0, description="Pods with an address of their own that may run here; a smaller pool is told of."
-    )
-    conflist: Conflist | None = Field(None, description="Installed when an address can be given.")
-    arm: Arm = Arm()
-
-    _path: Path | None = PrivateAttr(None)
-    _seen: Seen | None = PrivateAttr(None)
+        Raises:
+            SettingsError: it has an unknown key or an impossible value; names it.
+        """
+        if not isinstance(document, dict):
+            raise SettingsError(f"it holds a JSON {type(document).__name__}, not an object")
+        try:
+            read = _read(document)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise SettingsError(f"{where}: {problem['msg']}") from error
+        return cls(
+            source=read.source,
+            file=read.file,
+            refresh_seconds=read.refresh_seconds,
+            reconcile_seconds=read.reconcile_seconds,
+            reclaim_seconds=read.reclaim_seconds,
+            metrics_address=read.metrics_address,
+            log_level=read.log_level,
+            log_file=Path(read.log_file),
+            expected_pods=read.expected_pods,
+            conflist=_conflist(read.conflist) if read.conflist else None,
+            arm=ArmConfig(read.arm.credential, read.arm.client_id, read.arm.base_url, read.arm.ca_file),
+        )
 
     @classmethod
     def read(cls, path: Path | None) -> Settings:
@@ -85,25 +95,30 @@ class Settings(BaseModel):
             SettingsError: it can't be read, is no JSON, or has an unknown key or an impossible value.
         """
         if path is None:
-            return cls()
+            return cls.of({})
         seen = _seen(path)
         try:
-            settings = cls.model_validate(json.loads(path.read_bytes()))
+            document: Any = json.loads(path.read_bytes())
+            return replace(cls.of(document), path=path, seen=seen)
         except OSError as error:
             raise SettingsError(f"{path} can't be read: {error.strerror}") from error
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise SettingsError(f"{path}: {where}: {problem['msg']}") from error
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise SettingsError(f"{path} is no JSON: {error}") from error
-        settings._path, settings._seen = path, seen  # noqa: SLF001 - of this class
-        return settings
 
-    @property
-    def path(self) -> Path | None:
-        """The file they were read from; None: they are the defaults."""
-        return self._path
+
+def _conflist(read: settings_models.Conflist) -> Conflist:
+    return Conflist(
+        Path(read.source), Path(read.destination), None if read.bin_dir is None else Path(read.bin_dir)
+    )
+
+
+class SettingsFile:
+    """The file as it was looked at last, to notice that it is another one now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path, self._seen = settings.path, settings.seen
 
     def changed(self) -> bool:
         """Whether the file was written or replaced since it was looked at. One that is gone changes nothing:
@@ -112,11 +127,11 @@ class Settings(BaseModel):
         seen = _seen(self._path)
         return seen is not None and seen != self._seen
 
-    def read_again(self) -> Settings:
+    def read(self) -> Settings:
         """The settings as the file has them now.
 
         Raises:
-            SettingsError: as ``read``.
+            SettingsError: as ``Settings.read``.
         """
         self._seen = _seen(self._path)
         return Settings.read(self._path)
@@ -129,3 +144,6 @@ def _seen(path: Path | None) -> Seen | None:
     except OSError:
         return None
     return (status.st_ino, status.st_mtime_ns, status.st_size) if status else None
+
+
+_read: Callable[[object], settings_models.Settings] = validator(settings_schema.SETTINGS)

@@ -67,6 +67,11 @@ def eventually(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.3)
 
 
+def resident_bytes(node: Machine) -> int:
+    lines = node.run(["cat", f"/proc/{status(node)['agent']['pid']}/status"]).stdout.splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+
+
 def total(node: Machine) -> int:
     return int((status(node).get("pool") or {}).get("total", 0))
 
@@ -90,6 +95,7 @@ def test_pods_get_the_addresses_that_resource_manager_lists_and_no_outage_stops_
         ).result
         assert added["ips"][0]["address"].split("/")[0] in map(str, node.pod_addresses)
     assert status(node)["agent"]["state"] == "running"
+    assert resident_bytes(node) < 80 << 20, "with the SDK, and after it has done something"
 
     fabric.clear_faults()
     eventually(lambda: not status(node)["source"]["error"], "it is readable again")

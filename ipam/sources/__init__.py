@@ -86,6 +86,10 @@ def _read_arm(config: ArmConfig | None, endpoints: Endpoints, until: float) -> L
             "source arm is read by the agent only, and it has not done so yet",
             "Start the agent, or choose another `ipam.environment`.",
         )
+    import warnings
+
+    # requests would guess encodings with it; the bundle has none, since JSON needs no guess.
+    warnings.filterwarnings("ignore", "Unable to find acceptable character detection dependency")
     from ipam.sources import arm
 
     return arm.read(config, endpoints.imds, until)

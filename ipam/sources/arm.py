@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import typing
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,10 @@ _CLOUDS = {
 }
 _ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 15}
 _TOKEN: dict[str, Any] = {"retry_total": 1, "retry_status": 1, "connection_timeout": 2, "read_timeout": 10}
+
+# The SDK declares 2,800 functions for type checkers alone, and the interpreter keeps them all (typing,
+# "get_overloads"). Nobody here asks for them; the memory serves what comes.
+typing.clear_overloads()
 
 # What fails is told by the errors below, in our own log; the SDK's records would go to stderr.
 for _library in ("azure", "msal"):

@@ -54,7 +54,7 @@ ONLY = [
     Only("prometheus_client", ("cni_plugin/agent/metrics.py",), "only the agent has metrics"),
     Only(
         "pydantic",
-        ("cni_plugin/netconf_models.py", "cni_plugin/agent/settings.py", "ipam/sources/models.py"),
+        ("cni_plugin/netconf_models.py", "cni_plugin/agent/settings_models.py", "ipam/sources/models.py"),
         "models stand at the edges; a call validates with the engine alone (compiled.py)",
     ),
     Only(
@@ -71,8 +71,8 @@ ONLY = [
     ),
     Only(
         "ctypes",
-        ("cni_plugin/delegate.py", "cni_plugin/kernel/netns.py"),
-        "prctl and setns, which Python 3.11 lacks",
+        ("cni_plugin/delegate.py", "cni_plugin/kernel/netns.py", "cni_plugin/agent/service.py"),
+        "prctl, setns and mallopt, which Python 3.11 lacks",
     ),
     Only("argparse", ("cni_plugin/cli/*.py",), "the command line is the only one that has arguments"),
     Only(
@@ -83,8 +83,13 @@ ONLY = [
     Only("ipam.transaction", ("ipam/*.py",), "the same"),
     Only(
         "ipam.sources",
-        ("ipam/refreshing.py", "ipam/sources/*.py", "cni_plugin/agent/background.py"),
-        "sources are read through Ipam; the agent says with which reader",
+        (
+            "ipam/refreshing.py",
+            "ipam/sources/*.py",
+            "cni_plugin/agent/background.py",
+            "cni_plugin/agent/settings.py",
+        ),
+        "sources are read through Ipam; the agent says with which reader and how that reaches ARM",
     ),
     Only("cni_plugin.process", ("cni_plugin/entry.py",), "environment and stdin are read at the start, once"),
     Only(

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from cni_plugin.agent.settings import Settings
 from cni_plugin.agent.telling import Telling
-from tests.unit.agent.work import Place, Work
+from tests.unit.agent.work import Place, Work, new_settings
 
 NewTelling = Callable[..., Telling]
 
@@ -35,7 +34,7 @@ def new_telling(place: Place, work: Work, tmp_path: Path) -> Iterator[NewTelling
 
         def start(**settings: Any) -> Telling:
             settings.setdefault("log_file", tmp_path / "agent.log")
-            telling = Telling(place.node, Settings(**settings), work)
+            telling = Telling(place.node, new_settings(**settings), work)
             telling.start()
             undo.callback(telling.stop)
             return telling

@@ -12,12 +12,12 @@ from pydantic_core import PydanticUndefined
 
 from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.service import STOP_SECONDS
-from cni_plugin.agent.settings import Arm, Conflist, Settings
+from cni_plugin.agent.settings_models import Arm, Conflist, Settings
 from cni_plugin.agent.telling import Telling
 from cni_plugin.call import Reply
 from cni_plugin.cli.status import COLOURS
 from cni_plugin.errors import PoolIsExhausted
-from tests.unit.agent.work import Place, Work, get
+from tests.unit.agent.work import Place, Work, get, new_settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -110,7 +110,7 @@ def test_the_reconciler_counts_no_kind_that_is_not_told_from_the_start() -> None
 
 def test_every_page_is_in_the_table_and_answers(place: Place, work: Work, tmp_path: Path) -> None:
     place.list_addresses(2)
-    telling = Telling(place.node, Settings(log_file=tmp_path / "log"), work)
+    telling = Telling(place.node, new_settings(log_file=tmp_path / "log"), work)
     telling.start()
     try:
         pages = [words(row[0])[0] for row in table("Pages")]
@@ -166,8 +166,9 @@ def test_the_unit_grants_the_time_that_stopping_takes(unit: Unit) -> None:
 
 
 def test_the_unit_may_write_what_the_defaults_write(unit: Unit) -> None:
-    defaults = Settings()
-    conflist = Conflist(source=Path("/any"))
+    defaults = new_settings()
+    conflist = new_settings(conflist={"source": "/any"}).conflist
+    assert conflist is not None
     assert unit["ProtectSystem"] == "strict"
     assert defaults.log_file.parent == Path("/var/log") / unit["LogsDirectory"]
     assert f"-{conflist.destination.parent}" in unit["ReadWritePaths"].split()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
         ("{", "is no JSON"),
         ("[" * 100_000, "is no JSON"),
         ("\udcff", "is no JSON"),
-        ("[]", "valid dictionary"),
+        ("[]", "holds a JSON list, not an object"),
         ('{"refresh": 1}', "refresh: "),
         ('{"refresh_seconds": 0}', "refresh_seconds: "),
         ('{"refresh_seconds": "often"}', "refresh_seconds: "),
@@ -32,6 +32,7 @@ def file(tmp_path: Path) -> Path:
         ('{"log_level": "loud"}', "log_level: "),
         ('{"conflist": {}}', "conflist.source: "),
         ('{"conflist": {"source": "/a", "target": "/b"}}', "conflist.target: "),
+        ('{"file": ""}', "file: "),
         ('{"arm": {"credential": "password"}}', "arm.credential: "),
     ],
 )
@@ -49,9 +50,9 @@ def test_a_file_that_is_not_there_is_said(file: Path) -> None:
 
 def test_no_file_is_the_defaults() -> None:
     settings = Settings.read(None)
-    assert settings == Settings()
+    assert settings == Settings.of({})
     assert settings.path is None
-    assert not settings.changed()
+    assert not SettingsFile(settings).changed()
 
 
 def test_what_is_in_it_is_taken(file: Path) -> None:
@@ -70,14 +71,13 @@ def test_a_file_that_is_written_or_replaced_has_changed_until_it_is_read(file: P
     for number, version in enumerate(versions):
         version.write_text(json.dumps({"refresh_seconds": 10 + number}))
     file.symlink_to(versions[0])
-    settings = Settings.read(file)
+    settings = SettingsFile(Settings.read(file))
     assert not settings.changed()
     link = file.with_name("link")
     link.symlink_to(versions[1])
     link.replace(file)
     assert settings.changed()
-    settings = settings.read_again()
-    assert settings.refresh_seconds == 11
+    assert settings.read().refresh_seconds == 11
     assert not settings.changed()
     os.utime(versions[1], ns=(1, 1))
     assert settings.changed()
@@ -88,6 +88,6 @@ def test_a_file_that_is_written_or_replaced_has_changed_until_it_is_read(file: P
     assert not settings.changed(), "its successor may be on its way"
 
 
-def _write_and_read(settings: Settings, path: Path, content: str) -> Settings:
+def _write_and_read(settings: SettingsFile, path: Path, content: str) -> Settings:
     path.write_text(content)
-    return settings.read_again()
+    return settings.read()

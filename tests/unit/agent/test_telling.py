@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from cni_plugin import __version__
-from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.settings import SettingsError
 from cni_plugin.agent.telling import Telling
 from cni_plugin.agent.unixsocket import Holder, UnixSocket
 from tests.unit.agent.conftest import NewTelling
 from tests.unit.agent.test_conflist import CONFLIST
-from tests.unit.agent.work import Answer, Place, Work, get
+from tests.unit.agent.work import Answer, Place, Work, get, new_settings
 
 PATIENCE = 10.0
 
@@ -126,7 +126,7 @@ def test_a_pool_smaller_than_the_pods_that_may_come_is_told_of_until_it_is_not(
     eventually(lambda: any(words in each["msg"] for each in said(tmp_path)), "it is in the log")
     assert page(place, "/readyz").status == 200
     place.list_addresses(3)
-    telling.use(Settings(expected_pods=3, log_file=tmp_path / "agent.log"))
+    telling.use(new_settings(expected_pods=3, log_file=tmp_path / "agent.log"))
     eventually(lambda: words not in page(place, "/readyz").body, "it is gone")
     eventually(
         lambda: any(each["msg"].startswith("no more: the pool has 2") for each in said(tmp_path)), "said"
@@ -163,11 +163,7 @@ def test_no_conflist_before_the_plugins_that_it_names_are_there(
     (plugins / "portmap").touch()
     (plugins / "azvnet-ipam").symlink_to("azvnet")
     assert not conflist["destination"].exists()
-    telling.use(
-        Settings.model_validate(
-            {"conflist": {**conflist, "bin_dir": plugins}, "log_file": tmp_path / "agent.log"}
-        )
-    )
+    telling.use(new_settings(conflist={**conflist, "bin_dir": plugins}, log_file=tmp_path / "agent.log"))
     eventually(conflist["destination"].exists, "written")
 
 
@@ -197,11 +193,11 @@ def test_an_agent_that_another_took_over_from_leaves_the_conflist_alone(
     eventually(conflist["destination"].exists, "the conflist")
     telling.serves = lambda: False
     conflist["destination"].write_text("what the newer agent has written")
-    telling.use(Settings(conflist=conflist))
+    telling.use(new_settings(conflist=conflist))
     time.sleep(0.5)
     assert conflist["destination"].read_text() == "what the newer agent has written"
     telling.serves = lambda: True
-    telling.use(Settings(conflist=conflist))
+    telling.use(new_settings(conflist=conflist))
     eventually(lambda: conflist["destination"].read_text() == json.dumps(CONFLIST), "its own again")
 
 
@@ -282,7 +278,7 @@ def test_a_conflist_that_is_right_is_not_touched_and_outlives_the_agent(
     place.list_addresses(1)
     target = conflist["destination"]
     for _ in range(3):
-        telling = Telling(place.node, Settings(conflist=conflist, log_file=tmp_path / "agent.log"), work)
+        telling = Telling(place.node, new_settings(conflist=conflist, log_file=tmp_path / "agent.log"), work)
         telling.start()
         try:
             eventually(target.exists, "the conflist")
@@ -302,7 +298,7 @@ def test_a_pool_that_runs_out_keeps_the_conflist(
     eventually(conflist["destination"].exists, "the conflist")
     place.hold("a")
     eventually(lambda: ready_or_why(place), "not ready")
-    telling.use(Settings(conflist=conflist))
+    telling.use(new_settings(conflist=conflist))
     time.sleep(0.5)
     assert conflist["destination"].exists()
 
@@ -314,11 +310,11 @@ def test_a_changed_conflist_is_installed_on_reload(
     telling = new_telling(conflist=conflist)
     eventually(lambda: not ready_or_why(place), "ready")
     conflist["source"].write_text(json.dumps({**CONFLIST, "name": "renamed"}))
-    telling.use(Settings(conflist=conflist, log_file=tmp_path / "agent.log"))
+    telling.use(new_settings(conflist=conflist, log_file=tmp_path / "agent.log"))
     eventually(lambda: json.loads(conflist["destination"].read_text())["name"] == "renamed", "the new one")
     assert work.heard_of[-1]["name"] == "renamed"
     conflist["source"].write_text("{")
-    telling.use(Settings(conflist=conflist, log_file=tmp_path / "agent.log"))
+    telling.use(new_settings(conflist=conflist, log_file=tmp_path / "agent.log"))
     eventually(lambda: "is no JSON" in ready_or_why(place), "what is wrong is said")
     assert json.loads(conflist["destination"].read_text())["name"] == "renamed"
 
@@ -369,7 +365,7 @@ def test_beyond_the_node_there_are_numbers_alone(place: Place, new_telling: NewT
 
 def test_what_is_no_address_is_refused(place: Place, work: Work) -> None:
     with pytest.raises(SettingsError, match="is no address:port"):
-        Telling(place.node, Settings(metrics_address="node1:9631"), work)
+        Telling(place.node, new_settings(metrics_address="node1:9631"), work)
 
 
 def test_a_port_that_is_taken_is_said_and_taken_when_it_is_free(
@@ -396,13 +392,13 @@ def test_other_settings_move_the_port_and_wrong_ones_leave_it(
     first, second = free_port(), free_port()
     log = tmp_path / "agent.log"
     telling = new_telling(metrics_address=f"127.0.0.1:{first}")
-    telling.use(Settings(metrics_address="node1:9631", log_file=log))
+    telling.use(new_settings(metrics_address="node1:9631", log_file=log))
     assert any("is no address:port" in each["msg"] for each in said(tmp_path))
     assert get(("127.0.0.1", first), "/healthz").status == 200
-    telling.use(Settings(metrics_address=f"127.0.0.1:{second}", log_file=log))
+    telling.use(new_settings(metrics_address=f"127.0.0.1:{second}", log_file=log))
     eventually(lambda: _answers(second), "the new port")
     assert not _answers(first)
-    telling.use(Settings(log_file=log))
+    telling.use(new_settings(log_file=log))
     eventually(lambda: not _answers(second), "no port at all")
 
 
@@ -416,7 +412,7 @@ def _answers(port: int) -> bool:
 def test_the_socket_comes_back_when_somebody_removes_it(place: Place, new_telling: NewTelling) -> None:
     telling = new_telling()
     (place.run_dir / "http.sock").unlink()
-    telling.use(Settings(log_file=place.run_dir / "agent.log"))
+    telling.use(new_settings(log_file=place.run_dir / "agent.log"))
     eventually((place.run_dir / "http.sock").exists, "the socket")
     eventually(lambda: page(place, "/healthz").status == 200, "an answer")
 
@@ -426,11 +422,11 @@ def test_the_socket_is_taken_back_from_an_agent_that_was_killed(
 ) -> None:
     telling = new_telling()
     successor = UnixSocket(place.run_dir / "http.sock", 1)
-    telling.use(Settings(log_file=place.run_dir / "agent.log"))
+    telling.use(new_settings(log_file=place.run_dir / "agent.log"))
     time.sleep(0.5)
     assert successor.holder() is Holder.OURS, "as long as it lives"
     successor.close()
-    telling.use(Settings(log_file=place.run_dir / "agent.log"))
+    telling.use(new_settings(log_file=place.run_dir / "agent.log"))
 
     def answers() -> bool:
         try:
@@ -444,7 +440,7 @@ def test_the_socket_is_taken_back_from_an_agent_that_was_killed(
 def test_the_end_leaves_no_socket_and_not_another_agents(
     place: Place, work: Work, new_telling: NewTelling, tmp_path: Path
 ) -> None:
-    settings = Settings(log_file=tmp_path / "agent.log")
+    settings = new_settings(log_file=tmp_path / "agent.log")
     old, new = Telling(place.node, settings, work), Telling(place.node, settings, work)
     old.start()
     new.start()
@@ -457,7 +453,7 @@ def test_the_end_leaves_no_socket_and_not_another_agents(
 def test_its_own_log_has_lines_of_json_and_minds_the_level(
     place: Place, work: Work, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    telling = Telling(place.node, Settings(log_file=tmp_path / "agent.log", log_level="warning"), work)
+    telling = Telling(place.node, new_settings(log_file=tmp_path / "agent.log", log_level="warning"), work)
     telling.say("warning", "host_route of eth0 was put back", address="10.1.0.5")
     telling.say("info", "not asked for")
     (record,) = said(tmp_path)
@@ -471,7 +467,7 @@ def test_its_own_log_has_lines_of_json_and_minds_the_level(
 
 def test_a_log_that_cannot_be_written_stops_nothing(place: Place, work: Work, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    telling = Telling(place.node, Settings(log_file=tmp_path / "file" / "agent.log"), work)
+    telling = Telling(place.node, new_settings(log_file=tmp_path / "file" / "agent.log"), work)
     telling.say("error", "goes to stderr alone")
 
 

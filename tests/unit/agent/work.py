@@ -10,10 +10,16 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from cni_plugin.agent.settings import Settings
 from cni_plugin.node import Node
 from ipam.model import Attachment, Owner, SourceConfig
 
 MAC = "00:0d:3a:00:00:01"
+
+
+def new_settings(**values: Any) -> Settings:
+    """Settings as a file with these values would have them."""
+    return Settings.of(json.loads(json.dumps(values, default=str)))
 
 
 @dataclass
