@@ -5,6 +5,7 @@ It goes before other tests have theirs: two clusters at once are a lot for a sma
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,3 +44,12 @@ def api(life: Cluster) -> Iterator[Api]:
     """The API server of ``life``, for what is too much for kubectl."""
     with Api(life.kubeconfig) as made:
         yield made
+
+
+@pytest.fixture
+def namespace(life: Cluster) -> Iterator[str]:
+    """A namespace of the test's own. It goes after the test, with all that is in it; nobody waits."""
+    name = f"t-{secrets.token_hex(4)}"
+    life.kubectl("create", "namespace", name)
+    yield name
+    life.kubectl("delete", "namespace", name, "--wait=false")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration import residue
 from integration.cluster import wait_until
 from integration.cluster.crowd import Crowd
@@ -11,6 +13,8 @@ from integration.cluster.crowd import Crowd
 if TYPE_CHECKING:
     from integration.cluster import Cluster
     from integration.cluster.api import Api
+
+pytestmark = pytest.mark.timeout(600)
 
 PODS = 100
 
