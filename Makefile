@@ -91,7 +91,7 @@ test-bundle: build ## the frozen bundle as a file on a node (as root)
 	@$(PY) packaging/run_tests.py bundle $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-integration
-test-integration: build tools ## emulated nodes, cnitool, containerd, reference plugins (as root)
+test-integration: image tools ## emulated nodes, cnitool, containerd, reference plugins (as root)
 	@$(PY) packaging/run_tests.py integration $(if $(ARGS),-- $(ARGS))
 
 .PHONY: demo

@@ -52,7 +52,7 @@ class Background:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="background", daemon=True)
         self._beat = time.monotonic()
-        self._source_error = ""
+        self._source_error = self._forward_error = ""
         self._has_read = False
         self.say: Say = _silent
         self.serves: Callable[[], bool] = lambda: True
@@ -82,7 +82,7 @@ class Background:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know of this node."""
-        return tuple(filter(None, (self.reconciler.why_not_inside,)))
+        return tuple(filter(None, (self._forward_error, self.reconciler.why_not_inside)))
 
     def netconf(self) -> NetConf | None:
         """The last configuration a call came with that uses our IPAM."""
@@ -205,11 +205,23 @@ class Background:
         )
 
     def _look(self, *, thorough: bool) -> None:
-        if sysctl.ensure_forwarding():
-            self.reconciler.repairs["ip_forward"] += 1
-            self._say("warning", "net.ipv4.ip_forward was 0 and was set to 1")
+        self._forward()
         self.reconciler.look(thorough=thorough, grace=self._settings.reclaim_seconds)
         self.reconciler.look_inside_some(INSIDE_PER_LOOK)
+
+    def _forward(self) -> None:
+        """What can't be set is no reason to leave everything else alone."""
+        try:
+            was_off = sysctl.ensure_forwarding()
+        except errors.CniError as error:
+            if str(error) != self._forward_error:
+                self._say("error", str(error))
+            self._forward_error = str(error)
+            return
+        self._forward_error = ""
+        if was_off:
+            self.reconciler.repairs["ip_forward"] += 1
+            self._say("warning", "net.ipv4.ip_forward was 0 and was set to 1")
 
 
 def _silent(level: str, text: str, **fields: Any) -> None:

@@ -97,6 +97,8 @@ class Cri:
         annotations: Mapping[str, str] | None = None,
         dns_servers: Sequence[str] = (),
         cgroup_parent: str = "",
+        host_network: bool = False,
+        log_directory: str = "",
     ) -> Pod:
         """Create and start a sandbox.
 
@@ -104,6 +106,7 @@ class Cri:
         example ``kubernetes.io/ingress-bandwidth``.
         """
         flags = ["--name", name, "--namespace", namespace, "--cgroup-parent", cgroup_parent]
+        flags += ["--log-directory", log_directory, *(["--host-network"] if host_network else [])]
         flags += ["--uid", uid] if uid else []
         flags += [part for port in host_ports for part in ("--host-port", port)]
         flags += [
@@ -139,6 +142,20 @@ class Cri:
         container = str(made["id"])
         self.call("start-container", container)
         return container
+
+    def start_configured(self, pod: Pod, path: str) -> str:
+        """Create and start a container from a ContainerConfig in a JSON file of the node; its id."""
+        container = str(self.call("create-container", "--config", path, pod.id)["id"])
+        self.call("start-container", container)
+        return container
+
+    def container_status(self, container: str) -> dict[str, Any]:
+        """``state`` (created, running, exited), ``exit_code``, ``reason`` and ``message``."""
+        return self.call("container-status", container)
+
+    def stop_container(self, container: str, grace: int) -> None:
+        """SIGTERM, and after ``grace`` seconds SIGKILL."""
+        self.call("stop-container", "--grace", str(grace), container)
 
     def exec(self, container: str, command: Sequence[str], *, timeout: float = 30.0) -> Executed:
         """Run a command in a container to its end; ``timeout`` in whole seconds."""

@@ -11,11 +11,25 @@ func createContainer(c *call) (any, error) {
 	image := flags.String("image", "", "image, already in the runtime's store")
 	name := flags.String("name", "main", "name of the container")
 	logPath := flags.String("log-path", "", "its log, below the pod's --log-directory")
+	configuration := flags.String("config", "", "the whole ContainerConfig of the CRI, as a JSON file, instead")
 	if err := flags.Parse(c.args); err != nil {
 		return nil, usageError{err}
 	}
-	if *image == "" || flags.NArg() < 2 {
-		return nil, misuse("create-container wants --image IMAGE POD-ID COMMAND [ARG]...")
+	config := &runtime.ContainerConfig{
+		Metadata: &runtime.ContainerMetadata{Name: *name},
+		Image:    &runtime.ImageSpec{Image: *image},
+		LogPath:  *logPath,
+		Linux:    &runtime.LinuxContainerConfig{},
+	}
+	switch {
+	case *configuration != "" && *image == "" && flags.NArg() == 1:
+		if err := readConfiguration(*configuration, config); err != nil {
+			return nil, err
+		}
+	case *configuration == "" && *image != "" && flags.NArg() >= 2:
+		config.Command = flags.Args()[1:]
+	default:
+		return nil, misuse("create-container wants --image IMAGE POD-ID COMMAND [ARG]..., or --config FILE POD-ID")
 	}
 	id := flags.Arg(0)
 	// A runtime wants the pod's configuration again with each container, as the kubelet gives it.
@@ -26,13 +40,7 @@ func createContainer(c *call) (any, error) {
 	answer, err := c.runtime.CreateContainer(c.ctx, &runtime.CreateContainerRequest{
 		PodSandboxId:  id,
 		SandboxConfig: info.Config,
-		Config: &runtime.ContainerConfig{
-			Metadata: &runtime.ContainerMetadata{Name: *name},
-			Image:    &runtime.ImageSpec{Image: *image},
-			Command:  flags.Args()[1:],
-			LogPath:  *logPath,
-			Linux:    &runtime.LinuxContainerConfig{},
-		},
+		Config:        config,
 	})
 	if err != nil {
 		return nil, err
@@ -103,6 +111,20 @@ func listContainers(c *call) (any, error) {
 			"name": found.Metadata.Name, "state": state("CONTAINER_", found.State)})
 	}
 	return map[string]any{"containers": containers}, nil
+}
+
+func containerStatus(c *call) (any, error) {
+	id, err := c.one("the container's id")
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.runtime.ContainerStatus(c.ctx, &runtime.ContainerStatusRequest{ContainerId: id})
+	if err != nil {
+		return nil, err
+	}
+	found := answer.Status
+	return map[string]any{"state": state("CONTAINER_", found.State), "exit_code": found.ExitCode,
+		"reason": found.Reason, "message": found.Message}, nil
 }
 
 func imageStatus(c *call) (any, error) {

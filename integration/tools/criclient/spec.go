@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -28,6 +30,7 @@ func sandboxConfig(arguments []string) (*runtime.PodSandboxConfig, error) {
 	attempt := flags.Uint("attempt", 0, "how often the sandbox was created before")
 	cgroupParent := flags.String("cgroup-parent", "", "cgroup to put the pod in")
 	logDirectory := flags.String("log-directory", "", "folder of the containers' logs")
+	hostNetwork := flags.Bool("host-network", false, "no network namespace of its own")
 	var hostPorts, annotations, labels, servers, searches, options list
 	flags.Var(&hostPorts, "host-port", "[IP:]HOST:POD[/tcp|udp|sctp]; repeatable")
 	flags.Var(&annotations, "annotation", "KEY=VALUE; repeatable (kubernetes.io/ingress-bandwidth=10M)")
@@ -51,6 +54,11 @@ func sandboxConfig(arguments []string) (*runtime.PodSandboxConfig, error) {
 		DnsConfig:    &runtime.DNSConfig{Servers: servers, Searches: searches, Options: options},
 		Linux:        &runtime.LinuxPodSandboxConfig{CgroupParent: *cgroupParent},
 	}
+	if *hostNetwork {
+		config.Hostname = "" // it is the host's
+		config.Linux.SecurityContext = &runtime.LinuxSandboxSecurityContext{
+			NamespaceOptions: &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE}}
+	}
 	var err error
 	if config.Annotations, err = pairs(annotations); err != nil {
 		return nil, err
@@ -66,6 +74,21 @@ func sandboxConfig(arguments []string) (*runtime.PodSandboxConfig, error) {
 		config.PortMappings = append(config.PortMappings, mapping)
 	}
 	return config, nil
+}
+
+// readConfiguration reads a message of the CRI from a JSON file; an unknown key is an error.
+func readConfiguration(path string, into any) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return usageError{err}
+	}
+	defer file.Close()
+	decoder := json.NewDecoder(file)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return misuse("%s: %v", path, err)
+	}
+	return nil
 }
 
 func pairs(texts []string) (map[string]string, error) {
