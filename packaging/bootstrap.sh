@@ -39,6 +39,7 @@ bind9-dnsutils            dig
 curl                      curl
 dash                      dash
 ipset                     ipset
+netcat-openbsd            nc.openbsd
 '
 
 case ${1:-} in

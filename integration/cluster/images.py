@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from integration.containerd.images import Image, ImageError, cached_archive, pause
+from integration.containerd.images import Image, ImageError, busybox, cached_archive, pause
 from integration.tools import kubernetes
 
 COREDNS_IMAGE = "azvnet.test/coredns:1"
@@ -48,17 +48,15 @@ def e2e() -> Path:
     """The archive for Kubernetes' e2e specs, under the names they use. Raises ImageError, ToolsError."""
     names = [name for image in _E2E for name in _named(f"{_REGISTRY}/{image}")]
     folder = kubernetes()
-    busybox = _program("busybox")
-    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
-    programs = {"agnhost": folder / "agnhost", "bin/busybox": busybox}
+    shell, applets = busybox()
+    programs = {"agnhost": folder / "agnhost", "bin/busybox": shell}
     for name, source in _PROGRAMS.items():
         programs |= _with_libraries(f"bin/{name}", _program(source))
     image = Image(
         names[0],
         ["pause"],
         programs,
-        {f"bin/{name}": "busybox" for name in applets if name not in {"busybox", "init", *_PROGRAMS}}
-        | {"agnhost-2": "agnhost"},
+        {path: target for path, target in applets.items() if path not in programs} | {"agnhost-2": "agnhost"},
         ["bin", "lib", "lib64", "root", "uploads", "var", "var/tmp"],
         files={
             "localhost.crt": (folder / "localhost.crt").read_bytes(),

@@ -7,14 +7,11 @@ and what went wrong.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from integration.fabric import standalone
-from integration.fabric.standalone import ROOT, StartError
+from integration.fabric.standalone import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,18 +27,7 @@ def start(arguments: dict[str, Any], progress: Callable[[str], None]) -> None:
     Raises:
         StartError: with what it said.
     """
-    ready, tell = os.pipe()
-    with os.fdopen(ready, encoding="utf-8") as report:
-        subprocess.Popen(
-            [sys.executable, "-m", "integration.cluster", "be", str(tell), json.dumps(arguments)],
-            cwd=ROOT,
-            pass_fds=[tell],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        os.close(tell)
+    with standalone.detached("integration.cluster", arguments) as report:
         for line in report:
             text = line.rstrip("\n")
             if text == _UP:

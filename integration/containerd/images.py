@@ -163,13 +163,19 @@ def pause() -> Image:
 
 
 def _traffic() -> Image:
-    busybox = shutil.which("busybox")
-    if busybox is None:
+    program, links = busybox()
+    return Image(TRAFFIC_IMAGE, ["/bin/sleep", "86400"], {"bin/busybox": program}, links, ["bin", "www"])
+
+
+def busybox() -> tuple[Path, dict[str, str]]:
+    """The static busybox of this machine, and the links in an image that are its applets.
+
+    Raises ImageError.
+    """
+    program = shutil.which("busybox")
+    if program is None:
         raise ImageError("no busybox for the traffic image; apt-get install busybox-static")
-    if b"INTERP" in subprocess.run(["readelf", "-lW", busybox], capture_output=True, check=False).stdout:
-        raise ImageError(f"{busybox} is linked dynamically; apt-get install busybox-static")
-    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
-    links = {f"bin/{name}": "busybox" for name in listed if name not in ("busybox", "init")}
-    return Image(
-        TRAFFIC_IMAGE, ["/bin/sleep", "86400"], {"bin/busybox": Path(busybox)}, links, ["bin", "www"]
-    )
+    if b"INTERP" in subprocess.run(["readelf", "-lW", program], capture_output=True, check=False).stdout:
+        raise ImageError(f"{program} is linked dynamically; apt-get install busybox-static")
+    listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    return Path(program), {f"bin/{name}": "busybox" for name in listed if name not in ("busybox", "init")}

@@ -11,9 +11,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from integration.fabric import control, outfit, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 30.0
@@ -30,10 +34,21 @@ def start(arguments: dict[str, Any]) -> None:
     Raises:
         StartError: with what it said.
     """
+    with detached("integration.fabric", arguments) as report:
+        said = report.read()
+    if said != "up":
+        raise StartError(said or "the process of the fabric ended without a word")
+
+
+@contextlib.contextmanager
+def detached(module: str, arguments: dict[str, Any]) -> Iterator[TextIO]:
+    """Start ``python -m MODULE be DESCRIPTOR ARGUMENTS`` as a process of its own; yields what it reports
+    on the descriptor.
+    """
     ready, tell = os.pipe()
     with os.fdopen(ready, encoding="utf-8") as report:
         subprocess.Popen(
-            [sys.executable, "-m", "integration.fabric", "be", str(tell), json.dumps(arguments)],
+            [sys.executable, "-m", module, "be", str(tell), json.dumps(arguments)],
             cwd=ROOT,
             pass_fds=[tell],
             stdin=subprocess.DEVNULL,
@@ -42,9 +57,7 @@ def start(arguments: dict[str, Any]) -> None:
             start_new_session=True,
         )
         os.close(tell)
-        said = report.read()
-    if said != "up":
-        raise StartError(said or "the process of the fabric ended without a word")
+        yield report
 
 
 def be(tell: int, arguments: dict[str, Any]) -> int:

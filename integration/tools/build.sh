@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${AZVNET_TOOLS_CACHE:-$root/.cache/tools}
 wanted=${1:-bin}
-export CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly
+export CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false"
 
 inputs() {
     cd "$here"
