@@ -35,7 +35,7 @@ def cluster() -> Iterator[Cluster]:
     """Three nodes that have registered; nothing tells whether they are Ready. One has the newest
     containerd, the others the oldest that is supported.
     """
-    with Cluster(NODES, ADDRESSES, newest_containerd={"node2"}) as made:
+    with Cluster(NODES, ADDRESSES, newest_containerd={"node2"}, fabric={"peered_hosts": 1}) as made:
         made.fabric.remove_addresses(SMALL, ADDRESSES - SMALL_ADDRESSES)
         made.kubectl("taint", "node", SMALL, "azvnet.test/few-addresses=:NoSchedule")
         yield made

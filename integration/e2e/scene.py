@@ -34,7 +34,9 @@ class Scene:
     node1: Host
     node2: Host
     outside: Host
-    """A host of the virtual network that is no node; a server answers there too."""
+    """A host of the nodes' subnet that is no node; a server answers there too."""
+    beyond: Host
+    """A host of a peered virtual network; a server answers there as well."""
 
     @classmethod
     @contextlib.contextmanager
@@ -43,16 +45,18 @@ class Scene:
         cluster.kubectl("create", "namespace", NAME)
         space = Space(cluster, NAME)
         wanted = [
-            manifests.pod("here", "node1"),
+            manifests.pod("here", "node1", labels={"group": "both"}),
             manifests.pod("beside", "node1"),
-            manifests.pod("there", "node2"),
+            manifests.pod("there", "node2", labels={"group": "both"}),
             manifests.host_pod("host", "node1", http=18080, udp=18081),
         ]
         try:
             here, beside, there, host_pod = space.ready(*wanted)
             node1, node2 = (Host.of(cluster.nodes[name].machine) for name in ("node1", "node2"))
-            with space.asker.serving(str(cluster.tools / "agnhost")) as outside:
-                yield cls(space, here, beside, there, host_pod, node1, node2, outside)
+            beyond = Host.of(cluster.fabric.vnet_hosts["peer1"])
+            server = str(cluster.tools / "agnhost")
+            with space.asker.serving(server) as outside, beyond.serving(server):
+                yield cls(space, here, beside, there, host_pod, node1, node2, outside, beyond)
         finally:
             cluster.kubectl("delete", "namespace", NAME, "--wait=false")
 
@@ -64,12 +68,12 @@ class Scene:
     @property
     def askers(self) -> tuple[End, ...]:
         """Everybody who can ask."""
-        return *self.pods, self.host_pod, self.node1, self.node2, self.outside
+        return *self.pods, self.host_pod, self.node1, self.node2, self.outside, self.beyond
 
     @property
     def servers(self) -> tuple[End, ...]:
         """Everybody who answers."""
-        return *self.pods, self.host_pod, self.outside
+        return *self.pods, self.host_pod, self.outside, self.beyond
 
 
 def dropped(cluster: Cluster) -> dict[str, int]:

@@ -82,6 +82,11 @@ class Space:
         found = self.get("pods", *([f"--selector={selector}"] if selector else []))
         return list(found["items"])
 
+    def is_ready(self, name: str) -> bool:
+        """Whether a pod is Ready now."""
+        conditions = self.get("pod", name)["status"].get("conditions", ())
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
     def wait(self, what: str, *objects: str, patience: float = 60.0) -> None:
         """Wait as ``kubectl wait --for`` does.
 

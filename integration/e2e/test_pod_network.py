@@ -40,7 +40,7 @@ def test_everybody_reaches_everybody_under_its_own_address(scene: Scene) -> None
     assert (counters.spoofed_total, counters.platform_total) == (0, 0)
 
 
-def test_pods_have_addresses_of_their_node_s_nic_and_host_pods_the_node_s_own(scene: Scene) -> None:
+def test_pods_have_addresses_of_the_nic_and_host_pods_that_of_the_node(scene: Scene) -> None:
     cluster = scene.space.cluster
     for pod in scene.pods:
         owned = [str(address) for address in cluster.nodes[pod.node].machine.pod_addresses]
