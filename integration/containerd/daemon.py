@@ -35,6 +35,7 @@ SOCKET = f"{STATE}/containerd.sock"
 DEFAULT_ROOT = "/var/lib/containerd"
 CONFIG = "/run/containerd.toml"
 BASE_SPEC = "/run/containerd-base-spec.json"
+SERVING_SECONDS = 15.0
 
 _CONFIG = """\
 version = 2
@@ -180,9 +181,17 @@ class Containerd:
         return self.cri.run_container(pod, TRAFFIC_IMAGE, command, name=name)
 
     def serve(self, pod: Pod, text: str, *, port: int = 80) -> str:
-        """Start a container whose web server answers ``text``; its id. Raises CriError."""
+        """Start a container whose web server answers ``text`` from now on; its id. Raises CriError."""
         script = f"mkdir -p /www; printf %s '{text}' >/www/index.html; exec httpd -f -p {port} -h /www"
-        return self.run_container(pod, ["sh", "-c", script], name=f"serve-{port}")
+        container = self.run_container(pod, ["sh", "-c", script], name=f"serve-{port}")
+        # proc(5), net/tcp: the local port, the other end, and 0A for a socket that listens.
+        listens = f"grep -q ':{port:04X} [0-9A-F:]* 0A' /proc/net/tcp /proc/net/tcp6"
+        until = time.monotonic() + SERVING_SECONDS
+        while self.exec(container, ["sh", "-c", listens]).exit_code:
+            if time.monotonic() > until:
+                raise CriError("ExecSync", f"nothing listens on port {port} of {pod.name}", "too late")
+            time.sleep(0.1)
+        return container
 
     def exec(self, container: str, command: Sequence[str]) -> Executed:
         """Run a command in a container. Raises CriError."""
