@@ -73,6 +73,8 @@ class Settings:
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise SettingsError(f"{where}: {problem['msg']}") from error
+        if read.source == "file" and not read.file:
+            raise SettingsError("file: the source is a file, and none is named")
         return cls(
             source=read.source,
             file=read.file,

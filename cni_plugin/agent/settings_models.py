@@ -47,7 +47,9 @@ class Settings(BaseModel):
     source: Literal["auto", "wireserver", "imds", "file", "arm"] = Field(
         "auto", description="Where addresses come from before the first call; then its netconf decides."
     )
-    file: FilePath = Field("/etc/kubernetes/interfaces.json", description="Path of the fileIpam document.")
+    file: str = Field(
+        "/etc/kubernetes/interfaces.json", description="Path of the fileIpam document; empty: none is read."
+    )
     refresh_seconds: Seconds = Field(30.0, description="Between two reads of the source.")
     reconcile_seconds: Seconds = Field(10.0, description="Between two looks at what pods have.")
     reclaim_seconds: Seconds = Field(

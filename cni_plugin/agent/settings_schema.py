@@ -34,7 +34,7 @@ SETTINGS = model(
         "source": field(
             {"type": "literal", "expected": ["auto", "wireserver", "imds", "file", "arm"]}, default="auto"
         ),
-        "file": field({"type": "str", "min_length": 1}, default="/etc/kubernetes/interfaces.json"),
+        "file": field({"type": "str"}, default="/etc/kubernetes/interfaces.json"),
         "refresh_seconds": field({"type": "float", "gt": 0, "allow_inf_nan": False}, default=30.0),
         "reconcile_seconds": field({"type": "float", "gt": 0, "allow_inf_nan": False}, default=10.0),
         "reclaim_seconds": field({"type": "float", "gt": 0, "allow_inf_nan": False}, default=60.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def file(tmp_path: Path) -> Path:
         ('{"log_level": "loud"}', "log_level: "),
         ('{"conflist": {}}', "conflist.source: "),
         ('{"conflist": {"source": "/a", "target": "/b"}}', "conflist.target: "),
-        ('{"file": ""}', "file: "),
+        ('{"file": 1}', "file: "),
+        ('{"source": "file", "file": ""}', "file: the source is a file, and none is named"),
         ('{"arm": {"credential": "password"}}', "arm.credential: "),
     ],
 )
@@ -53,6 +55,13 @@ def test_no_file_is_the_defaults() -> None:
     assert settings == Settings.of({})
     assert settings.path is None
     assert not SettingsFile(settings).changed()
+
+
+def test_the_manifest_is_shipped_with_settings_that_the_agent_takes() -> None:
+    manifest = (Path(__file__).parents[3] / "packaging" / "kubernetes" / "azvnet.yaml").read_text()
+    block = re.search(r"  agent\.json: \|\n((?:    .*\n)+)", manifest)
+    assert block is not None
+    assert Settings.of(json.loads(block[1])).file == ""
 
 
 def test_what_is_in_it_is_taken(file: Path) -> None:
