@@ -104,7 +104,7 @@ class NetConf(DeclaredNetConf):
             ipam: Ipam = _read_ipam(self.ipam)
         except ValidationError as error:
             environment = self.ipam.get("environment")
-            if environment is not None and environment not in ENVIRONMENTS:
+            if isinstance(environment, str) and environment not in ENVIRONMENTS:
                 raise UnsupportedField(
                     f"unsupported value: ipam.environment {environment!r}",
                     f"Known are {', '.join(ENVIRONMENTS)}.",

@@ -81,6 +81,8 @@ WRONG_VALUES: list[dict[str, Any]] = [
     {"master": ["eth0"]},
     {"ipam": "azvnet-ipam"},
     {"ipam": {}},
+    {"ipam": {"type": "azvnet-ipam", "environment": ["file"]}},
+    {"ipam": {"type": "azvnet-ipam", "environment": {"file": 1}}},
     {"ipam": {"type": "azvnet-ipam", "cooldown": -1}},
     {"ipam": {"type": "azvnet-ipam", "cooldown": "soon"}},
     {"ipam": {"type": "azvnet-ipam", "file": 7}},
@@ -220,9 +222,28 @@ KEYS = st.sampled_from(
         *("bridge", "ipsToRouteViaHost", "queryInterval", "unknown"),
     ]
 )
-CONFIGURATIONS = st.dictionaries(KEYS, JSON_VALUES, max_size=5).map(
-    lambda spoilt: json.dumps({**NETCONF, **spoilt}).encode()
-) | st.binary(max_size=200)
+IPAM_KEYS = st.sampled_from(
+    [
+        *NETCONF["ipam"],
+        "file",
+        "cooldown",
+        "queryInterval",
+        "ipAddress",
+        "subnet",
+        "addressSpace",
+        "mode",
+        "x",
+    ]
+)
+CONFIGURATIONS = (
+    st.dictionaries(KEYS, JSON_VALUES, max_size=5).map(
+        lambda spoilt: json.dumps({**NETCONF, **spoilt}).encode()
+    )
+    | st.dictionaries(IPAM_KEYS, JSON_VALUES, max_size=3).map(
+        lambda spoilt: json.dumps({**NETCONF, "ipam": {**NETCONF["ipam"], **spoilt}}).encode()
+    )
+    | st.binary(max_size=200)
+)
 VERBS = st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
