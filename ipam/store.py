@@ -19,6 +19,7 @@ from ipam import schema
 from ipam.aside import PAGE_SIZE, Identity, StoreFiles, open_identities, why_unwritable
 from ipam.errors import StoreUnavailable
 from ipam.filelock import file_lock
+from ipam.sqlite_codes import NOMEM, code_of, is_damage, is_full, is_locked, is_passing
 from ipam.transaction import StoreDamaged, Transaction
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Store:
         import sqlite3
 
         repairs = 0
+        made_room = False
         for attempt in range(_OPEN_ATTEMPTS):
             try:
                 connection = self._connection or self._connect(deadline)
@@ -120,6 +122,9 @@ class Store:
             except _OtherBoot:
                 begin = "BEGIN IMMEDIATE"
             except (StoreDamaged, sqlite3.Error) as error:
+                if is_full(error) and self._connection is not None and not made_room:
+                    made_room = self._reuse_log(self._connection)
+                    continue
                 repairs += is_damage(error)
                 if repairs > _REPAIRS or not (is_damage(error) or self._may_pass(error, attempt)):
                     raise self._translated(error) from error
@@ -307,22 +312,29 @@ class Store:
 
     def _may_pass(self, error: Exception, attempt: int) -> bool:
         """Whether an error looks like files that were removed at the wrong moment."""
+        return (
+            is_passing(error) and attempt < _PASSING_ATTEMPTS and not why_unwritable(self._files.directory)[0]
+        )
+
+    def _reuse_log(self, connection: sqlite3.Connection) -> bool:
+        """Move what is in the log to the file, so that the next writes have the log's room on a full disk
+        (https://www.sqlite.org/pragma.html#pragma_wal_checkpoint). True: it was tried.
+        """
         import sqlite3
 
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        passing = code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
-        return passing and attempt < _PASSING_ATTEMPTS and not why_unwritable(self._files.directory)[0]
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        return True
 
     def _translated(self, error: Exception) -> Exception:
         import sqlite3
 
         if is_damage(error):
             return self._unavailable(f"a store that was just made can't be read either: {error}")
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}:
+        if is_locked(error):
             return self._locked()
         name = getattr(error, "sqlite_errorname", "")
-        if isinstance(error, sqlite3.OperationalError) or code == sqlite3.SQLITE_NOMEM:
+        if isinstance(error, sqlite3.OperationalError) or code_of(error) == NOMEM:
             return self._unavailable(f"{error} ({name})")
         return error
 
@@ -333,18 +345,3 @@ def migrate(connection: sqlite3.Connection) -> None:
     for statement in chain.from_iterable(schema.MIGRATIONS[version:]):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether the file, not the machine, is at fault."""
-    if isinstance(error, StoreDamaged):
-        return True
-    import sqlite3
-
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code == sqlite3.SQLITE_IOERR_SHORT_READ:
-        return True
-    if code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}:
-        return True
-    # A table or column that every store has is not there, or a text is none.
-    return str(error).startswith(("no such ", "Could not decode"))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ipam import schema
 from ipam.aside import StoreFiles
 from ipam.errors import StoreMissing, StoreUnavailable
-from ipam.store import is_damage, migrate
+from ipam.sqlite_codes import CANTOPEN, code_of, is_damage
+from ipam.store import migrate
 from ipam.transaction import StoreDamaged, Transaction
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class StoreView:
                 passing, why = False, self._missing()
             except (StoreDamaged, sqlite3.Error) as error:
                 # What can't be opened was removed between two looks at it.
-                passing = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN
+                passing = code_of(error) == CANTOPEN
                 why = self._unreadable(error)
             except OSError as error:
                 passing, why = False, self._out_of_reach(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
@@ -93,8 +93,14 @@ def new_agent(product: Executables) -> Iterator[NewAgent]:
     """Starts agents that the test itself stops, kills and starts again."""
     started: list[Agent] = []
 
-    def start(node: Node, **settings: object) -> Agent:
-        agent = Agent(product, node.sandbox, settings or None)
+    def start(
+        node: Node,
+        *,
+        of: Executables = product,
+        environ: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> Agent:
+        agent = Agent(of, node.sandbox, settings or None, environ)
         started.append(agent)
         return agent
 

@@ -23,13 +23,13 @@ class Storm:
 
     def __init__(self, node: Node, callers: int) -> None:
         self._node = node
-        self._pods = node.sandbox.pods(*(f"storm-{number}" for number in range(callers)))
+        self.pods = node.sandbox.pods(*(f"storm-{number}" for number in range(callers)))
         self._over = threading.Event()
         self._mutex = threading.Lock()
         self._holders: dict[str, str] = {}
         self.failures: list[str] = []
         self.calls: Counter[str] = Counter()
-        self._threads = [threading.Thread(target=self._blow, args=(pod,)) for pod in self._pods]
+        self._threads = [threading.Thread(target=self._blow, args=(pod,)) for pod in self.pods]
 
     def __enter__(self) -> Self:
         for thread in self._threads:

@@ -83,6 +83,23 @@ def test_an_address_whose_pod_vanished_without_a_del_comes_back_but_not_at_the_f
     assert node.residue() == []
 
 
+def test_an_address_of_another_plugins_pod_comes_back_when_its_namespace_is_gone(
+    node: Node, new_agent: NewAgent
+) -> None:
+    """As IPAM plugin there is no endpoint of ours to look at: the runtime's namespace tells."""
+    new_agent(node, **QUICK)
+    goes, stays = node.sandbox.pods("goes", "stays")
+    address = node.add(goes, as_ipam=True).address
+    kept = node.add(stays, as_ipam=True).address
+    time.sleep(3 * QUICK["reclaim_seconds"])
+    assert set(node.held()) == {address, kept}, "as long as the namespaces are there"
+    goes.remove()
+    vanished = time.monotonic()
+    eventually(lambda: address not in node.held(), "the address is free")
+    assert time.monotonic() - vanished >= QUICK["reclaim_seconds"] * 0.9, "one negative look is not enough"
+    assert set(node.held()) == {kept}
+
+
 def test_addresses_that_azure_adds_enter_the_pool_and_those_it_takes_leave_without_a_call(
     node: Node, new_agent: NewAgent
 ) -> None:

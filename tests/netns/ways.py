@@ -74,11 +74,15 @@ def executables(scratch: Path) -> Executables:
 def _from_source(scratch: Path) -> Executables:
     """A bundle whose frozen Python is the interpreter of the tests."""
     subprocess.run([ROOT / "packaging/launcher/build.sh", scratch / "azvnet"], check=True)
-    definitions = [f'-DPYTHON="{sys.executable}"', f'-DROOT="{ROOT}"']
+    stand_in(scratch / "azvnet-python", ROOT)
+    return Executables("the sources", scratch, {"PYTHONDONTWRITEBYTECODE": "1"})
+
+
+def stand_in(target: Path, sources: Path) -> None:
+    """Build what stands for the frozen Python, with the product's sources in a folder."""
+    definitions = [f'-DPYTHON="{sys.executable}"', f'-DROOT="{sources}"']
     source = Path(__file__).with_name("stand_in.c")
-    subprocess.run(["gcc", "-O2", "-Wall", *definitions, "-o", scratch / "azvnet-python", source], check=True)
-    environ = {"PYTHONDONTWRITEBYTECODE": "1"}
-    return Executables("the sources", scratch, environ)
+    subprocess.run(["gcc", "-O2", "-Wall", *definitions, "-o", target, source], check=True)
 
 
 def many(way: Way, chosen: Executables) -> Caller:
@@ -90,14 +94,18 @@ class Agent:
     """The resident agent of one node."""
 
     def __init__(
-        self, chosen: Executables, sandbox: Sandbox, settings: Mapping[str, object] | None = None
+        self,
+        chosen: Executables,
+        sandbox: Sandbox,
+        settings: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._log = os.fdopen(os.memfd_create("agent"), "w+b", buffering=0)
-        environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **chosen.environ}
+        variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **chosen.environ, **(environ or {})}
         self._process = sandbox.popen(
             [str(chosen.python), "agent", *self._arguments(settings)],
-            env=environ,
+            env=variables,
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )

@@ -166,7 +166,7 @@ class TestInterval:
         [
             SourceConfig(),
             SourceConfig("file", "/etc/odd|name", uplink_macs=(MAC,)),
-            SourceConfig("imds", uplink_macs=("00:0d:3a:00:00:02", "00:0d:3a:00:00:03")),
+            SourceConfig("imds", uplink_macs=(MAC, "fe:ff:ff:ff:ff:ff")),
         ],
     )
     def test_what_was_asked_is_known_to_the_next_process_until_the_node_is_restarted(
