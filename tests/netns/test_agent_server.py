@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cni_plugin.agent import protocol
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
 from tests.netns.waiting import eventually
@@ -46,6 +48,50 @@ def carried_out_by(node: Node) -> str:
     """Who logged the last call; that is done once the caller has its reply."""
     log = node.log()
     return str(log[-1]["by"]) if log else ""
+
+
+def test_a_caller_that_is_not_root_is_not_answered_even_where_it_can_connect(
+    node: Node, new_agent: NewAgent
+) -> None:
+    """A mode can be changed, a socket can be passed on: who calls is asked of the kernel."""
+    new_agent(node)
+    node.sandbox.path("/run/azvnet").chmod(0o755)
+    node.sandbox.path(SOCKET).chmod(0o666)
+    script = f"""
+import socket, struct
+env = b"CNI_COMMAND=VERSION\\0"
+sock = socket.socket(socket.AF_UNIX)
+sock.connect({SOCKET!r})
+sock.sendall(struct.pack("<4sHHII8x", b"AZVN", 1, 0, len(env), 0) + env)
+print(sock.recv(4))
+"""
+    as_nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    said = [node.sandbox.run(*who, "/usr/bin/python3", "-c", script, check=False) for who in ((), as_nobody)]
+    assert said[0].stdout.strip() == "b'AZVR'"
+    assert said[1].stdout.strip() != "b'AZVR'", "closed, or broken off"
+
+
+def test_an_add_whose_caller_does_not_take_the_reply_is_undone(node: Node, new_agent: NewAgent) -> None:
+    """It is connected still, so it was carried out; the reply is larger than what the socket holds."""
+    new_agent(node)
+    pod = node.sandbox.pod("deaf")
+    search = [f"{number}.{'x' * 200}.example" for number in range(3000)]
+    conf = json.dumps(node.conf(dns={"search": search})).encode()
+    environ = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": pod.container_id,
+        "CNI_IFNAME": "eth0",
+        "CNI_NETNS": pod.netns,
+        "AZVNET_CALL_ID": "1",
+    }
+    with socket.socket(socket.AF_UNIX) as sock, node.sandbox.path(pod.netns).open("rb") as netns:
+        sock.connect(str(node.sandbox.path(SOCKET)))
+        env = protocol.encode_environment(environ)
+        request = protocol.Request(protocol.VERSION, 0, env, conf, netns.fileno())
+        protocol.send(sock, protocol.encode_request(request), time.monotonic() + 10, netns.fileno())
+        eventually(lambda: len(node.veths()) == 1, "the pod is attached")
+        eventually(lambda: not node.residue(), "after five seconds it is not any more")
+    node.add(pod).done()
 
 
 def test_callers_that_hang_delay_no_other_pod(node: Node, new_agent: NewAgent) -> None:

@@ -412,6 +412,31 @@ def test_the_service_manager_is_told_of_start_life_reload_and_end(node: Node, pr
             process.communicate()
 
 
+def test_the_service_manager_hears_nothing_of_an_agent_that_is_stuck(sandbox: Sandbox) -> None:
+    """So that it kills it: no sign of life while the background work is silent for longer than it may be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(sandbox.path("/run/notify")))
+        manager.settimeout(20)
+
+        def work() -> int:
+            from cni_plugin.agent import background, service
+            from cni_plugin.agent.settings import Settings
+
+            background.SILENT_SECONDS = -1.0
+            os.environ["NOTIFY_SOCKET"] = "/run/notify"
+            return service.run({"WATCHDOG_USEC": "100000"}, Settings.of({}))
+
+        agent = sandbox.fork(work)
+        try:
+            assert manager.recv(100) == b"READY=1"
+            manager.settimeout(1.0)
+            with pytest.raises(TimeoutError):
+                manager.recv(100)
+            assert get(sandbox, "/healthz").status == 503
+        finally:
+            agent.kill()
+
+
 def test_nobody_reads_what_the_agent_says_and_it_works_all_the_same(node: Node, product: Executables) -> None:
     """journald, or the runtime that reads a container's stderr, may have stopped; a pipe is soon full."""
     reading, writing = os.pipe()

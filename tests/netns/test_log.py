@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from cni_plugin import log
 from integration.fabric import syscalls as sc
 from tests.netns.node import LOG_FILE, Node
 from tests.netns.sandbox import Sandbox
+from tests.netns.waiting import eventually
 
 LOG_DIR = "/var/log/azvnet"
 
@@ -50,6 +53,34 @@ TROUBLES = [
     "a link as the file",
     "a pipe as the file",
 ]
+
+
+def test_the_error_that_a_caller_gets_names_its_record(bare_node: Callable[..., Node]) -> None:
+    """Whoever carried the call out: what the kubelet shows leads to the one line of the log."""
+    node = bare_node(addresses=1)
+    check_that_errors_name_their_records(node)
+
+
+@pytest.mark.with_agent("the same through the agent")
+def test_the_error_that_the_agent_answers_names_its_record(node: Node) -> None:
+    node.list_addresses(1)
+    check_that_errors_name_their_records(node)
+
+
+def check_that_errors_name_their_records(node: Node) -> None:
+    node.list_addresses(1)
+    pods = node.sandbox.pods("first", "second", "third")
+    for pod in pods:
+        node.add(pod)
+    refused = [node.add(pod).error["details"] for pod in pods]
+    eventually(lambda: len(node.log()) == 6, "each has its record")
+    records = node.log()
+    assert len({record["call"] for record in records}) == 6, "every call has a name of its own"
+    for pod, details in zip(pods, refused, strict=True):
+        (call,) = re.findall(r"\(call ([0-9a-f]{32})\)", details)
+        (record,) = [each for each in records if each["call"] == call]
+        assert (record["container"], record["verb"], record["exit"]) == (pod.container_id, "ADD", 1)
+        assert record["error"]
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
