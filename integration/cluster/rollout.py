@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.cluster.program import ClusterError
+
 if TYPE_CHECKING:
     from integration.cluster.cluster import Cluster
 
@@ -44,8 +46,19 @@ def install(cluster: Cluster, *, only: str = "", patience: float = 120.0) -> flo
         helm(cluster, "install", "azvnet", str(CHART), rf"--set=nodeSelector.kubernetes\.io/hostname={only}")
     else:
         cluster.apply(MANIFEST.read_text(encoding="utf-8"))
-    seconds = cluster.wait_nodes_ready(patience=patience)
-    return seconds + cluster.wait_available(WORKLOAD, namespace=NAMESPACE, patience=patience)
+    try:
+        seconds = cluster.wait_nodes_ready(patience=patience)
+        return seconds + cluster.wait_available(WORKLOAD, namespace=NAMESPACE, patience=patience)
+    except ClusterError as error:
+        error.add_note(said(cluster))
+        raise
+
+
+def said(cluster: Cluster, lines: int = 10) -> str:
+    """The last that the containers of azvnet's pods said, on every node."""
+    chosen = ["--selector=app.kubernetes.io/name=azvnet", f"--namespace={NAMESPACE}"]
+    asked = ["logs", *chosen, "--all-containers", "--prefix", f"--tail={lines}"]
+    return cluster.kubectl(*asked, check=False).stdout
 
 
 def load(cluster: Cluster) -> None:

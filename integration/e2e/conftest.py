@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from integration.e2e.space import Space
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+FOLDER = Path(__file__).parent
 NODES = 3
 ADDRESSES = 64
 SMALL = "node3"
@@ -28,6 +30,17 @@ SMALL = "node3"
 SMALL_ADDRESSES = 4
 SHARED = ("cluster", "life")
 """Fixtures that are clusters which tests share."""
+
+
+PATIENCE = 300
+"""Seconds for one test; the first one of a run waits for the cluster as well."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a test of this folder the time that a cluster takes, unless it says how long it needs."""
+    for item in items:
+        if item.path.is_relative_to(FOLDER) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PATIENCE))
 
 
 @pytest.fixture(scope="session")

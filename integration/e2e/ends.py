@@ -50,6 +50,13 @@ class End(ABC):
     def udp(self, host: str, port: int, request: str = "hostname", *, tries: int = 1) -> list[str]:
         """What so many datagrams, each from a port of its own, were answered. Raises Unanswered."""
 
+    def answered(self, host: str, port: int) -> list[str]:
+        """Who answers an HTTP request there; nobody where none does."""
+        try:
+            return self.http(host, port)
+        except Unanswered:
+            return []
+
     @abstractmethod
     def sh(self, command: str, *, patience: float = 60.0) -> str:
         """What a command line prints when it runs here. Raises Unanswered when it fails."""

@@ -70,12 +70,12 @@ def test_pod_gets_requests_of_its_service_when_its_readiness_gate_opens(scene: S
     space.wait("condition=ContainersReady", "pod/gated")
     assert not space.is_ready("gated")
     address = space.get("service", "gated")["spec"]["clusterIP"]
-    assert answered(scene.there, address) == []
+    assert scene.there.answered(address, 80) == []
 
     patch = f'{{"status": {{"conditions": [{{"type": "{GATE}", "status": "True"}}]}}}}'
     space.kubectl("patch", "pod/gated", "--subresource=status", f"--patch={patch}")
     space.wait("condition=Ready", "pod/gated")
-    space.eventually("its service answers", lambda: answered(scene.there, address) == ["gated"])
+    space.eventually("its service answers", lambda: scene.there.answered(address, 80) == ["gated"])
 
 
 def test_exec_and_logs_are_of_the_pod(scene: Scene) -> None:
@@ -145,11 +145,3 @@ def containers(space: Space, name: str) -> list[dict[str, int]]:
     said = space.get("pod", name)
     by_name = {each["name"]: each for each in said["status"]["containerStatuses"]}
     return [by_name[each["name"]] for each in said["spec"]["containers"]]
-
-
-def answered(asker: Pod, address: str) -> list[str]:
-    """Who answers at a service; nobody where it has no pod."""
-    try:
-        return asker.http(address, 80)
-    except Unanswered:
-        return []

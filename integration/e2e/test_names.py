@@ -25,6 +25,7 @@ def test_pods_of_every_node_find_services_and_pods_by_name(scene: Scene, space: 
     space.eventually("names are known", lambda: scene.there.sh(f"dig +short headless.{full}"))
 
     for pod in (scene.here, scene.there):
+        space.eventually("kube-proxy has the service", lambda pod=pod: pod.answered(cluster_ip, 80))  # type: ignore[misc]
         assert pod.sh(f"getent hosts web.{full}").split() == [cluster_ip, f"web.{full}"]
         assert pod.sh(f"dig +short +tcp headless.{full}").strip() == named.address
         assert f"headless.{full}." in pod.sh(f"dig +short -x {named.address}").split(".", 1)[1]
