@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import threading
 import time
@@ -30,6 +31,8 @@ MOST_WORKERS = 128
 """With those that are added while calls wait for something else, such as a source that hangs."""
 SLOW_SECONDS = 1.0
 """A call that takes longer waits for something."""
+EXTRA_SECONDS = 3.0
+"""An added thread that has nothing to do for so long ends."""
 STUCK_SECONDS = 120.0
 """No call takes that long: every wait has a deadline below it."""
 BACKLOG = 1024
@@ -78,7 +81,7 @@ class Server:
         """
         self._node.ensure_run_dir()
         self._listener = UnixSocket(self._path, BACKLOG)
-        self._start_threads(WORKERS)
+        self._start_threads(WORKERS, extra=False)
         threading.Thread(target=self._relieve, name="relief", daemon=True).start()
 
     def restore(self) -> bool:
@@ -126,9 +129,9 @@ class Server:
 
     # Threads
 
-    def _start_threads(self, number: int) -> None:
+    def _start_threads(self, number: int, *, extra: bool) -> None:
         for _ in range(number):
-            thread = threading.Thread(target=self._work, name="call", daemon=True)
+            thread = threading.Thread(target=self._work, args=(extra,), name="call", daemon=True)
             with self._threads_lock:
                 self._threads.add(thread)
             thread.start()
@@ -143,15 +146,17 @@ class Server:
             while not self._draining.wait(SLOW_SECONDS) and len(self._begun) >= len(self._threads):
                 slow = self._older_than(SLOW_SECONDS)
                 if 2 * slow >= len(self._threads):
-                    self._start_threads(min(slow, MOST_WORKERS - len(self._threads)))
+                    self._start_threads(min(slow, MOST_WORKERS - len(self._threads)), extra=True)
 
     def _older_than(self, seconds: float) -> int:
         before = time.monotonic() - seconds
         return sum(begun < before for begun in tuple(self._begun.values()))
 
-    def _work(self) -> None:
+    def _work(self, extra: bool) -> None:  # noqa: FBT001 - an argument of a thread
         thread = threading.current_thread()
         while (listener := self._listener) is not None and not self._draining.is_set():
+            if extra and not _is_asked(listener):
+                break
             try:
                 connection, _ = listener.socket.accept()
             except OSError:
@@ -163,10 +168,9 @@ class Server:
             with connection:
                 self._answer(connection)
             del self._begun[thread]
+        if extra:
             with self._threads_lock:
-                if len(self._threads) > WORKERS and len(self._begun) < WORKERS // 2:
-                    self._threads.remove(thread)
-                    break
+                self._threads.remove(thread)
         self._node.close()
 
     def _answer(self, connection: socket.socket) -> None:
@@ -223,6 +227,13 @@ class Server:
             if verb in WITH_TODAYS_NETCONF:
                 self._heard(netconf)
             record(environ, call, reply, seconds, by="agent")
+
+
+def _is_asked(listener: UnixSocket) -> bool:
+    """Whether somebody connects soon; what is added to the threads ends when they are enough again."""
+    poll = select.poll()
+    poll.register(listener.socket, select.POLLIN)
+    return bool(poll.poll(EXTRA_SECONDS * 1000))
 
 
 def _refuse(listener: UnixSocket) -> None:

@@ -252,11 +252,11 @@ def test_twenty_thousand_pods_come_and_go_and_the_agent_stays_as_it_is(
     soak.run(2_000)  # arenas and caches fill
     before = soak.size()
     soak.run(18_000)
-    after = soak.size()
     assert soak.failures == []
+    eventually(lambda: soak.size().threads <= before.threads, "as many threads as before")
+    after = soak.size()
     assert node.residue() == []
     assert after.descriptors <= before.descriptors + 2
-    assert after.threads == before.threads
     assert after.kib <= before.kib * 1.05 + 512
 
 
