@@ -232,13 +232,18 @@ def test_an_interface_that_is_there_already_is_left_as_it_is(
 def test_a_second_add_is_an_error_that_harms_nothing(busy_node: Node, pod: Pod) -> None:
     """Azure CNI takes the running pod's endpoint away here, and gives its address to the next."""
     added = busy_node.add(pod)
-    before = (busy_node.veths(), busy_node.host_routes(), busy_node.held(), pod.ip("address"))
+
+    def state() -> tuple[object, ...]:
+        # Not IPv6: the kernel itself ends the check for duplicates of the link's own address some time later.
+        return busy_node.veths(), busy_node.host_routes(), busy_node.held(), pod.ip("-4", "address")
+
+    before = state()
     for _ in range(3):
         again = busy_node.add(pod)
         assert again.code == EXISTS
         assert "eth0" in again.msg
         assert "c1" in again.msg
-    assert (busy_node.veths(), busy_node.host_routes(), busy_node.held(), pod.ip("address")) == before
+    assert state() == before
     assert busy_node.counts() == {"free": 7, "assigned": 1, "cooling": 0, "quarantined": 0}
     busy_node.check(pod, added).done()
 
