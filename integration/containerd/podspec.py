@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from integration.containerd.cri import CriError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -162,8 +164,12 @@ class HostPod:
         return int(status["exit_code"])
 
     def exec(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        """Exit code and output of a command in a container, as a probe runs it."""
-        done = self._containerd.cri.exec(container, command)
+        """Exit code and output of a command in a container, as a probe runs it. Raises CriError."""
+        try:
+            done = self._containerd.cri.exec(container, command)
+        except CriError as error:
+            error.add_note("".join(self.log(each["name"]) for each in self._spec.spec["containers"]))
+            raise
         return done.exit_code, done.stdout + done.stderr
 
     def stop(self, container: str, grace: int = 30) -> None:

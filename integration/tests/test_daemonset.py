@@ -16,6 +16,7 @@ from integration import plugins
 from integration.containerd import Containerd, CriError, podspec
 from integration.containerd.podspec import HostPod, PodSpec
 from integration.fabric import Fabric
+from integration.fabric.machine import CA_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -292,6 +293,24 @@ def test_a_changed_config_map_is_taken_without_a_restart(place: Place, spec: Pod
     assert place.run("stat", "--format=%i", CONFLIST) != inode
     eventually(lambda: "16 addresses for 100 pods" in pod.exec(agent, probe("readyz"))[1], lambda: "not said")
     assert place.containerd.cri.container_status(agent)["state"] == "running"
+
+
+def test_addresses_come_from_resource_manager_where_the_values_say_so(place: Place, spec: PodSpec) -> None:
+    """The SDK with all that it loads, certificates and names included."""
+    data = dict(spec.config_maps["azvnet"])
+    conflist = json.loads(data["10-azvnet.conflist"])
+    conflist["plugins"][0]["ipam"]["environment"] = "arm"
+    settings = {**json.loads(data["agent.json"]), "source": "arm", "arm": {"ca_file": CA_FILE}}
+    data |= {"agent.json": json.dumps(settings), "10-azvnet.conflist": json.dumps(conflist)}
+    folder = str(Path(CA_FILE).parent)
+    spec.spec["volumes"].append({"name": "ca", "hostPath": {"path": folder}})
+    spec.container("agent")["volumeMounts"].append({"name": "ca", "mountPath": folder, "readOnly": True})
+
+    pod, agent = place.install(PodSpec(spec.spec, {"azvnet": data}))
+
+    metrics = pod.exec(agent, probe("metrics"))[1]
+    assert 'azvnet_source_info{source="arm"} 1.0' in metrics
+    assert place.journey() == []
 
 
 def test_a_conflist_that_names_a_missing_plugin_is_not_written(place: Place, spec: PodSpec) -> None:

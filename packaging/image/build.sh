@@ -5,7 +5,6 @@
 set -eu
 cd "$(dirname "$0")/../.."
 archive=dist/azvnet-image.tar
-about=build/image/about.json
 mkdir -p build/image .cache
 exec 9>.cache/image.lock
 flock 9
@@ -21,13 +20,11 @@ if [ $# = 0 ] && [ -e "$archive" ] && [ "$(cat build/image/inputs 2>/dev/null)" 
     echo "image: $archive is up to date"
     exit 0
 fi
-[ $# != 0 ] || rm -f build/image/inputs
-PYTHONPATH=packaging/image .venv/bin/python -P -m azvnet_image "$@" >"$about.partial"
-mv "$about.partial" "$about"
-[ $# != 0 ] || echo "$inputs" >build/image/inputs
-.venv/bin/python -I - "$about" <<'EOF'
-import json, sys
-about = json.load(open(sys.argv[1]))
-print(f"image: {about['name']} for {about['architecture']}, {about['unpacked'] / 1e6:.0f} MB unpacked, "
-      f"{about['archive'] / 1e6:.0f} MB packed\nimage: {about['digest']}")
-EOF
+# shellcheck disable=SC2086 # a list of words
+image="env PYTHONPATH=packaging/image .venv/bin/python -P -m azvnet_image"
+if [ $# != 0 ]; then
+    exec $image "$@"
+fi
+rm -f build/image/inputs
+$image --about build/image/about.json
+echo "$inputs" >build/image/inputs

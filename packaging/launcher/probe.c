@@ -136,7 +136,7 @@ static bool pass_body_on(int sock) {
         errno = length == -2 ? EPROTO : errno;
         return false;
     }
-    for (;;) {
+    while (length == -1 || passed < length) {
         ssize_t n = recv(sock, piece, sizeof(piece), MSG_DONTWAIT);
         if (n < 0 && again(sock, POLLIN))
             continue;
@@ -160,6 +160,18 @@ static bool send_request(int sock, const char *page) {
         at += n < 0 ? 0 : n;
     }
     return true;
+}
+
+// Reads and prints the answer; the exit code.
+static int take_answer(int sock, const char *path, const char *page) {
+    if (!read_head(sock))
+        return failed("the agent does not answer at ", path);
+    int status = status_of(answer.bytes);
+    if (status == 0)
+        return say(NO, "what answers is no HTTP server: ", path, "");
+    if (!pass_body_on(sock))
+        return failed("the answer is incomplete: ", page);
+    return status == 200 ? OK : NO;
 }
 
 static int64_t milliseconds(const char *text) { // of whole seconds; 0: it is no number, or too large
@@ -189,12 +201,7 @@ int main(int argc, char **argv) {
     int sock = reach(path);
     if (sock < 0)
         return failed("the agent can't be reached at ", path);
-    if (!send_request(sock, page) || !read_head(sock))
+    if (!send_request(sock, page))
         return failed("the agent does not answer at ", path);
-    int status = status_of(answer.bytes);
-    if (status == 0)
-        return say(NO, "what answers is no HTTP server: ", path, "");
-    if (!pass_body_on(sock))
-        return failed("the answer is incomplete: ", page);
-    return status == 200 ? OK : NO;
+    return take_answer(sock, path, page);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 import tomllib
@@ -28,6 +29,7 @@ def main() -> int:
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", DEFAULT_EPOCH))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
     try:
+        _require_whole(options.bundle)
         what = content(options.bundle, name.rpartition(":")[0], version, created)
     except ImageError as error:
         sys.stderr.write(f"image: {error}\n")
@@ -57,15 +59,30 @@ def main() -> int:
     options.output.with_suffix(".cdx.json").write_bytes(what.sbom)
     partial.rename(options.output)
     size = sum(len(entry.content or b"") for entry in what.entries)
+    packed = options.output.stat().st_size
     about = {
         "name": name,
         "digest": digest,
         "architecture": what.architecture,
         "unpacked": size,
-        "archive": options.output.stat().st_size,
+        "packed": packed,
     }
-    sys.stdout.write(json.dumps(about) + "\n")
+    if options.about:
+        options.about.write_text(json.dumps(about) + "\n")
+    sys.stdout.write(
+        f"image: {options.output}: {name} for {what.architecture}\n"
+        f"image: {size / 1e6:.0f} MB, {packed / 1e6:.0f} MB packed, {digest}\n"
+    )
     return 0
+
+
+def _require_whole(bundle: Path) -> None:
+    """Raises ImageError: the bundle is not as its manifest says."""
+    check = [sys.executable, "-I", str(ROOT / "packaging/manifest.py"), "check", str(bundle)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it has none"]
+        raise ImageError(f"{bundle} is not as its manifest says, {said[-1]}: make build")
 
 
 def _arguments() -> argparse.Namespace:
@@ -74,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=ROOT / "dist/azvnet-image.tar", metavar="FILE")
     parser.add_argument("--name", default="", help="repository and tag (default localhost/azvnet:VERSION)")
     parser.add_argument("--revision", default="", help="of the sources, for the image's label")
+    parser.add_argument("--about", type=Path, metavar="FILE", help="where to write name and digest, as JSON")
     return parser.parse_args()
 
 
