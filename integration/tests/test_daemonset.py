@@ -135,7 +135,8 @@ class Place:
         return self.node.run(list(argv)).stdout.strip()
 
     def clear(self) -> None:
-        for pod in self.containerd.cri.pods():
+        # Agents first: one that may do nothing would not let a pod go.
+        for pod in sorted(self.containerd.cri.pods(), key=lambda each: each.namespace != "kube-system"):
             self.containerd.delete_pod(pod)
         self.run("rm", "-rf", "/opt/azvnet", "/opt/cni/bin/azvnet", "/opt/cni/bin/azvnet-ipam", CONFLIST)
         self.run("sh", "-c", "rm -rf /run/azvnet /run/volumes /run/pods /var/log/azvnet/*")

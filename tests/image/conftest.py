@@ -26,7 +26,7 @@ def rootfs(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is in it, as a folder."""
     folder = tmp_path_factory.mktemp("image") / "rootfs"
     folder.mkdir(mode=0o755)
-    unpack = ["tar", "--extract", "--gzip", "--same-permissions", "--directory", folder]
+    unpack = ["tar", "--extract", "--gzip", "--same-permissions", f"--directory={folder}"]
     subprocess.run(unpack, input=archive.blob(archive.manifest["layers"][0]), check=True)
     return folder
 
