@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from cni_plugin.errors import InvalidNetns
+from cni_plugin.errors import InvalidNetns, KernelRefused
 
 T = TypeVar("T")
 
@@ -124,6 +124,9 @@ def call_in(fd: int, work: Callable[[], T]) -> T:
     """Call ``work`` in a thread that has entered the namespace, and pass on what it returns or raises.
 
     Sockets that it opens stay in that namespace and can be used from any thread afterwards.
+
+    Raises:
+        KernelRefused: the namespace can't be entered.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -131,8 +134,10 @@ def call_in(fd: int, work: Callable[[], T]) -> T:
     def enter() -> None:
         try:
             if _libc.setns(fd, CLONE_NEWNET):
-                number = ctypes.get_errno()
-                raise OSError(number, f"enter the network namespace: {os.strerror(number)}")  # noqa: TRY301
+                raise KernelRefused(  # noqa: TRY301
+                    f"enter the pod's network namespace: {os.strerror(ctypes.get_errno())}",
+                    "It takes CAP_SYS_ADMIN, and a seccomp profile that allows setns.",
+                )
             outcome.append(work())
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, whatever it is
             failure.append(error)

@@ -59,7 +59,13 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
         raise errors.CheckFailed(
             f"prevResult has sandbox {interface.sandbox}, the call is about {parameters.netns}", REMEDY
         )
-    ips = [ip for ip in previous.ips if ip.interface in (None, own) and ip.address.version == 4]
+    # One that names no interface is ours only where none names it: an earlier plugin may leave that out.
+    named = [ip for ip in previous.ips if own is not None and ip.interface == own]
+    ips = [
+        ip
+        for ip in named or [each for each in previous.ips if each.interface is None]
+        if ip.address.version == 4
+    ]
     return Expected(
         host_ifname=endpoint.host_ifname(parameters.attachment),
         ifname=parameters.ifname,

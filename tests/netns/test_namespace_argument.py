@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from integration.fabric import syscalls as sc
+from tests.netns.calls import Executable
 from tests.netns.node import GATEWAY, Node
 from tests.netns.sandbox import Pod, Sandbox
 
-INVALID_NETNS = 8
+INVALID_NETNS, KERNEL_REFUSED = 8, 106
 
 HOST_FACTS = ("address", "route", "rule")
 
@@ -107,6 +109,23 @@ def test_the_hosts_own_namespace_is_taken_when_it_is_really_meant(
     busy_node.delete(pod, ifname="pod0").done()
     assert not busy_node.residue()
     assert [sandbox.ip(fact) for fact in HOST_FACTS] == before
+
+
+@pytest.mark.alone("an agent has the capabilities of its own")
+def test_without_the_capability_to_enter_a_namespace_the_step_is_named_and_nothing_is_left(
+    node: Node, executable: Executable
+) -> None:
+    pod = node.sandbox.pod("c1")
+    env = {**node.environ, **executable.environ, "CNI_COMMAND": "ADD"}
+    env |= {"CNI_CONTAINERID": "c1", "CNI_NETNS": pod.netns, "CNI_IFNAME": "eth0"}
+    argv = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", str(executable.program)]
+    process = node.sandbox.popen(argv, env=env, stdin=subprocess.PIPE)
+    printed, _ = process.communicate(json.dumps(node.netconf).encode())
+    failed = json.loads(printed)
+    assert failed["code"] == KERNEL_REFUSED
+    assert "namespace" in failed["msg"]
+    assert "CAP_SYS_ADMIN" in failed["details"]
+    assert not node.residue()
 
 
 @pytest.mark.parametrize("value", ["0", "false", "yes", ""])

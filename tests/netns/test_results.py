@@ -242,6 +242,15 @@ def test_what_earlier_plugins_made_is_passed_on_with_ours_behind_it(busy_node: N
     busy_node.delete(pod, conf=busy_node.conf(prevResult=made)).done()
 
 
+def test_an_earlier_address_that_names_no_interface_is_not_looked_for_on_ours(
+    busy_node: Node, pod: Pod
+) -> None:
+    earlier = {"cniVersion": "1.1.0", "ips": [{"address": "172.16.0.2/24"}]}
+    added = busy_node.add(pod, conf=busy_node.conf(prevResult=earlier))
+    assert added.result["ips"][0] == {"address": "172.16.0.2/24"}
+    busy_node.check(pod, added).done()
+
+
 def test_an_earlier_result_in_an_older_shape_is_passed_on_in_the_callers(busy_node: Node, pod: Pod) -> None:
     old = {"cniVersion": "0.2.0", "ip4": {"ip": "172.16.0.2/24", "routes": [{"dst": "172.16.0.0/12"}]}}
     made = busy_node.add(pod, conf=busy_node.conf(cniVersion="1.0.0", prevResult=old)).result
