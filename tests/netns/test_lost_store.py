@@ -221,6 +221,7 @@ def test_a_pod_of_a_delegating_plugin_that_vanished_gives_its_address_back(new_n
     assert node.add(new).address == given
 
 
+@pytest.mark.alone("an agent has asked the namespaces before there is one")
 def test_what_a_namespace_carries_and_the_nic_does_not_own_is_nobodys_address(busy_node: Node) -> None:
     """Held until two documents did not list it: one may be incomplete."""
     node = busy_node

@@ -125,6 +125,7 @@ def test_a_master_that_does_not_exist_is_named_with_the_links_there_are(busy_nod
     assert busy_node.status(conf=conf).code == 50
 
 
+@pytest.mark.alone("an agent may have read the usual document by then")
 def test_a_source_that_lists_another_nic_is_told_apart_from_an_empty_one(busy_node: Node) -> None:
     path = busy_node.sandbox.path(INTERFACES)
     path.write_text(
