@@ -90,6 +90,14 @@ test-install: build ## install, uninstall and verify, on a node's folders (as ro
 test-bundle: build ## the frozen bundle as a file on a node (as root)
 	@$(PY) packaging/run_tests.py bundle $(if $(ARGS),-- $(ARGS))
 
+.PHONY: test-image
+test-image: image ## the container image and its bill of materials (as root)
+	@$(PY) packaging/run_tests.py image $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-chart
+test-chart: venv kubernetes ## the Helm chart and the plain manifests
+	@$(PY) packaging/run_tests.py chart $(if $(ARGS),-- $(ARGS))
+
 .PHONY: test-integration
 test-integration: image tools ## emulated nodes, cnitool, containerd, reference plugins (as root)
 	@$(PY) packaging/run_tests.py integration $(if $(ARGS),-- $(ARGS))

@@ -47,6 +47,8 @@ LAYERS = (
     ),
     Layer("install", "tests/install", 2, "install, uninstall and verify, on a node's folders"),
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
+    Layer("image", "tests/image", 2, "the container image and its bill of materials"),
+    Layer("chart", "tests/chart", 2, "the Helm chart and the plain manifests"),
     Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
     # One process: its tests share one cluster.
     Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes", ("--timeout=600",)),

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Puts the container image together: dist/azvnet-image.tar, and its bill of materials beside it. Needs the bundle
 # (make build), neither a daemon nor a registry nor root. Does nothing when no input has changed and no argument is
-# given; --help shows the arguments. docs/image.md says what is in it.
+# given; --help shows the arguments. docs/kubernetes.md says what is in it.
 set -eu
 cd "$(dirname "$0")/../.."
 archive=dist/azvnet-image.tar

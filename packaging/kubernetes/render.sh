@@ -1,9 +1,9 @@
 #!/bin/sh
 # The plain manifests are what the chart comes to with its defaults: render.sh writes them anew, or, with --check,
-# says whether they are so. HELM is the helm to use; `make kubernetes` builds one.
+# says whether they are so. HELM is the helm to use; by default the one that `make kubernetes` builds.
 set -eu
 cd "$(dirname "$0")/../.."
-helm=${HELM:-.cache/tools/kubernetes/helm}
+helm=${HELM:-$(integration/tools/build.sh kubernetes)/helm}
 check=${1:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
