@@ -20,7 +20,7 @@ _OF_PODS = ("azv", "cali", "veth")
 
 
 def story(cluster: Cluster) -> str:
-    """All pods, the last events, and the ends of the logs of azvnet on every node."""
+    """All pods, the last events, and the ends of azvnet's logs on every node."""
     pods = cluster.kubectl("get", "pods", "--all-namespaces", "--output=wide", check=False).stdout
     columns = "TIME:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message"
     events = cluster.kubectl(
@@ -36,6 +36,9 @@ def story(cluster: Cluster) -> str:
         for name in ("azvnet.log", "agent.log"):
             tail = node.run(["tail", "-n", "8", f"/var/log/azvnet/{name}"], check=False).stdout.rstrip()
             parts.append(f"{node.name}: {name}\n{tail}")
+        # What a container says that does not come up stands here alone.
+        tails = "tail -q -n 8 /var/log/pods/kube-system_azvnet*/*/*.log"
+        parts.append(f"{node.name}: its pod\n{node.run(['sh', '-c', tails], check=False).stdout.rstrip()}")
     return "\n".join(parts)
 
 
