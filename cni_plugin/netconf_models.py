@@ -77,6 +77,7 @@ class RuntimeConfig(BaseModel):
     ips: list[str] | None = None
     mac: str | None = None
     dns: Annotated[RuntimeDns | None, BeforeValidator(lower_keys)] = None
+    portmappings: Any = Field(None, description="``portMappings``: host ports, which a later plugin opens.")
 
 
 class Attachment(BaseModel):

@@ -98,6 +98,7 @@ RUNTIME_CONFIG = model(
             },
             default=None,
         ),
+        "portmappings": field({"type": "any"}, default=None),
     },
     {"extra_fields_behavior": "allow"},
 )

@@ -9,9 +9,15 @@ from __future__ import annotations
 from contextlib import suppress
 
 from cni_plugin.kernel import conntrack
+from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.model import Attachment, Reservation
+
+
+def may_have_host_ports(netconf: NetConf) -> bool:
+    """Whether a pod may have had host ports; the runtime tells, where the configuration asks for it."""
+    return not netconf.capabilities.get("portMappings") or bool(netconf.runtime_config.portmappings)
 
 
 def forget_connections(attachment: Attachment, node: Node) -> list[str]:

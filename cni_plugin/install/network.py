@@ -21,6 +21,7 @@ DEFAULT = b"""{
     {
       "type": "azvnet",
       "mode": "transparent",
+      "capabilities": { "portMappings": true },
       "ipam": {
         "type": "azvnet-ipam",
         "environment": "auto"

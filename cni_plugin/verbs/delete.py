@@ -25,8 +25,9 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
     """Detach and free; the kernel first, so that no address is free while a link still carries it."""
     attachment = verb_call.parameters.attachment
     with _in_order(verb_call, node):
-        # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
-        verb_call.said.extend(releasing.forget_connections(attachment, node))
+        if releasing.may_have_host_ports(verb_call.netconf):
+            # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
+            verb_call.said.extend(releasing.forget_connections(attachment, node))
         if verb_call.call.as_ipam:
             with addressing.cni_errors():
                 release(verb_call, node)

@@ -56,6 +56,19 @@ def test_connections_to_a_pod_are_forgotten_with_it(
     assert (remembered(busy_node, gone), remembered(busy_node, kept)) == (0, EACH)
 
 
+@pytest.mark.parametrize("mappings", [[], [{"hostPort": PORT, "containerPort": PORT, "protocol": "udp"}]])
+def test_they_are_not_looked_for_when_the_runtime_says_that_there_was_no_host_port(
+    busy_node: Node, mappings: list[dict[str, object]]
+) -> None:
+    pod = busy_node.sandbox.pod("c1")
+    passed = {"runtimeConfig": {"portMappings": mappings}} if mappings else {}
+    conf = busy_node.conf(capabilities={"portMappings": True}, **passed)
+    busy_node.add(pod, conf=conf).done()
+    gone = remember(busy_node, pod)
+    busy_node.delete(pod, conf=conf).done()
+    assert remembered(busy_node, gone) == (0 if mappings else EACH)
+
+
 def test_ipam_of_another_plugin_forgets_them_too(busy_node: Node) -> None:
     pod = busy_node.sandbox.pod("c1")
     result = busy_node.add(pod, as_ipam=True).result

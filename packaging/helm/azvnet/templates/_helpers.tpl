@@ -48,6 +48,7 @@ app.kubernetes.io/component: cni
     {
       "type": "azvnet",
       "mode": "transparent",
+      "capabilities": { "portMappings": true },
       {{- with .master }}
       "master": {{ toJson . }},
       {{- end }}
