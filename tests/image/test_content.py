@@ -56,6 +56,13 @@ def test_there_is_what_is_needed_and_nothing_else(members: dict[str, tarfile.Tar
     }
 
 
+def test_a_folder_of_namespaces_is_there_only_when_the_hosts_is_mounted(
+    members: dict[str, tarfile.TarInfo],
+) -> None:
+    """An empty one would say that every namespace of the node is gone, and their addresses free."""
+    assert not [name for name in members if name.startswith("run/netns")]
+
+
 def test_nothing_has_a_bit_or_an_owner_that_it_should_not_have(members: dict[str, tarfile.TarInfo]) -> None:
     for name, member in members.items():
         assert not member.mode & (stat.S_ISUID | stat.S_ISGID), name

@@ -25,12 +25,14 @@ FOLDERS = {
     "host": 0o755,
     "proc": 0o555,
     "run/azvnet": 0o700,
-    "run/netns": 0o755,
     "sys": 0o555,
     "tmp": 0o1777,
     "var/log/azvnet": 0o750,
 }
-"""Places that the manifest mounts something over, and those that every program expects."""
+"""Places that the manifest mounts something over, and those that every program expects.
+
+Not /run/netns: to an agent without that mount an empty one would say that every namespace is gone.
+"""
 LINKS = {
     "lib": "usr/lib",
     "lib64": "usr/lib64",
