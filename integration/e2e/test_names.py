@@ -22,10 +22,11 @@ def test_pods_of_every_node_find_services_and_pods_by_name(scene: Scene, space: 
     (named,) = space.ready(manifests.pod("named", "node1"))
     cluster_ip = space.get("service", "web")["spec"]["clusterIP"]
     full = f"{space.name}.svc.{DOMAIN}"
-    space.eventually("names are known", lambda: scene.there.sh(f"dig +short headless.{full}"))
+    for pod in (scene.here, scene.there):  # before any lookup: CoreDNS keeps a "no" for 30 s
+        space.eventually("kube-proxy has the service", lambda pod=pod: pod.answered(cluster_ip, 80))  # type: ignore[misc]
+    space.eventually("names are known", lambda: scene.there.sh(f"dig +short headless.{full}"), patience=60)
 
     for pod in (scene.here, scene.there):
-        space.eventually("kube-proxy has the service", lambda pod=pod: pod.answered(cluster_ip, 80))  # type: ignore[misc]
         assert pod.sh(f"getent hosts web.{full}").split() == [cluster_ip, f"web.{full}"]
         assert pod.sh(f"dig +short +tcp headless.{full}").strip() == named.address
         assert f"headless.{full}." in pod.sh(f"dig +short -x {named.address}").split(".", 1)[1]
