@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.cluster import rollout, versions, wait_until
+from integration.e2e.life import agents
 from integration.e2e.life.storm import idle_pod
 from integration.e2e.life.weather import weather
 
@@ -35,15 +36,8 @@ def answering(cluster: Cluster) -> set[tuple[str, str]]:
     """The version of the executable that a runtime calls, and that of the agent, on all nodes."""
     found = set()
     for node in cluster.nodes.values():
-        executable = node.run(["/opt/cni/bin/azvnet", "--version"]).stdout.split()[-1]
-        found.add((executable, str(status(node)["agent"]["version"])))
-    return found
-
-
-def status(node: Node) -> dict[str, Any]:
-    """What ``azvnet status`` says on a node."""
-    done = node.run(["/opt/cni/bin/azvnet", "status", "--output=json"], check=False)
-    found: dict[str, Any] = json.loads(done.stdout)
+        executable = node.run([agents.AZVNET, "--version"]).stdout.split()[-1]
+        found.add((executable, str(agents.agent(node).get("version"))))
     return found
 
 
@@ -58,9 +52,8 @@ def change_settings(cluster: Cluster, manifest: str) -> None:
     pod for another reason: an annotation is one.
     """
     cluster.apply(manifest)
-    selector = "--selector=app.kubernetes.io/name=azvnet"
     now = f"azvnet.test/looked-at={hash(manifest)}"
-    cluster.kubectl("annotate", "pod", selector, f"--namespace={rollout.NAMESPACE}", "--overwrite", now)
+    cluster.kubectl("annotate", "pod", *agents.OF_AGENTS, "--overwrite", now)
 
 
 def mtu_of_new_pod(outside: Weather, node: str) -> int:
@@ -112,7 +105,7 @@ def await_mtu(node: Node, mtu: int) -> None:
 
 def mtus(node: Node) -> list[int]:
     """What the plugins of the node's conflist are told of the MTU."""
-    conflist = json.loads(node.run(["cat", "/etc/cni/net.d/10-azvnet.conflist"]).stdout)
+    conflist = json.loads(node.run(["cat", agents.CONFLIST]).stdout)
     return [each["mtu"] for each in conflist["plugins"] if "mtu" in each]
 
 
