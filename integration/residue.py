@@ -1,4 +1,4 @@
-"""What a node holds that a pod could leave behind, as comparable facts.
+"""What a node holds that a pod, or a whole installation, could leave behind, as comparable facts.
 
 Owns taking and comparing. Looks at the kernel, at files and into azvnet's store with programs of its
 own, never through the plugin. Numbers that change by themselves (interface indexes, counters, learned
@@ -7,10 +7,17 @@ neighbours) are left out, so two equal states compare equal.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import re
+import stat
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from integration.fabric.holder import COPIED, KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +25,13 @@ if TYPE_CHECKING:
     from integration.fabric import Machine
 
 _STORE = "/run/azvnet/azvnet.db"
+_CHANGES_BY_ITSELF = re.compile(r"_count$|random|flush$|fastopen_key")
+_OF_RUNTIME = re.compile(
+    r"/run/(containerd|kernel-settings|netns|xtables\.lock|lock)\b|/run/containerd[^/]*/"
+    r"|/var/lib/(containerd|kubelet|systemd)/|/var/log/(pods|containers)/|/etc/kubernetes/"
+    r"|/var/lib/cni/results/$"
+)
+"""Files and folders of containerd, the kubelet, kube-proxy and iptables; of libcni the folder alone."""
 _READ_STORE = f"""
 import os, sqlite3
 if os.path.exists("{_STORE}"):
@@ -45,6 +59,12 @@ class Snapshot:
 def snapshot(node: Machine) -> Snapshot:
     """Links, addresses, routes, rules, permanent neighbours, packet filter, files of CNI, reservations."""
     readers = (_links, _routes, _filters, _files, _reservations)
+    return Snapshot(frozenset(fact for read in readers for fact in read(node)))
+
+
+def whole(node: Machine) -> Snapshot:
+    """The same, with every sysctl of its network and every file of its own, its runtime's apart."""
+    readers = (_links, _routes, _filters, _sysctls, _own_files)
     return Snapshot(frozenset(fact for read in readers for fact in read(node)))
 
 
@@ -100,3 +120,45 @@ def _files(node: Machine) -> Iterator[str]:
 def _reservations(node: Machine) -> Iterator[str]:
     for address, holder in reservations(node).items():
         yield f"reservation {address} {holder}"
+
+
+def _sysctls(node: Machine) -> Iterator[str]:
+    root = Path("/proc/sys/net")
+
+    def look() -> list[str]:
+        found = []
+        for path in sorted(root.rglob("*")):
+            name = str(path.relative_to(root))
+            if path.is_file() and not _CHANGES_BY_ITSELF.search(name):
+                with contextlib.suppress(OSError):  # some can only be written
+                    found.append(f"sysctl {name} = {path.read_text().strip()}")
+        return found
+
+    yield from node.in_network(look)
+
+
+def _own_files(node: Machine) -> Iterator[str]:
+    """What the node's disk has that the machine below has not, and what is in /run."""
+    inside = Path(f"/proc/{node.holder_pid}/root")
+    places = {Path("/run"): inside / "run"}
+    places |= {Path(name): inside / name.lstrip("/") for name in KEPT}
+    disk = Path(f"/proc/{node.process_ids[0]}/root{node.folder}")
+    places |= {Path(name): disk / "copied" / name.lstrip("/") / "upper" for name in COPIED}
+    for shown, folder in places.items():
+        for path in sorted(folder.rglob("*")):
+            at = shown / path.relative_to(folder)
+            if _OF_RUNTIME.match(f"{at}/"):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # it went while it was looked at
+                yield f"file {at} {_described(path)}"
+
+
+def _described(path: Path) -> str:
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        content = f"-> {path.readlink()}"
+    elif stat.S_ISREG(found.st_mode):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+    else:
+        content = ""
+    return f"{stat.filemode(found.st_mode)} {found.st_uid}:{found.st_gid} {content}".rstrip()

@@ -212,7 +212,7 @@ class Background:
     def _forward(self) -> None:
         """What can't be set is no reason to leave everything else alone."""
         try:
-            was_off = sysctl.ensure_forwarding()
+            was_off = sysctl.ensure_forwarding(self._node.run_dir)
         except errors.CniError as error:
             if str(error) != self._forward_error:
                 self._say("error", str(error))

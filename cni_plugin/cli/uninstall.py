@@ -7,8 +7,12 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cni_plugin.cli.install import carry_out, place_arguments, place_of, say
+
+if TYPE_CHECKING:
+    from cni_plugin.install.place import Place
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """Uninstall."""
     from cni_plugin.cli.asking import HANGS, RUNNING, ask_agent
     from cni_plugin.install.removing import Removal, uninstall
+    from cni_plugin.kernel import sysctl
     from cni_plugin.record import DEFAULT_FILE
 
     def work() -> None:
@@ -40,10 +45,10 @@ def run(options: argparse.Namespace) -> int:
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
         log = os.environ.get("AZVNET_LOG_FILE")
         logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
-        agent = ask_agent(run_dir)
+        agent, attached, before = ask_agent(run_dir), attachments(run_dir), sysctl.before(run_dir)
         removal = Removal(
             place,
-            attachments(run_dir),
+            attached,
             options.force,
             run_dir if options.purge else None,
             logs if options.purge else None,
@@ -51,11 +56,34 @@ def run(options: argparse.Namespace) -> int:
             str(place.shown(Path(agent.socket))) if agent.state in {RUNNING, HANGS} else "",
         )
         uninstall(removal, say)
+        if before:
+            restore_forwarding(place, before, attached)
+            (run_dir / sysctl.BEFORE).unlink(missing_ok=True)
 
     status = carry_out("uninstall", work)
     if options.stay and not status:
         wait()
     return status
+
+
+def restore_forwarding(place: Place, before: dict[str, str], attached: int) -> None:
+    """Switch forwarding off again, which was switched on for pods, unless somebody else may need it."""
+    from cni_plugin.agent.conflist import EXTENSIONS
+    from cni_plugin.kernel import sysctl
+
+    folder = place.real_conf_dir
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    users = [str(place.conf_dir / name) for name in names if name.endswith(EXTENSIONS)]
+    users += ["pods that are still attached"] if attached else []
+    value = before[sysctl.FORWARDING]
+    if users:
+        say(f"note: net.ipv4.ip_forward stays as it is, {', '.join(users)} may need it; it was {value}")
+        return
+    try:
+        if sysctl.restore(before, place.real(sysctl.PLACE)):
+            say(f"net.ipv4.ip_forward is {value}, as it was before")
+    except OSError as error:
+        say(f"note: net.ipv4.ip_forward can't be set to {value}, as it was before: {error.strerror}")
 
 
 def wait() -> None:

@@ -6,6 +6,7 @@ Owns reading and writing them. Only what is wrong is written, and nothing that i
 from __future__ import annotations
 
 import errno
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,11 @@ PLACE = Path("/proc/sys/net")
 PLACE_IN_POD = Path("/host/proc/sys/net")
 """A runtime mounts ``/proc/sys`` read-only in a container that is not privileged; the agent's manifest mounts
 the host's once more. Both show the network namespace of whoever looks a file up (proc_sysctl.c)."""
-_FORWARD = "ipv4/ip_forward"
+FORWARDING = "ipv4/ip_forward"
+_FOLLOWS = "ipv4/conf/all/accept_redirects"
+"""The kernel changes it when forwarding is switched on or off, to 0 or to 1 (``inet_forward_change``)."""
+BEFORE = "sysctls-before.json"
+"""File of the state directory: what sysctls were before they were changed. Both go with a reboot."""
 
 
 def prepare_host_end(ifname: str) -> None:
@@ -34,21 +39,46 @@ def prepare_host_end(ifname: str) -> None:
             _write(name, value)
 
 
-def ensure_forwarding() -> bool:
+def ensure_forwarding(run_dir: Path) -> bool:
     """Let the host route between its links (ip-sysctl.rst, ``ip_forward``). True when it had to be set.
+
+    Args:
+        run_dir: where what was before is remembered, for whoever takes everything away again.
 
     Raises:
         KernelRefused: it is off and can't be switched on from here.
     """
-    if (PLACE / _FORWARD).read_text().strip() != "0":
+    if (PLACE / FORWARDING).read_text().strip() != "0":
         return False
+    before = {name: (PLACE / name).read_text().strip() for name in (FORWARDING, _FOLLOWS)}
+    with suppress(OSError), (run_dir / BEFORE).open("x") as file:  # the first who changes it knows
+        file.write(json.dumps(before))
     try:
-        _write(_FORWARD, "1")
+        _write(FORWARDING, "1")
     except OSError as error:
         raise KernelRefused(
             f"net.ipv4.ip_forward is 0 and can't be set: {error.strerror}",
             "Set net.ipv4.ip_forward=1 on the node (sysctl.d); without it no pod reaches anything.",
         ) from error
+    return True
+
+
+def before(run_dir: Path) -> dict[str, str]:
+    """What sysctls were before they were changed for pods; empty: none was since the node was started."""
+    try:
+        found = json.loads((run_dir / BEFORE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and FORWARDING in found else {}
+
+
+def restore(values: dict[str, str], place: Path) -> bool:
+    """Put back what ``before`` says, below ``place``; False: it is so already. Raises OSError."""
+    if (place / FORWARDING).read_text().strip() == values[FORWARDING]:
+        return False
+    # ip_forward first: the kernel changes the other with it.
+    for name in sorted(values, key=lambda name: name != FORWARDING):
+        (place / name).write_text(values[name])
     return True
 
 

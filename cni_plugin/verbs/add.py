@@ -60,7 +60,7 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
         in_host = netns.identity(netns_fd) == netns.own_identity()
         if in_host:
             _require_override(verb_call)
-        sysctl.ensure_forwarding()
+        sysctl.ensure_forwarding(node.run_dir)
         refused: errors.CniError = errors.KernelRefused(
             f"{ADDRESS_ATTEMPTS} addresses in a row are carried by something on this host already",
             "See `ip route show proto 155` and `ip route get ADDRESS`; they are set aside for five minutes.",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parents[2]
 IMAGE = _ROOT / "dist" / "azvnet-image.tar"
 MANIFEST = _ROOT / "packaging" / "kubernetes" / "azvnet.yaml"
+UNINSTALL = _ROOT / "packaging" / "kubernetes" / "uninstall.yaml"
 CHART = _ROOT / "packaging" / "helm" / "azvnet"
 WORKLOAD = "daemonset/azvnet"
 NAMESPACE = "kube-system"
@@ -45,7 +46,7 @@ def install(cluster: Cluster, *, only: str = "", patience: float = 120.0) -> flo
     if only:
         helm(cluster, "install", "azvnet", str(CHART), rf"--set=nodeSelector.kubernetes\.io/hostname={only}")
     else:
-        cluster.apply(MANIFEST.read_text(encoding="utf-8"))
+        apply(cluster)
     try:
         seconds = cluster.wait_nodes_ready(patience=patience)
         return seconds + cluster.wait_available(WORKLOAD, namespace=NAMESPACE, patience=patience)
@@ -54,11 +55,34 @@ def install(cluster: Cluster, *, only: str = "", patience: float = 120.0) -> flo
         raise
 
 
-def said(cluster: Cluster, lines: int = 10) -> str:
+def said(cluster: Cluster, name: str = "azvnet", lines: int = 10) -> str:
     """The last that the containers of azvnet's pods said, on every node."""
-    chosen = ["--selector=app.kubernetes.io/name=azvnet", f"--namespace={NAMESPACE}"]
+    chosen = [f"--selector=app.kubernetes.io/name={name}", f"--namespace={NAMESPACE}"]
     asked = ["logs", *chosen, "--all-containers", "--prefix", f"--tail={lines}"]
     return cluster.kubectl(*asked, check=False).stdout
+
+
+def apply(cluster: Cluster) -> None:
+    """Apply the manifest, and wait for nothing. Raises KubectlFailed."""
+    cluster.apply(MANIFEST.read_text(encoding="utf-8"))
+
+
+def uninstall(cluster: Cluster, *, patience: float = 120.0) -> None:
+    """Take it off every node, as an operator does: the nodes have no pods with addresses any more.
+
+    Raises:
+        KubectlFailed: the API server refused something.
+        ClusterError: a node did not let it go; the message says what its pod said.
+    """
+    cluster.kubectl("delete", "--ignore-not-found", "--wait", f"--filename={MANIFEST}", timeout=patience)
+    cluster.apply(UNINSTALL.read_text(encoding="utf-8"))
+    try:
+        cluster.wait_available("daemonset/azvnet-uninstall", namespace=NAMESPACE, patience=patience)
+    except ClusterError as error:
+        error.add_note(said(cluster, "azvnet-uninstall"))
+        raise
+    finally:
+        cluster.kubectl("delete", "--wait", f"--filename={UNINSTALL}", timeout=patience)
 
 
 def load(cluster: Cluster) -> None:

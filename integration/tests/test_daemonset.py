@@ -353,6 +353,26 @@ def test_uninstalling_takes_everything_away_once_nothing_is_used(place: Place, s
     assert place.containerd.cri.container_status(waiting)["exit_code"] == 0
 
 
+@pytest.mark.parametrize("capable", [True, False])
+def test_forwarding_goes_off_again_with_azvnet_and_only_with_the_capability(
+    place: Place, spec: PodSpec, *, capable: bool
+) -> None:
+    switch = "/proc/sys/net/ipv4/ip_forward"
+    place.run("sh", "-c", f"echo 0 >{switch}")
+    pod, agent = place.install(spec)
+    assert place.node.run(["cat", switch]).stdout == "1\n"
+    pod.stop(agent)
+    removal = PodSpec(podspec.read(UNINSTALL, "DaemonSet")["spec"]["template"]["spec"], {})
+    if not capable:
+        without_capability(removal, "uninstall", "NET_ADMIN")
+    done = place.pod(removal)
+    assert done.run_to_end("uninstall") == 0, done.log("uninstall")
+    assert place.node.run(["cat", switch]).stdout == ("0\n" if capable else "1\n")
+    assert (
+        "can't be set to 0, as it was before: Operation not permitted" in done.log("uninstall")
+    ) != capable
+
+
 def files(place: Place) -> str:
     """What azvnet may have left, and what it works beside."""
     folders = ["/opt", "/etc/cni", "/run/azvnet", "/var/log/azvnet"]

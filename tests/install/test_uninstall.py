@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cni_plugin.install.network import DEFAULT
+from cni_plugin.kernel.sysctl import BEFORE
 from tests.install.forge import ROOT, Forge, number_of
 from tests.install.node import COMMAND, Node, run, tree
 from tests.install.test_install import agent
@@ -206,3 +208,45 @@ def test_it_stays_until_it_is_ended_when_it_is_asked_to(forge: Forge, node: Node
     finally:
         process.kill()
         process.wait()
+
+
+FORWARDING = "proc/sys/net/ipv4/ip_forward"
+REDIRECTS = "proc/sys/net/ipv4/conf/all/accept_redirects"
+
+
+@pytest.fixture
+def forwarding(forge: Forge, tmp_path: Path) -> tuple[Node, list[str]]:
+    """A node below a root of its own, whose forwarding was switched on for pods; arguments for it."""
+    node = Node(tmp_path / "host")
+    node.conf_dir.mkdir(parents=True)
+    for name, value in ((FORWARDING, "1"), (REDIRECTS, "0")):
+        (node.root / name).parent.mkdir(parents=True)
+        (node.root / name).write_text(value)
+    (node.root / "run").mkdir()
+    before = {"ipv4/ip_forward": "0", "ipv4/conf/all/accept_redirects": "1"}
+    (node.root / "run" / BEFORE).write_text(json.dumps(before))
+    places = ["--prefix=/opt/azvnet", "--bin-dir=/opt/cni/bin", "--conf-dir=/etc/cni/net.d"]
+    arguments = [f"--root={node.root}", *places]
+    node.install(forge.bundle(), *arguments)
+    return node, arguments
+
+
+def test_forwarding_is_off_again_where_it_was_switched_on_for_pods(
+    forwarding: tuple[Node, list[str]],
+) -> None:
+    node, arguments = forwarding
+    done = node.run("uninstall", *arguments)
+    assert done.returncode == 0
+    assert "net.ipv4.ip_forward is 0, as it was before" in done.stdout
+    assert (node.root / FORWARDING).read_text() == "0"
+    assert (node.root / REDIRECTS).read_text() == "1"
+    assert not (node.root / "run" / BEFORE).exists()
+
+
+def test_forwarding_stays_on_where_another_network_may_need_it(forwarding: tuple[Node, list[str]]) -> None:
+    node, arguments = forwarding
+    (node.conf_dir / "20-other.conflist").write_text('{"name": "other", "plugins": []}')
+    done = node.run("uninstall", *arguments)
+    assert done.returncode == 0
+    assert "ip_forward stays as it is, /etc/cni/net.d/20-other.conflist may need it; it was 0" in done.stdout
+    assert (node.root / FORWARDING).read_text() == "1"

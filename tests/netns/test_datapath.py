@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import struct
@@ -110,6 +111,8 @@ def test_forwarding_is_switched_on_and_nothing_else_of_the_hosts_sysctls(busy_no
     busy_node.add(pod).done()
     assert sandbox.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "1\n"
     assert settings() == before
+    remembered = json.loads(sandbox.run("cat", "/run/azvnet/sysctls-before.json").stdout)
+    assert remembered["ipv4/ip_forward"] == "0"
 
 
 def _advertise_a_router(pod: Pod) -> None:

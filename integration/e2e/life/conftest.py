@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.cluster import Cluster, rollout
+from integration.cluster import Cluster, rollout, wait_until
 from integration.cluster.api import Api
 from integration.e2e.scene import dropped
 
@@ -36,6 +36,15 @@ def life() -> Iterator[Cluster]:
 def installed(life: Cluster) -> Cluster:
     """``life`` with azvnet installed by its manifest, every node Ready."""
     rollout.install(life)
+    return life
+
+
+@pytest.fixture
+def bare(life: Cluster) -> Cluster:
+    """``life`` with nodes that have nothing of azvnet, and no plugin that a network needs."""
+    if any(node.run(["ls", "/opt/azvnet"], check=False).returncode == 0 for node in life.nodes.values()):
+        rollout.uninstall(life)
+    wait_until("no node is Ready", lambda: life.ready_nodes() == [], patience=60)
     return life
 
 
