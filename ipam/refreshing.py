@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LOCK = "source.lock"
 LONGEST_BACK_OFF = 60.0
 """Seconds; a source that keeps failing is asked no less often than this (unless it said so itself)."""
+FIRST_BACK_OFF = 1.0
+"""Seconds, doubled each time: while nothing is known, a node that has just booted waits for the source."""
 OTHER_CONFIG_INTERVAL = 1.0
 """Seconds between reads when the configuration changed: two networks must not undo the interval."""
 
@@ -96,12 +98,14 @@ def refresh(
 
 
 def _due(tx: Transaction, config: SourceConfig) -> bool:
-    row = tx.one("SELECT attempt_at, config, retry_at FROM source")
+    row = tx.one("SELECT attempt_at, success_at, config, retry_at FROM source")
     if row is None or row["attempt_at"] is None:
         return True
     same = row["config"] == _config_key(config)
     if row["retry_at"] is not None and tx.now < row["retry_at"]:
         return not same and bool(tx.now - row["attempt_at"] >= OTHER_CONFIG_INTERVAL)
+    if row["retry_at"] is not None and row["success_at"] is None:
+        return True  # its pause is over, and nothing is known
     interval = config.query_interval if same else min(config.query_interval, OTHER_CONFIG_INTERVAL)
     return bool(tx.now - row["attempt_at"] >= interval)
 
@@ -209,9 +213,13 @@ def _applied(config: SourceConfig, listing: Listing) -> str:
 
 
 def _failed(tx: Transaction, *, config: SourceConfig, error: IpamError) -> None:
-    row = tx.one("SELECT failures FROM source")
+    row = tx.one("SELECT failures, success_at FROM source")
     failures = 0 if row is None else min(row["failures"], 16)
-    pause = min(config.query_interval * 2**failures, max(LONGEST_BACK_OFF, config.query_interval))
+    if row is None or row["success_at"] is None:
+        pause = min(FIRST_BACK_OFF * 2**failures, config.query_interval)
+    else:
+        longest = max(LONGEST_BACK_OFF, config.query_interval)
+        pause = min(config.query_interval * 2**failures, longest)
     if isinstance(error, SourceUnreadable):
         pause = max(pause, error.retry_after)
     tx.count("source_errors")

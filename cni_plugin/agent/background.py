@@ -154,7 +154,7 @@ class Background:
             self._wake.clear()
             if now >= next_read or woken:
                 self._guarded(self._read)
-                next_read = time.monotonic() + self._settings.refresh_seconds
+                next_read = time.monotonic() + self._until_next_read()
             if now >= next_look:
                 thorough = looks % THOROUGH_EVERY == 0
                 self._guarded(lambda thorough=thorough: self._look(thorough=thorough))
@@ -185,6 +185,15 @@ class Background:
                 self._say("info", "the source of addresses is readable again")
             self._source_error = ""
             self._has_read = True
+
+    def _until_next_read(self) -> float:
+        """Sooner than usual while nothing is known: pods wait for it, and at boot the node itself."""
+        usual = self._settings.refresh_seconds
+        try:
+            state = self._node.ipam.source_state()
+        except IpamError:
+            return usual
+        return usual if state.last_success_at is not None else min(usual, state.retry_in)
 
     def _source(self) -> SourceConfig:
         interval = self._settings.refresh_seconds

@@ -113,6 +113,19 @@ def test_addresses_that_azure_adds_enter_the_pool_and_those_it_takes_leave_witho
     eventually(lambda: sum(node.counts().values()) == 10, "two fewer, after two looks")
 
 
+def test_a_source_that_is_late_is_asked_again_soon_while_nothing_is_known(
+    node: Node, new_agent: NewAgent
+) -> None:
+    """At boot the node waits for it, and not for as long as between two reads of a source that works."""
+    listed = node.sandbox.path(INTERFACES)
+    document = listed.read_text()
+    listed.unlink()
+    new_agent(node, **{**QUICK, "refresh_seconds": 3600.0})
+    time.sleep(2.0)
+    listed.write_text(document)
+    eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
+
+
 def test_a_source_that_breaks_costs_no_address(node: Node, new_agent: NewAgent) -> None:
     new_agent(node, **QUICK)
     eventually(lambda: sum(node.counts().values()) == 8, "the first listing")

@@ -49,7 +49,7 @@ def test_one_manifest_makes_nodes_ready_and_adopts_running_pods_and_another_take
     wait_until("node2 is Ready", lambda: bare.ready_nodes() == ["node2"], patience=60)
     old = run_pods(bare, api, namespace, ["old-1", "old-2"], "node2")
     for surface in SOURCES:
-        bare.fabric.fault(surface, hang=True, node="node1")
+        bare.fabric.fault(surface, refused=True, node="node1")
     with Lines(lines_of(bare, node2, old)) as lines:
         rollout.apply(bare)
         wait_until("node1 has an agent", lambda: agents.agent(node1).get("state") == "running", patience=60)
