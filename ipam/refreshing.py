@@ -143,6 +143,9 @@ def _read(
     except IpamError as error:
         store.write(partial(_failed, config=config, error=error))
         raise
+    except MemoryError:
+        # This process's trouble, not the source's: left as if it had been killed, so the next asks at once.
+        raise
     except Exception as error:
         # A reader that breaks on a document it did not foresee must cost no pod more than one that
         # says so.

@@ -286,6 +286,18 @@ class TestFailure:
         assert ipam.source_state().failures == 1
 
 
+def test_a_process_without_memory_does_not_speak_for_the_source(node: Node) -> None:
+    """The next one asks at once; a failure of the source would make it wait."""
+    ipam = node.process()
+    ipam.adopt(())
+    node.says = MemoryError()
+    with pytest.raises(MemoryError):
+        refresh(ipam, force=False)
+    assert ipam.source_state().error == ""
+    node.says = listing_of(*ips(5))
+    assert ipam.refresh(CONFIG, deadline=1).listed == 1
+
+
 def test_a_lock_that_can_not_be_made_is_a_store_error(node: Node) -> None:
     ipam = node.ready(5)
     (node.run_dir / "source.lock").unlink()
