@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
-from tests.netns.conftest import NewNode
+from tests.netns.conftest import NewAgent, NewNode
 from tests.netns.node import ADDRESS, INTERFACES, Node, pod_addresses, pod_args
+from tests.netns.ways import Way
 
 EXHAUSTED, SOURCE_FAILED, NOTHING_TO_GIVE, REFUSED = 100, 101, 102, 103
 FRESH = {"queryInterval": 0}
@@ -238,13 +240,18 @@ def test_a_pod_that_was_seen_in_between_is_not_taken_for_dead(new_node: NewNode)
 # The source
 
 
-def test_no_source_at_all_is_said_with_what_to_do(busy_node: Node) -> None:
-    busy_node.sandbox.path(INTERFACES).unlink()
-    failed = busy_node.add(busy_node.sandbox.pod("c1"))
+def test_no_source_at_all_is_said_with_what_to_do(
+    bare_node: Callable[..., Node], new_agent: NewAgent, way: Way
+) -> None:
+    node = bare_node()
+    node.sandbox.path(INTERFACES).unlink()
+    if way is not Way.ALONE:  # only now: an agent reads its source as soon as it is there
+        new_agent(node)
+    failed = node.add(node.sandbox.pod("c1"))
     assert failed.code == SOURCE_FAILED
     assert INTERFACES in failed.msg
     assert failed.error["details"]
-    assert not busy_node.residue()
+    assert not node.residue()
 
 
 def test_a_nic_without_addresses_for_pods_is_told_apart_from_a_source_that_fails(new_node: NewNode) -> None:
