@@ -60,7 +60,7 @@ def _machine() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m integration.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a rough answer in less than a minute")
+    parser.add_argument("--quick", action="store_true", help="a rough answer in two minutes")
     parser.add_argument("--runs", type=int, metavar="N", help="rounds of calls one at a time")
     parser.add_argument(
         "--only", type=_names, metavar="NAMES", help=f"contenders, separated by commas: {', '.join(NAMES)}"

@@ -39,7 +39,7 @@ class Plan:
     bundle: Path = BUNDLE
 
 
-QUICK = Plan(rounds=15, bursts=2, bursts_alone=1, growth_rounds=0, idle_seconds=12.0)
+QUICK = Plan(rounds=15, bursts=2, bursts_alone=1, growth_rounds=0)
 
 
 def measure(plan: Plan, say: Step) -> Samples:
