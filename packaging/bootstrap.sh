@@ -22,6 +22,7 @@ iputils-ping              ping
 kmod                      modprobe
 libc6-dev                 c:gnu/libc-version.h
 make                      make
+musl-tools                musl-gcc
 netcat-openbsd            nc
 nftables                  nft
 procps                    ps

@@ -17,7 +17,6 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
-
 #ifndef REPLY_DEADLINE_MS
 #define REPLY_DEADLINE_MS 25000 // for request and reply together; the tests build with less
 #endif
@@ -59,7 +58,7 @@ static bool write_all(int fd, const char *bytes, size_t len) {
 
 // The last resort, when not even Python can be started: the spec's error object, code 5 (I/O failure).
 static _Noreturn void fail(const char *what, const char *path) {
-    const char *why = strerrordesc_np(errno);
+    const char *why = strerror(errno);
     char *begin = stpcpy(stpcpy(reply.body, "{\"cniVersion\":\"1.0.0\",\"code\":5,\"msg\":\"azvnet: "), what);
     char *end = stpcpy(begin, path);
     for (char *c = begin; c < end; c++)
@@ -113,7 +112,7 @@ static bool carry_environment(void) {
 
 static int connect_to_agent(void) { // a socket at which a process of root listens, or -1
     struct sockaddr_un name = {.sun_family = AF_UNIX};
-    struct timeval patience = {.tv_sec = CONNECT_DEADLINE_S}; // with a full backlog
+    int64_t patience[2] = {CONNECT_DEADLINE_S}; // a timeval of 64 bits; with a full backlog
     struct ucred peer = {.uid = 1};
     const char *given = getenv("AZVNET_RUN_DIR"), *dir = given ? given : "/run/azvnet";
     if (strlen(dir) + sizeof("/agent.sock") > sizeof(name.sun_path))
@@ -121,7 +120,7 @@ static int connect_to_agent(void) { // a socket at which a process of root liste
     (void)stpcpy(stpcpy(name.sun_path, dir), "/agent.sock");
     int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (sock > STDERR_FILENO // else a standard stream is closed, and Python is to find it so
-        && setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) == 0
+        && setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, patience, sizeof(patience)) == 0
         && connect(sock, (struct sockaddr *)&name, sizeof(name)) == 0
         && getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)}) == 0 && peer.uid == 0)
         return sock;
@@ -179,7 +178,8 @@ static enum answer ask_agent(const char *name) {
     if (sock < 0 || stdin_len > LIMIT)
         return NONE;
     int64_t deadline = now_ms() + REPLY_DEADLINE_MS;
-    enum answer sent = send_request(sock, name && strcmp(basename(name), "azvnet-ipam") == 0, deadline);
+    const char *slash = name ? strrchr(name, '/') : NULL, *base = slash ? slash + 1 : name;
+    enum answer sent = send_request(sock, base && strcmp(base, "azvnet-ipam") == 0, deadline);
     enum answer answer = sent == HUNG ? HUNG : read_reply(sock, sent == LOST ? 0 : deadline);
     return sent == LOST && answer != DONE ? NONE : answer; // what it never had, it has not carried out
 }

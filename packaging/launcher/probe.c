@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,7 +55,7 @@ static int say(int code, const char *what, const char *about, const char *why) {
 }
 
 static int failed(const char *what, const char *about) {
-    const char *why = errno == ETIMEDOUT ? "no answer in time" : strerrordesc_np(errno);
+    const char *why = errno == ETIMEDOUT ? "no answer in time" : strerror(errno);
     return say(NO, what, about, why ? why : "?");
 }
 

@@ -19,9 +19,9 @@ WHAT_IT_CALLS = set(
     re.findall(
         r"\w+",
         """
-        __errno_location _exit basename clock_gettime connect dup2 environ execve getenv getrandom getsockopt
+        __errno_location _exit clock_gettime connect dup2 environ execve getenv getrandom getsockopt
         lseek memcmp memcpy memfd_create open poll read readlink recv sendmsg setsockopt signal socket stpcpy
-        strchr strcmp strcpy strerrordesc_np strlen strncmp strrchr write
+        strchr strcmp strcpy strerror strlen strncmp strrchr write
         """,
     )
 )

@@ -85,4 +85,4 @@ def test_a_stdin_that_cannot_be_given_back_is_not_forgotten(shipped: Bundle) -> 
             preexec_fn=limited,
             check=False,
         )
-    assert "stdin: Too many open files" in str(error_of(done.stdout)["msg"])
+    assert "stdin: No file descriptors available" in str(error_of(done.stdout)["msg"])
