@@ -57,7 +57,7 @@ def test_every_file_is_in_it_once_with_its_hash(components: list[Json], rootfs: 
 def test_debian_packages_are_those_of_this_machine(components: list[Json]) -> None:
     packages = [each for each in components if each.get("purl", "").startswith("pkg:deb/")]
     names = {each["name"] for each in packages}
-    assert {"libc6", "libc6-dev", "libssl3", "libsqlite3-0", "zlib1g"} <= names
+    assert {"libc6", "musl-dev", "libssl3", "libsqlite3-0", "zlib1g"} <= names
     for each in packages:
         shown = subprocess.run(
             ["dpkg-query", "--show", "--showformat=${Version}", each["name"]],
@@ -72,7 +72,7 @@ def test_debian_packages_are_those_of_this_machine(components: list[Json]) -> No
 
 def test_what_is_linked_statically_is_named(text: str) -> None:
     (own,) = (each for each in json.loads(text)["dependencies"] if each["ref"] == "azvnet:azvnet")
-    assert [ref.split("@")[0] for ref in own["dependsOn"]] == ["pkg:deb/debian/libc6-dev"]
+    assert [ref.split("@")[0] for ref in own["dependsOn"]] == ["pkg:deb/debian/musl-dev"]
 
 
 def test_python_distributions_are_those_of_the_lock_with_its_hashes(components: list[Json]) -> None:

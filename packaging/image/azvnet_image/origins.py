@@ -5,6 +5,7 @@ Owns that question, and that no file is left without an answer. It must not know
 
 from __future__ import annotations
 
+import platform
 import sys
 import sysconfig
 from collections import defaultdict
@@ -61,7 +62,7 @@ def origins(bundle: Path) -> Origins:
 
 def static_libraries() -> dict[Path, Package]:
     """What is linked into the launcher and the probe, by the file that the linker takes."""
-    return debian.owners([_multiarch() / "libc.a"])
+    return debian.owners([Path(f"/usr/lib/{platform.machine()}-linux-musl/libc.a")])
 
 
 def _distribution_files() -> dict[str, str]:
