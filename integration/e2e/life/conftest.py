@@ -60,5 +60,7 @@ def namespace(life: Cluster) -> Iterator[str]:
     """A namespace of the test's own. It goes after the test, with all that is in it; nobody waits."""
     name = f"t-{secrets.token_hex(4)}"
     life.kubectl("create", "namespace", name)
+    # No pod is admitted before; right after a start of the API server that takes some seconds.
+    life.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
     yield name
     life.kubectl("delete", "namespace", name, "--wait=false")
