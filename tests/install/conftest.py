@@ -28,6 +28,37 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path / "node").furnish()
 
 
+@pytest.fixture
+def contained_node(tmp_path: Path) -> Iterator[Node]:
+    """The same as the init container of the DaemonSet has it: each folder a mount of its own below a root
+    that can't be written otherwise. Runtimes call what is in the folders themselves.
+    """
+    node = Node(tmp_path / "node", seen_through=tmp_path / "host").furnish()
+    node.prefix.mkdir()
+    mounts = [node.seen_through]
+    node.seen_through.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "host", node.seen_through], check=True)
+        for folder in (node.prefix, node.bin_dir, node.conf_dir):
+            place = node.seen_through / folder.relative_to("/")
+            place.mkdir(parents=True)
+            subprocess.run(["mount", "--bind", folder, place], check=True)
+            mounts.insert(0, place)
+        subprocess.run(["mount", "-o", "remount,ro", node.seen_through], check=True)
+        yield node
+    finally:
+        for place in mounts:
+            subprocess.run(["umount", place], check=False)
+
+
+@pytest.fixture(params=["on the node", "in a container"])
+def either_node(request: pytest.FixtureRequest) -> Node:
+    """Whether the installer is a process of the node or of a container."""
+    fixture = "node" if request.param == "on the node" else "contained_node"
+    chosen: Node = request.getfixturevalue(fixture)
+    return chosen
+
+
 @dataclass(frozen=True)
 class Nursery:
     """See ``nursery.py``."""

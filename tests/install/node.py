@@ -29,6 +29,8 @@ class Node:
     """Where the three folders of an installation are below one."""
 
     root: Path
+    seen_through: Path = Path("/")
+    """Where the installer sees the node's root: another folder than ``/`` when it is in a container."""
 
     @property
     def prefix(self) -> Path:
@@ -53,6 +55,7 @@ class Node:
             f"--prefix={self.prefix}",
             f"--bin-dir={self.bin_dir}",
             f"--conf-dir={self.conf_dir}",
+            *([] if self.seen_through == Path("/") else [f"--root={self.seen_through}"]),
         ]
 
     def furnish(self) -> Node:

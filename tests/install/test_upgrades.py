@@ -51,8 +51,9 @@ class Storm:
 
 
 def test_no_call_fails_or_goes_back_while_versions_are_switched(
-    forge: Forge, node: Node, nursery: Nursery
+    forge: Forge, either_node: Node, nursery: Nursery
 ) -> None:
+    node = either_node
     bundle = forge.bundle()
     node.install(bundle)
     with Storm(node) as storm:
@@ -70,8 +71,9 @@ def test_no_call_fails_or_goes_back_while_versions_are_switched(
 
 
 def test_two_installers_at_once_leave_one_whole_installation(
-    forge: Forge, node: Node, nurseries: tuple[Nursery, Nursery]
+    forge: Forge, either_node: Node, nurseries: tuple[Nursery, Nursery]
 ) -> None:
+    node = either_node
     node.install(forge.bundle())
     with Storm(node, callers=1) as storm:
         storm_failures = storm.failures
@@ -91,8 +93,9 @@ def test_two_installers_at_once_leave_one_whole_installation(
 
 
 def test_an_installer_that_is_killed_anywhere_leaves_the_old_version_or_the_new(
-    forge: Forge, node: Node, nursery: Nursery
+    forge: Forge, either_node: Node, nursery: Nursery
 ) -> None:
+    node = either_node
     chance = random.Random(5)
     bundle = forge.bundle()
     node.install(bundle)
@@ -124,6 +127,31 @@ def test_an_installer_that_is_killed_anywhere_leaves_the_old_version_or_the_new(
 
     assert killed >= ROUNDS // 2
     node.install(bundle)
+    assert node.run("verify").returncode == 0
+
+
+def test_no_call_fails_or_goes_back_while_installers_are_killed_at_random(
+    forge: Forge, either_node: Node, nursery: Nursery
+) -> None:
+    node = either_node
+    chance = random.Random(7)
+    node.install(forge.bundle())
+    killed = 0
+    with Storm(node) as storm:
+        for _ in range(UPGRADES):
+            argv = node.argv("install", f"--bundle={forge.bundle()}")
+            done = nursery.run(argv, seconds=chance.uniform(0, 0.2))
+            assert done["code"] in {0, -9}, done["said"]
+            killed += done["code"] == -9
+            node.let_rest_but(2)
+        bundle = forge.bundle()
+        assert nursery.run(node.argv("install", f"--bundle={bundle}"))["code"] == 0
+
+    assert killed >= UPGRADES // 5
+    assert storm.failures == []
+    assert storm.calls >= UPGRADES
+    assert node.number() == number_of(bundle)
+    assert not node.left_overs()
     assert node.run("verify").returncode == 0
 
 
