@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration import residue
-from integration.cluster import rollout, wait_until
+from integration.cluster import Cluster, rollout, wait_until
 from integration.e2e.life import agents
 from integration.e2e.life.lookout import Line, Lines, addresses
 from integration.e2e.life.storm import idle_pod
 from integration.e2e.life.weather import weather
 
 if TYPE_CHECKING:
-    from integration.cluster import Cluster, Node
+    from collections.abc import Iterator
+
+    from integration.cluster import Node
     from integration.cluster.api import Api, Object
 
 pytestmark = pytest.mark.timeout(900)
@@ -26,6 +28,14 @@ OUTAGE_SECONDS = float(os.environ.get("AZVNET_E2E_OUTAGE_SECONDS", "20"))
 """For how long the API server is away, at least."""
 MANIFESTS = "/etc/kubernetes/manifests"
 STATIC = "static"
+
+
+@pytest.fixture(scope="module")
+def life() -> Iterator[Cluster]:
+    """A cluster of their own: no other test has to do with what is broken here."""
+    with Cluster(2, 16, dns=False, newest_containerd={"node2"}) as made:
+        rollout.load(made)
+        yield made
 
 
 def ready_pods(api: Api, path: str) -> dict[str, str]:
