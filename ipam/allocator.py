@@ -269,7 +269,8 @@ class Ipam:
 
         One process reads at a time; the others go on with what is known, or, if nothing is known,
         wait for it. After failures it is left alone for longer and longer, up to a minute, and never
-        asked before a Retry-After is over. ``force`` reads at once whatever the interval says.
+        asked before a Retry-After is over. ``force`` reads at once whatever the interval says. Where nothing
+        is known because another configuration failed just now, this one waits for its turn, a second at most.
 
         Args:
             config: which source.

@@ -78,23 +78,42 @@ def refresh(
 ) -> SourceState:
     """See ``Ipam.refresh``."""
     until = time.monotonic() + deadline
-    known, due, reading = store.read(lambda tx: (source_state(tx), force or _due(tx, config), _reading(tx)))
-    nothing_known = known.last_success_at is None
-    if not due and not (nothing_known and reading):
-        return _as_known(store, known)
-    # With something known there is no reason to wait for whoever reads already.
-    wait_until = until if nothing_known else time.monotonic()
-    try:
-        with file_lock(run_dir / LOCK, wait_until):
-            if not store.write(lambda tx: _attempt(tx, config, force=force, seen=known)):
+    while True:
+        known, due, reading = store.read(
+            lambda tx: (source_state(tx), force or _due(tx, config), _reading(tx))
+        )
+        nothing_known = known.last_success_at is None
+        if due or (nothing_known and reading):
+            # With something known there is no reason to wait for whoever reads already.
+            wait_until = until if nothing_known else time.monotonic()
+            try:
+                with file_lock(run_dir / LOCK, wait_until):
+                    if store.write(partial(_attempt, config=config, force=force, seen=known)):
+                        return _read(store, reader, config, until - time.monotonic())
+            except TimeoutError:
                 return _as_known(store, store.read(source_state))
-            return _read(store, reader, config, until - time.monotonic())
-    except TimeoutError:
-        return _as_known(store, store.read(source_state))
-    except OSError as error:
-        raise StoreUnavailable(
-            f"{run_dir / LOCK} can't be locked: {error.strerror}", "Make the directory writable for root."
-        ) from error
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"{run_dir / LOCK} can't be locked: {error.strerror}",
+                    "Make the directory writable for root.",
+                ) from error
+        known, pause = store.read(lambda tx: (source_state(tx), _until_its_turn(tx, config)))
+        if pause is None or time.monotonic() + pause > until:
+            return _as_known(store, known)
+        time.sleep(pause)
+
+
+def _until_its_turn(tx: Transaction, config: SourceConfig) -> float | None:
+    """Seconds after which this configuration may be read, where nothing is known because another one failed,
+    which says nothing of this one: an agent that was not told yet may have asked for another NIC. None where
+    there is no such reason to wait.
+    """
+    row = tx.one("SELECT attempt_at, success_at, config, retry_at FROM source")
+    if row is None or row["success_at"] is not None or row["retry_at"] is None:
+        return None
+    if row["config"] == _config_key(config):
+        return None
+    return max(0.0, float(row["attempt_at"]) + OTHER_CONFIG_INTERVAL - tx.now)
 
 
 def _due(tx: Transaction, config: SourceConfig) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -11,8 +11,10 @@ from cni_plugin import uplink
 from cni_plugin.errors import UplinkUnclear
 from cni_plugin.kernel import requests
 from cni_plugin.kernel.netlink import Netlink
+from tests.netns.conftest import NewAgent
 from tests.netns.node import ADDRESS, GATEWAY, INTERFACES, MAC, Node
 from tests.netns.sandbox import Sandbox
+from tests.netns.waiting import eventually
 
 UPLINK_UNCLEAR, SOURCE_FAILED, NOTHING_TO_GIVE = 105, 101, 102
 OTHER_MAC = "00:0d:3a:00:00:99"
@@ -111,6 +113,20 @@ def test_the_nic_is_found_where_the_default_route_leads_elsewhere(busy_node: Nod
     )
     pod = busy_node.sandbox.pod("c1")
     added = busy_node.add(pod, conf=busy_node.conf(master="eth0"))
+    assert added.address == "10.10.0.5"
+
+
+@pytest.mark.with_agent("an agent that was not told yet asks for the NIC of the default route")
+def test_the_first_pod_has_an_address_though_the_agent_has_just_asked_for_the_wrong_nic(
+    bare_node: Callable[..., Node], new_agent: NewAgent
+) -> None:
+    node = bare_node()
+    node.sandbox.batch(
+        "link add vpn0 type ifb", "link set vpn0 up", "route replace default dev vpn0 scope link"
+    )
+    new_agent(node)
+    eventually(lambda: node.pool(lambda pool: pool.source_state().failures) > 0, "it has asked in vain")
+    added = node.add(node.sandbox.pod("c1"), conf=node.conf(master="eth0"))
     assert added.address == "10.10.0.5"
 
 

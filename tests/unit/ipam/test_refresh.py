@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 P1 = attachment("pod-1")
 CONFIG = SourceConfig()
+OTHER_NIC = SourceConfig(uplink_macs=("00:0d:3a:00:00:02",))
 
 
 def pool_of(ipam: Ipam) -> list[str]:
@@ -247,6 +248,31 @@ class TestFailure:
         assert told.value.remedy == "look"
         assert node.reads == 1
 
+    def test_that_another_configuration_failed_just_now_keeps_none_from_its_first_listing(
+        self, node: Node
+    ) -> None:
+        """The agent, not told yet, asked for the NIC of the default route; the ADD comes with ``master``."""
+        node.says = SourceEmpty("lists no NIC with that MAC")
+        with pytest.raises(SourceEmpty):
+            node.process().refresh(OTHER_NIC, deadline=5)
+        node.says = listing_of(*ips(5))
+        node.clock.advance(0.8)
+        turn = threading.Timer(0.1, lambda: node.clock.advance(0.2))
+        turn.start()
+        assert node.process().refresh(CONFIG, deadline=5).listed == 1
+        turn.join()
+        assert node.reads == 2
+
+    def test_waiting_for_its_turn_ends_with_the_deadline(self, node: Node) -> None:
+        node.says = SourceUnreadable("no answer")
+        with pytest.raises(SourceUnreadable):
+            node.process().refresh(OTHER_NIC, deadline=5)
+        began = time.monotonic()
+        with pytest.raises(SourceUnreadable, match="no answer"):
+            node.process().refresh(CONFIG, deadline=0.5)
+        assert time.monotonic() - began < 5
+        assert node.reads == 1
+
     def test_an_empty_answer_keeps_its_kind(self, node: Node) -> None:
         ipam = node.process()
         node.says = listing_of()
@@ -328,6 +354,32 @@ class SlowSource:
 
 
 class TestManyProcesses:
+    def test_whoever_waits_for_another_configuration_that_fails_asks_for_its_own(self, node: Node) -> None:
+        node.process().adopt(())
+        source = SlowSource(node)
+        node.says = SourceEmpty("lists no NIC with that MAC")
+
+        def ask_for_other() -> None:
+            with suppress(SourceEmpty):
+                source.process().refresh(OTHER_NIC, deadline=20)
+
+        heard: list[int] = []
+        other = threading.Thread(target=ask_for_other)
+        other.start()
+        assert source.asked.wait(20)
+        own = threading.Thread(
+            target=lambda: heard.append(node.process().refresh(CONFIG, deadline=20).listed)
+        )
+        own.start()
+        source.answer.set()
+        other.join()
+        node.says = listing_of(*ips(5))
+        turn = threading.Timer(0.3, lambda: node.clock.advance(1))
+        turn.start()
+        own.join()
+        turn.join()
+        assert heard == [1]
+
     def test_a_hundred_adds_ask_a_slow_source_once_and_all_get_its_answer(self, node: Node) -> None:
         node.process().adopt(())
         source = SlowSource(node)
