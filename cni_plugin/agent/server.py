@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -93,7 +93,9 @@ class Server:
         if before is None or self._draining.is_set() or before.holder() is not Holder.NOBODY:
             return False
         self._node.ensure_run_dir()
-        self._listener = UnixSocket(self._path, BACKLOG)
+        with self._threads_lock:
+            self._listener = UnixSocket(self._path, BACKLOG)
+            self._bound_waiting(len(self._threads))
         self._unused.append(before)  # closed at the end: a thread may be just about to use its number
         _refuse(before)
         return True
@@ -134,7 +136,19 @@ class Server:
             thread = threading.Thread(target=self._work, args=(extra,), name="call", daemon=True)
             with self._threads_lock:
                 self._threads.add(thread)
+                self._bound_waiting(len(self._threads))
             thread.start()
+
+    def _bound_waiting(self, threads: int) -> None:
+        """While there are added threads, let accept() give up where nobody connects, so that they can end.
+
+        The time is read as accept() begins (socket(7), SO_RCVTIMEO). Looking with poll(2) first would not do:
+        another thread may take the connection that was seen.
+        """
+        if self._listener is not None:
+            seconds = EXTRA_SECONDS if threads > WORKERS else 0.0
+            timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            self._listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
     def _relieve(self) -> None:
         """Add threads where all have calls that wait for something: a source that hangs must not keep a DEL
@@ -155,10 +169,12 @@ class Server:
     def _work(self, extra: bool) -> None:  # noqa: FBT001 - an argument of a thread
         thread = threading.current_thread()
         while (listener := self._listener) is not None and not self._draining.is_set():
-            if extra and not _is_asked(listener):
-                break
             try:
                 connection, _ = listener.socket.accept()
+            except BlockingIOError:
+                if extra:
+                    break
+                continue
             except OSError:
                 time.sleep(0 if self._draining.is_set() else ACCEPT_PAUSE)
                 continue
@@ -170,6 +186,7 @@ class Server:
             del self._begun[thread]
         if extra:
             with self._threads_lock:
+                self._bound_waiting(len(self._threads) - 1)
                 self._threads.remove(thread)
         self._node.close()
 
@@ -227,13 +244,6 @@ class Server:
             if verb in WITH_TODAYS_NETCONF:
                 self._heard(netconf)
             record(environ, call, reply, seconds, by="agent")
-
-
-def _is_asked(listener: UnixSocket) -> bool:
-    """Whether somebody connects soon; what is added to the threads ends when they are enough again."""
-    poll = select.poll()
-    poll.register(listener.socket, select.POLLIN)
-    return bool(poll.poll(EXTRA_SECONDS * 1000))
 
 
 def _refuse(listener: UnixSocket) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cni_plugin.agent import protocol
+from tests.netns import pages
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
 from tests.netns.waiting import eventually
@@ -98,12 +99,13 @@ def test_callers_that_hang_delay_no_other_pod(node: Node, new_agent: NewAgent) -
     agent = new_agent(node)
     pod, another = node.sandbox.pods("pod", "another")
     node.add(pod).done()
+    eventually(lambda: pages.works(node.sandbox), "each of its threads was started")
     before = threads(agent)
     with hanging(node, MORE_THAN_WORKERS):
         deleted, added = node.delete(pod).done(), node.add(another).done()
     assert deleted.seconds + added.seconds < 10, "by sixteen at a time they would take fifteen seconds"
     eventually(lambda: carried_out_by(node) == "agent", "the agent has carried it out")
-
+    node.status().done()  # those that were added see a call come that another thread takes
     eventually(lambda: threads(agent) <= before, "as many threads as before")
     node.delete(another).done()
     assert node.residue() == []

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.netns.conftest import NewAgent
 from tests.netns.node import INTERFACES, Node
+from tests.netns.pages import HTTP_SOCKET, get
 from tests.netns.sandbox import Sandbox
 from tests.netns.waiting import eventually
 from tests.netns.ways import Agent, Executables
@@ -29,33 +29,11 @@ from tests.netns.ways import Agent, Executables
 pytestmark = pytest.mark.with_agent("it is the agent that tells")
 
 BareNode = Callable[..., Node]
-HTTP_SOCKET = "/run/azvnet/http.sock"
 NET_D = "/etc/cni/net.d"
 CONFLIST = f"{NET_D}/10-azvnet.conflist"
 SOURCE = "/run/source.conflist"
 INSTALLED = {"conflist": {"source": SOURCE, "destination": CONFLIST}}
 IN_CREATE, IN_MOVED_TO, IN_DELETE, IN_MODIFY = 0x100, 0x80, 0x200, 0x2
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a page said."""
-
-    status: int
-    body: str
-
-
-def get(sandbox: Sandbox, page: str) -> Answer:
-    """A page of the agent's, by its Unix socket."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
-        sock.connect(str(sandbox.path(HTTP_SOCKET)))
-        sock.sendall(f"GET {page} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
-        reply = b""
-        while received := sock.recv(1 << 16):
-            reply += received
-    head, _, body = reply.decode().partition("\r\n\r\n")
-    return Answer(int(head.split(" ")[1]), body)
 
 
 def ready(node: Node) -> bool:
