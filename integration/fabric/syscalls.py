@@ -25,6 +25,9 @@ MS_PRIVATE = 0x4_0000
 MS_SHARED = 0x10_0000
 MNT_DETACH = 0x2
 
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 0x2
+
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,6 +54,12 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: s
 def unmount(target: str) -> None:
     """umount2(2), lazily. Raises OSError."""
     _check(_libc.umount2(target.encode(), MNT_DETACH), f"unmount {target}")
+
+
+def exchange(one: str, other: str) -> None:
+    """Each gets the other's name, in one step (renameat2(2), RENAME_EXCHANGE). Raises OSError."""
+    done = _libc.renameat2(_AT_FDCWD, one.encode(), _AT_FDCWD, other.encode(), _RENAME_EXCHANGE)
+    _check(done, f"exchange {one} and {other}")
 
 
 def set_hostname(name: str) -> None:

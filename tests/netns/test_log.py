@@ -21,33 +21,41 @@ LOG_DIR = "/var/log/azvnet"
 
 
 def _replace_log_dir(node: Node, trouble: str) -> None:
-    sandbox = node.sandbox
-    path = sandbox.path(LOG_DIR)
+    """In one step: an agent writes to its log at any time, and makes the directory where there is none."""
+    node.sandbox.path(LOG_DIR).mkdir(exist_ok=True)
+    node.sandbox.do(lambda: _replace(trouble))
+
+
+def _replace(trouble: str) -> None:
+    new = Path("/var/log/new")
+    file = new / Path(LOG_FILE).name
     if trouble == "a file in its place":
-        sandbox.write(LOG_DIR, "")
-        return
-    path.mkdir()
-    if trouble == "a directory as the file":
-        sandbox.path(LOG_FILE).mkdir()
-    elif trouble == "a link as the file":
-        sandbox.path(LOG_FILE).symlink_to("/etc/passwd")
-    elif trouble == "a pipe as the file":
-        sandbox.do(lambda: os.mkfifo(LOG_FILE))
-    elif trouble == "read-only":
-        sandbox.do(lambda: sc.mount("log", LOG_DIR, "tmpfs", sc.MS_RDONLY))
-    elif trouble == "no inodes":
-        sandbox.do(lambda: sc.mount("log", LOG_DIR, "tmpfs", 0, "nr_inodes=1"))
+        new.touch()
     else:
-        sandbox.do(
-            lambda: sc.mount("log", LOG_DIR, "tmpfs", 0, "size=4k"),
-            lambda: Path(LOG_DIR, "ballast").write_bytes(b"x" * 4096),
-        )
+        new.mkdir()
+    if trouble in FILE_SYSTEMS:
+        sc.mount("log", str(new), "tmpfs", *FILE_SYSTEMS[trouble])
+    if trouble == "full":
+        (new / "ballast").write_bytes(b"x" * 4096)
+    elif trouble == "a directory as the file":
+        file.mkdir()
+    elif trouble == "a link as the file":
+        file.symlink_to("/etc/passwd")
+    elif trouble == "a pipe as the file":
+        os.mkfifo(file)
+    if trouble in FILE_SYSTEMS:
+        sc.mount(str(new), LOG_DIR, flags=sc.MS_BIND)
+    else:
+        sc.exchange(str(new), LOG_DIR)
 
 
+FILE_SYSTEMS = {
+    "full": (0, "size=4k"),
+    "read-only": (sc.MS_RDONLY, ""),
+    "no inodes": (0, "nr_inodes=1"),
+}
 TROUBLES = [
-    "full",
-    "read-only",
-    "no inodes",
+    *FILE_SYSTEMS,
     "a file in its place",
     "a directory as the file",
     "a link as the file",
