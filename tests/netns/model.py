@@ -91,6 +91,10 @@ def _carried(path: str) -> list[str] | None:
         return [str(each.ip) for each in dump if each.index == link.index]
 
 
+def _address(result: dict[str, Any]) -> str:
+    return str(result["ips"][0]["address"]).split("/")[0]
+
+
 @dataclass
 class Model:
     """What is expected of each pod."""
@@ -141,14 +145,18 @@ class Model:
     def _take_over(self, name: str, calls: list[tuple[str, Outcome]], facts: Facts) -> None:
         """Calls of one pod that crossed: either of the two ends of it is right, nothing in between."""
         made = [outcome.result for verb, outcome in calls if verb == "ADD" and outcome.ok]
+        deleted = sum(verb == "DEL" and outcome.ok for verb, outcome in calls)
         before = self.attached.pop(name, None)
+        results = [*made, *([before] if before else [])]
+        assert len(results) <= deleted + 1, f"{name} was added where it was attached already"
         if name in facts.held:
             assert name in facts.finished, f"{name} is half made"
-            candidates = [*made, *([before] if before else [])]
-            (now,) = [
-                each for each in candidates if each["ips"][0]["address"].startswith(facts.held[name] + "/")
-            ]
-            self.attached[name] = now
+            assert made or not deleted, f"{name} is attached after its DEL"
+            # More than one where a DEL freed the address and the ADD after it was given the same one.
+            right = [each for each in results if _address(each) == facts.held[name]]
+            assert right, f"{name} holds {facts.held[name]}, which no call was answered with"
+            assert right.count(right[0]) == len(right), f"{name} was answered differently: {right}"
+            self.attached[name] = right[0]
         else:
             self._is_nothing_left(name, facts)
 

@@ -9,13 +9,15 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.netns.node import NETCONF, Node
 
 CALLERS = 16
 CALL_SECONDS = 30.0
+QUIET_SECONDS = 4.0
+"""Threads that were started for a load end when they had nothing to do for less than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,16 @@ class Soak:
             descriptors=len(list(Path(f"/proc/{self._agent}/fd").iterdir())),
             threads=int(status["Threads"]),
         )
+
+    def settled_size(self) -> Size:
+        """What the agent uses once the threads that a load needed have ended."""
+        fewest, since = self.size().threads, time.monotonic()
+        while time.monotonic() - since < QUIET_SECONDS:
+            time.sleep(0.2)
+            threads = self.size().threads
+            if threads < fewest:
+                fewest, since = threads, time.monotonic()
+        return replace(self.size(), threads=fewest)
 
 
 def _blow(cycles: int) -> list[str]:

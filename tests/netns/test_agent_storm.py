@@ -13,6 +13,7 @@ import pytest
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
 from tests.netns.storm import Storm
+from tests.netns.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent that things happen to")
 
@@ -131,7 +132,7 @@ def test_an_add_whose_caller_is_gone_is_rolled_back(windy_node: Node, new_agent:
         call.kill()
     agent.signal(signal.SIGCONT)
     time.sleep(1.0)
-    assert windy_node.residue() == []
+    eventually(lambda: windy_node.residue() == [], "what was begun is undone")
 
 
 def test_an_agent_that_is_stopped_finishes_what_it_has_begun(windy_node: Node, new_agent: NewAgent) -> None:

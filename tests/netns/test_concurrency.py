@@ -13,6 +13,7 @@ from cni_plugin.kernel import locks
 from ipam.model import Attachment
 from tests.netns.conftest import NewNode
 from tests.netns.node import RUN_DIR, Node, pod_addresses
+from tests.netns.waiting import eventually
 
 TRY_AGAIN, EXISTS = 11, 104
 
@@ -152,6 +153,12 @@ def test_a_call_whose_attachment_is_busy_waits_for_its_turn(busy_node: Node) -> 
         os.close(fd)
 
 
+def connected_to_agent(node: Node) -> int:
+    """How many callers have a connection (unix(7); the column St: 03 is SS_CONNECTED)."""
+    lines = node.sandbox.run("cat", "/proc/net/unix").stdout.splitlines()
+    return sum(line.split()[5] == "03" and "/agent.sock" in line for line in lines)
+
+
 @pytest.mark.with_agent("processes that wait for a lock have no order")
 def test_calls_of_one_attachment_are_carried_out_in_the_order_in_which_they_came(node: Node) -> None:
     """They wait for the first: were one of them to be overtaken, an ADD would find another's interface."""
@@ -170,7 +177,8 @@ def test_calls_of_one_attachment_are_carried_out_in_the_order_in_which_they_came
     calls = []
     for verb in ("ADD", "DEL") * 5 + ("ADD",):
         calls.append(node.start(verb, pod))
-        time.sleep(0.1)  # until it is in the agent
+        eventually(lambda: connected_to_agent(node) == len(calls), "the agent has it")
+        time.sleep(0.1)  # until it waits for the lock
     os.write(release[1], b".")
     assert holder.wait() == 0
     outcomes = [each.finish() for each in calls]

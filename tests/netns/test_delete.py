@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from tests.netns.node import BOOT_ID, INTERFACES, Node, pod_addresses
 from tests.netns.sandbox import Pod
+from tests.netns.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,7 @@ def test_after_a_reboot_old_pods_go_and_new_ones_come(busy_node: Node) -> None:
     for pod in pods:
         pod.remove()
         node.sandbox.write(pod.netns, "a plain file is left where the namespace was")
-    deadline = time.monotonic() + 5
-    while node.veths() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: not node.veths(), "the kernel takes links away with their namespace")
     node.set_boot_id("11111111-2222-3333-4444-555555555555")
     new = node.sandbox.pod("new")
     added = node.add(new)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import signal
+import statistics
 import time
+from collections import deque
 
 import pytest
 
@@ -12,9 +14,13 @@ from tests.netns.calls import Executable, Running
 from tests.netns.conftest import NewNode
 from tests.netns.node import Node, pod_addresses
 from tests.netns.sandbox import Pod
+from tests.netns.waiting import eventually
 
 ROUNDS = 200
-LONGEST_ADD_SECONDS = 1.0
+LOCKED_SECONDS = 5.0
+"""Whoever meets a lock that nobody lets go of waits for so long at least, be it that of the store, of an
+attachment, or of adoption.
+"""
 
 
 def _kill_after(running: Running, seconds: float) -> bool:
@@ -41,11 +47,13 @@ def test_an_add_killed_at_any_moment_is_followed_by_one_that_works(new_node: New
     """Row 3: two hundred random moments, no step by hand; some with a DEL and some without."""
     node = new_node(many=True, addresses=4)
     pod = node.sandbox.pod("c1")
-    longest = _typical_seconds(node, pod) * 1.2
+    lately = deque([_typical_seconds(node, pod)], maxlen=9)
+    """What ADDs have taken; a machine has more to do at one time than at another."""
     rng = random.Random(20)
     killed = 0
     slowest = 0.0
     for round_number in range(ROUNDS):
+        longest = statistics.median(lately) * 1.2
         killed += _kill_after(node.start("ADD", pod), rng.random() * longest)
         if round_number % 2:
             node.delete(pod).done()
@@ -58,10 +66,11 @@ def test_an_add_killed_at_any_moment_is_followed_by_one_that_works(new_node: New
                 node.delete(pod).done()
                 added = node.add(pod).done()
         slowest = max(slowest, added.seconds)
+        lately.append(added.seconds)
         assert pod_addresses(pod) == [f"{added.address}/16"]
         node.delete(pod).done()
     assert killed > ROUNDS / 4
-    assert slowest < max(LONGEST_ADD_SECONDS, 3 * longest)
+    assert slowest < LOCKED_SECONDS
     assert not node.residue()
     assert node.counts()["assigned"] == 0
     assert sum(node.counts().values()) == 4
@@ -91,10 +100,10 @@ def test_pods_that_were_killed_while_they_were_made_leave_no_address_behind(new_
     for pod in node.sandbox.pods(*(f"c{number}" for number in range(12))):
         _kill_after(node.start("ADD", pod), rng.random() * 0.1)
         pod.remove()
-    deadline = time.monotonic() + 10
-    while any("azvnet1" in link.get("ifalias", "") for link in node.veths().values()):
-        assert time.monotonic() < deadline, "the kernel takes links away with their namespace"
-        time.sleep(0.01)
+    eventually(
+        lambda: not any("azvnet1" in link.get("ifalias", "") for link in node.veths().values()),
+        "the kernel takes links away with their namespace",
+    )
     pods = node.sandbox.pods(*(f"n{number}" for number in range(6)))
     for minute in range(4):
         node.sandbox.clock_ahead = 70 * minute
@@ -170,7 +179,7 @@ def test_an_add_killed_at_each_of_its_steps_leaves_nothing_that_matters(
             assert number % 2 == 0
             assert pod_addresses(pod)
         else:
-            assert outcome.seconds < 10 * LONGEST_ADD_SECONDS
+            assert outcome.seconds < LOCKED_SECONDS
             assert pod_addresses(pod) == [f"{outcome.address}/16"]
         node.delete(pod).done()
         assert len(node.veths()) == len(node.host_routes()) == len(node.held()) == 1

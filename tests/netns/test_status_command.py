@@ -289,6 +289,7 @@ def test_what_the_agent_lacks_is_in_the_last_line(node: Node, status: Status, ne
 @pytest.mark.with_agent("about an agent")
 def test_looking_at_a_busy_node_disturbs_nothing(node: Node, status: Status, new_agent: NewAgent) -> None:
     new_agent(node)
+    eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
     pod = node.sandbox.pod("busy")
     seen: set[str] = set()
     for _ in range(8):

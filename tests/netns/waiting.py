@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE = 10.0
+PATIENCE = 30.0
+"""Generous, for a machine that has much else to do; below the minute after which an agent finds by itself
+what a call has left behind.
+"""
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:
