@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from cni_plugin import adoption, endpoint, errors, releasing, uplink
 from cni_plugin.kernel import locks, netns, requests
-from cni_plugin.kernel.netlink import Link, read_route
+from cni_plugin.kernel.objects import Link, read_route
 from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
 from cni_plugin.params import IFNAME_MAX_BYTES, Parameters
@@ -43,6 +43,7 @@ CNI_ERRORS: dict[type[ipam_errors.IpamError], type[errors.CniError]] = {
     ipam_errors.ReservationLost: errors.TryAgainLater,
     ipam_errors.StoreUnavailable: errors.StoreFailed,
     ipam_errors.AdoptionNeeded: errors.StoreFailed,
+    ipam_errors.PredecessorsFound: errors.TryAgainLater,
 }
 
 
@@ -106,6 +107,18 @@ def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
     return any_uplink(mac, netconf, node)
 
 
+def uplink_mtu(reservation: Reservation, netconf: NetConf, node: Node) -> int:
+    """The MTU of the link of the NIC that owns an address.
+
+    Raises:
+        UplinkUnclear: there is no such link.
+    """
+    if node.known_host is None:
+        return find_uplink(reservation, netconf, node).mtu
+    key = (netconf.master, reservation.nic_mac, reservation.gateway)
+    return node.known_host.uplink_mtu(key, node.host, lambda: find_uplink(reservation, netconf, node))
+
+
 def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:
     """The uplink among all links of the node."""
     links = node.host.links(requests.dump_links())
@@ -125,7 +138,7 @@ def _drivers(links: list[Link]) -> dict[str, str]:
 
 def host_addresses(node: Node) -> frozenset[IPAddress]:
     """The addresses that the host itself carries: cloud-init may have put the pods' there."""
-    return frozenset(each.ip for each in node.host.addresses(requests.dump_addresses(requests.AF_INET)))
+    return node.known_host.addresses(node.host) if node.known_host else node.host.own_addresses()
 
 
 def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: str, call_id: str) -> Owner:
@@ -197,9 +210,8 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
         requested=requested_address(parameters, netconf),
         cooldown=netconf.our_ipam().cooldown,
         excluded=host_addresses(node),
+        looked_at=frozenset(),
     )
-    node.ensure_run_dir()
-    release_predecessors(parameters.attachment, who, node)
     if not node.background_reads:
         _refresh_when_stale(netconf, node)
     try:
@@ -217,11 +229,19 @@ def _reserve(
     for _ in range(FILLINGS):
         try:
             return node.ipam.reserve(attachment, who, request)
+        except ipam_errors.PredecessorsFound as found:
+            release_predecessors(found.reservations, node)
+            looked_at = frozenset(old.attachment for old in found.reservations)
+            request = _with(request, (request.looked_at or frozenset()) | looked_at)
         except ipam_errors.AdoptionNeeded:
             adoption.adopt(node)
         except ipam_errors.NoAddressesKnown:
             refresh(netconf, node, READ_SECONDS)
-    return node.ipam.reserve(attachment, who, request)
+    return node.ipam.reserve(attachment, who, _with(request, None))
+
+
+def _with(request: AddressRequest, looked_at: frozenset[Attachment] | None) -> AddressRequest:
+    return AddressRequest(request.requested, request.cooldown, request.excluded, looked_at)
 
 
 def set_aside_carried(node: Node, seconds: float) -> None:
@@ -269,13 +289,13 @@ def _refresh_when_stale(netconf: NetConf, node: Node) -> None:
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
 
 
-def release_predecessors(attachment: Attachment, who: Owner, node: Node) -> None:
-    """Free what an earlier sandbox of the same pod still holds, if nothing of it is left.
+def release_predecessors(reservations: Iterable[Reservation], node: Node) -> None:
+    """Free what earlier sandboxes of the same pod still hold, if nothing of them is left.
 
     Two signs, so no second look is needed: the runtime makes a new sandbox of this pod, and the endpoint
     of the old one does not exist.
     """
-    for old in node.ipam.same_pod(attachment, who):
+    for old in reservations:
         if not is_alive(old, node):
             with locks.hold(node.run_dir, old.attachment, 0) as ours:
                 if ours:

@@ -13,7 +13,8 @@ from cni_plugin import endpoint as plan
 from cni_plugin.endpoint import Endpoint, Found
 from cni_plugin.errors import AttachmentExists, KernelRefused
 from cni_plugin.kernel import netns, requests, sysctl
-from cni_plugin.kernel.netlink import DeviceBusy, KernelRoute, Link, Netlink, NoSuchDevice
+from cni_plugin.kernel.netlink import DeviceBusy, Netlink, NoSuchDevice
+from cni_plugin.kernel.objects import KernelRoute, Link
 from ipam.model import Attachment, IPAddress, IPInterface
 
 INDEX_ATTEMPTS = 64
@@ -186,7 +187,7 @@ def _configure_pod(endpoint: Endpoint, pod: Netlink, index: int) -> None:
 
 def _remove(name: str, host: Netlink) -> bool:
     try:
-        host.change([host.compile.delete_link(name)])
+        host.delete(host.compile.delete_link(name))
     except NoSuchDevice:
         return False
     except OSError as error:

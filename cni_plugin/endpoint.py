@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from cni_plugin.kernel.digest import digest
-from cni_plugin.kernel.netlink import KernelRoute, Link, LinkAddress, Neighbour
+from cni_plugin.kernel.objects import KernelRoute, Link, LinkAddress, Neighbour
 from cni_plugin.kernel.requests import RTN_LOCAL
 from ipam.model import Attachment, IPAddress, IPInterface, IPNetwork
 

@@ -5,13 +5,14 @@ Owns what outlives a verb. The executable makes one for one call, the agent one 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.errors import StoreFailed
-from cni_plugin.kernel.netlink import Netlink
+from cni_plugin.kernel.netlink import Deleter, Netlink
 from cni_plugin.kernel.templates import Templates
 from ipam.allocator import Ipam
 
@@ -20,6 +21,7 @@ BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 
 if TYPE_CHECKING:
+    from cni_plugin.kernel.known import KnownHost
     from cni_plugin.kernel.templates import Compiler
 
 
@@ -39,6 +41,10 @@ class Node:
         """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
         self.compiler: Compiler = Templates(learn=False)
         """Who makes netlink requests."""
+        self.deleter: Deleter | None = None
+        """Who deletes links for those who do not want to wait; None: nobody."""
+        self.known_host: KnownHost | None = None
+        """What need not be asked anew for each call; None: everything is."""
         self._local = threading.local()
 
     @property
@@ -46,7 +52,7 @@ class Node:
         """The calling thread's netlink socket in the host's namespace."""
         existing: Netlink | None = getattr(self._local, "netlink", None)
         if existing is None:
-            existing = self._local.netlink = Netlink(self.compiler)
+            existing = self._local.netlink = Netlink(self.compiler, deleter=self.deleter)
         return existing
 
     def ensure_run_dir(self) -> None:
@@ -55,6 +61,8 @@ class Node:
         Raises:
             StoreFailed: it can't be made.
         """
+        if os.path.isdir(self.run_dir):  # noqa: PTH112 - every call asks
+            return
         try:
             self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

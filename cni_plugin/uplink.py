@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from cni_plugin.endpoint import HOST_PREFIX
 from cni_plugin.errors import UplinkUnclear
-from cni_plugin.kernel.netlink import Link
+from cni_plugin.kernel.objects import Link
 
 SYNTHETIC_DRIVER = "hv_netvsc"
 """The driver of the synthetic NIC on Hyper-V; its VF has another one."""

@@ -18,7 +18,9 @@ from cni_plugin.agent.server import Server
 from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
 from cni_plugin.agent.signals import Signals
 from cni_plugin.agent.telling import Telling
+from cni_plugin.kernel.known import KnownHost
 from cni_plugin.kernel.templates import Templates
+from cni_plugin.kernel.unregister import Unregistering
 from cni_plugin.node import Node
 
 LOOK_SECONDS = 2.0
@@ -42,6 +44,9 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     node = Node(environ)
     node.background_reads = True
     node.compiler = Templates(learn=True)
+    node.deleter = Unregistering()
+    with contextlib.suppress(OSError):
+        node.known_host = KnownHost()
     node.ensure_run_dir()
     with contextlib.suppress(OSError):
         node.run_dir.chmod(RUN_DIR_MODE)

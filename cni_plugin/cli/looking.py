@@ -16,7 +16,7 @@ from typing import Any
 from cni_plugin import endpoint
 from cni_plugin.cli.asking import AgentSeen, ask_agent
 from cni_plugin.kernel import netns, requests
-from cni_plugin.kernel.netlink import KernelRoute, Link
+from cni_plugin.kernel.objects import KernelRoute, Link
 from cni_plugin.node import Node
 from ipam.errors import IpamError, StoreMissing
 from ipam.model import AddressState, AddressStatus, Attachment, Holder, Overview, PoolCounts, Reservation

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import _socket as socket  # the module around it makes an enum of every constant at every import
 import errno
+import fcntl
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cni_plugin.kernel import requests
-from cni_plugin.kernel.requests import Request
-from ipam.model import IPAddress, IPNetwork
+from cni_plugin.kernel.objects import (
+    KernelRoute,
+    Link,
+    LinkAddress,
+    Neighbour,
+    read_address,
+    read_attributes,
+    read_link,
+    read_neighbour,
+    read_route,
+)
+from cni_plugin.kernel.requests import NLM_F_ACK, Request
+from ipam.model import IPAddress
 
 if TYPE_CHECKING:
     from typing import Self
@@ -29,11 +39,14 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10,
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_DUMP_INTR, NLM_F_ACK_TLVS, NLM_F_MULTI = 0x10, 0x200, 0x2
 NLMSGERR_ATTR_MSG = 1
-NLA_TYPE_MASK = 0x3FFF
 
 HEADER = struct.Struct("=IHHII")
-ATTRIBUTE = struct.Struct("=HH")
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 15
+"""The kernel fills a datagram of a dump up to this, whatever is offered (netlink_recvmsg)."""
+SIOCGIFMTU = 0x8921
+MTU_REQUEST = struct.Struct("=16si20x")
+"""Struct ifreq: name, MTU."""
+TIMEVAL = struct.Struct("=qq")
 ANSWER_SECONDS = 30
 """The kernel answers within the call to send(); this bound is for the unthinkable."""
 DUMP_ATTEMPTS = 20
@@ -47,78 +60,39 @@ class DeviceBusy(OSError):
     """EBUSY: for a new link, its index is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One network interface."""
+class Deleter(Protocol):
+    """Who deletes links for a ``Netlink``."""
 
-    index: int
-    name: str
-    mac: str
-    mtu: int
-    flags: int
-    alias: str = ""
-    kind: str = ""
-    master: int = 0
-    lower: int = 0
-    """IFLA_LINK: the link below (vlan, macvlan) or the peer (veth)."""
-    lower_elsewhere: bool = False
-    """Whether ``lower`` is an index of another namespace."""
-
-    @property
-    def up(self) -> bool:
-        """IFF_UP."""
-        return bool(self.flags & 1)
-
-    @property
-    def slave(self) -> bool:
-        """IFF_SLAVE, as the VF of accelerated networking has it."""
-        return bool(self.flags & 0x800)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkAddress:
-    """One address of a link."""
-
-    index: int
-    ip: IPAddress
-    prefixlen: int
-
-
-@dataclass(frozen=True, slots=True)
-class KernelRoute:
-    """One route."""
-
-    dst: IPNetwork
-    gateway: IPAddress | None
-    index: int
-    protocol: int
-    scope: int
-    kind: int
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """One neighbour."""
-
-    index: int
-    ip: IPAddress
-    mac: str
-    state: int
+    def delete(self, request: Request, host: Netlink) -> None:
+        """Carry out a request to delete a link; ``host`` is the socket that it was meant for."""
 
 
 class Netlink:
     """A netlink socket, of rtnetlink if nothing else is said, in the calling thread's namespace.
 
-    ``compile`` makes the requests that are sent through it often.
+    ``compile`` makes the requests that are sent through it often. A ``deleter`` deletes
+    links in its stead.
     """
 
-    def __init__(self, compiler: Compiler = requests, *, protocol: int = NETLINK_ROUTE) -> None:
+    def __init__(
+        self,
+        compiler: Compiler = requests,
+        *,
+        protocol: int = NETLINK_ROUTE,
+        answer_seconds: int = ANSWER_SECONDS,
+        received: memoryview | None = None,
+        deleter: Deleter | None = None,
+    ) -> None:
         self.compile = compiler
+        self._deleter = deleter
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self._sequence = 0
+        self.sequence = 0
+        """Number of the request that was made last."""
+        self._received = received or memoryview(bytearray(RECEIVE_BYTES))
         try:
             self._socket.bind((0, 0))
-            self._socket.settimeout(ANSWER_SECONDS)
+            # As a socket option: with a timeout of Python's, every message costs a poll() beside its recv().
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(answer_seconds, 0))
             for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
         except BaseException:
@@ -131,9 +105,29 @@ class Netlink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def delete(self, request: Request) -> None:
+        """Carry out a request to delete a link. Raises OSError, as ``change``."""
+        if self._deleter is None:
+            self.change([request])
+        else:
+            self._deleter.delete(request, self)
+
     def sibling(self) -> Netlink:
-        """Another socket like this one, of the namespace that the calling thread is in now."""
-        return Netlink(self.compile)
+        """Another socket like this one, of the namespace that the calling thread is in now; for this thread
+        too, since both receive into the same memory.
+        """
+        return Netlink(self.compile, received=self._received)
+
+    def mtu(self, name: str) -> int:
+        """The MTU of a link, in a fifth of the time that ``one_link`` takes; 0 when there is no such link.
+
+        Any socket serves for it (netdevice(7), SIOCGIFMTU).
+        """
+        try:
+            answer = fcntl.ioctl(self._socket, SIOCGIFMTU, MTU_REQUEST.pack(name.encode(), 0))
+        except OSError:
+            return 0
+        return int(MTU_REQUEST.unpack(answer)[1])
 
     def close(self) -> None:
         """Close the socket; more than once is fine."""
@@ -148,19 +142,17 @@ class Netlink:
         Raises:
             OSError: the first request that failed, as the class of its errno; the others were carried out.
         """
-        first = self._sequence + 1
-        self._send(requests)
-        failures: dict[int, OSError] = {}
-        waiting = len(requests)
-        while waiting:
-            for kind, flags, sequence, body in self._receive():
-                if kind == NLMSG_ERROR and first <= sequence <= self._sequence:
-                    waiting -= 1
-                    error = _error(body, flags, requests[sequence - first])
-                    if error is not None:
-                        failures[sequence] = error
-        if failures:
-            raise failures[min(failures)]
+        first = self.sequence + 1
+        self.send(self.numbered(requests))
+        failure: OSError | None = None
+        while True:
+            for kind, flags, sequence, body in self.receive():
+                if kind == NLMSG_ERROR and first <= sequence <= self.sequence:
+                    failure = failure or error_of(body, flags, requests[sequence - first])
+                    if sequence == self.sequence:
+                        if failure is not None:
+                            raise failure
+                        return
 
     def one_link(self, request: Request) -> Link | None:
         """The link that was asked for; None when there is none."""
@@ -175,7 +167,11 @@ class Netlink:
 
     def addresses(self, request: Request) -> list[LinkAddress]:
         """Every address of the dump."""
-        return [_address(body) for body in self.dump(request)]
+        return [read_address(body) for body in self.dump(request)]
+
+    def own_addresses(self) -> frozenset[IPAddress]:
+        """The IPv4 addresses that the links of the namespace carry."""
+        return frozenset(each.ip for each in self.addresses(requests.dump_addresses(requests.AF_INET)))
 
     def one_route(self, request: Request) -> KernelRoute | None:
         """The route that was asked for; None when nothing leads there."""
@@ -192,18 +188,18 @@ class Netlink:
 
     def neighbours(self, request: Request) -> list[Neighbour]:
         """Every neighbour of the dump."""
-        return [_neighbour(body) for body in self.dump(request)]
+        return [read_neighbour(body) for body in self.dump(request)]
 
     def _ask(self, request: Request) -> list[bytes]:
         """One object: the kernel answers with it alone, or with an error."""
-        self._send([request])
+        self.send(self.numbered([request]))
         while True:
-            for kind, flags, sequence, body in self._receive():
-                if sequence != self._sequence:
+            for kind, flags, sequence, body in self.receive():
+                if sequence != self.sequence:
                     continue
                 if kind != NLMSG_ERROR:
                     return [body]
-                error = _error(body, flags, request)
+                error = error_of(body, flags, request)
                 if error is not None:
                     raise error
                 return []
@@ -219,45 +215,59 @@ class Netlink:
         )
 
     def _dump_once(self, request: Request) -> tuple[list[bytes], bool]:
-        self._send([request])
+        self.send(self.numbered([request]))
         bodies: list[bytes] = []
         whole = True
         while True:
-            for kind, flags, sequence, body in self._receive():
-                if sequence != self._sequence:
+            for kind, flags, sequence, body in self.receive():
+                if sequence != self.sequence:
                     continue
                 whole = whole and not flags & NLM_F_DUMP_INTR
                 if kind == NLMSG_DONE:
                     return bodies, whole
                 if kind == NLMSG_ERROR:
-                    error = _error(body, flags, request)
+                    error = error_of(body, flags, request)
                     if error is not None:
                         raise error
                     return bodies, whole
                 bodies.append(body)
 
-    def _send(self, requests: Sequence[Request]) -> None:
+    def numbered(self, requests: Sequence[Request], more_flags: int = 0) -> bytearray:
+        """Requests as they are sent together, each with a number. Of those before the last only a failure is
+        answered, as it is whether that is asked for or not (netlink(7), NLM_F_ACK).
+        """
         batch = bytearray()
-        for request in requests:
-            self._sequence += 1
+        last = len(requests) - 1
+        for position, request in enumerate(requests):
+            self.sequence += 1
             offset = len(batch)
             batch += request.data
-            struct.pack_into("=I", batch, offset + 8, self._sequence)
+            length, kind, flags, _, _ = HEADER.unpack_from(batch, offset)
+            if position < last:
+                flags &= ~NLM_F_ACK
+            HEADER.pack_into(batch, offset, length, kind, flags | more_flags, self.sequence, 0)
+        return batch
+
+    def send(self, batch: bytearray) -> None:
+        """Send what ``numbered`` made. The kernel carries it out before this returns."""
         self._socket.send(batch)
 
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """The messages of one datagram: type, flags, sequence number, body."""
-        data = self._socket.recv(RECEIVE_BYTES)
+    def receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Wait for one datagram. The messages of one datagram: type, flags, sequence number, body."""
+        data = self._received
+        size = self._socket.recv_into(data, 0, socket.MSG_TRUNC)  # answered with the length it has
+        if size > len(data):
+            raise OSError(errno.EMSGSIZE, f"the kernel's answer has {size} bytes, more than {len(data)}")
         offset = 0
-        while offset + HEADER.size <= len(data):
+        while offset + HEADER.size <= size:
             length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
             if length < HEADER.size:
                 break
-            yield kind, flags, sequence, data[offset + HEADER.size : offset + length]
+            yield kind, flags, sequence, data[offset + HEADER.size : offset + length].tobytes()
             offset += (length + 3) & ~3
 
 
-def _error(body: bytes, flags: int, request: Request) -> OSError | None:
+def error_of(body: bytes, flags: int, request: Request) -> OSError | None:
     """The error of an NLMSG_ERROR message; None for an acknowledgement (netlink(7))."""
     number = -int(struct.unpack_from("=i", body)[0])
     if not number:
@@ -276,75 +286,3 @@ def _error(body: bytes, flags: int, request: Request) -> OSError | None:
     if number == errno.EBUSY:
         return DeviceBusy(number, text)
     return OSError(number, text)
-
-
-def read_attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
-    """The attributes of a message, or of a nested one, from an offset on: kind and value."""
-    while offset + ATTRIBUTE.size <= len(body):
-        length, kind = ATTRIBUTE.unpack_from(body, offset)
-        if length < ATTRIBUTE.size:
-            return
-        yield kind & NLA_TYPE_MASK, body[offset + ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _text(value: bytes) -> str:
-    return value.split(b"\0", 1)[0].decode(errors="replace")
-
-
-def _number(attributes: dict[int, bytes], kind: int) -> int:
-    value = attributes.get(kind)
-    return int.from_bytes(value, "little", signed=False) if value else 0
-
-
-def _mac(value: bytes) -> str:
-    return value.hex(":")
-
-
-def read_link(body: bytes) -> Link:
-    """Struct ifinfomsg and IFLA_* (include/uapi/linux/if_link.h)."""
-    _, _, _, index, flags, _ = struct.unpack_from("=BBHiII", body)
-    attributes = dict(read_attributes(body, 16))
-    info = dict(read_attributes(attributes.get(18, b""), 0))
-    return Link(
-        index=index,
-        name=_text(attributes.get(3, b"")),
-        mac=_mac(attributes.get(1, b"")),
-        mtu=_number(attributes, 4),
-        flags=flags,
-        alias=_text(attributes.get(20, b"")),
-        kind=_text(info.get(1, b"")),
-        master=_number(attributes, 10),
-        lower=_number(attributes, 5),
-        lower_elsewhere=37 in attributes,
-    )
-
-
-def _address(body: bytes) -> LinkAddress:
-    """Struct ifaddrmsg and IFA_*: IFA_LOCAL is the address, IFA_ADDRESS that of a point-to-point peer."""
-    _, prefixlen, _, _, index = struct.unpack_from("=BBBBI", body)
-    attributes = dict(read_attributes(body, 8))
-    return LinkAddress(index, ip_address(attributes.get(2) or attributes[1]), prefixlen)
-
-
-def read_route(body: bytes) -> KernelRoute:
-    """Struct rtmsg and RTA_*."""
-    family, dst_len, _, _, _, protocol, scope, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
-    attributes = dict(read_attributes(body, 12))
-    zero = bytes(4 if family == socket.AF_INET else 16)
-    gateway = attributes.get(5)
-    return KernelRoute(
-        dst=ip_network((attributes.get(1, zero), dst_len)),
-        gateway=ip_address(gateway) if gateway else None,
-        index=_number(attributes, 4),
-        protocol=protocol,
-        scope=scope,
-        kind=kind,
-    )
-
-
-def _neighbour(body: bytes) -> Neighbour:
-    """Struct ndmsg and NDA_*."""
-    _, _, _, index, state, _, _ = struct.unpack_from("=BBHiHBB", body)
-    attributes = dict(read_attributes(body, 12))
-    return Neighbour(index, ip_address(attributes[1]), _mac(attributes.get(2, b"")), state)

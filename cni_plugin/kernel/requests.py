@@ -24,7 +24,7 @@ RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP = 0x1, 0x4, 0x8, 0x300
 NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_APPEND = 0x200, 0x400, 0x100, 0x800
 
 AF_INET, AF_INET6 = 2, 10
@@ -78,7 +78,12 @@ def new_veth(
     Names, MACs, MTU and indexes are given at once: renaming and moving a link later waits for RCU, and a
     MAC that is given at creation is left alone by udev. The host end is created up; the pod end can't be
     (veth answers ENOTCONN while its peer does not exist yet).
+
+    By default veth makes a queue in each direction for every processor the node could have, each with a place
+    in sysfs (drivers/net/veth.c): hundreds on a large node. A packet of a pod uses none of them unless XDP or
+    GRO is switched on for the link; one is enough for those.
     """
+    queues = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
     peer = {
         "index": pod_index,
         "attrs": [
@@ -86,6 +91,7 @@ def new_veth(
             ("IFLA_MTU", mtu),
             ("IFLA_ADDRESS", pod_mac),
             ("IFLA_NET_NS_FD", netns_fd),
+            *queues,
         ],
     }
     info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
@@ -95,6 +101,7 @@ def new_veth(
         ("IFLA_MTU", mtu),
         ("IFLA_ADDRESS", host_mac),
         ("IFLA_LINKINFO", info),
+        *queues,
     ]
     return Request(
         _compile("ifinfmsg", RTM_NEWLINK, _CREATE, fields, attributes),

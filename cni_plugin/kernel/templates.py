@@ -103,7 +103,7 @@ class Templates:
         return self._request(requests.get_route, {"dst": dst})
 
     def _request(self, build: Build, values: dict[str, Any]) -> Request:
-        key = (build.__name__, *(_shape(name, value) for name, value in values.items()))
+        key = (build.__name__, *[_shape(name, value) for name, value in values.items()])
         try:
             template = self._templates[key]
         except KeyError:
@@ -137,16 +137,17 @@ def _shape(name: str, value: Any) -> object:
     """What a template is for: everything of a value that decides how long a request is, or what is in it
     beside the value itself.
     """
-    if isinstance(value, IPv4Network):
-        return (name, "net", value.prefixlen)
-    if isinstance(value, IPv4Interface):
-        return (name, "interface", value.network.prefixlen)
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is int:
+        return (name, "number") if value else (name, value)
+    if kind is str:
         return (name, "mac" if _is_mac(name) else "text", len(value.encode()))
-    if isinstance(value, int) and value:
-        return (name, "number")
-    if isinstance(value, IPv4Address):
+    if kind is IPv4Network:
+        return (name, "net", value.prefixlen)
+    if kind is IPv4Address:
         return (name, "address")
+    if kind is IPv4Interface:
+        return (name, "interface", value.network.prefixlen)
     return (name, value)
 
 
@@ -156,13 +157,14 @@ def _is_mac(name: str) -> bool:
 
 def _encode(name: str, value: Any) -> bytes:
     """A value as it stands in a message: numbers in the host's order, addresses in the network's."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is int:
+        number: bytes = value.to_bytes(4, "little")
+        return number
+    if kind is str:
         return bytes.fromhex(value.replace(":", "")) if _is_mac(name) else value.encode()
-    if isinstance(value, int):
-        return value.to_bytes(4, "little")
-    if isinstance(value, IPv4Network):
-        return value.network_address.packed
-    packed: bytes = value.packed if isinstance(value, IPv4Address) else value.ip.packed
+    address = value.network_address if kind is IPv4Network else value.ip if kind is IPv4Interface else value
+    packed: bytes = address.packed
     return packed
 
 

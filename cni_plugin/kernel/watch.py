@@ -1,4 +1,4 @@
-"""Whether links or routes of the host have changed since somebody looked.
+"""Whether links, routes or addresses of the host have changed since somebody looked.
 
 Owns the subscription to what the kernel tells (rtnetlink(7), multicast groups). It must not know what is
 looked for: a node where nothing happens costs no dump.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import _socket as socket
 import errno
 
-RTMGRP_LINK, RTMGRP_IPV4_ROUTE = 0x1, 0x40
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
 
 
 class Watch:
-    """Subscribed to links and IPv4 routes of the namespace that the calling thread is in.
+    """Subscribed to objects of the namespace that the calling thread is in.
+
+    Args:
+        groups: which (RTMGRP_*).
 
     Raises:
         OSError: the kernel allows no such socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -27,7 +30,7 @@ class Watch:
         )
         self._first = True
         try:
-            self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_ROUTE))
+            self._socket.bind((0, groups))
         except BaseException:
             self._socket.close()
             raise

@@ -28,6 +28,9 @@ MNT_DETACH = 0x2
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 0x2
 
+CAP_SYS_ADMIN = 21
+_CAPABILITY_VERSION_3 = 0x2008_0522
+
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,6 +74,16 @@ def set_hostname(name: str) -> None:
 def die_with_parent(signal_number: int) -> None:
     """Get this signal when the parent ends (prctl PR_SET_PDEATHSIG). Raises OSError."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")
+
+
+def drop_capability(number: int) -> None:
+    """Give up one capability for good (capset(2)). Raises OSError."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; the same for those from 32 on
+    _check(_libc.capget(header, sets), "capget")
+    for which in range(3):
+        sets[3 * (number // 32) + which] &= ~(1 << number % 32)
+    _check(_libc.capset(header, sets), "capset")
 
 
 def _check(returned: int, what: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from cni_plugin import endpoint
 from cni_plugin.kernel import netns, requests
-from cni_plugin.kernel.netlink import Link, Netlink
+from cni_plugin.kernel.netlink import Netlink
+from cni_plugin.kernel.objects import Link
 from ipam.allocator import Ipam
 from ipam.model import Attachment
 from tests.netns.calls import Outcome

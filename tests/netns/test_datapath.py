@@ -58,6 +58,16 @@ def test_the_pod_end_is_up_and_as_any_ethernet_link(busy_node: Node, pod: Pod) -
     assert link["linkinfo"]["info_kind"] == "veth"
 
 
+def test_each_end_has_one_queue_whatever_the_number_of_processors(busy_node: Node, pod: Pod) -> None:
+    busy_node.add(pod).done()
+    (host,) = busy_node.veths()
+    ends = [
+        *busy_node.sandbox.ip("-details", "link", "show", "dev", host),
+        *pod.ip("-details", "link", "show", "dev", "eth0"),
+    ]
+    assert [(end["num_tx_queues"], end["num_rx_queues"]) for end in ends] == [(1, 1), (1, 1)]
+
+
 def test_the_pod_has_its_address_and_no_route_to_its_subnet(busy_node: Node, pod: Pod) -> None:
     """On Azure no neighbour can be reached on layer 2: everything goes through the gateway."""
     busy_node.add(pod).done()

@@ -8,7 +8,7 @@ import pytest
 
 from cni_plugin import uplink
 from cni_plugin.errors import UplinkUnclear
-from cni_plugin.kernel.netlink import Link
+from cni_plugin.kernel.objects import Link
 
 MAC, OTHER = "00:0d:3a:00:00:01", "00:0d:3a:00:00:02"
 SLAVE = 0x800

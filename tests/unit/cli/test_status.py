@@ -12,7 +12,7 @@ from cni_plugin.cli.looking import Picture, Seen, compare
 from cni_plugin.cli.status import document, find_problems, text
 from cni_plugin.cli.table import Paint
 from cni_plugin.endpoint import alias, host_ifname
-from cni_plugin.kernel.netlink import KernelRoute, Link
+from cni_plugin.kernel.objects import KernelRoute, Link
 from ipam.model import (
     AddressState,
     AddressStatus,

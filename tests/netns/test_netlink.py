@@ -1,0 +1,211 @@
+"""Requests in one send: what the kernel says of each, and what is asked of it only once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from cni_plugin.errors import KernelRefused
+from cni_plugin.kernel import netlink, netns, requests
+from cni_plugin.kernel.known import KnownHost
+from cni_plugin.kernel.netlink import Netlink
+from integration.fabric import syscalls as sc
+from ipam.model import IPAddress
+from tests.netns.sandbox import Sandbox
+
+pytestmark = pytest.mark.alone("about parts that both ways have in common")
+
+DUMMY = "link add d0 index 50 mtu 1400 type veth peer name d1"
+
+
+def test_the_first_failure_of_a_batch_is_raised_and_the_rest_is_carried_out(sandbox: Sandbox) -> None:
+    def work() -> tuple[str, list[str]]:
+        sandbox.batch(DUMMY, "link set d0 up", "link set d1 up")
+        host = Netlink()
+        wanted = [requests.new_route(50, ip_network(f"10.9.0.{each}/32")) for each in (1, 2, 2, 3, 3, 4)]
+        try:
+            host.change(wanted)
+        except FileExistsError as error:
+            said = str(error)
+        else:
+            said = ""
+        found = host.routes(requests.dump_routes(requests.AF_INET))
+        return said, sorted(str(route.dst) for route in found if route.dst.prefixlen == 32)
+
+    said, there = sandbox.ask(work)
+    assert "add the route to 10.9.0.2/32: File exists" in said
+    assert there == [f"10.9.0.{each}/32" for each in (1, 2, 3, 4)]
+
+
+def test_answers_to_a_batch_before_do_not_answer_the_next(sandbox: Sandbox) -> None:
+    def work() -> list[str]:
+        sandbox.batch(DUMMY, "link set d0 up", "link set d1 up")
+        host = Netlink()
+        twice = [requests.new_route(50, ip_network("10.9.0.1/32"))] * 3
+        host.send(host.numbered(twice))  # two failures that nobody reads
+        host.change([requests.new_route(50, ip_network("10.9.0.2/32"))])
+        link = host.one_link(requests.get_link(name="d0"))
+        return [link.name if link else "", *sorted(each.name for each in host.links(requests.dump_links()))]
+
+    assert sandbox.ask(work) == ["d0", "d0", "d1", "lo"]
+
+
+def test_an_answer_that_is_longer_than_the_memory_for_it_is_an_error(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netlink, "RECEIVE_BYTES", 64)
+
+    def work() -> str:
+        try:
+            Netlink().one_link(requests.get_link(name="lo"))
+        except OSError as error:
+            return str(error.strerror)
+        return "it was cut off"
+
+    assert "more than 64" in sandbox.ask(work)
+
+
+class TestNamespaces:
+    def test_after_work_in_another_namespace_the_thread_is_where_it_was(self, sandbox: Sandbox) -> None:
+        def work() -> tuple[bool, str, bool, str]:
+            sandbox.batch(DUMMY)
+            fd = _another_namespace()
+            before = netns.own_identity()
+            inside = netns.call_in(fd, netns.own_identity)
+            said = ""
+            try:
+                netns.call_in(fd, lambda: 1 // 0)
+            except ZeroDivisionError as error:
+                said = str(error)
+            found = netns.call_in(fd, Netlink).links(requests.dump_links())
+            there = ",".join(each.name for each in found)
+            return inside == netns.identity(fd), said, netns.own_identity() == before, there
+
+        assert sandbox.ask(work) == (True, "integer division or modulo by zero", True, "lo")
+
+    def test_what_can_not_be_entered_is_said_and_nothing_is_left_open(self, sandbox: Sandbox) -> None:
+        def work() -> tuple[str, int]:
+            with open(os.devnull) as no_namespace:  # noqa: PTH123
+                before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+                try:
+                    netns.call_in(no_namespace.fileno(), netns.own_identity)
+                except KernelRefused as error:
+                    return str(error), len(os.listdir("/proc/self/fd")) - before  # noqa: PTH208
+            return "it was entered", 0
+
+        assert sandbox.ask(work) == ("enter the pod's network namespace: Invalid argument", 0)
+
+    def test_a_process_that_can_not_come_back_ends_at_once(self, sandbox: Sandbox) -> None:
+        """What it did next would be done to the pod, as if that were the host."""
+
+        def work() -> int:
+            fd = _another_namespace()
+            pid = os.fork()
+            if pid == 0:
+                netns.call_in(fd, lambda: sc.drop_capability(sc.CAP_SYS_ADMIN))
+                os._exit(0)
+            return os.waitpid(pid, 0)[1]
+
+        status = sandbox.ask(work)
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == signal.SIGABRT
+
+
+class TestKnownHost:
+    def test_addresses_are_those_the_host_has_now(self, sandbox: Sandbox) -> None:
+        def work() -> list[list[str]]:
+            host, known = Netlink(), KnownHost()
+            seen = [known.addresses(host)]
+            for line in (
+                DUMMY,
+                "address add 10.9.0.1/24 dev d0",
+                "address add 10.9.1.1/24 dev d0",
+                "address del 10.9.0.1/24 dev d0",
+                "link del d0",
+            ):
+                sandbox.batch(line)
+                seen.append(known.addresses(host))
+            return [sorted(map(str, each)) for each in seen]
+
+        first, second = "10.9.0.1", "10.9.1.1"
+        assert sandbox.ask(work) == [
+            sorted(["127.0.0.1", *expected]) for expected in ([], [], [first], [first, second], [second], [])
+        ]
+
+    def test_addresses_are_listed_again_only_when_the_kernel_told_of_a_change(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        listed: list[Netlink] = []
+        original = Netlink.own_addresses
+
+        def counted(host: Netlink) -> frozenset[IPAddress]:
+            listed.append(host)
+            return original(host)
+
+        monkeypatch.setattr(Netlink, "own_addresses", counted)
+
+        def work() -> int:
+            host, known = Netlink(), KnownHost()
+            sandbox.batch(DUMMY, "link set d0 up", "link set d0 alias words")
+            for _ in range(10):
+                known.addresses(host)
+            return len(listed)
+
+        assert sandbox.ask(work) == 1
+
+    def test_the_mtu_is_that_of_now_and_the_link_is_found_again_when_it_is_gone(
+        self, sandbox: Sandbox
+    ) -> None:
+        def work() -> list[int]:
+            host, known = Netlink(), KnownHost()
+            found = []
+
+            def find(name: str) -> int:
+                def ask() -> object:
+                    found.append(name)
+                    return host.one_link(requests.get_link(name=name))
+
+                return known.uplink_mtu("key", host, ask)  # type: ignore[arg-type]
+
+            sandbox.batch(DUMMY)
+            mtus = [find("d0"), find("d0")]
+            sandbox.batch("link set d0 mtu 1300")
+            mtus.append(find("d0"))
+            sandbox.batch("link del d0", "link add e0 mtu 1200 type veth peer name e1")
+            mtus.append(find("e0"))
+            return [*mtus, len(found)]
+
+        assert sandbox.ask(work) == [1400, 1400, 1300, 1200, 2]
+
+    def test_the_choice_of_the_uplink_is_made_again_after_a_while(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cni_plugin.kernel.known.UPLINK_SECONDS", 0.0)
+
+        def work() -> list[int]:
+            host, known = Netlink(), KnownHost()
+            sandbox.batch(DUMMY, "link add e0 mtu 1200 type veth peer name e1")
+            links = [host.one_link(requests.get_link(name=name)) for name in ("d0", "e0")]
+            return [known.uplink_mtu("key", host, lambda each=each: each) for each in links]  # type: ignore[misc]
+
+        assert sandbox.ask(work) == [1400, 1200]
+
+
+def _another_namespace() -> int:
+    """A namespace that this process is not in."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    sc.unshare(sc.CLONE_NEWNET)
+    other = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    sc.setns(home, sc.CLONE_NEWNET)
+    return other
+
+
+def test_addresses_are_of_ipv4(sandbox: Sandbox) -> None:
+    def work() -> bool:
+        sandbox.batch("link set lo up", "address add fd00::1/128 dev lo")
+        return Netlink().own_addresses() == {ip_address("127.0.0.1")}
+
+    assert sandbox.ask(work)
