@@ -13,7 +13,7 @@ from ipaddress import ip_interface, ip_network
 from cni_plugin import endpoint
 from cni_plugin.errors import InvalidNetns
 from cni_plugin.kernel import netns, requests
-from cni_plugin.kernel.netlink import KernelRoute, Link, LinkAddress
+from cni_plugin.kernel.objects import KernelRoute, Link, LinkAddress
 from cni_plugin.node import Node
 from ipam.filelock import file_lock
 from ipam.model import Attachment, Holder, IPAddress, IPInterface, IPNetwork, Owner, Reservation
@@ -38,12 +38,23 @@ def _adopt(node: Node) -> None:
         links, routes = _links_and_routes(node)
         found = _endpoints(links, routes)
         known = {each.ip for each in found}
-        node.ipam.adopt([*found, *_in_namespaces(node, links, routes, known)])
+        _write(node, [*found, *_in_namespaces(node, links, routes, known)])
 
 
-def endpoints(node: Node) -> list[Reservation]:
-    """Our own endpoints: host veths whose alias names an attachment and whose route names its address."""
-    return _endpoints(*_links_and_routes(node))
+def adopt_endpoints(node: Node) -> None:
+    """Tell the store of our own endpoints: host veths whose alias names an attachment and whose route names
+    its address.
+    """
+    _write(node, _endpoints(*_links_and_routes(node)))
+
+
+def _write(node: Node, found: list[Reservation]) -> None:
+    """Write what was found, and let go what is gone by now: the DEL that came between had nothing to free."""
+    node.ipam.adopt(found)
+    links = {link.name for link in node.host.links(requests.dump_links())}
+    for each in found:
+        if each.owner.host_ifname and each.owner.host_ifname not in links:
+            node.ipam.release(each.attachment, expected=each)
 
 
 def stranger(netns_id: str, ifname: str) -> Attachment:

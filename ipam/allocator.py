@@ -107,6 +107,7 @@ class Ipam:
         Raises:
             AdoptionNeeded: the store is new; call ``adopt`` first.
             AlreadyReserved: the attachment holds an address; it is in the error.
+            PredecessorsFound: the same pod holds others that the request does not know of.
             NoAddressesKnown: no source was ever read.
             PoolExhausted: nothing is free.
             AddressUnavailable: the requested address can't be had.
@@ -194,14 +195,7 @@ class Ipam:
         A sandbox that was made anew: the old one's endpoint, if it is gone, will get no DEL. The caller
         looks and then calls ``release`` with ``expected``.
         """
-        if not owner.pod_name:
-            return ()
-        wanted = (owner.pod_namespace, owner.pod_name, attachment.container_id, attachment.ifname)
-        return self._store.read(
-            lambda tx: tuple(
-                records.reservation_from(row, tx.generation) for row in tx.rows(records.BY_POD, *wanted)
-            )
-        )
+        return self._store.read(lambda tx: holding.same_pod(tx, attachment, owner))
 
     # Looking
 

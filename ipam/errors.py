@@ -57,6 +57,17 @@ class AlreadyReserved(IpamError):
         """What it holds; its ``owner.call_id`` tells whether the same call made it."""
 
 
+class PredecessorsFound(IpamError):
+    """The same pod holds addresses under other container ids: the caller may look whether anything of those
+    sandboxes is left, and release them.
+    """
+
+    def __init__(self, message: str, remedy: str, reservations: tuple[Reservation, ...]) -> None:
+        super().__init__(message, remedy)
+        self.reservations = reservations
+        """Those that the caller has not looked at."""
+
+
 class ReservationLost(IpamError):
     """The reservation vanished between its making and its confirmation: a DEL came in between."""
 

@@ -14,6 +14,7 @@ from ipam.errors import (
     AlreadyReserved,
     IpamError,
     PoolExhausted,
+    PredecessorsFound,
     ReservationLost,
 )
 from ipam.model import AddressState, PoolCounts
@@ -33,6 +34,11 @@ def reserve(
             "the store is new and does not know yet which addresses are in use",
             "The next ADD or the agent looks at the node's endpoints and fills it.",
         )
+    if request.looked_at is not None:
+        others = same_pod(tx, attachment, owner)
+        unknown = tuple(each for each in others if each.attachment not in request.looked_at)
+        if unknown:
+            return _predecessors(owner, unknown)
     held = records.reservation_of(tx, attachment)
     if held is not None:
         return _already_reserved(records.reservation_from(held, tx.generation))
@@ -51,6 +57,14 @@ def reserve(
     return records.reservation_from(held, tx.generation)
 
 
+def same_pod(tx: Transaction, attachment: Attachment, owner: Owner) -> tuple[Reservation, ...]:
+    """What the same pod holds on the same interface name under other container ids."""
+    if not owner.pod_name:
+        return ()
+    wanted = (owner.pod_namespace, owner.pod_name, attachment.container_id, attachment.ifname)
+    return tuple(records.reservation_from(row, tx.generation) for row in tx.rows(records.BY_POD, *wanted))
+
+
 def confirm(tx: Transaction, reservation: Reservation) -> Reservation:
     """Mark as confirmed, or write again what was made in a store that is gone.
 
@@ -58,6 +72,8 @@ def confirm(tx: Transaction, reservation: Reservation) -> Reservation:
         ReservationLost: it was released meanwhile.
         AddressTaken: that store is gone, and in this one another attachment holds the address.
     """
+    if reservation.generation == tx.generation and records.confirm_exactly(tx, reservation):
+        return records.confirmed(reservation)
     row = records.reservation_of(tx, reservation.attachment)
     if row is not None:
         if not _same(records.reservation_from(row, tx.generation), reservation):
@@ -120,6 +136,15 @@ def _same(held: Reservation, expected: Reservation) -> bool:
     if held.generation == expected.generation:
         return held.created_at == expected.created_at and held.owner.call_id == expected.owner.call_id
     return held.owner.call_id in {"", expected.owner.call_id}
+
+
+def _predecessors(owner: Owner, unknown: tuple[Reservation, ...]) -> PredecessorsFound:
+    what = ", ".join(f"{each.ip} for {each.attachment}" for each in unknown)
+    return PredecessorsFound(
+        f"pod {owner.pod_namespace}/{owner.pod_name} holds {what}",
+        "An earlier sandbox of the pod was not deleted; DEL it.",
+        unknown,
+    )
 
 
 def _already_reserved(held: Reservation) -> AlreadyReserved:

@@ -130,6 +130,8 @@ class AddressRequest:
     """Seconds a released address rests before it is given out again."""
     excluded: frozenset[IPAddress] = field(default_factory=frozenset)
     """Never to be given out now: addresses that the host itself carries."""
+    looked_at: frozenset[Attachment] | None = None
+    """What the same pod holds under other container ids and the caller knows of; None: it does not care."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,10 @@ HOLD = """
     WHERE id = ? AND container_id IS NULL
     RETURNING *
 """
+CONFIRM_EXACTLY = """
+    UPDATE address SET confirmed = 1, missing_since = NULL
+    WHERE container_id = ? AND ifname = ? AND ip = ? AND created_wall = ? AND call_id = ?
+"""
 CONFIRM = "UPDATE address SET confirmed = 1, missing_since = NULL WHERE id = ? RETURNING *"
 LET_GO = """
     UPDATE address SET container_id = NULL, ifname = NULL, network = NULL, holder = NULL,
@@ -109,6 +113,28 @@ def hold(
         created_at,
         int(confirmed),
         key,
+    )
+
+
+def confirm_exactly(tx: Transaction, reservation: Reservation) -> bool:
+    """Confirm what is held, if it is that very reservation of this store."""
+    attachment, call_id = reservation.attachment, reservation.owner.call_id
+    key = (attachment.container_id, attachment.ifname, reservation.ip.packed)
+    return tx.change(CONFIRM_EXACTLY, *key, reservation.created_at, call_id) == 1
+
+
+def confirmed(reservation: Reservation) -> Reservation:
+    """The same reservation, confirmed."""
+    return Reservation(
+        reservation.attachment,
+        reservation.owner,
+        reservation.address,
+        reservation.gateway,
+        reservation.source,
+        reservation.created_at,
+        confirmed=True,
+        generation=reservation.generation,
+        nic_mac=reservation.nic_mac,
     )
 
 

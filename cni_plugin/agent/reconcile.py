@@ -17,8 +17,9 @@ from cni_plugin import addressing, adoption, datapath, endpoint
 from cni_plugin.endpoint import Found
 from cni_plugin.errors import InvalidNetns
 from cni_plugin.kernel import locks, netns, requests
-from cni_plugin.kernel.netlink import KernelRoute, Link, NoSuchDevice, read_link, read_route
-from cni_plugin.kernel.watch import Watch
+from cni_plugin.kernel.netlink import NoSuchDevice
+from cni_plugin.kernel.objects import KernelRoute, Link, read_link, read_route
+from cni_plugin.kernel.watch import RTMGRP_IPV4_ROUTE, RTMGRP_LINK, Watch
 from cni_plugin.node import Node
 from ipam.model import Attachment, Holder, Reservation
 
@@ -96,7 +97,7 @@ class Reconciler:
     def _has_changed(self) -> bool:
         """Asked in the thread that looks, whose namespace is the host's."""
         if self._watch is None:
-            self._watch = Watch()
+            self._watch = Watch(RTMGRP_LINK | RTMGRP_IPV4_ROUTE)
         return self._watch.changed()
 
     def close(self) -> None:
@@ -139,7 +140,7 @@ class Reconciler:
         ):
             before = len(self._node.ipam.reservations())
             adoption.adopt(self._node)
-            self._node.ipam.adopt(adoption.endpoints(self._node))
+            adoption.adopt_endpoints(self._node)
             self._count("adopted", len(self._node.ipam.reservations()) - before)
 
     def _reclaim(self, held: Iterable[Reservation], links: dict[str, Link], grace: float) -> None:

@@ -129,7 +129,7 @@ def _own_address(verb_call: VerbCall, node: Node, netns_fd: int, undo: ExitStack
     conf = verb_call.netconf
     reservation = _reservation(verb_call, node, Holder.ENDPOINT, netns.identity(netns_fd))
     undo.callback(_abandon, node, reservation)
-    mtu = conf.mtu or addressing.find_uplink(reservation, conf, node).mtu
+    mtu = conf.mtu or addressing.uplink_mtu(reservation, conf, node)
     return Given((reservation.address,), mtu, _dns(verb_call), reservation)
 
 

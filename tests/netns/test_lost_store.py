@@ -6,14 +6,15 @@ import json
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from cni_plugin import netconf
+from cni_plugin import adoption, datapath, netconf
+from cni_plugin.node import Node as OurNode
 from integration.fabric import syscalls as sc
-from ipam.model import SourceConfig
+from ipam.model import Attachment, Reservation, SourceConfig
 from tests.netns.conftest import NewNode
 from tests.netns.node import RUN_DIR, Node, pod_addresses
 from tests.netns.sandbox import Pod
@@ -414,3 +415,29 @@ def test_pods_go_away_while_the_state_directory_is_read_only(busy_node: Node) ->
     assert node.held() == {added.address: "c1"}
     again = node.add(pod).done()  # what is left of it does not keep its own container away
     assert node.held() == {again.address: "c1"}
+
+
+@pytest.mark.alone("about a part of both, between two steps of it")
+@pytest.mark.parametrize("lost", [True, False], ids=["the store is new", "it knows others"])
+def test_a_pod_that_goes_while_what_lives_is_written_down_keeps_no_address(
+    node: Node, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    pod, stays = node.sandbox.pod("goes"), node.sandbox.pod("stays")
+    node.add(pod).done()
+    node.add(stays).done()
+
+    def work() -> list[str]:
+        here = OurNode({"AZVNET_RUN_DIR": RUN_DIR})
+        _remove(node) if lost else here.ipam.release(Attachment("goes", "eth0"))
+        written = here.ipam.adopt
+
+        def go_first(found: Iterable[Reservation]) -> object:
+            datapath.detach(Attachment("goes", "eth0"), here.host)
+            here.ipam.release(Attachment("goes", "eth0"))
+            return written(found)
+
+        monkeypatch.setattr(here.ipam, "adopt", go_first)
+        adoption.adopt(here) if lost else adoption.adopt_endpoints(here)
+        return [each.attachment.container_id for each in here.ipam.reservations()]
+
+    assert node.sandbox.ask(work) == ["stays"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
+from ipam.errors import PredecessorsFound
 from ipam.model import PoolCounts
 from tests.unit.ipam.node import ANY, attachment, ips, owner
 
@@ -122,3 +126,20 @@ class TestSamePod:
             ipam.release(old.attachment, expected=old)
         assert ipam.reserve(P2, owner("web-0"), ANY).ip == ips(6)[0]
         assert ipam.counts().assigned == 1
+
+    def test_whoever_asks_with_what_it_has_looked_at_is_told_of_the_others(self, node: Node) -> None:
+        ipam = node.ready(5, 6, 7)
+        old = ipam.confirm(ipam.reserve(P1, owner("web-0"), ANY))
+        with pytest.raises(PredecessorsFound, match=r"web-0 holds .*5") as found:
+            ipam.reserve(P2, owner("web-0"), replace(ANY, looked_at=frozenset()))
+        assert found.value.reservations == (old,)
+        assert ipam.counts().assigned == 1
+        looked_at = frozenset({P1})
+        assert ipam.reserve(P2, owner("web-0"), replace(ANY, looked_at=looked_at)).ip == ips(6)[0]
+
+    def test_other_pods_and_pods_without_a_name_have_none(self, node: Node) -> None:
+        ipam = node.ready(5, 6, 7)
+        ipam.reserve(P1, owner("web-0"), ANY)
+        ipam.reserve(P2, owner("web-1"), replace(ANY, looked_at=frozenset()))
+        ipam.reserve(attachment("pod-3"), owner(), replace(ANY, looked_at=frozenset()))
+        assert ipam.counts().assigned == 3

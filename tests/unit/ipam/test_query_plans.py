@@ -22,6 +22,7 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "by pod": (records.BY_POD, ("ns", "pod", "c", "eth0")),
     "hold": (records.HOLD, (*["x"] * 11, 1.0, 1, 1)),
     "confirm": (records.CONFIRM, (1,)),
+    "confirm exactly": (records.CONFIRM_EXACTLY, ("c", "eth0", b"\x0a\x00\x00\x05", 1.0, "id")),
     "let go": (records.LET_GO, (1.0, 1)),
     "mark missing": (liveness._MARK, (1.0, "c", "eth0")),
     "miss": (records.MISS, (b"\x0a\x00\x00\x05",)),
