@@ -23,6 +23,9 @@ DETAILS_OF_A_BUG = (
 )
 
 
+_to_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
 def carry_out(call: Call, node: Node) -> Reply:
     """Carry a call out. Never raises an ``Exception``: whatever goes wrong is in the reply."""
     version = versions.CURRENT
@@ -32,12 +35,13 @@ def carry_out(call: Call, node: Node) -> Reply:
         parameters = params.parse(call.environ)
         if parameters.verb == "VERSION" and not call.stdin.strip():
             return Reply(_encode({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
-        document = netconf.decode(call.stdin)
+        known = netconf.remembered(call.stdin)
+        document = known[0] if known else netconf.decode(call.stdin)
         version = _version_for_errors(document)
         if parameters.verb == "VERSION":
             answered = versions.answered(document)
             return Reply(_encode({"cniVersion": answered, "supportedVersions": versions.SUPPORTED}))
-        verb_call = _prepare(call, parameters, document)
+        verb_call = _prepare(call, parameters, document, known[1] if known else None)
         version = verb_call.netconf.cni_version
         said, log = verb_call.said, (verb_call.netconf.log_level, verb_call.netconf.log_file)
         if parameters.verb == "ADD":
@@ -80,10 +84,14 @@ def _version_for_errors(document: dict[str, Any]) -> str:
     return asked if isinstance(asked, str) and asked in versions.SUPPORTED else versions.CURRENT
 
 
-def _prepare(call: Call, parameters: params.Parameters, document: dict[str, Any]) -> VerbCall:
+def _prepare(
+    call: Call, parameters: params.Parameters, document: dict[str, Any], known: netconf.NetConf | None
+) -> VerbCall:
     from cni_plugin.verbs import VerbCall
 
-    conf = netconf.parse(document, lenient=parameters.verb in {"DEL", "GC"})
+    conf = known or netconf.parse(document, lenient=parameters.verb in {"DEL", "GC"})
+    if parameters.verb == "ADD":
+        netconf.remember(call.stdin, document, conf)
     versions.require(parameters.verb, conf.cni_version)
     if parameters.verb in {"ADD", "STATUS"}:
         netconf.require_supported(conf, as_ipam=call.as_ipam)
@@ -98,4 +106,4 @@ def _dispatch(verb_call: VerbCall, node: Node) -> bytes:
 
 
 def _encode(document: object) -> bytes:
-    return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    return _to_text(document).encode() + b"\n"

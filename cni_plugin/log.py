@@ -22,6 +22,9 @@ KEPT = 4
 """Files beside the current one: together at most 25 MiB."""
 
 
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+
+
 def write(path: Path, level: str, threshold: str, **fields: Any) -> None:
     """Append one record; ``threshold`` is the level that is still written. Never raises."""
     append(path, line(level, threshold, **fields))
@@ -32,7 +35,7 @@ def line(level: str, threshold: str, **fields: Any) -> bytes:
     if not LEVELS[level] <= LEVELS.get(threshold, LEVELS["info"]):
         return b""
     record = {"time": _now(), "level": level, "pid": os.getpid(), **fields}
-    return json.dumps(record, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+    return _encode(record).encode() + b"\n"
 
 
 def append(path: Path, record: bytes) -> None:
@@ -54,7 +57,6 @@ def traceback_of(error: BaseException) -> str:
 
 def _append(path: Path, line: bytes) -> None:
     """One write to a file opened for appending: lines of several processes never mix (write(2))."""
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     with _opened(path) as fd:
         if os.fstat(fd).st_size + len(line) <= MAX_BYTES:
             os.write(fd, line)
@@ -68,7 +70,11 @@ def _append(path: Path, line: bytes) -> None:
 def _opened(path: Path) -> Iterator[int]:
     """Not blocking: what stands at the path may be a pipe that nobody reads."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    fd = os.open(path, flags, 0o640)
+    try:
+        fd = os.open(path, flags, 0o640)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        fd = os.open(path, flags, 0o640)
     try:
         yield fd
     finally:

@@ -24,6 +24,7 @@ else:  # the engine fills these in as pydantic fills in its models, so they have
 
 
 OUR_IPAM = "azvnet-ipam"
+_OUR_IPAM = "_our_ipam"
 NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 
 ENVIRONMENTS = {
@@ -94,12 +95,15 @@ class NetConf(DeclaredNetConf):
         return self.ipam_type == OUR_IPAM
 
     def our_ipam(self) -> Ipam:
-        """``ipam``, validated as ours.
+        """``ipam``, validated as ours; once.
 
         Raises:
             InvalidNetconf: a value is out of its range.
             UnsupportedField: ``ipam.environment`` names a source that there is none of here.
         """
+        known: Ipam | None = self.__dict__.get(_OUR_IPAM)
+        if known is not None:
+            return known
         try:
             ipam: Ipam = _read_ipam(self.ipam)
         except ValidationError as error:
@@ -112,6 +116,7 @@ class NetConf(DeclaredNetConf):
             raise InvalidNetconf(
                 _first_problem(error, "ipam."), "Correct the configuration in the conflist."
             ) from error
+        self.__dict__[_OUR_IPAM] = ipam
         return ipam
 
     def warnings(self, *, as_ipam: bool) -> list[str]:
@@ -170,6 +175,24 @@ def decode(stdin: bytes) -> dict[str, Any]:
             "Check the conflist.",
         )
     return document
+
+
+MOST_REMEMBERED = 16
+MOST_REMEMBERED_BYTES = 1 << 16
+_remembered: dict[bytes, tuple[dict[str, Any], NetConf]] = {}
+
+
+def remembered(stdin: bytes) -> tuple[dict[str, Any], NetConf] | None:
+    """What ``decode`` and ``parse`` made of the very same bytes before; nobody changes either."""
+    return _remembered.get(stdin)
+
+
+def remember(stdin: bytes, document: dict[str, Any], netconf: NetConf) -> None:
+    """Remember what ``parse`` accepted: all pods of a node are added with the same few configurations."""
+    if len(stdin) <= MOST_REMEMBERED_BYTES:
+        if len(_remembered) >= MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[stdin] = document, netconf
 
 
 def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:

@@ -16,6 +16,8 @@ from _socket import (
     MSG_NOSIGNAL,
     SCM_RIGHTS,
     SO_PEERCRED,
+    SO_RCVTIMEO,
+    SO_SNDTIMEO,
     SOL_SOCKET,
     socket,
 )
@@ -46,6 +48,9 @@ _REQUEST = Struct("<4sHHII8x")
 REPLY_HEADER = Struct("<4sHHIIB7x")
 """Magic, version, kind, lengths of stdout and stderr, exit code."""
 _CRED = Struct("=iII")  # struct ucred, unix(7): pid, uid, gid
+_TIMEVAL = Struct("=qq")
+_FIRST_BYTES = 1 << 15
+"""What is received at once: all of an ordinary request."""
 _MAX_DESCRIPTORS = 16  # room for more than is allowed, so that too many are seen and closed
 
 
@@ -227,9 +232,10 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
     limits = limits or Limits()
     descriptors: list[int] = []
     try:
-        header = _receive_first(sock, descriptors, deadline)
-        header += receive(sock, _REQUEST.size - len(header), deadline)
-        magic, version, flags, env_len, stdin_len = _REQUEST.unpack(header)
+        data = _receive_first(sock, descriptors, deadline)
+        if len(data) < _REQUEST.size:
+            data += receive(sock, _REQUEST.size - len(data), deadline)
+        magic, version, flags, env_len, stdin_len = _REQUEST.unpack_from(data)
         if magic != b"AZVN" or version == 0:
             raise Malformed("it does not begin as a request does")
         if version != VERSION:
@@ -241,7 +247,9 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
                 f"environment of {env_len} and stdin of {stdin_len} bytes; "
                 f"{limits.env} and {limits.stdin} are possible"
             )
-        body = receive(sock, env_len + stdin_len, deadline)
+        body = data[_REQUEST.size : _REQUEST.size + env_len + stdin_len]
+        if len(body) < env_len + stdin_len:
+            body += receive(sock, env_len + stdin_len - len(body), deadline)
         if env_len and body[env_len - 1]:
             raise Malformed("the environment does not end with NUL")
         netns_fd = descriptors.pop() if descriptors else None
@@ -262,9 +270,12 @@ def write_reply(sock: socket, reply: Reply, deadline: float) -> None:
     send(sock, encode_reply(reply), deadline)
 
 
-def _patience(deadline: float) -> float:
-    """What is left until the deadline; 0 asks once without waiting, as Python's sockets understand it."""
-    return max(deadline - time.monotonic(), 0.0)
+def _wait_until(sock: socket, option: int, deadline: float) -> None:
+    """Let the next call on a blocking socket last until the deadline at most (socket(7), SO_RCVTIMEO). With a
+    timeout of Python's, each would be three calls of the kernel.
+    """
+    left = max(int((deadline - time.monotonic()) * 1e6), 1)  # 0 would be for ever
+    sock.setsockopt(SOL_SOCKET, option, _TIMEVAL.pack(left // 1_000_000, left % 1_000_000))
 
 
 def receive(sock: socket, size: int, deadline: float) -> bytes:
@@ -279,7 +290,7 @@ def receive(sock: socket, size: int, deadline: float) -> bytes:
     have = 0
     while have < size:
         try:
-            sock.settimeout(_patience(deadline))
+            _wait_until(sock, SO_RCVTIMEO, deadline)
             got = sock.recv_into(view[have:])
         except (TimeoutError, BlockingIOError):
             raise TooSlow(f"only {have} of {size} bytes came in time") from None
@@ -292,11 +303,11 @@ def receive(sock: socket, size: int, deadline: float) -> bytes:
 
 
 def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> bytes:
-    """The first bytes of a request. Descriptors that come with them go into the list at once."""
+    """The first bytes of a request, or all. Descriptors that come with them go into the list at once."""
     try:
-        sock.settimeout(_patience(deadline))
+        _wait_until(sock, SO_RCVTIMEO, deadline)
         data, control, _flags, _address = sock.recvmsg(
-            _REQUEST.size, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
+            _FIRST_BYTES, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
         )
     except (TimeoutError, BlockingIOError):
         raise TooSlow("nothing came in time") from None
@@ -320,10 +331,10 @@ def send(sock: socket, data: bytes, deadline: float, netns_fd: int | None = None
     view = memoryview(data)
     rights = [] if netns_fd is None else [(SOL_SOCKET, SCM_RIGHTS, Struct("=i").pack(netns_fd))]
     try:
-        sock.settimeout(_patience(deadline))
+        _wait_until(sock, SO_SNDTIMEO, deadline)
         sent = sock.sendmsg([view], rights, MSG_NOSIGNAL)  # the descriptor goes with the first byte
         while sent < len(view):
-            sock.settimeout(_patience(deadline))
+            _wait_until(sock, SO_SNDTIMEO, deadline)
             sent += sock.send(view[sent:], MSG_NOSIGNAL)
     except (TimeoutError, BlockingIOError):
         raise TooSlow("not everything was taken in time") from None

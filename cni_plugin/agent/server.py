@@ -20,6 +20,7 @@ from cni_plugin import contract, log
 from cni_plugin.agent import protocol
 from cni_plugin.agent.unixsocket import Holder, UnixSocket
 from cni_plugin.call import Call, Reply
+from cni_plugin.netconf import remembered
 from cni_plugin.node import Node
 from cni_plugin.record import default_file, record
 from cni_plugin.verbs import delete
@@ -259,6 +260,9 @@ def _say_not_taken(connection: socket.socket, version: int = protocol.VERSION) -
 
 def _netconf_of(request: protocol.Request) -> dict[str, Any]:
     """The configuration, as far as it is one; what is wrong with it is said where the call is carried out."""
+    known = remembered(request.stdin)
+    if known:
+        return known[0]
     try:
         document = json.loads(request.stdin)
     except (ValueError, RecursionError):

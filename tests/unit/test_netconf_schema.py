@@ -138,3 +138,29 @@ class Model(pydantic.BaseModel):
 assert Model(number="1").number == 1
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+class TestRemembered:
+    """What was accepted once is not read again, byte for byte the same."""
+
+    def test_it_is_what_was_read(self) -> None:
+        stdin = b'{"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "azvnet-ipam", "cooldown": 7}}'
+        assert netconf.remembered(stdin) is None
+        document = netconf.decode(stdin)
+        read = netconf.parse(document)
+        netconf.remember(stdin, document, read)
+        assert netconf.remembered(stdin) == (document, read)
+        assert read.our_ipam() is read.our_ipam()
+        assert read.our_ipam().cooldown == 7
+        assert netconf.remembered(stdin + b" ") is None
+
+    def test_no_more_is_kept_than_a_node_needs(self) -> None:
+        read = netconf.parse({"cniVersion": "1.1.0", "name": "net"})
+        for number in range(3 * netconf.MOST_REMEMBERED):
+            netconf.remember(b"%d" % number, {}, read)
+        kept = [number for number in range(3 * netconf.MOST_REMEMBERED) if netconf.remembered(b"%d" % number)]
+        assert kept[-1] == 3 * netconf.MOST_REMEMBERED - 1
+        assert len(kept) <= netconf.MOST_REMEMBERED
+        large = b" " * (netconf.MOST_REMEMBERED_BYTES + 1)
+        netconf.remember(large, {}, read)
+        assert netconf.remembered(large) is None
