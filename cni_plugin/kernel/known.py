@@ -35,14 +35,17 @@ class KnownHost:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watch = Watch(RTMGRP_IPV4_IFADDR)
+        self._changed = True
         self._addresses: frozenset[IPAddress] = frozenset()
         self._uplinks: dict[object, tuple[str, float]] = {}
 
     def addresses(self, host: Netlink) -> frozenset[IPAddress]:
         """The IPv4 addresses that the links of the host carry, as ``Netlink.own_addresses``."""
         with self._lock:  # whoever comes while the list is made waits for it
-            if self._watch.changed():
+            self._changed = self._watch.changed() or self._changed
+            if self._changed:
                 self._addresses = host.own_addresses()
+                self._changed = False
             return self._addresses
 
     def uplink_mtu(self, key: object, host: Netlink, find: Callable[[], Link]) -> int:

@@ -96,7 +96,9 @@ class _Sender:
     def __init__(self, pool: Unregistering) -> None:
         self._pool = pool
         self._netlink = Netlink(answer_seconds=LOOK_SECONDS)
-        self._asked = threading.Semaphore(0)
+        self._asked = threading.Lock()
+        """Released for each request."""
+        self._asked.acquire()
         self._batch = bytearray()
         self._failure: OSError | None = None
         self._busy = 0

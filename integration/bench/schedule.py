@@ -39,6 +39,8 @@ class Plan:
     bundle: Path = BUNDLE
 
 
+SETTLE_SECONDS = 10.0
+"""After a burst: threads that were there for it end, and what they used counts no more then."""
 QUICK = Plan(rounds=15, bursts=2, bursts_alone=1, growth_rounds=0)
 
 
@@ -189,6 +191,7 @@ def _idle(plan: Plan, agent: Sandbox, samples: Samples, say: Step) -> None:
     pods = range(BURST)
     samples.check(AGENT, agent.calls("ADD", pods, WIDTH))
     say(f"the agent with {BURST} pods and nothing to do: {plan.idle_seconds:.0f} s")
+    time.sleep(SETTLE_SECONDS)
     before, started = agent.usage().idle_cpu, time.monotonic()
     time.sleep(plan.idle_seconds)
     samples.idle_share = (agent.usage().idle_cpu - before) / (time.monotonic() - started)

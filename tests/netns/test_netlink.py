@@ -156,6 +156,24 @@ class TestKnownHost:
 
         assert sandbox.ask(work) == 1
 
+    def test_a_list_that_could_not_be_made_is_made_the_next_time(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: Netlink) -> frozenset[IPAddress]:
+            raise InterruptedError
+
+        def work() -> bool:
+            host, known = Netlink(), KnownHost()
+            known.addresses(host)
+            sandbox.batch(DUMMY, "address add 10.9.0.1/24 dev d0")
+            with monkeypatch.context() as patch:
+                patch.setattr(Netlink, "own_addresses", refuse)
+                with pytest.raises(InterruptedError):
+                    known.addresses(host)
+            return ip_address("10.9.0.1") in known.addresses(host)
+
+        assert sandbox.ask(work)
+
     def test_the_mtu_is_that_of_now_and_the_link_is_found_again_when_it_is_gone(
         self, sandbox: Sandbox
     ) -> None:
