@@ -36,11 +36,13 @@ class Soak:
         self._node = node
         self._agent = agent
         node.sandbox.new_pods(f"soak-{number}" for number in range(CALLERS))
+        self._runs = 0
         self.failures: list[str] = []
 
     def run(self, cycles: int) -> None:
-        """That many ADDs, each followed by its DEL."""
-        self.failures += self._node.sandbox.ask(lambda: _blow(cycles))
+        """That many ADDs, each followed by its DEL, of containers that there never were before."""
+        self._runs += 1
+        self.failures += self._node.sandbox.ask(lambda: _blow(cycles, f"soak-{self._runs}"))
 
     def size(self) -> Size:
         """What the agent uses now."""
@@ -64,10 +66,10 @@ class Soak:
         return replace(self.size(), threads=fewest)
 
 
-def _blow(cycles: int) -> list[str]:
+def _blow(cycles: int, name: str) -> list[str]:
     failures: list[str] = []
     threads = [
-        threading.Thread(target=_one_caller, args=(number, cycles // CALLERS, failures))
+        threading.Thread(target=_one_caller, args=(number, cycles // CALLERS, name, failures))
         for number in range(CALLERS)
     ]
     for thread in threads:
@@ -77,13 +79,14 @@ def _blow(cycles: int) -> list[str]:
     return failures[:10]
 
 
-def _one_caller(number: int, cycles: int, failures: list[str]) -> None:
+def _one_caller(number: int, cycles: int, name: str, failures: list[str]) -> None:
     from cni_plugin.agent import caller
 
     netns = f"/run/netns/soak-{number}"
     stdin = json.dumps({**NETCONF, "ipam": {**NETCONF["ipam"], "cooldown": 0}}).encode()
     for cycle in range(cycles):
-        environ = {"CNI_CONTAINERID": f"soak-{number}-{cycle}", "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
+        container = f"{name}-{number}-{cycle}"
+        environ = {"CNI_CONTAINERID": container, "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
         for verb in ("ADD", "DEL"):
             fd = os.open(netns, os.O_RDONLY)
             try:
