@@ -27,6 +27,8 @@ IDLE_SECONDS = 3.0
 """A thread that has had nothing to do for so long ends."""
 LOOK_SECONDS = 1
 """Between two looks of a caller at whether its request could be sent at all."""
+ANSWER_BYTES = 1 << 13
+"""More than what is said of one link."""
 
 
 class Unregistering:
@@ -95,7 +97,7 @@ class _Sender:
 
     def __init__(self, pool: Unregistering) -> None:
         self._pool = pool
-        self._netlink = Netlink(answer_seconds=LOOK_SECONDS)
+        self._netlink = Netlink(answer_seconds=LOOK_SECONDS, received=memoryview(bytearray(ANSWER_BYTES)))
         self._asked = threading.Lock()
         """Released for each request."""
         self._asked.acquire()
