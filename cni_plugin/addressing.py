@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from cni_plugin import adoption, endpoint, errors, releasing, uplink
 from cni_plugin.kernel import locks, netns, requests
 from cni_plugin.kernel.objects import Link, read_route
+from cni_plugin.kernel.turns import TURNS
 from cni_plugin.netconf import NetConf
 from cni_plugin.node import Node
 from cni_plugin.params import IFNAME_MAX_BYTES, Parameters
@@ -276,7 +277,9 @@ def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = Fal
         SourceUnreadable, SourceEmpty: only where it is not quietly.
     """
     try:
-        node.ipam.refresh(source_config(netconf, node), deadline=seconds)
+        config = source_config(netconf, node)
+        with TURNS.left():
+            node.ipam.refresh(config, deadline=seconds)
     except (ipam_errors.SourceUnreadable, ipam_errors.SourceEmpty):
         if not quietly:
             raise

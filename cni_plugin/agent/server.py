@@ -20,6 +20,7 @@ from cni_plugin import contract, log
 from cni_plugin.agent import protocol
 from cni_plugin.agent.unixsocket import Holder, UnixSocket
 from cni_plugin.call import Call, Reply
+from cni_plugin.kernel.turns import TURNS
 from cni_plugin.netconf import remembered
 from cni_plugin.node import Node
 from cni_plugin.record import default_file, record
@@ -27,7 +28,8 @@ from cni_plugin.verbs import delete
 
 SOCKET_NAME = "agent.sock"
 WORKERS = 16
-"""Deleting a link waits for RCU; that many waits overlap. Fewer threads made a burst of DELs slower."""
+"""That many calls may wait for something, a lock or a source, before more threads are started. What they do
+besides they do by turns."""
 MOST_WORKERS = 128
 """With those that are added while calls wait for something else, such as a source that hangs."""
 SLOW_SECONDS = 1.0
@@ -208,11 +210,12 @@ class Server:
             return
         request = protocol.read_request(connection, time.monotonic() + REQUEST_SECONDS)
         try:
-            netconf = _netconf_of(request)
-            if self._draining.is_set() or not _ours(request, netconf):
-                _say_not_taken(connection, request.version)
-            elif protocol.caller_alive(connection):
-                self._carry_out(connection, request, netconf)
+            with TURNS.taken():
+                netconf = _netconf_of(request)
+                if self._draining.is_set() or not _ours(request, netconf):
+                    _say_not_taken(connection, request.version)
+                elif protocol.caller_alive(connection):
+                    self._carry_out(connection, request, netconf)
         finally:
             request.close()
 

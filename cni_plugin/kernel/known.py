@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from cni_plugin.kernel import netns
 from cni_plugin.kernel.watch import RTMGRP_IPV4_IFADDR, Watch
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class KnownHost:
         self._lock = threading.Lock()
         self._watch = Watch(RTMGRP_IPV4_IFADDR)
         self._changed = True
+        self.identity = netns.own_identity()
+        """Of the host's namespace, as ``netns.identity``: a process stays in it."""
         self._addresses: frozenset[IPAddress] = frozenset()
         self._uplinks: dict[object, tuple[str, float]] = {}
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cni_plugin.errors import StoreFailed
 from cni_plugin.kernel.digest import digest
+from cni_plugin.kernel.turns import TURNS
 from ipam.model import Attachment
 
 LOCK_FILE = "attachments.lock"
@@ -39,7 +40,7 @@ def hold(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool
         StoreFailed: the state directory can't be written.
     """
     deadline, offset = time.monotonic() + timeout, _offset(attachment)
-    with _turn((str(run_dir), offset), deadline) as mine:
+    with _behind_others((str(run_dir), offset), deadline) as mine:
         try:
             fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -60,7 +61,7 @@ _queues_lock = threading.Lock()
 
 
 @contextmanager
-def _turn(key: tuple[str, int], deadline: float) -> Iterator[bool]:
+def _behind_others(key: tuple[str, int], deadline: float) -> Iterator[bool]:
     """Wait until all who came before have left; whether they did until the deadline."""
     mine = threading.Lock()
     mine.acquire()
@@ -70,7 +71,7 @@ def _turn(key: tuple[str, int], deadline: float) -> Iterator[bool]:
         if queue[0] is mine:
             mine.release()
     try:
-        yield mine.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        yield mine.acquire(blocking=False) or _wait_for(mine, deadline)
     finally:
         with _queues_lock:
             was_first = queue[0] is mine
@@ -79,6 +80,11 @@ def _turn(key: tuple[str, int], deadline: float) -> Iterator[bool]:
                 del _queues[key]
             elif was_first:
                 queue[0].release()
+
+
+def _wait_for(lock: threading.Lock, deadline: float) -> bool:
+    with TURNS.left():
+        return lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _acquire(fd: int, offset: int, deadline: float) -> bool:
@@ -92,7 +98,8 @@ def _acquire(fd: int, offset: int, deadline: float) -> bool:
                 return False
         else:
             return True
-        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        with TURNS.left():
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 2, LONGEST_PAUSE)
 
 

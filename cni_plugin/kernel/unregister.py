@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.kernel.netlink import ANSWER_SECONDS, NLMSG_ERROR, Netlink, error_of
 from cni_plugin.kernel.requests import NLM_F_ECHO, RTM_DELLINK
+from cni_plugin.kernel.turns import TURNS
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.requests import Request
@@ -115,7 +116,8 @@ class _Sender:
         self._batch, self._failure, self._busy = self._netlink.numbered([request], NLM_F_ECHO), None, 2
         self._asked.release()
         try:
-            self._wait(request)
+            with TURNS.left():
+                self._wait(request)
         finally:
             self._done()
 

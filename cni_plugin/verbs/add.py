@@ -57,7 +57,8 @@ def _previous(verb_call: VerbCall) -> result.Result | None:
 def _attach(verb_call: VerbCall, node: Node) -> result.Result:
     path = verb_call.parameters.netns
     with netns.opened(verb_call.call.netns_fd, path) as netns_fd:
-        in_host = netns.identity(netns_fd) == netns.own_identity()
+        own = node.known_host.identity if node.known_host else netns.own_identity()
+        in_host = netns.identity(netns_fd) == own
         if in_host:
             _require_override(verb_call)
         sysctl.ensure_forwarding(node.run_dir)
