@@ -212,6 +212,7 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
         cooldown=netconf.our_ipam().cooldown,
         excluded=host_addresses(node),
         looked_at=frozenset(),
+        nic_mac=_named_link(netconf.master, node).mac if netconf.master else "",
     )
     if not node.background_reads:
         _refresh_when_stale(netconf, node)
@@ -219,7 +220,7 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
         return _reserve(parameters.attachment, netconf, who, request, node)
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable):
         reclaim_dead(node)
-        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
+        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True, patient=bool(netconf.master))
     return _reserve(parameters.attachment, netconf, who, request, node)
 
 
@@ -242,7 +243,10 @@ def _reserve(
 
 
 def _with(request: AddressRequest, looked_at: frozenset[Attachment] | None) -> AddressRequest:
-    return AddressRequest(request.requested, request.cooldown, request.excluded, looked_at)
+    # Not ``dataclasses.replace``: it needs ``inspect``, for half of what the rest of a call loads.
+    return AddressRequest(
+        request.requested, request.cooldown, request.excluded, looked_at, nic_mac=request.nic_mac
+    )
 
 
 def set_aside_carried(node: Node, seconds: float) -> None:
@@ -270,8 +274,11 @@ def require_available(cooldown: float, node: Node) -> None:
     node.ipam.require_available(AddressRequest(cooldown=cooldown, excluded=host_addresses(node)))
 
 
-def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False) -> None:
-    """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it.
+def refresh(
+    netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False, patient: bool = False
+) -> None:
+    """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it,
+    ``patient`` where what is known is of no use, as what was asked for another NIC.
 
     Raises:
         SourceUnreadable, SourceEmpty: only where it is not quietly.
@@ -279,7 +286,7 @@ def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = Fal
     try:
         config = source_config(netconf, node)
         with TURNS.left():
-            node.ipam.refresh(config, deadline=seconds)
+            node.ipam.refresh(config, deadline=seconds, patient=patient)
     except (ipam_errors.SourceUnreadable, ipam_errors.SourceEmpty):
         if not quietly:
             raise

@@ -258,7 +258,9 @@ class Ipam:
 
     # The source
 
-    def refresh(self, config: SourceConfig, *, deadline: float, force: bool = False) -> SourceState:
+    def refresh(
+        self, config: SourceConfig, *, deadline: float, force: bool = False, patient: bool = False
+    ) -> SourceState:
         """Read the source if it is due, and let the pool follow what it lists.
 
         One process reads at a time; the others go on with what is known, or, if nothing is known,
@@ -270,13 +272,14 @@ class Ipam:
             config: which source.
             deadline: seconds that all of this may take.
             force: for a person who asks; never for an ADD.
+            patient: what is known is of no use, so wait until this configuration's turn has come.
 
         Raises:
             SourceUnreadable, SourceEmpty: reading failed just now; or it failed a moment ago, is not
                 due again, and nothing is known from before.
         """
         return refreshing.refresh(
-            self._store, self._run_dir, self.reader, config, deadline=deadline, force=force
+            self._store, self._run_dir, self.reader, config, deadline=deadline, force=force, patient=patient
         )
 
     def _each(self, sql: str, value: Callable[[Row, Transaction], T]) -> tuple[T, ...]:

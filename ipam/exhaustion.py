@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ipam import records
 from ipam.errors import AddressUnavailable, NoAddressesKnown, PoolExhausted
+from ipam.pool import is_of
 
 if TYPE_CHECKING:
     from ipam.model import AddressRequest, PoolCounts
@@ -46,6 +47,11 @@ def pool_exhausted(
     if own:
         named = ", ".join(str(ip) for ip in sorted(request.excluded, key=str)[:_NAMED])
         parts.append(f"{own} carried by the node itself ({named})")
+    elsewhere = sum(
+        1 for candidate in records.candidates(tx, family) if not is_of(candidate.nic_mac, request)
+    )
+    if elsewhere:
+        parts.append(f"{elsewhere} of other NICs than {request.nic_mac}")
     if counts.cooling:
         row = tx.one(_NEXT_COOLED, tx.now - request.cooldown)
         if row is not None and row["released_at"] is not None:

@@ -132,6 +132,8 @@ class AddressRequest:
     """Never to be given out now: addresses that the host itself carries."""
     looked_at: frozenset[Attachment] | None = None
     """What the same pod holds under other container ids and the caller knows of; None: it does not care."""
+    nic_mac: str = ""
+    """The NIC that the address has to be one of; empty: any will do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class Candidate:
     ip: IPAddress
     released_at: float | None
     """When its last holder let it go; None: it never had one."""
+    nic_mac: str = ANY_NIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,14 @@ def choose(candidates: Iterable[Candidate], request: AddressRequest, now: float)
     and it is the one that has rested longest: a short cooldown beats a pod that can't start.
     """
     for candidate in candidates:
-        if candidate.ip not in request.excluded:
+        if candidate.ip not in request.excluded and is_of(candidate.nic_mac, request):
             return Choice(candidate, cooling_left(candidate.released_at, request.cooldown, now) > 0)
     return None
+
+
+def is_of(nic_mac: str, request: AddressRequest) -> bool:
+    """Whether an address of this NIC is one of the NIC that is asked for."""
+    return not request.nic_mac or nic_mac in {request.nic_mac, ANY_NIC, ""}
 
 
 def state_of(

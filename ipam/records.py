@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from ipam.model import AddressState, AddressStatus, Attachment, Holder, Owner, PoolAddress, Reservation
-from ipam.pool import READS_UNTIL_GONE, Candidate, Known, cooling_left, state_of
+from ipam.pool import READS_UNTIL_GONE, Candidate, Known, cooling_left, is_of, state_of
 from ipam.transaction import StoreDamaged
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ipam.transaction import Row, Transaction
 
 CANDIDATES = """
-    SELECT id, ip, released_at FROM address
+    SELECT id, ip, released_at, nic_mac FROM address
     WHERE family = ? AND container_id IS NULL AND listed = 1 AND quarantined_until IS NULL
     ORDER BY family, released_at, ip
 """
@@ -90,7 +90,7 @@ def row_of(tx: Transaction, ip: IPAddress) -> Row | None:
 def candidates(tx: Transaction, family: int) -> Iterator[Candidate]:
     """What could be given out, in the order of choice; read from an index as it is asked for."""
     for row in tx.each(CANDIDATES, family):
-        yield Candidate(row["id"], _unpacked(row["ip"]), row["released_at"])
+        yield Candidate(row["id"], _unpacked(row["ip"]), row["released_at"], row["nic_mac"])
 
 
 def hold(
@@ -263,6 +263,8 @@ def unusable_because(row: Row, request: AddressRequest, now: float) -> str:
     """Why an address that nobody holds can't be given out; empty: it can."""
     if _unpacked(row["ip"]) in request.excluded:
         return "the node itself carries it"
+    if not is_of(row["nic_mac"], request):
+        return f"it is one of NIC {row['nic_mac']}, not of {request.nic_mac}"
     return _quarantine_reason(row, (row["quarantined_until"] or 0.0) - now)
 
 

@@ -75,6 +75,7 @@ def refresh(
     *,
     deadline: float,
     force: bool,
+    patient: bool,
 ) -> SourceState:
     """See ``Ipam.refresh``."""
     until = time.monotonic() + deadline
@@ -97,21 +98,21 @@ def refresh(
                     f"{run_dir / LOCK} can't be locked: {error.strerror}",
                     "Make the directory writable for root.",
                 ) from error
-        known, pause = store.read(lambda tx: (source_state(tx), _until_its_turn(tx, config)))
+        known, pause = store.read(lambda tx: (source_state(tx), _until_its_turn(tx, config, patient=patient)))
         if pause is None or time.monotonic() + pause > until:
             return _as_known(store, known)
         time.sleep(pause)
 
 
-def _until_its_turn(tx: Transaction, config: SourceConfig) -> float | None:
+def _until_its_turn(tx: Transaction, config: SourceConfig, *, patient: bool) -> float | None:
     """Seconds after which this configuration may be read, where nothing is known because another one failed,
     which says nothing of this one: an agent that was not told yet may have asked for another NIC. None where
-    there is no such reason to wait.
+    there is no such reason to wait. ``patient``: what is known is of no use.
     """
     row = tx.one("SELECT attempt_at, success_at, config, retry_at FROM source")
-    if row is None or row["success_at"] is not None or row["retry_at"] is None:
+    if row is None or row["attempt_at"] is None or row["config"] == _config_key(config):
         return None
-    if row["config"] == _config_key(config):
+    if not patient and (row["success_at"] is not None or row["retry_at"] is None):
         return None
     return max(0.0, float(row["attempt_at"]) + OTHER_CONFIG_INTERVAL - tx.now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,7 @@ from tests.netns.node import ADDRESS, GATEWAY, INTERFACES, MAC, Node
 from tests.netns.sandbox import Sandbox
 from tests.netns.waiting import eventually
 
-UPLINK_UNCLEAR, SOURCE_FAILED, NOTHING_TO_GIVE = 105, 101, 102
+UPLINK_UNCLEAR, SOURCE_FAILED, NOTHING_TO_GIVE, ADDRESS_REFUSED = 105, 101, 102, 103
 OTHER_MAC = "00:0d:3a:00:00:99"
 
 
@@ -128,6 +129,32 @@ def test_the_first_pod_has_an_address_though_the_agent_has_just_asked_for_the_wr
     eventually(lambda: node.pool(lambda pool: pool.source_state().failures) > 0, "it has asked in vain")
     added = node.add(node.sandbox.pod("c1"), conf=node.conf(master="eth0"))
     assert added.address == "10.10.0.5"
+
+
+def _second_nic(node: Node, addresses: int) -> None:
+    """A NIC of another subnet beside the one that the default route leads over; the source lists both."""
+    node.sandbox.batch(
+        f"link add eth1 address {OTHER_MAC} type ifb", "link set eth1 up", "address add 10.20.0.4/16 dev eth1"
+    )
+    path = node.sandbox.path(INTERFACES)
+    document = json.loads(path.read_text())
+    own = [{"Address": "10.20.0.4", "IsPrimary": True}]
+    theirs = [{"Address": f"10.20.0.{number + 5}"} for number in range(addresses)]
+    subnet = {"Prefix": "10.20.0.0/16", "IPAddresses": own + theirs}
+    mac = OTHER_MAC.replace(":", "").upper()
+    document["Interfaces"].append({"MacAddress": mac, "IsPrimary": False, "IPSubnets": [subnet]})
+    path.write_text(json.dumps(document))
+
+
+def test_a_pod_of_a_master_has_no_address_of_another_nic_though_those_are_known(busy_node: Node) -> None:
+    """The fabric would drop whatever it sends."""
+    node = busy_node
+    _second_nic(node, addresses=2)
+    assert node.add(node.sandbox.pod("c1")).address == "10.10.0.5"
+    added = node.add(node.sandbox.pod("c2"), conf=node.conf(master="eth1"))
+    assert added.address == "10.20.0.5"
+    refused = node.add(node.sandbox.pod("c3"), conf=node.conf(master="eth1"), args="IP=10.10.0.7")
+    assert refused.code == ADDRESS_REFUSED
 
 
 def test_a_master_that_does_not_exist_is_named_with_the_links_there_are(busy_node: Node) -> None:

@@ -342,3 +342,13 @@ def test_reservations_of_one_network_only(node: Node) -> None:
     other = ipam.reserve(P2, replace(owner(), network="other"), ANY)
     assert ipam.reservations("other") == (other,)
     assert len(ipam.reservations()) == 2
+
+
+def test_addresses_of_other_nics_than_the_one_that_is_asked_for_are_counted(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    elsewhere = AddressRequest(nic_mac="00:0d:3a:00:00:02")
+    with pytest.raises(PoolExhausted, match="2 of other NICs than 00:0d:3a:00:00:02"):
+        ipam.reserve(P1, owner(), elsewhere)
+    with pytest.raises(AddressUnavailable, match=f"one of NIC {MAC}, not of 00:0d:3a:00:00:02"):
+        ipam.reserve(P1, owner(), replace(elsewhere, requested=ips(5)[0]))
+    assert ipam.reserve(P1, owner(), replace(elsewhere, nic_mac=MAC)).ip == ips(5)[0]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.errors import SourceEmpty
+from ipam.mac import ANY_NIC
 from ipam.model import AddressRequest, AddressState, Listing, Nic
 from ipam.pool import (
     Candidate,
@@ -35,6 +36,15 @@ def known(
     ip: object, *, listed: bool = True, misses: int = 0, held: bool = False, adopted: bool = False
 ) -> Known:
     return Known(pool_address(str(ip)), listed, misses, held, adopted)
+
+
+def test_where_a_nic_is_asked_for_others_addresses_are_passed_over() -> None:
+    first, second = "00:0d:3a:00:00:01", "00:0d:3a:00:00:02"
+    candidates = [Candidate(1, A, None, first), Candidate(2, B, None, second), Candidate(3, C, None, ANY_NIC)]
+    chosen = [
+        choose(candidates, AddressRequest(nic_mac=mac), now=100) for mac in ("", first, second, "other")
+    ]
+    assert [choice and choice.candidate.ip for choice in chosen] == [A, A, B, C]
 
 
 def test_never_used_addresses_come_first_and_ascending() -> None:

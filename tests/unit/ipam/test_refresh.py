@@ -263,6 +263,21 @@ class TestFailure:
         turn.join()
         assert node.reads == 2
 
+    def test_a_call_that_can_not_use_what_another_configuration_listed_waits_for_its_turn(
+        self, node: Node
+    ) -> None:
+        node.says = listing_of(*ips(5), mac="00:0d:3a:00:00:02")
+        node.process().refresh(OTHER_NIC, deadline=5)
+        node.says = listing_of(*ips(6))
+        node.clock.advance(0.8)
+        assert node.process().refresh(CONFIG, deadline=5).listed == 1
+        assert node.reads == 1  # whoever can go on does not wait
+        turn = threading.Timer(0.1, lambda: node.clock.advance(0.2))
+        turn.start()
+        node.process().refresh(CONFIG, deadline=5, patient=True)
+        turn.join()
+        assert node.reads == 2
+
     def test_waiting_for_its_turn_ends_with_the_deadline(self, node: Node) -> None:
         node.says = SourceUnreadable("no answer")
         with pytest.raises(SourceUnreadable):
