@@ -49,8 +49,6 @@ REPLY_HEADER = Struct("<4sHHIIB7x")
 """Magic, version, kind, lengths of stdout and stderr, exit code."""
 _CRED = Struct("=iII")  # struct ucred, unix(7): pid, uid, gid
 _TIMEVAL = Struct("=qq")
-_FIRST_BYTES = 1 << 15
-"""What is received at once: all of an ordinary request."""
 _MAX_DESCRIPTORS = 16  # room for more than is allowed, so that too many are seen and closed
 
 
@@ -232,10 +230,10 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
     limits = limits or Limits()
     descriptors: list[int] = []
     try:
-        data = _receive_first(sock, descriptors, deadline)
-        if len(data) < _REQUEST.size:
-            data += receive(sock, _REQUEST.size - len(data), deadline)
-        magic, version, flags, env_len, stdin_len = _REQUEST.unpack_from(data)
+        # No more than the header: what comes with later bytes is not the namespace's descriptor.
+        header = _receive_first(sock, descriptors, deadline)
+        header += receive(sock, _REQUEST.size - len(header), deadline)
+        magic, version, flags, env_len, stdin_len = _REQUEST.unpack(header)
         if magic != b"AZVN" or version == 0:
             raise Malformed("it does not begin as a request does")
         if version != VERSION:
@@ -247,9 +245,7 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
                 f"environment of {env_len} and stdin of {stdin_len} bytes; "
                 f"{limits.env} and {limits.stdin} are possible"
             )
-        body = data[_REQUEST.size : _REQUEST.size + env_len + stdin_len]
-        if len(body) < env_len + stdin_len:
-            body += receive(sock, env_len + stdin_len - len(body), deadline)
+        body = receive(sock, env_len + stdin_len, deadline)
         if env_len and body[env_len - 1]:
             raise Malformed("the environment does not end with NUL")
         netns_fd = descriptors.pop() if descriptors else None
@@ -303,11 +299,11 @@ def receive(sock: socket, size: int, deadline: float) -> bytes:
 
 
 def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> bytes:
-    """The first bytes of a request, or all. Descriptors that come with them go into the list at once."""
+    """The first bytes of a request. Descriptors that come with them go into the list at once."""
     try:
         _wait_until(sock, SO_RCVTIMEO, deadline)
         data, control, _flags, _address = sock.recvmsg(
-            _FIRST_BYTES, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
+            _REQUEST.size, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
         )
     except (TimeoutError, BlockingIOError):
         raise TooSlow("nothing came in time") from None
