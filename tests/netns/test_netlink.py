@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import resource
 import signal
 from ipaddress import ip_address, ip_network
 
@@ -105,6 +107,8 @@ class TestNamespaces:
             fd = _another_namespace()
             pid = os.fork()
             if pid == 0:
+                faulthandler.disable()
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 netns.call_in(fd, lambda: sc.drop_capability(sc.CAP_SYS_ADMIN))
                 os._exit(0)
             return os.waitpid(pid, 0)[1]
