@@ -18,6 +18,7 @@ from typing import Any
 
 LEVELS = {"off": 0, "error": 1, "warning": 2, "info": 3, "debug": 4}
 MAX_BYTES = 5 * 1024 * 1024
+TOLERATED, MOMENT_SECONDS = 1.05, 0.001
 KEPT = 4
 """Files beside the current one: together at most 25 MiB."""
 
@@ -82,11 +83,15 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _rotate(path: Path, fd: int, needed: int) -> None:
-    """Move the files up, unless another process does so: nobody waits for it, it may have been stopped."""
+    """Move the files up, unless another process does so: nobody waits for it, it may have been stopped. Where
+    the file has grown far beyond its bound meanwhile, it is left a moment.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         same = os.path.samestat(os.fstat(fd), path.stat())
     except (BlockingIOError, FileNotFoundError):
+        if os.fstat(fd).st_size > MAX_BYTES * TOLERATED:
+            time.sleep(MOMENT_SECONDS)
         return
     if same and os.fstat(fd).st_size + needed > MAX_BYTES:
         for number in range(KEPT - 1, 0, -1):
