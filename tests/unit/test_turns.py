@@ -60,9 +60,10 @@ def test_what_is_waited_for_outside_of_a_turn_keeps_nobody(monkeypatch: pytest.M
         pass
 
 
-def test_one_that_waits_in_its_turn_keeps_the_others_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.2)
-    mine, has_it, may_go = Turns(), threading.Event(), threading.Event()
+@contextmanager
+def one_that_waits_in_its_turn(mine: Turns) -> Iterator[threading.Event]:
+    """It goes on when the event is set."""
+    has_it, may_go = threading.Event(), threading.Event()
 
     def hang() -> None:
         with mine.taken():
@@ -71,6 +72,13 @@ def test_one_that_waits_in_its_turn_keeps_the_others_once(monkeypatch: pytest.Mo
 
     with running(hang):
         assert has_it.wait(LONG)
+        yield may_go
+
+
+def test_one_that_waits_in_its_turn_keeps_the_others_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.2)
+    mine = Turns()
+    with one_that_waits_in_its_turn(mine) as may_go:
         started = time.monotonic()
         for _ in range(100):
             with mine.taken(), mine.left():
@@ -82,22 +90,14 @@ def test_one_that_waits_in_its_turn_keeps_the_others_once(monkeypatch: pytest.Mo
 
 def test_turns_are_taken_again_when_the_one_that_waited_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.05)
-    mine, has_it, may_go = Turns(), threading.Event(), threading.Event()
-
-    def hang() -> None:
-        with mine.taken():
-            has_it.set()
-            assert may_go.wait(LONG)
-
-    with running(hang):
-        assert has_it.wait(LONG)
+    mine = Turns()
+    with one_that_waits_in_its_turn(mine) as may_go:
         mine.take()
         assert not mine.leave()  # it went on without
         may_go.set()
-    mine.take()
-    assert mine.leave()
-    mine.take()
-    assert mine.leave()
+    for _ in range(2):
+        mine.take()
+        assert mine.leave()
 
 
 def test_whoever_has_no_turn_gives_none_up() -> None:
