@@ -259,6 +259,7 @@ def test_an_agent_that_hangs_is_told_from_one_that_is_gone(
     agent = new_agent(node)
     pod = node.sandbox.pod("living")
     node.add(pod).done()
+    eventually(node.sandbox.path(f"{RUN_DIR}/http.sock").exists, "it would tell about itself")
     agent.signal(signal.SIGSTOP)
     shown = document(status("--output", "json"))
     assert shown["agent"]["state"] == "hangs"

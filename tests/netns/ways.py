@@ -9,8 +9,10 @@ that is ``source`` or there is no bundle, the sources with the interpreter that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -23,6 +25,7 @@ from pathlib import Path
 
 from tests.netns.calls import Caller, Engine, Executable
 from tests.netns.sandbox import Sandbox
+from tests.netns.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "dist" / "azvnet"
@@ -123,8 +126,19 @@ class Agent:
         return self._process.pid
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it a signal. After SIGSTOP it has stopped when this returns: its threads go on until the one that
+        the kernel has chosen for the signal gets a processor.
+        """
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            eventually(self._has_stopped, "the agent has stopped")
+
+    def _has_stopped(self) -> bool:
+        states = []
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                states.append((task / "stat").read_text().rpartition(") ")[2][0])
+        return set(states) == {"T"}
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
