@@ -126,8 +126,8 @@ class Agent:
         return self._process.pid
 
     def signal(self, number: int) -> None:
-        """Send it a signal. After SIGSTOP it has stopped when this returns: its threads go on until the one that
-        the kernel has chosen for the signal gets a processor.
+        """Send it a signal. After SIGSTOP it has stopped when this returns: until the thread that the kernel has
+        chosen for the signal gets a processor, all go on.
         """
         self._process.send_signal(number)
         if number == signal.SIGSTOP:
