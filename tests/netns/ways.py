@@ -126,8 +126,9 @@ class Agent:
         return self._process.pid
 
     def signal(self, number: int) -> None:
-        """Send it a signal. After SIGSTOP it has stopped when this returns: until the thread that the kernel has
-        chosen for the signal gets a processor, all go on.
+        """Send it a signal. After SIGSTOP it has stopped when this returns.
+
+        Until the thread that the kernel has chosen for the signal gets a processor, all of them go on.
         """
         self._process.send_signal(number)
         if number == signal.SIGSTOP:
