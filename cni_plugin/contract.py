@@ -90,7 +90,7 @@ def _prepare(
     from cni_plugin.verbs import VerbCall
 
     conf = known or netconf.parse(document, lenient=parameters.verb in {"DEL", "GC"})
-    if parameters.verb == "ADD":
+    if parameters.verb == "ADD" and not known:
         netconf.remember(call.stdin, document, conf)
     versions.require(parameters.verb, conf.cni_version)
     if parameters.verb in {"ADD", "STATUS"}:

@@ -43,13 +43,12 @@ def pool_exhausted(
 ) -> PoolExhausted:
     """Every address is held, resting beyond use, in quarantine or the node's own."""
     parts = [f"{counts.assigned} held{_owners(tx, family)}"]
-    own = sum(1 for candidate in records.candidates(tx, family) if candidate.ip in request.excluded)
+    unheld = list(records.candidates(tx, family))
+    own = sum(candidate.ip in request.excluded for candidate in unheld)
     if own:
         named = ", ".join(str(ip) for ip in sorted(request.excluded, key=str)[:_NAMED])
         parts.append(f"{own} carried by the node itself ({named})")
-    elsewhere = sum(
-        1 for candidate in records.candidates(tx, family) if not is_of(candidate.nic_mac, request)
-    )
+    elsewhere = sum(not is_of(candidate.nic_mac, request) for candidate in unheld)
     if elsewhere:
         parts.append(f"{elsewhere} of other NICs than {request.nic_mac}")
     if counts.cooling:

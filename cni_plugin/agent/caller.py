@@ -7,8 +7,7 @@ It is loaded in the frozen Python before anything else, so it imports next to no
 
 from __future__ import annotations
 
-from _socket import AF_UNIX, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET, socket
-from _struct import Struct
+from _socket import AF_UNIX, SO_SNDTIMEO, SOCK_STREAM, socket
 
 from cni_plugin.agent.protocol import (
     AS_IPAM,
@@ -23,6 +22,7 @@ from cni_plugin.agent.protocol import (
     TooSlow,
     encode_environment,
     encode_request,
+    limit,
     peer_uid,
     receive,
     send,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 1
 """What is waited for while the agent's backlog is full."""
-
-_TIMEVAL = Struct("=qq")
 
 
 def ask(
@@ -77,7 +75,7 @@ def ask(
 def _converse(sock: socket, path: str, request: Request, deadline: float) -> Reply | Absence:
     try:
         # As a socket option: a timeout of Python's makes connect fail at once when the backlog is full.
-        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _TIMEVAL.pack(CONNECT_SECONDS, 0))
+        limit(sock, SO_SNDTIMEO, CONNECT_SECONDS)
         sock.connect(path)
         if peer_uid(sock) != 0:
             return "none"

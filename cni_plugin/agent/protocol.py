@@ -266,12 +266,19 @@ def write_reply(sock: socket, reply: Reply, deadline: float) -> None:
     send(sock, encode_reply(reply), deadline)
 
 
+def limit(sock: socket, option: int, seconds: float) -> None:
+    """How long each later call on a blocking socket may last, as a socket option of the kernel's: SO_RCVTIMEO
+    or SO_SNDTIMEO (socket(7)), in steps of a microsecond; 0: for ever.
+    """
+    left = int(seconds * 1_000_000)
+    sock.setsockopt(SOL_SOCKET, option, _TIMEVAL.pack(left // 1_000_000, left % 1_000_000))
+
+
 def _wait_until(sock: socket, option: int, deadline: float) -> None:
     """Let the next call on a blocking socket last until the deadline at most (socket(7), SO_RCVTIMEO). With a
     timeout of Python's, each would be three calls of the kernel.
     """
-    left = max(int((deadline - time.monotonic()) * 1e6), 1)  # 0 would be for ever
-    sock.setsockopt(SOL_SOCKET, option, _TIMEVAL.pack(left // 1_000_000, left % 1_000_000))
+    limit(sock, option, max(deadline - time.monotonic(), 1e-6))
 
 
 def receive(sock: socket, size: int, deadline: float) -> bytes:

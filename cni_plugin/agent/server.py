@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -150,8 +149,7 @@ class Server:
         """
         if self._listener is not None:
             seconds = EXTRA_SECONDS if threads > WORKERS else 0.0
-            timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-            self._listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            protocol.limit(self._listener.socket, socket.SO_RCVTIMEO, seconds)
 
     def _relieve(self) -> None:
         """Add threads where all have calls that wait for something: a source that hangs must not keep a DEL
