@@ -189,14 +189,6 @@ class Ipam:
         gone, alive = tuple(missing), tuple(present)
         return self._store.write(lambda tx: liveness.sweep(tx, gone, alive, grace))
 
-    def same_pod(self, attachment: Attachment, owner: Owner) -> tuple[Reservation, ...]:
-        """What the same pod (namespace, name) holds on the same interface name under other container ids.
-
-        A sandbox that was made anew: the old one's endpoint, if it is gone, will get no DEL. The caller
-        looks and then calls ``release`` with ``expected``.
-        """
-        return self._store.read(lambda tx: holding.same_pod(tx, attachment, owner))
-
     # Looking
 
     def reservation(self, attachment: Attachment) -> Reservation | None:

@@ -58,8 +58,10 @@ class AlreadyReserved(IpamError):
 
 
 class PredecessorsFound(IpamError):
-    """The same pod holds addresses under other container ids: the caller may look whether anything of those
-    sandboxes is left, and release them.
+    """The same pod (namespace, name) holds addresses on the same interface name under other container ids.
+
+    A sandbox that was made anew: the old one's endpoint, if it is gone, will get no DEL. The caller looks and
+    then calls ``release`` with ``expected``.
     """
 
     def __init__(self, message: str, remedy: str, reservations: tuple[Reservation, ...]) -> None:

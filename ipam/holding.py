@@ -35,7 +35,7 @@ def reserve(
             "The next ADD or the agent looks at the node's endpoints and fills it.",
         )
     if request.looked_at is not None:
-        others = same_pod(tx, attachment, owner)
+        others = _same_pod(tx, attachment, owner)
         unknown = tuple(each for each in others if each.attachment not in request.looked_at)
         if unknown:
             return _predecessors(owner, unknown)
@@ -57,7 +57,7 @@ def reserve(
     return records.reservation_from(held, tx.generation)
 
 
-def same_pod(tx: Transaction, attachment: Attachment, owner: Owner) -> tuple[Reservation, ...]:
+def _same_pod(tx: Transaction, attachment: Attachment, owner: Owner) -> tuple[Reservation, ...]:
     """What the same pod holds on the same interface name under other container ids."""
     if not owner.pod_name:
         return ()
