@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from cni_plugin import netconf, netconf_models, netconf_schema
+from cni_plugin import contract, netconf, netconf_models, netconf_schema
 from cni_plugin.agent import settings_models, settings_schema
+from cni_plugin.call import Call
+from cni_plugin.node import Node
 from ipam import compiled
 from ipam.sources import documents_schema, models
 
@@ -164,3 +166,20 @@ class TestRemembered:
         large = b" " * (netconf.MOST_REMEMBERED_BYTES + 1)
         netconf.remember(large, {}, read)
         assert netconf.remembered(large) is None
+
+    def test_a_call_with_a_known_one_leaves_the_others_remembered(self, tmp_path: Path) -> None:
+        environ = {
+            "CNI_COMMAND": "ADD",
+            "CNI_CONTAINERID": "c",
+            "CNI_IFNAME": "eth0",
+            "CNI_NETNS": "/no/netns",
+        }
+        node = Node({"AZVNET_RUN_DIR": str(tmp_path)})
+        netconf._remembered.clear()
+        confs = [
+            b'{"cniVersion": "1.1.0", "name": "net%d", "ipam": {"type": "azvnet-ipam"}}' % number
+            for number in range(netconf.MOST_REMEMBERED)
+        ]
+        for stdin in (*confs, confs[0]):
+            assert contract.carry_out(Call(environ, stdin), node).exit_code == 1  # there is no such namespace
+        assert all(netconf.remembered(stdin) for stdin in confs)
