@@ -7,7 +7,7 @@ when it knows that it has to. It must not import anything at its top that is not
 import posix
 import sys
 
-from cni_plugin import thin
+from cni_plugin import stdio
 
 IPAM_NAME = b"azvnet-ipam"
 VERBS = (b"ADD", b"DEL", b"CHECK", b"GC", b"STATUS", b"VERSION")
@@ -17,7 +17,7 @@ def main() -> int:
     """Carry out the call that the environment asks for; returns its exit code. The command line ends here."""
     environ = posix.environ
     name = sys.argv[0].encode(errors="surrogateescape").rsplit(b"/", 1)[-1]
-    thin.occupy_standard_descriptors()
+    stdio.occupy_standard_descriptors()
     if len(sys.argv) > 1 or (b"CNI_COMMAND" not in environ and posix.isatty(0)):
         from cni_plugin.cli import run
 
@@ -27,7 +27,7 @@ def main() -> int:
     # One call leaves little garbage, and looking for it takes a twentieth of the time.
     gc.disable()
     if environ.get(b"CNI_COMMAND") == b"VERSION":
-        from cni_plugin.version_verb import answer
+        from cni_plugin.verbs.version import answer
 
         status = answer()
         if status is not None:

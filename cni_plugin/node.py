@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_plugin.errors import StoreFailed
+from cni_plugin.cni.errors import StoreFailed
 from cni_plugin.kernel.netlink import Deleter, Netlink
 from cni_plugin.kernel.templates import Templates
-from ipam.allocator import Ipam
+from ipam.ipam import Ipam
 
 RUN_DIR = "/run/azvnet"
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 
 if TYPE_CHECKING:
-    from cni_plugin.kernel.known import KnownHost
+    from cni_plugin.kernel.host_cache import KnownHost
     from cni_plugin.kernel.templates import Compiler
 
 

@@ -12,12 +12,13 @@ import posix
 import time
 from collections.abc import Mapping
 
-from cni_plugin import contract, thin, versions
-from cni_plugin.call import Call, Reply
-from cni_plugin.errors import CniError, IOFailure, TryAgainLater
+from cni_plugin import stdio
+from cni_plugin.call_log import record
+from cni_plugin.cni import contract, versions
+from cni_plugin.cni.call import Call, Reply
+from cni_plugin.cni.errors import CniError, IOFailure, TryAgainLater
 from cni_plugin.kernel import netns
 from cni_plugin.node import Node
-from cni_plugin.record import record
 
 STDIN_MAX_BYTES = 16 * 1024 * 1024
 VERBS_WITH_NAMESPACE = ("ADD", "CHECK")
@@ -142,4 +143,4 @@ def _say(line: str) -> None:
     """Not through ``sys.stderr``: that is None when the caller closed it, and what it could not write makes
     the interpreter end with status 120.
     """
-    thin.write(2, f"azvnet: {line}\n".encode(errors="backslashreplace"))
+    stdio.write(2, f"azvnet: {line}\n".encode(errors="backslashreplace"))

@@ -16,8 +16,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cni_plugin import endpoint  # noqa: E402
-from cni_plugin.kernel import prepared, requests  # noqa: E402
+from cni_plugin.datapath import endpoint  # noqa: E402
+from cni_plugin.kernel import encode, prepared  # noqa: E402
 from cni_plugin.kernel.templates import Templates  # noqa: E402
 
 HEADER_BYTES = 16
@@ -60,11 +60,11 @@ def templates() -> dict[tuple[object, ...], Any]:
 
 def compiled() -> dict[str, bytes]:
     """The requests that are the same in every call: the dumps."""
-    requests.dump_links()
-    for family in (requests.AF_INET, requests.AF_INET6):
-        for dump in (requests.dump_addresses, requests.dump_routes, requests.dump_neighbours):
+    encode.dump_links()
+    for family in (encode.AF_INET, encode.AF_INET6):
+        for dump in (encode.dump_addresses, encode.dump_routes, encode.dump_neighbours):
             dump(family)
-    return requests.COMPILED
+    return encode.COMPILED
 
 
 def main(contents: Path) -> None:

@@ -5,7 +5,7 @@ Owns the words. It must not know where they are told.
 
 from __future__ import annotations
 
-from cni_plugin.agent.conflist import ConflistFile
+from cni_plugin.conflist import ConflistFile
 from cni_plugin.node import Node
 from ipam.errors import IpamError
 

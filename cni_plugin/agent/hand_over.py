@@ -7,7 +7,7 @@ imports next to nothing.
 import posix
 import time
 
-from cni_plugin import thin
+from cni_plugin import stdio
 from cni_plugin.agent import caller, protocol
 
 RUN_DIR = b"/run/azvnet"
@@ -28,7 +28,7 @@ def hand_over(as_ipam: bool) -> int | None:  # noqa: FBT001 - by name in the one
         environ[b"AZVNET_AGENT"] = b"none"
         return None
     try:
-        stdin = thin.read_stdin()
+        stdin = stdio.read_stdin()
     except OSError:
         environ[b"AZVNET_AGENT"] = b"none"
         return None
@@ -47,15 +47,15 @@ def hand_over(as_ipam: bool) -> int | None:  # noqa: FBT001 - by name in the one
         if netns_fd is not None:
             posix.close(netns_fd)
     if isinstance(reply, str):
-        thin.give_back(stdin)
+        stdio.give_back(stdin)
         environ[b"AZVNET_AGENT"] = reply.encode()
         return None
-    thin.write(2, reply.stderr)
-    if thin.write(1, reply.stdout):
+    stdio.write(2, reply.stderr)
+    if stdio.write(1, reply.stdout):
         return reply.code
     if reply.code or environ.get(b"CNI_COMMAND") != b"ADD":
         return 1
-    thin.give_back(stdin)
+    stdio.give_back(stdin)
     environ[b"AZVNET_AGENT"] = b"gone"
     return None
 

@@ -24,11 +24,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from cni_plugin import __version__, errors
+from cni_plugin import __version__
 from cni_plugin.agent import protocol
-from cni_plugin.call import Reply
+from cni_plugin.cni import errors
+from cni_plugin.cni.call import Reply
+from cni_plugin.cni.params import NEEDED
 from cni_plugin.node import Node
-from cni_plugin.params import NEEDED
 from ipam.errors import IpamError
 from ipam.model import AddressState, Overview
 

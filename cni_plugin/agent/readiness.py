@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Protocol
 
-from cni_plugin import addressing
+from cni_plugin.addresses import allocate
 from cni_plugin.node import Node
 from ipam.errors import IpamError, PoolExhausted
 
@@ -90,7 +90,7 @@ class Readiness:
     def _ask(self) -> str:
         self._is_exhausted = False
         try:
-            addressing.require_available(self._background.cooldown, self._node)
+            allocate.require_available(self._background.cooldown, self._node)
         except IpamError as error:
             self._is_exhausted = isinstance(error, PoolExhausted)
             return f"{error}. {error.remedy}" if error.remedy else str(error)

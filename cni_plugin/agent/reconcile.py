@@ -13,12 +13,13 @@ from contextlib import suppress
 from ipaddress import ip_network
 from typing import Generic, TypeVar
 
-from cni_plugin import addressing, adoption, datapath, endpoint
-from cni_plugin.endpoint import Found
-from cni_plugin.errors import InvalidNetns
-from cni_plugin.kernel import locks, netns, requests
+from cni_plugin.addresses import allocate, recovery
+from cni_plugin.cni.errors import InvalidNetns
+from cni_plugin.datapath import endpoint, transparent
+from cni_plugin.datapath.endpoint import Found
+from cni_plugin.kernel import encode, locks, netns
+from cni_plugin.kernel.decode import KernelRoute, Link, read_link, read_route
 from cni_plugin.kernel.netlink import NoSuchDevice
-from cni_plugin.kernel.objects import KernelRoute, Link, read_link, read_route
 from cni_plugin.kernel.watch import RTMGRP_IPV4_ROUTE, RTMGRP_LINK, Watch
 from cni_plugin.node import Node
 from ipam.model import Attachment, Holder, Reservation
@@ -86,9 +87,9 @@ class Reconciler:
         """
         if not self._has_changed() and not thorough:
             return
-        bodies = self._node.host.dump(requests.dump_links())
+        bodies = self._node.host.dump(encode.dump_links())
         links = {link.name: link for link in self._links.all_of(bodies)}
-        routes = self._routes.all_of(self._node.host.dump(requests.dump_routes(requests.AF_INET)))
+        routes = self._routes.all_of(self._node.host.dump(encode.dump_routes(encode.AF_INET)))
         held = self._held = self._node.ipam.reservations()
         self._adopt_strangers(links.values(), held)
         self._reclaim(held, links, grace)
@@ -124,7 +125,7 @@ class Reconciler:
             with locks.hold(self._node.run_dir, attachment, 0) as ours:
                 if not ours or self._node.ipam.reservation(attachment) != reservation:
                     return
-                found = datapath.inspect(
+                found = transparent.inspect(
                     attachment, attachment.ifname, (reservation.address,), self._node.host, fd
                 )
                 if found.pod_link is not None and found.host_link is not None:
@@ -139,8 +140,8 @@ class Reconciler:
             or self._node.ipam.needs_adoption()
         ):
             before = len(self._node.ipam.reservations())
-            adoption.adopt(self._node)
-            adoption.adopt_endpoints(self._node)
+            recovery.adopt(self._node)
+            recovery.adopt_endpoints(self._node)
             self._count("adopted", len(self._node.ipam.reservations()) - before)
 
     def _reclaim(self, held: Iterable[Reservation], links: dict[str, Link], grace: float) -> None:
@@ -150,10 +151,10 @@ class Reconciler:
             if each.owner.holder is Holder.ENDPOINT:
                 alive = endpoint.host_ifname(each.attachment) in links
             else:
-                alive = addressing.is_alive(each, self._node)
+                alive = allocate.is_alive(each, self._node)
             (present if alive else missing).append(each.attachment)
         self._node.ipam.note_present(present)
-        freed = addressing.free_missing(missing, self._node, grace)
+        freed = allocate.free_missing(missing, self._node, grace)
         self._count("reclaimed", freed)
 
     def _repair_host(
@@ -176,21 +177,21 @@ class Reconciler:
     def _repair_one(self, reservation: Reservation, seen: Link) -> None:
         """Under the lock, and after another look: a call may be making or removing this very endpoint."""
         with locks.hold(self._node.run_dir, reservation.attachment, 0) as ours:
-            link = datapath.host_link(reservation.attachment, self._node.host) if ours else None
+            link = transparent.host_link(reservation.attachment, self._node.host) if ours else None
             if link is None or link.index != seen.index:
                 return
             host = self._node.host
-            route = host.one_route(requests.get_route(reservation.ip))
+            route = host.one_route(encode.get_route(reservation.ip))
             try:
                 if link.mac != endpoint.HOST_MAC:
-                    host.change([requests.set_link(link.index, mac=endpoint.HOST_MAC)])
+                    host.change([encode.set_link(link.index, mac=endpoint.HOST_MAC)])
                     self._repaired("host_mac", reservation)
                 if not link.up:
-                    host.change([requests.set_link(link.index)])
+                    host.change([encode.set_link(link.index)])
                     self._repaired("host_down", reservation)
                     route = None  # the kernel drops the routes of a link that goes down
                 if route is None or route.dst != ip_network(reservation.ip) or route.index != link.index:
-                    host.change([requests.new_route(link.index, ip_network(reservation.ip))])
+                    host.change([encode.new_route(link.index, ip_network(reservation.ip))])
                     self._repaired("host_route", reservation)
             except (FileExistsError, NoSuchDevice):
                 return
@@ -199,27 +200,25 @@ class Reconciler:
 
     def _repair_pod(self, reservation: Reservation, found: Found, pod: Link, fd: int) -> None:
         """Put back what a pod can't do without, and only what is not there at all."""
-        steps: list[tuple[str, requests.Request]] = []
+        steps: list[tuple[str, encode.Request]] = []
         if not pod.up:
-            steps.append(("pod_down", requests.set_link(pod.index)))
+            steps.append(("pod_down", encode.set_link(pod.index)))
         if not any(each.ip == reservation.ip for each in found.pod_addresses):
-            steps.append(("pod_address", requests.new_address(pod.index, reservation.address)))
+            steps.append(("pod_address", encode.new_address(pod.index, reservation.address)))
         present = {route.dst for route in found.pod_routes if route.index == pod.index} if pod.up else set()
         for dst, gateway in endpoint.ROUTES:
             if dst not in present:
-                steps.append(("pod_route", requests.new_pod_route(pod.index, dst, gateway=gateway)))
+                steps.append(("pod_route", encode.new_pod_route(pod.index, dst, gateway=gateway)))
         neighbour = [each for each in found.pod_neighbours if each.ip == endpoint.GATEWAY]
         if not any(
             each.state & endpoint.NUD_PERMANENT and each.mac == endpoint.HOST_MAC for each in neighbour
         ):
-            request = requests.new_neighbour(pod.index, endpoint.GATEWAY, endpoint.HOST_MAC)
+            request = encode.new_neighbour(pod.index, endpoint.GATEWAY, endpoint.HOST_MAC)
             steps.append(("pod_neighbour", request))
         if steps:
             self._carry_out(steps, reservation, fd)
 
-    def _carry_out(
-        self, steps: list[tuple[str, requests.Request]], reservation: Reservation, fd: int
-    ) -> None:
+    def _carry_out(self, steps: list[tuple[str, encode.Request]], reservation: Reservation, fd: int) -> None:
         with netns.call_in(fd, self._node.host.sibling) as pod:
             for kind, request in steps:
                 try:

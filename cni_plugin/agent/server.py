@@ -15,14 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cni_plugin import contract, log
+from cni_plugin import log
 from cni_plugin.agent import protocol
 from cni_plugin.agent.unixsocket import Holder, UnixSocket
-from cni_plugin.call import Call, Reply
+from cni_plugin.call_log import default_file, record
+from cni_plugin.cni import contract
+from cni_plugin.cni.call import Call, Reply
+from cni_plugin.cni.netconf import remembered
 from cni_plugin.kernel.turns import TURNS
-from cni_plugin.netconf import remembered
 from cni_plugin.node import Node
-from cni_plugin.record import default_file, record
 from cni_plugin.verbs import delete
 
 SOCKET_NAME = "agent.sock"

@@ -13,14 +13,14 @@ import signal
 from collections.abc import Mapping
 
 from cni_plugin.agent import systemd
-from cni_plugin.agent.background import Background
+from cni_plugin.agent.maintenance import Background
 from cni_plugin.agent.server import Server
 from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
 from cni_plugin.agent.signals import Signals
 from cni_plugin.agent.telling import Telling
-from cni_plugin.kernel.known import KnownHost
+from cni_plugin.kernel.deferred_delete import Unregistering
+from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.kernel.templates import Templates
-from cni_plugin.kernel.unregister import Unregistering
 from cni_plugin.node import Node
 
 LOOK_SECONDS = 2.0

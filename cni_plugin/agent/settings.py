@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.agent import settings_schema
-from ipam.compiled import ValidationError, validator
 from ipam.sources import ArmConfig
+from ipam.validation import ValidationError, validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,7 @@ from typing import Any, Protocol
 
 from cni_plugin import __version__, log
 from cni_plugin.agent import advice, protocol
-from cni_plugin.agent.conflist import ConflistFile, NotInPlace
-from cni_plugin.agent.http import (
+from cni_plugin.agent.listener import (
     AT_ONCE,
     Listener,
     Page,
@@ -31,7 +30,8 @@ from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.settings import Settings, SettingsError
 from cni_plugin.agent.unixsocket import Holder, UnixSocket
-from cni_plugin.call import Reply
+from cni_plugin.cni.call import Reply
+from cni_plugin.conflist import ConflistFile, NotInPlace
 from cni_plugin.node import Node
 
 HTTP_SOCKET = "http.sock"

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     """Run until a signal ends it."""
     from cni_plugin.agent import service
     from cni_plugin.agent.settings import Settings, SettingsError
-    from cni_plugin.errors import CniError
+    from cni_plugin.cni.errors import CniError
 
     try:
         return service.run(os.environ, Settings.read(options.config))

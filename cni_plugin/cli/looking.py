@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from cni_plugin import endpoint
 from cni_plugin.cli.asking import AgentSeen, ask_agent
-from cni_plugin.kernel import netns, requests
-from cni_plugin.kernel.objects import KernelRoute, Link
+from cni_plugin.datapath import endpoint
+from cni_plugin.kernel import encode, netns
+from cni_plugin.kernel.decode import KernelRoute, Link
 from cni_plugin.node import Node
 from ipam.errors import IpamError, StoreMissing
 from ipam.model import AddressState, AddressStatus, Attachment, Holder, Overview, PoolCounts, Reservation
@@ -105,8 +105,8 @@ def look(node: Node) -> Picture:
     routes: list[KernelRoute] = []
     kernel_error = ""
     try:
-        links = node.host.links(requests.dump_links())
-        routes = node.host.routes(requests.dump_routes(requests.AF_INET))
+        links = node.host.links(encode.dump_links())
+        routes = node.host.routes(encode.dump_routes(encode.AF_INET))
     except OSError as error:
         kernel_error = f"links and routes can't be read: {error.strerror}"
     held = [each.reservation for each in addresses if each.reservation is not None]

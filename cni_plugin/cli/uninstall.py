@@ -34,10 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Uninstall."""
+    from cni_plugin.call_log import DEFAULT_FILE
     from cni_plugin.cli.asking import HANGS, RUNNING, ask_agent
     from cni_plugin.install.removing import Removal, uninstall
     from cni_plugin.kernel import sysctl
-    from cni_plugin.record import DEFAULT_FILE
 
     def work() -> None:
         place = place_of(options)
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 def restore_forwarding(place: Place, before: dict[str, str], attached: int) -> None:
     """Switch forwarding off again, which was switched on for pods, unless somebody else may need it."""
-    from cni_plugin.agent.conflist import EXTENSIONS
+    from cni_plugin.conflist import EXTENSIONS
     from cni_plugin.kernel import sysctl
 
     folder = place.real_conf_dir

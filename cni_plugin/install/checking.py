@@ -6,13 +6,13 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni_plugin.agent.conflist import ConflistFile, NotInPlace
 from cni_plugin.agent.settings import Conflist
+from cni_plugin.conflist import ConflistFile, NotInPlace
 from cni_plugin.install import trial
 from cni_plugin.install.bundle import Bundle
 from cni_plugin.install.place import CONFLIST, NAMES, Place, Refused
-from cni_plugin.install.record import Record
-from cni_plugin.install.versions import ROOT, Version, Versions
+from cni_plugin.install.receipt import Record
+from cni_plugin.install.releases import ROOT, Version, Versions
 
 INSTALL = "Run azvnet install from the bundle."
 

@@ -18,8 +18,8 @@ from cni_plugin.install.bundle import AGAIN, Bundle
 from cni_plugin.install.lock import alone
 from cni_plugin.install.network import Network
 from cni_plugin.install.place import Place, Refused
-from cni_plugin.install.record import Record
-from cni_plugin.install.versions import ROOT, Version, Versions
+from cni_plugin.install.receipt import Record
+from cni_plugin.install.releases import ROOT, Version, Versions
 
 Say = Callable[[str], None]
 KEEP = 2

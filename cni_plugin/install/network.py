@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.agent.conflist import ConflistFile, NotInPlace, missing_plugins, plugins_of
 from cni_plugin.agent.settings import Conflist
+from cni_plugin.conflist import ConflistFile, NotInPlace, missing_plugins, plugins_of
 from cni_plugin.install.place import CONFLIST, NAMES, Place, Refused
-from cni_plugin.install.record import Record
+from cni_plugin.install.receipt import Record
 
 DEFAULT = b"""{
   "cniVersion": "1.0.0",

@@ -13,14 +13,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.agent.conflist import ConflistFile
 from cni_plugin.agent.settings import Conflist
+from cni_plugin.conflist import ConflistFile
 from cni_plugin.install import files, names, network
 from cni_plugin.install.installing import Say, explained, require_root
 from cni_plugin.install.lock import LOCK, alone
 from cni_plugin.install.place import CONFLIST, Place, Refused
-from cni_plugin.install.record import RECORD, Record
-from cni_plugin.install.versions import Versions, in_use
+from cni_plugin.install.receipt import RECORD, Record
+from cni_plugin.install.releases import Versions, in_use
 
 _LOGS = re.compile(r"(azvnet|agent)\.log(\.\d+)?")
 

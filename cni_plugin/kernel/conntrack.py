@@ -11,9 +11,9 @@ import errno
 import struct
 from collections.abc import Iterator
 
+from cni_plugin.kernel.decode import read_attributes
+from cni_plugin.kernel.encode import AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Request
 from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink
-from cni_plugin.kernel.objects import read_attributes
-from cni_plugin.kernel.requests import AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Request
 from cni_plugin.kernel.sysctl import PLACE
 from ipam.model import IPAddress
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cni_plugin.errors import StoreFailed
+from cni_plugin.cni.errors import StoreFailed
 from cni_plugin.kernel.digest import digest
 from cni_plugin.kernel.turns import TURNS
 from ipam.model import Attachment

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.kernel import requests
-from cni_plugin.kernel.objects import (
+from cni_plugin.kernel import encode
+from cni_plugin.kernel.decode import (
     KernelRoute,
     Link,
     LinkAddress,
@@ -26,7 +26,7 @@ from cni_plugin.kernel.objects import (
     read_neighbour,
     read_route,
 )
-from cni_plugin.kernel.requests import NLM_F_ACK, Request
+from cni_plugin.kernel.encode import NLM_F_ACK, Request
 from ipam.model import IPAddress
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Netlink:
 
     def __init__(
         self,
-        compiler: Compiler = requests,
+        compiler: Compiler = encode,
         *,
         protocol: int = NETLINK_ROUTE,
         answer_seconds: int = ANSWER_SECONDS,
@@ -171,7 +171,7 @@ class Netlink:
 
     def own_addresses(self) -> frozenset[IPAddress]:
         """The IPv4 addresses that the links of the namespace carry."""
-        return frozenset(each.ip for each in self.addresses(requests.dump_addresses(requests.AF_INET)))
+        return frozenset(each.ip for each in self.addresses(encode.dump_addresses(encode.AF_INET)))
 
     def one_route(self, request: Request) -> KernelRoute | None:
         """The route that was asked for; None when nothing leads there."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from cni_plugin.errors import InvalidNetns, KernelRefused
+from cni_plugin.cni.errors import InvalidNetns, KernelRefused
 
 T = TypeVar("T")
 

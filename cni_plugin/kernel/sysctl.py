@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from cni_plugin.errors import KernelRefused
+from cni_plugin.cni.errors import KernelRefused
 
 PLACE = Path("/proc/sys/net")
 PLACE_IN_POD = Path("/host/proc/sys/net")

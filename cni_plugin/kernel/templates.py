@@ -17,8 +17,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Protocol
 
-from cni_plugin.kernel import prepared, requests
-from cni_plugin.kernel.requests import Request
+from cni_plugin.kernel import encode, prepared
+from cni_plugin.kernel.encode import Request
 from ipam.model import IPAddress, IPInterface, IPNetwork
 
 Build = Callable[..., Request]
@@ -68,39 +68,39 @@ class Templates:
 
     def new_veth(self, **values: Any) -> Request:
         """As ``requests.new_veth``, in whatever order the values are given."""
-        return self._request(requests.new_veth, dict(sorted(values.items())))
+        return self._request(encode.new_veth, dict(sorted(values.items())))
 
     def set_link(self, index: int, *, alias: str | None = None) -> Request:
         """As ``requests.set_link``."""
-        return self._request(requests.set_link, {"index": index, "alias": alias})
+        return self._request(encode.set_link, {"index": index, "alias": alias})
 
     def delete_link(self, name: str) -> Request:
         """As ``requests.delete_link``."""
-        return self._request(requests.delete_link, {"name": name})
+        return self._request(encode.delete_link, {"name": name})
 
     def new_address(self, index: int, address: IPInterface) -> Request:
         """As ``requests.new_address``."""
-        return self._request(requests.new_address, {"index": index, "address": address})
+        return self._request(encode.new_address, {"index": index, "address": address})
 
     def new_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
         """As ``requests.new_route``."""
-        return self._request(requests.new_route, {"index": index, "dst": dst, "gateway": gateway})
+        return self._request(encode.new_route, {"index": index, "dst": dst, "gateway": gateway})
 
     def new_pod_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
         """As ``requests.new_pod_route``."""
-        return self._request(requests.new_pod_route, {"index": index, "dst": dst, "gateway": gateway})
+        return self._request(encode.new_pod_route, {"index": index, "dst": dst, "gateway": gateway})
 
     def new_neighbour(self, index: int, address: IPAddress, mac: str) -> Request:
         """As ``requests.new_neighbour``."""
-        return self._request(requests.new_neighbour, {"index": index, "address": address, "mac": mac})
+        return self._request(encode.new_neighbour, {"index": index, "address": address, "mac": mac})
 
     def get_link(self, *, name: str = "", index: int = 0) -> Request:
         """As ``requests.get_link``."""
-        return self._request(requests.get_link, {"name": name, "index": index})
+        return self._request(encode.get_link, {"name": name, "index": index})
 
     def get_route(self, dst: IPAddress) -> Request:
         """As ``requests.get_route``."""
-        return self._request(requests.get_route, {"dst": dst})
+        return self._request(encode.get_route, {"dst": dst})
 
     def _request(self, build: Build, values: dict[str, Any]) -> Request:
         key = (build.__name__, *[_shape(name, value) for name, value in values.items()])

@@ -9,11 +9,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cni_plugin import addressing, datapath, delegate, endpoint, errors, result
-from cni_plugin.endpoint import Endpoint
+from cni_plugin.addresses import allocate
+from cni_plugin.cni import delegate, errors, result
+from cni_plugin.datapath import endpoint, transparent
+from cni_plugin.datapath.endpoint import Endpoint
 from cni_plugin.kernel import locks, netns, sysctl
 from cni_plugin.node import Node
-from cni_plugin.verbs import VerbCall
+from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 from ipam.model import Holder, IPInterface, Reservation
 
@@ -69,13 +71,13 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
         for _ in range(ADDRESS_ATTEMPTS):
             try:
                 return _attach_once(verb_call, node, netns_fd, in_host=in_host)
-            except datapath.AddressCarried as carried:
+            except transparent.AddressCarried as carried:
                 if not verb_call.netconf.uses_our_ipam:
                     raise errors.KernelRefused(
                         str(carried), "Something on this host uses it already."
                     ) from carried
                 node.ipam.quarantine(carried.ip, str(carried), QUARANTINE_SECONDS)
-                addressing.set_aside_carried(node, QUARANTINE_SECONDS)
+                allocate.set_aside_carried(node, QUARANTINE_SECONDS)
             except errors.TryAgainLater as error:
                 if not isinstance(error.__cause__, ipam_errors.AddressTaken):
                     raise
@@ -91,19 +93,19 @@ def _attach_once(verb_call: VerbCall, node: Node, netns_fd: int, *, in_host: boo
         if conf.uses_our_ipam:
             given = _own_address(verb_call, node, netns_fd, undo)
             planned = _plan(verb_call, given, in_host=in_host)
-            datapath.attach(planned, node.host, netns_fd)
+            transparent.attach(planned, node.host, netns_fd)
         else:
             given = Given((), _mtu_without_address(verb_call, node), _dns(verb_call), None)
             planned = _plan(verb_call, given, in_host=in_host)
             delegated = Delegated(verb_call, undo)
-            planned = datapath.attach(planned, node.host, netns_fd, ask=delegated.addresses)
+            planned = transparent.attach(planned, node.host, netns_fd, ask=delegated.addresses)
             dns = given.dns if given.dns != result.Dns() else delegated.dns
             given = Given(given.addresses, given.mtu, dns, given.reservation)
-        undo.callback(datapath.detach, verb_call.parameters.attachment, node.host)
+        undo.callback(transparent.detach, verb_call.parameters.attachment, node.host)
         if not verb_call.call.caller_alive():
             raise errors.TryAgainLater("the caller did not wait for the result", "What was made was undone.")
         if given.reservation is not None:
-            with addressing.cni_errors():
+            with allocate.cni_errors():
                 node.ipam.confirm(given.reservation)
         undo.pop_all()
     return _result(verb_call, planned, given.dns)
@@ -130,15 +132,15 @@ def _own_address(verb_call: VerbCall, node: Node, netns_fd: int, undo: ExitStack
     conf = verb_call.netconf
     reservation = _reservation(verb_call, node, Holder.ENDPOINT, netns.identity(netns_fd))
     undo.callback(_abandon, node, reservation)
-    mtu = conf.mtu or addressing.uplink_mtu(reservation, conf, node)
+    mtu = conf.mtu or allocate.uplink_mtu(reservation, conf, node)
     return Given((reservation.address,), mtu, _dns(verb_call), reservation)
 
 
 def _mtu_without_address(verb_call: VerbCall, node: Node) -> int:
     """The uplink's where no NIC is known to own the address, which is not known yet either."""
     conf = verb_call.netconf
-    link = addressing.default_link(node) if not conf.master else None
-    return conf.mtu or (link or addressing.any_uplink("", conf, node)).mtu
+    link = allocate.default_link(node) if not conf.master else None
+    return conf.mtu or (link or allocate.any_uplink("", conf, node)).mtu
 
 
 class Delegated:
@@ -169,33 +171,33 @@ class Delegated:
 def _reservation(verb_call: VerbCall, node: Node, holder: Holder, netns_id: str) -> Reservation:
     """Reserve; what an ADD that was killed left behind is removed first."""
     parameters, conf = verb_call.parameters, verb_call.netconf
-    who = addressing.owner(parameters, conf, holder, netns_id, verb_call.call.call_id)
-    with addressing.cni_errors():
+    who = allocate.owner(parameters, conf, holder, netns_id, verb_call.call.call_id)
+    with allocate.cni_errors():
         try:
-            return addressing.reserve(parameters, conf, who, node)
+            return allocate.reserve(parameters, conf, who, node)
         except ipam_errors.AlreadyReserved as error:
             _refuse_if_finished(verb_call, node, error.reservation)
         node.ipam.release(parameters.attachment)
-        return addressing.reserve(parameters, conf, who, node)
+        return allocate.reserve(parameters, conf, who, node)
 
 
 def _refuse_if_finished(verb_call: VerbCall, node: Node, existing: Reservation) -> None:
     attachment = verb_call.parameters.attachment
     if existing.owner.holder is Holder.ENDPOINT:
-        link = datapath.host_link(attachment, node.host)
+        link = transparent.host_link(attachment, node.host)
         finished = endpoint.is_finished(link, attachment)
         if finished and link and _is_same_call(verb_call, existing):
             node.ipam.confirm(existing)
             given = Given((existing.address,), link.mtu, _dns(verb_call), existing)
             raise Finished(_plan(verb_call, given), given.dns)
     else:
-        finished = addressing.is_alive(existing, node) and not _is_same_call(verb_call, existing)
+        finished = allocate.is_alive(existing, node) and not _is_same_call(verb_call, existing)
     if finished:
         raise errors.AttachmentExists(
             f"{attachment} is attached already, as {existing.ip}",
             "Nothing was changed. DEL it before it is added again.",
         )
-    datapath.detach(attachment, node.host)
+    transparent.detach(attachment, node.host)
 
 
 def _is_same_call(verb_call: VerbCall, existing: Reservation) -> bool:
@@ -213,7 +215,7 @@ def _reserve_only(verb_call: VerbCall, node: Node) -> result.Result:
             raise errors.TryAgainLater(
                 "the caller did not wait for the result", "The address was given back."
             )
-        with addressing.cni_errors():
+        with allocate.cni_errors():
             reservation = node.ipam.confirm(reservation)
         undo.pop_all()
     return result.Result(

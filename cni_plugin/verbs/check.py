@@ -5,11 +5,14 @@ It changes nothing. What later plugins of the chain did is right as prevResult s
 
 from __future__ import annotations
 
-from cni_plugin import adoption, datapath, delegate, endpoint, errors, result
-from cni_plugin.endpoint import Expected
+from cni_plugin.addresses import recovery
+from cni_plugin.cni import delegate, errors, result
+from cni_plugin.datapath import endpoint, transparent
+from cni_plugin.datapath.endpoint import Expected
 from cni_plugin.kernel import netns
 from cni_plugin.node import Node
-from cni_plugin.verbs import VerbCall, add
+from cni_plugin.verbs import add
+from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 from ipam.model import Reservation
 
@@ -80,7 +83,7 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
 
 def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[str]:
     with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
-        found = datapath.inspect(
+        found = transparent.inspect(
             verb_call.parameters.attachment, expected.ifname, expected.routed, node.host, netns_fd
         )
     return endpoint.damage(expected, found)
@@ -97,7 +100,7 @@ def _reservation(
         held = node.ipam.reservation(attachment)
         if held is None and verb_call.call.netns_fd is not None:
             identity = netns.identity(verb_call.call.netns_fd)
-            held = node.ipam.reservation(adoption.stranger(identity, attachment.ifname))
+            held = node.ipam.reservation(recovery.stranger(identity, attachment.ifname))
     except ipam_errors.StoreUnavailable as error:
         raise errors.TryAgainLater(str(error), error.remedy) from error
     problems = list(damage)

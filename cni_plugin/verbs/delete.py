@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from cni_plugin import addressing, adoption, datapath, delegate, errors, params, releasing
-from cni_plugin.call import Call
+from cni_plugin.addresses import allocate, reclaim, recovery
+from cni_plugin.cni import delegate, errors, params
+from cni_plugin.cni.call import Call
+from cni_plugin.datapath import transparent
 from cni_plugin.kernel import locks, netns
 from cni_plugin.node import Node
-from cni_plugin.verbs import VerbCall
+from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 from ipam.model import Holder
 
@@ -25,14 +27,14 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
     """Detach and free; the kernel first, so that no address is free while a link still carries it."""
     attachment = verb_call.parameters.attachment
     with _in_order(verb_call, node):
-        if releasing.may_have_host_ports(verb_call.netconf):
+        if reclaim.may_have_host_ports(verb_call.netconf):
             # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
-            verb_call.said.extend(releasing.forget_connections(attachment, node))
+            verb_call.said.extend(reclaim.forget_connections(attachment, node))
         if verb_call.call.as_ipam:
-            with addressing.cni_errors():
+            with allocate.cni_errors():
                 release(verb_call, node)
             return
-        datapath.detach(attachment, node.host)
+        transparent.detach(attachment, node.host)
         release(verb_call, node)
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
         delegate.forward(verb_call, "DEL")
@@ -58,7 +60,7 @@ def release(verb_call: VerbCall, node: Node) -> None:
         node.ipam.release(verb_call.parameters.attachment)
         netns_id = netns.identity_of(verb_call.parameters.netns) if verb_call.call.as_ipam else ""
         if netns_id:
-            node.ipam.release(adoption.stranger(netns_id, verb_call.parameters.ifname))
+            node.ipam.release(recovery.stranger(netns_id, verb_call.parameters.ifname))
     except ipam_errors.StoreUnavailable as error:
         verb_call.said.append(f"the address is freed later: {error}")
         if isinstance(error.__cause__, PermissionError):
@@ -73,5 +75,5 @@ def undo_add(call: Call, node: Node) -> None:
         held = node.ipam.reservation(attachment)
         if held is not None and held.owner.call_id == call.call_id:
             if held.owner.holder is Holder.ENDPOINT:
-                datapath.detach(attachment, node.host)
+                transparent.detach(attachment, node.host)
             node.ipam.release(attachment, expected=held)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni_plugin import addressing, adoption, datapath, delegate, endpoint, errors, releasing
-from cni_plugin.kernel import locks, requests
+from cni_plugin.addresses import allocate, reclaim, recovery
+from cni_plugin.cni import delegate, errors
+from cni_plugin.datapath import endpoint, transparent
+from cni_plugin.kernel import encode, locks
 from cni_plugin.node import Node
-from cni_plugin.verbs import VerbCall
+from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 from ipam.model import Attachment, Holder
 
@@ -42,9 +44,9 @@ def _stale(verb_call: VerbCall, node: Node, valid: set[Attachment]) -> set[Attac
     """Attachments of this network, in the store or in the kernel, that are not valid."""
     holder = Holder.DELEGATED if verb_call.call.as_ipam else Holder.ENDPOINT
     network = verb_call.netconf.name
-    with addressing.cni_errors():
+    with allocate.cni_errors():
         if node.ipam.needs_adoption():
-            adoption.adopt(node)
+            recovery.adopt(node)
         reserved = node.ipam.reservations(network)
     known = {each.attachment for each in reserved if each.owner.holder is holder}
     if holder is Holder.ENDPOINT:
@@ -53,7 +55,7 @@ def _stale(verb_call: VerbCall, node: Node, valid: set[Attachment]) -> set[Attac
 
 
 def _in_kernel(network: str, node: Node) -> Iterator[Attachment]:
-    for link in node.host.links(requests.dump_links()):
+    for link in node.host.links(encode.dump_links()):
         named = endpoint.read_alias(link.alias)
         if named is not None and named[1] == network:
             yield named[0]
@@ -63,7 +65,7 @@ def _free(attachment: Attachment, verb_call: VerbCall, node: Node) -> None:
     with locks.hold(node.run_dir, attachment, 0) as ours:
         if not ours:
             return
-        verb_call.said.extend(releasing.forget_connections(attachment, node))
+        verb_call.said.extend(reclaim.forget_connections(attachment, node))
         if not verb_call.call.as_ipam:
-            datapath.detach(attachment, node.host)
+            transparent.detach(attachment, node.host)
         node.ipam.release(attachment)

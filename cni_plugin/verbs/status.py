@@ -6,9 +6,10 @@ nothing can be given from what is known.
 
 from __future__ import annotations
 
-from cni_plugin import addressing, delegate, errors
+from cni_plugin.addresses import allocate
+from cni_plugin.cni import delegate, errors
 from cni_plugin.node import Node
-from cni_plugin.verbs import VerbCall
+from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 
 READ_SECONDS = 3.0
@@ -25,7 +26,7 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
         node.ensure_run_dir()
         _require_addresses(verb_call, node)
         if conf.master:
-            addressing.source_config(conf, node)
+            allocate.source_config(conf, node)
     except ipam_errors.StoreUnavailable as error:
         raise errors.LimitedConnectivity(str(error), error.remedy) from error
     except ipam_errors.IpamError as error:
@@ -37,7 +38,7 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
 def _require_addresses(verb_call: VerbCall, node: Node) -> None:
     cooldown = verb_call.netconf.our_ipam().cooldown
     try:
-        addressing.require_available(cooldown, node)
+        allocate.require_available(cooldown, node)
     except (ipam_errors.PoolExhausted, ipam_errors.NoAddressesKnown):
-        addressing.refresh(verb_call.netconf, node, READ_SECONDS)
-        addressing.require_available(cooldown, node)
+        allocate.refresh(verb_call.netconf, node, READ_SECONDS)
+        allocate.require_available(cooldown, node)

@@ -8,15 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from integration.fabric import changes
 from integration.fabric.hostnetwork import INTERNET
-from integration.fabric.model import (
-    Estate,
-    IpConfiguration,
-    Nic,
-    Placement,
-    Subnet,
-    Vm,
-    Vnet,
-)
+from integration.fabric.model import Estate, IpConfiguration, Nic, Placement, Subnet, Vm, Vnet
 from integration.fabric.ruleset import PUBLIC
 
 _NAMESPACE = uuid.UUID("6d1f3a52-8f0e-4a67-9a34-0d0f5ce51cc0")

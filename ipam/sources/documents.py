@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ipam.compiled import ValidationError
 from ipam.sources.nic import not_a_document
+from ipam.validation import ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

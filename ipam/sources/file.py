@@ -12,11 +12,11 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ipam.compiled import validator
 from ipam.errors import SourceUnreadable
 from ipam.sources import documents_schema
 from ipam.sources.documents import SIZE_LIMIT, entries, json_document
 from ipam.sources.nic import Entry, builder, listing, not_a_document
+from ipam.validation import validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,12 +12,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ipam.compiled import validator
 from ipam.errors import SourceUnreadable
 from ipam.sources import documents_schema
 from ipam.sources.documents import entries, json_document
 from ipam.sources.http import Get, get
 from ipam.sources.nic import Entry, builder, host_subnet, listing
+from ipam.validation import validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ipam.compiled import validator
 from ipam.errors import SourceUnreadable
 from ipam.sources import documents_schema
 from ipam.sources.documents import json_document
+from ipam.validation import validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

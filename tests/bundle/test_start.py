@@ -16,8 +16,9 @@ from tests.bundle.places import VERSION, Bundle, is_version_reply, run, watched
 
 THIN = {
     "cni_plugin/__init__.pyc",
-    "cni_plugin/thin.pyc",
-    "cni_plugin/version_verb.pyc",
+    "cni_plugin/stdio.pyc",
+    "cni_plugin/verbs/__init__.pyc",
+    "cni_plugin/verbs/version.pyc",
     "encodings/__init__.pyc",
     "encodings/aliases.pyc",
     "encodings/utf_8.pyc",

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cni_plugin import endpoint
-from cni_plugin.kernel import netns, requests
+from cni_plugin.datapath import endpoint
+from cni_plugin.kernel import encode, netns
+from cni_plugin.kernel.decode import Link
 from cni_plugin.kernel.netlink import Netlink
-from cni_plugin.kernel.objects import Link
-from ipam.allocator import Ipam
+from ipam.ipam import Ipam
 from ipam.model import Attachment
 from tests.netns.calls import Outcome
 from tests.netns.node import RUN_DIR, Node
@@ -54,9 +54,9 @@ def read(node: Node, pods: Iterable[Pod]) -> Facts:
 
 def _read(paths: dict[str, str]) -> Facts:
     with Netlink() as host:
-        links = [link for link in host.links(requests.dump_links()) if link.name.startswith("azv")]
+        links = [link for link in host.links(encode.dump_links()) if link.name.startswith("azv")]
         names = {link.index: link.name for link in links}
-        dump = host.routes(requests.dump_routes(requests.AF_INET))
+        dump = host.routes(encode.dump_routes(encode.AF_INET))
     routes = {str(r.dst.network_address): names.get(r.index, "?") for r in dump if r.protocol == 155}
     assert len(routes) == sum(r.protocol == 155 for r in dump), "two host routes for one address"
     pool = Ipam(Path(RUN_DIR))
@@ -85,10 +85,10 @@ def _carried(path: str) -> list[str] | None:
     if not Path(path).exists():
         return None
     with netns.opened(None, path) as fd, netns.call_in(fd, Netlink) as pod:
-        link = pod.one_link(requests.get_link(name="eth0"))
+        link = pod.one_link(encode.get_link(name="eth0"))
         if link is None:
             return None
-        dump = pod.addresses(requests.dump_addresses(requests.AF_INET))
+        dump = pod.addresses(encode.dump_addresses(encode.AF_INET))
         return [str(each.ip) for each in dump if each.index == link.index]
 
 

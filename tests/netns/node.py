@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ipam.allocator import Ipam
+from ipam.ipam import Ipam
 from tests.netns.calls import Caller, Outcome, Running
 from tests.netns.sandbox import Pod, Sandbox
 

@@ -22,7 +22,7 @@ from tests.unit.ipam.node import ANY, Node, attachment, ips, listing_of, owner, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ipam.allocator import Ipam
+    from ipam.ipam import Ipam
 
 POOL = range(5, 45)
 

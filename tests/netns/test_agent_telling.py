@@ -401,10 +401,10 @@ def test_the_service_manager_hears_nothing_of_an_agent_that_is_stuck(sandbox: Sa
         manager.settimeout(20)
 
         def work() -> int:
-            from cni_plugin.agent import background, service
+            from cni_plugin.agent import maintenance, service
             from cni_plugin.agent.settings import Settings
 
-            background.SILENT_SECONDS = -1.0
+            maintenance.SILENT_SECONDS = -1.0
             os.environ["NOTIFY_SOCKET"] = "/run/notify"
             return service.run({"WATCHDOG_USEC": "100000"}, Settings.of({}))
 

@@ -92,12 +92,12 @@ def test_a_del_that_overtakes_an_add_makes_that_add_undo_itself(busy_node: Node)
     """The reservation is gone when the ADD wants to confirm it (an agent that lost the lock, a stuck ADD)."""
     node = busy_node
     pod = node.sandbox.pod("c1")
-    from cni_plugin import datapath
-    from ipam.allocator import Ipam
+    from cni_plugin.datapath import transparent
+    from ipam.ipam import Ipam
 
     def overtaken() -> str:
-        from cni_plugin import contract
-        from cni_plugin.call import Call
+        from cni_plugin.cni import contract
+        from cni_plugin.cni.call import Call
         from cni_plugin.node import Node as EngineNode
 
         engine = EngineNode({})
@@ -107,13 +107,13 @@ def test_a_del_that_overtakes_an_add_makes_that_add_undo_itself(busy_node: Node)
             "CNI_NETNS": pod.netns,
             "CNI_IFNAME": "eth0",
         }
-        attach = datapath.attach
+        attach = transparent.attach
 
         def attach_then_release(*given: object) -> None:
             attach(*given)  # type: ignore[arg-type]
             Ipam(Path(RUN_DIR)).release(Attachment("c1", "eth0"))
 
-        datapath.attach = attach_then_release  # type: ignore[assignment]
+        transparent.attach = attach_then_release  # type: ignore[assignment]
         import json
 
         reply = contract.carry_out(Call(environ, json.dumps(node.netconf).encode()), engine)

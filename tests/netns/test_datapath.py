@@ -187,7 +187,7 @@ def test_an_alias_that_would_be_too_long_leaves_the_network_out(busy_node: Node)
 
 def _indexes(attachment: str) -> Iterator[tuple[int, int]]:
     """The pairs of interface indexes that are tried, as docs/architecture.md derives them."""
-    from cni_plugin.endpoint import index_pairs
+    from cni_plugin.datapath.endpoint import index_pairs
     from ipam.model import Attachment
 
     return index_pairs(Attachment(attachment, "eth0"))

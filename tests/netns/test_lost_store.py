@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin import adoption, datapath, netconf
+from cni_plugin.addresses import recovery
+from cni_plugin.cni import netconf
+from cni_plugin.datapath import transparent
 from cni_plugin.node import Node as OurNode
 from integration.fabric import syscalls as sc
 from ipam.model import Attachment, Reservation, SourceConfig
@@ -301,23 +303,25 @@ def test_an_add_whose_address_a_new_store_gave_to_another_takes_the_next_one(bus
     pod = node.sandbox.pod("slow")
 
     def lose_store_and_address() -> str:
-        from cni_plugin import addressing, contract, datapath
-        from cni_plugin.call import Call
+        from cni_plugin.addresses import allocate
+        from cni_plugin.cni import contract
+        from cni_plugin.cni.call import Call
+        from cni_plugin.datapath import transparent
         from cni_plugin.node import Node as EngineNode
         from ipam.model import AddressRequest, Attachment, Owner
 
-        engine, attach, losses = EngineNode({}), datapath.attach, [1]
+        engine, attach, losses = EngineNode({}), transparent.attach, [1]
 
         def attach_and_lose(*given: object) -> None:
             if losses and losses.pop():
                 for name in ("azvnet.db", "azvnet.db-wal", "azvnet.db-shm"):
                     Path(RUN_DIR, name).unlink()
                 engine.ipam.adopt(())
-                addressing.refresh(netconf.parse(node.netconf), engine, 5)
+                allocate.refresh(netconf.parse(node.netconf), engine, 5)
                 engine.ipam.reserve(Attachment("quick", "eth0"), Owner(network="azure"), AddressRequest())
             attach(*given)  # type: ignore[arg-type]
 
-        datapath.attach = attach_and_lose  # type: ignore[assignment]
+        transparent.attach = attach_and_lose  # type: ignore[assignment]
         environ = {"CNI_CONTAINERID": "slow", "CNI_NETNS": pod.netns, "CNI_IFNAME": "eth0"}
         call = Call({**environ, "CNI_COMMAND": "ADD"}, json.dumps(node.netconf).encode(), call_id="1")
         return contract.carry_out(call, engine).stdout.decode()
@@ -432,12 +436,12 @@ def test_a_pod_that_goes_while_what_lives_is_written_down_keeps_no_address(
         written = here.ipam.adopt
 
         def go_first(found: Iterable[Reservation]) -> object:
-            datapath.detach(Attachment("goes", "eth0"), here.host)
+            transparent.detach(Attachment("goes", "eth0"), here.host)
             here.ipam.release(Attachment("goes", "eth0"))
             return written(found)
 
         monkeypatch.setattr(here.ipam, "adopt", go_first)
-        adoption.adopt(here) if lost else adoption.adopt_endpoints(here)
+        recovery.adopt(here) if lost else recovery.adopt_endpoints(here)
         return [each.attachment.container_id for each in here.ipam.reservations()]
 
     assert node.sandbox.ask(work) == ["stays"]

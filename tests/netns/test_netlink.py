@@ -10,9 +10,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from cni_plugin.errors import KernelRefused
-from cni_plugin.kernel import netlink, netns, requests
-from cni_plugin.kernel.known import KnownHost
+from cni_plugin.cni.errors import KernelRefused
+from cni_plugin.kernel import encode, netlink, netns
+from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.kernel.netlink import Netlink
 from integration.fabric import syscalls as sc
 from ipam.model import IPAddress
@@ -27,14 +27,14 @@ def test_the_first_failure_of_a_batch_is_raised_and_the_rest_is_carried_out(sand
     def work() -> tuple[str, list[str]]:
         sandbox.batch(DUMMY, "link set d0 up", "link set d1 up")
         host = Netlink()
-        wanted = [requests.new_route(50, ip_network(f"10.9.0.{each}/32")) for each in (1, 2, 2, 3, 3, 4)]
+        wanted = [encode.new_route(50, ip_network(f"10.9.0.{each}/32")) for each in (1, 2, 2, 3, 3, 4)]
         try:
             host.change(wanted)
         except FileExistsError as error:
             said = str(error)
         else:
             said = ""
-        found = host.routes(requests.dump_routes(requests.AF_INET))
+        found = host.routes(encode.dump_routes(encode.AF_INET))
         return said, sorted(str(route.dst) for route in found if route.dst.prefixlen == 32)
 
     said, there = sandbox.ask(work)
@@ -46,11 +46,11 @@ def test_answers_to_a_batch_before_do_not_answer_the_next(sandbox: Sandbox) -> N
     def work() -> list[str]:
         sandbox.batch(DUMMY, "link set d0 up", "link set d1 up")
         host = Netlink()
-        twice = [requests.new_route(50, ip_network("10.9.0.1/32"))] * 3
+        twice = [encode.new_route(50, ip_network("10.9.0.1/32"))] * 3
         host.send(host.numbered(twice))  # two failures that nobody reads
-        host.change([requests.new_route(50, ip_network("10.9.0.2/32"))])
-        link = host.one_link(requests.get_link(name="d0"))
-        return [link.name if link else "", *sorted(each.name for each in host.links(requests.dump_links()))]
+        host.change([encode.new_route(50, ip_network("10.9.0.2/32"))])
+        link = host.one_link(encode.get_link(name="d0"))
+        return [link.name if link else "", *sorted(each.name for each in host.links(encode.dump_links()))]
 
     assert sandbox.ask(work) == ["d0", "d0", "d1", "lo"]
 
@@ -62,7 +62,7 @@ def test_an_answer_that_is_longer_than_the_memory_for_it_is_an_error(
 
     def work() -> str:
         try:
-            Netlink().one_link(requests.get_link(name="lo"))
+            Netlink().one_link(encode.get_link(name="lo"))
         except OSError as error:
             return str(error.strerror)
         return "it was cut off"
@@ -82,7 +82,7 @@ class TestNamespaces:
                 netns.call_in(fd, lambda: 1 // 0)
             except ZeroDivisionError as error:
                 said = str(error)
-            found = netns.call_in(fd, Netlink).links(requests.dump_links())
+            found = netns.call_in(fd, Netlink).links(encode.dump_links())
             there = ",".join(each.name for each in found)
             return inside == netns.identity(fd), said, netns.own_identity() == before, there
 
@@ -188,7 +188,7 @@ class TestKnownHost:
             def find(name: str) -> int:
                 def ask() -> object:
                     found.append(name)
-                    return host.one_link(requests.get_link(name=name))
+                    return host.one_link(encode.get_link(name=name))
 
                 return known.uplink_mtu("key", host, ask)  # type: ignore[arg-type]
 
@@ -205,12 +205,12 @@ class TestKnownHost:
     def test_the_choice_of_the_uplink_is_made_again_after_a_while(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("cni_plugin.kernel.known.UPLINK_SECONDS", 0.0)
+        monkeypatch.setattr("cni_plugin.kernel.host_cache.UPLINK_SECONDS", 0.0)
 
         def work() -> list[int]:
             host, known = Netlink(), KnownHost()
             sandbox.batch(DUMMY, "link add e0 mtu 1200 type veth peer name e1")
-            links = [host.one_link(requests.get_link(name=name)) for name in ("d0", "e0")]
+            links = [host.one_link(encode.get_link(name=name)) for name in ("d0", "e0")]
             return [known.uplink_mtu("key", host, lambda each=each: each) for each in links]  # type: ignore[misc]
 
         assert sandbox.ask(work) == [1400, 1200]

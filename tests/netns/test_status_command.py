@@ -216,7 +216,7 @@ def test_a_state_directory_that_cannot_be_written(node: Node, status: Status) ->
     pod = node.sandbox.pod("read-only")
     node.add(pod).done()
     leave_a_log = (
-        "import os,sys;sys.path[:0]=sys.argv[2:];from pathlib import Path;from ipam.allocator import Ipam;"
+        "import os,sys;sys.path[:0]=sys.argv[2:];from pathlib import Path;from ipam.ipam import Ipam;"
         "from ipam.model import *;i=Ipam(Path(sys.argv[1]));"
         "i.release(Attachment('read-only','eth0'));os.kill(os.getpid(),9)"
     )

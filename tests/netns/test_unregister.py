@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from cni_plugin.kernel import requests, unregister
+from cni_plugin.kernel import deferred_delete, encode
+from cni_plugin.kernel.deferred_delete import Unregistering
 from cni_plugin.kernel.netlink import Netlink, NoSuchDevice
-from cni_plugin.kernel.unregister import Unregistering
 from tests.netns.sandbox import Sandbox
 from tests.netns.waiting import eventually
 
@@ -28,11 +28,11 @@ def make(sandbox: Sandbox, number: int) -> None:
 
 
 def names(host: Netlink) -> set[str]:
-    return {link.name for link in host.links(requests.dump_links())} - {"lo"}
+    return {link.name for link in host.links(encode.dump_links())} - {"lo"}
 
 
 def routes(host: Netlink) -> int:
-    found = host.routes(requests.dump_routes(requests.AF_INET))
+    found = host.routes(encode.dump_routes(encode.AF_INET))
     return sum(route.dst.prefixlen == 32 for route in found)
 
 
@@ -50,7 +50,7 @@ def test_when_it_returns_the_pair_and_its_routes_are_gone(sandbox: Sandbox) -> N
         make(sandbox, LINKS)
         left = []
         for each in range(LINKS):
-            deleter.delete(requests.delete_link(f"v{each}"), host)
+            deleter.delete(encode.delete_link(f"v{each}"), host)
             if names(host) & {f"v{each}", f"p{each}"} or routes(host) != LINKS - each - 1:
                 left.append(f"{each}: {names(host)}, {routes(host)} routes")
         return left
@@ -64,10 +64,10 @@ def test_it_returns_long_before_the_kernel_has_finished(sandbox: Sandbox) -> Non
         make(sandbox, LINKS)
         begun = time.monotonic()
         for each in range(LINKS // 2):
-            host.change([requests.delete_link(f"v{each}")])
+            host.change([encode.delete_link(f"v{each}")])
         half = time.monotonic()
         for each in range(LINKS // 2, LINKS):
-            deleter.delete(requests.delete_link(f"v{each}"), host)
+            deleter.delete(encode.delete_link(f"v{each}"), host)
         return half - begun, time.monotonic() - half
 
     waiting, going_on = sandbox.ask(work)
@@ -79,7 +79,7 @@ def test_the_same_name_and_index_can_be_used_at_once(sandbox: Sandbox) -> None:
         host, deleter = Netlink(), Unregistering()
         for each in range(LINKS):
             sandbox.batch(f"link add v0 index {1000 + each % 2} type veth peer name p0")
-            deleter.delete(requests.delete_link("v0"), host)
+            deleter.delete(encode.delete_link("v0"), host)
         return len(names(host))
 
     assert sandbox.ask(work) == 0
@@ -93,7 +93,7 @@ def test_a_link_that_does_not_exist_is_said_to_whom_it_was_asked_by(sandbox: San
 
         def delete(each: int) -> None:
             try:
-                deleter.delete(requests.delete_link(f"v{each}"), host)
+                deleter.delete(encode.delete_link(f"v{each}"), host)
             except NoSuchDevice as error:
                 said[each] = str(error)
 
@@ -110,7 +110,7 @@ def test_a_link_that_does_not_exist_is_said_to_whom_it_was_asked_by(sandbox: San
 def test_with_no_thread_to_be_had_or_an_older_kernel_it_waits(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, setting: str, value: int
 ) -> None:
-    monkeypatch.setattr(unregister, setting, value)
+    monkeypatch.setattr(deferred_delete, setting, value)
 
     def work() -> set[str]:
         deleter = Unregistering()
@@ -118,7 +118,7 @@ def test_with_no_thread_to_be_had_or_an_older_kernel_it_waits(
 
         def delete(each: int) -> None:
             with Netlink() as own:
-                deleter.delete(requests.delete_link(f"v{each}"), own)
+                deleter.delete(encode.delete_link(f"v{each}"), own)
 
         all_at_once(delete, LINKS)
         return names(Netlink())
@@ -127,15 +127,15 @@ def test_with_no_thread_to_be_had_or_an_older_kernel_it_waits(
 
 
 def test_threads_end_when_they_have_nothing_to_do(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unregister, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(deferred_delete, "IDLE_SECONDS", 0.05)
 
     def work() -> tuple[int, set[str]]:
         host, deleter = Netlink(), Unregistering()
         make(sandbox, LINKS)
-        all_at_once(lambda each: deleter.delete(requests.delete_link(f"v{each}"), host), LINKS // 2)
+        all_at_once(lambda each: deleter.delete(encode.delete_link(f"v{each}"), host), LINKS // 2)
         eventually(lambda: threading.active_count() == 1, "no thread but this one")
         left = deleter.number
-        all_at_once(lambda each: deleter.delete(requests.delete_link(f"v{each + 12}"), host), LINKS // 2)
+        all_at_once(lambda each: deleter.delete(encode.delete_link(f"v{each + 12}"), host), LINKS // 2)
         return left, names(host)
 
     assert sandbox.ask(work) == (0, set())
@@ -152,7 +152,7 @@ def test_a_request_that_can_not_be_sent_is_an_error_and_hangs_nobody(
         with monkeypatch.context() as patch:
             patch.setattr(Netlink, "send", refuse)
             try:
-                deleter.delete(requests.delete_link("v0"), Netlink())
+                deleter.delete(encode.delete_link("v0"), Netlink())
             except OSError as error:
                 return str(error.strerror)
         return "it went well"

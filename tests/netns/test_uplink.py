@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cni_plugin import uplink
-from cni_plugin.errors import UplinkUnclear
-from cni_plugin.kernel import requests
+from cni_plugin.addresses import uplink
+from cni_plugin.cni.errors import UplinkUnclear
+from cni_plugin.kernel import encode
 from cni_plugin.kernel.netlink import Netlink
 from tests.netns.conftest import NewAgent
 from tests.netns.node import ADDRESS, GATEWAY, INTERFACES, MAC, Node
@@ -27,7 +27,7 @@ def _chosen(sandbox: Sandbox) -> str:
     def work() -> str:
         with Netlink() as netlink:
             try:
-                return uplink.choose(netlink.links(requests.dump_links()), [MAC]).name
+                return uplink.choose(netlink.links(encode.dump_links()), [MAC]).name
             except UplinkUnclear as error:
                 return str(error)
 

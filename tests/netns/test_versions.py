@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cni_plugin import contract
-from cni_plugin.call import Call, Reply
+from cni_plugin.cni import contract
+from cni_plugin.cni.call import Call, Reply
 from cni_plugin.node import Node as EngineNode
 from tests.netns.node import Node, pod_addresses
 

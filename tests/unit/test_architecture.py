@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GENERATED = "cni_plugin/netconf_schema.py"
+GENERATED = "cni_plugin/cni/netconf/netconf_schema.py"
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
 
 
@@ -45,48 +45,56 @@ class Never:
 ONLY = [
     Only(
         "pyroute2",
-        ("cni_plugin/kernel/requests.py",),
+        ("cni_plugin/kernel/encode.py",),
         "one place knows its inner interface, and when it loads",
     ),
-    Only("sqlite3", ("ipam/store.py", "ipam/view.py"), "one writer of the store, one that only looks"),
+    Only(
+        "sqlite3",
+        ("ipam/store/database.py", "ipam/store/view.py"),
+        "one writer of the store, one that only looks",
+    ),
     Only("azure", ("ipam/sources/arm.py",), "it takes 0.3 s to load: it stays off the path of a pod"),
     Only("lxml", ("ipam/sources/wireserver.py",), "XML comes from one source alone"),
     Only("prometheus_client", ("cni_plugin/agent/metrics.py",), "only the agent has metrics"),
     Only(
         "pydantic",
-        ("cni_plugin/netconf_models.py", "cni_plugin/agent/settings_models.py", "ipam/sources/models.py"),
+        (
+            "cni_plugin/cni/netconf/netconf_models.py",
+            "cni_plugin/agent/settings_models.py",
+            "ipam/sources/models.py",
+        ),
         "models stand at the edges; a call validates with the engine alone (compiled.py)",
     ),
     Only(
         "pydantic_core",
-        ("ipam/compiled.py",),
+        ("ipam/validation.py",),
         "pydantic's engine without pydantic is used in one place",
     ),
     Only("http.client", ("ipam/sources/http.py",), "one place has the timeouts and limits of all requests"),
     Only("urllib", ("ipam/sources/http.py",), "the same"),
     Only(
         "subprocess",
-        ("cni_plugin/delegate.py", "cni_plugin/install/trial.py"),
+        ("cni_plugin/cni/delegate.py", "cni_plugin/install/trial.py"),
         "no program is run for a pod but the IPAM plugin that its network names",
     ),
     Only(
         "ctypes",
-        ("cni_plugin/delegate.py", "cni_plugin/kernel/netns.py", "cni_plugin/agent/service.py"),
+        ("cni_plugin/cni/delegate.py", "cni_plugin/kernel/netns.py", "cni_plugin/agent/service.py"),
         "prctl, setns and mallopt, which Python 3.11 lacks",
     ),
     Only("argparse", ("cni_plugin/cli/*.py",), "the command line is the only one that has arguments"),
     Only(
         "ipam.store",
-        ("ipam/allocator.py", "ipam/view.py", "ipam/refreshing.py"),
+        ("ipam/*.py",),
         "the pool is used through Ipam",
     ),
-    Only("ipam.transaction", ("ipam/*.py",), "the same"),
+    Only("ipam.store.transaction", ("ipam/*.py",), "the same"),
     Only(
         "ipam.sources",
         (
-            "ipam/refreshing.py",
+            "ipam/refresh.py",
             "ipam/sources/*.py",
-            "cni_plugin/agent/background.py",
+            "cni_plugin/agent/maintenance.py",
             "cni_plugin/agent/settings.py",
         ),
         "sources are read through Ipam; the agent says with which reader and how that reaches ARM",
@@ -95,9 +103,10 @@ ONLY = [
     Only(
         "cni_plugin.verbs",
         (
-            "cni_plugin/contract.py",
+            "cni_plugin/entry.py",
+            "cni_plugin/cni/contract.py",
             "cni_plugin/verbs/*.py",
-            "cni_plugin/delegate.py",
+            "cni_plugin/cni/delegate.py",
             "cni_plugin/agent/server.py",
         ),
         "a verb is reached through the contract; the agent undoes an ADD that nobody waits for",
@@ -111,20 +120,30 @@ ONLY = [
 
 HEAVY = ("azure", "lxml", "prometheus_client", "pydantic", "asyncio", "http", "urllib", "email", "ssl")
 KERNEL = ("cni_plugin.kernel", "cni_plugin.datapath")
-STORE = ("ipam.store", "ipam.allocator", "ipam.transaction", "ipam.records", "sqlite3")
+STORE = ("ipam.store", "ipam.ipam", "ipam.store.transaction", "ipam.store.records", "sqlite3")
 ENGINE = (
     *(
-        "cni_plugin/contract.py",
+        "cni_plugin/cni/contract.py",
         "cni_plugin/verbs/*.py",
-        "cni_plugin/datapath.py",
-        "cni_plugin/addressing.py",
+        "cni_plugin/datapath/transparent.py",
+        "cni_plugin/addresses/allocate.py",
     ),
-    *("cni_plugin/delegate.py", "cni_plugin/endpoint.py", "cni_plugin/uplink.py", "cni_plugin/node.py"),
-    *("cni_plugin/result.py", "cni_plugin/params.py", "cni_plugin/netconf.py", "cni_plugin/kernel/*.py"),
+    *(
+        "cni_plugin/cni/delegate.py",
+        "cni_plugin/datapath/endpoint.py",
+        "cni_plugin/addresses/uplink.py",
+        "cni_plugin/node.py",
+    ),
+    *(
+        "cni_plugin/cni/result.py",
+        "cni_plugin/cni/params.py",
+        "cni_plugin/cni/netconf/__init__.py",
+        "cni_plugin/kernel/*.py",
+    ),
 )
 
 NEVER = [
-    Never(("ipam/*", "ipam/sources/*"), ("cni_plugin",), "imports point one way: cni_plugin knows ipam"),
+    Never(("ipam/*",), ("cni_plugin",), "imports point one way: cni_plugin knows ipam"),
     Never(
         ("*",), ("multiprocessing",), "in a frozen program it starts the program again (PyInstaller's docs)"
     ),
@@ -156,12 +175,17 @@ NEVER = [
         ("ipam/*",), ("socket", "http", "urllib"), "only sources use the network", unless=("ipam/sources/*",)
     ),
     Never(
-        ("cni_plugin/endpoint.py", "cni_plugin/uplink.py"),
+        ("cni_plugin/datapath/endpoint.py", "cni_plugin/addresses/uplink.py"),
         ("os", "socket", "pathlib", "time", "subprocess", *STORE),
         "pure: the plan of an endpoint, the choice of the uplink",
     ),
     Never(
-        ("cni_plugin/errors.py", "cni_plugin/versions.py", "cni_plugin/result.py", "cni_plugin/params.py"),
+        (
+            "cni_plugin/cni/errors.py",
+            "cni_plugin/cni/versions.py",
+            "cni_plugin/cni/result.py",
+            "cni_plugin/cni/params.py",
+        ),
         (*KERNEL, *STORE, "os", "socket"),
         "the words of the spec need neither kernel nor store",
     ),
@@ -169,35 +193,49 @@ NEVER = [
         ("cni_plugin/kernel/*",),
         ("cni_plugin", "ipam"),
         "the kernel's side knows no pods, pools and CNI, but how its errors are called",
-        but=("cni_plugin.kernel", "cni_plugin.errors", "ipam.model"),
+        but=("cni_plugin.kernel", "cni_plugin.cni.errors", "ipam.model"),
     ),
     Never(
-        ("cni_plugin/datapath.py",),
-        ("ipam", "cni_plugin.addressing", "cni_plugin.contract", "cni_plugin.netconf", "cni_plugin.verbs"),
+        ("cni_plugin/datapath/transparent.py",),
+        (
+            "ipam",
+            "cni_plugin.addresses.allocate",
+            "cni_plugin.cni.contract",
+            "cni_plugin.cni.netconf",
+            "cni_plugin.verbs",
+        ),
         "it does not know where an address came from",
         but=("ipam.model",),
     ),
-    Never(("cni_plugin/addressing.py",), ("cni_plugin.datapath",), "it neither makes nor removes links"),
     Never(
-        ("cni_plugin/delegate.py",),
-        ("ipam", "cni_plugin.addressing", *KERNEL),
+        ("cni_plugin/addresses/allocate.py",),
+        ("cni_plugin.datapath.transparent",),
+        "it neither makes nor removes links",
+    ),
+    Never(
+        ("cni_plugin/cni/delegate.py",),
+        ("ipam", "cni_plugin.addresses.allocate", *KERNEL),
         "it does not know our own pool",
     ),
     Never(
         ("cni_plugin/process.py",),
-        ("cni_plugin.verbs", "cni_plugin.datapath", "cni_plugin.addressing", "ipam"),
+        ("cni_plugin.verbs", "cni_plugin.datapath", "cni_plugin.addresses.allocate", "ipam"),
         "it does not know what a verb does",
     ),
     Never(
         ("cni_plugin/install/*",),
-        (*KERNEL, *STORE, "cni_plugin.contract", "cni_plugin.verbs", "cni_plugin.process"),
+        (*KERNEL, *STORE, "cni_plugin.cni.contract", "cni_plugin.verbs", "cni_plugin.process"),
         "files on a disk: neither calls nor the kernel",
     ),
-    Never(("cni_plugin/cli/*",), ("cni_plugin.datapath", "cni_plugin.verbs"), "what it shows it reads"),
+    Never(
+        ("cni_plugin/cli/*",),
+        ("cni_plugin.datapath.transparent", "cni_plugin.verbs"),
+        "what it shows it reads",
+    ),
 ]
 
 MAY_TOUCH_THE_PROCESS = (
-    *("cni_plugin/entry.py", "cni_plugin/thin.py", "cni_plugin/process.py", "cni_plugin/version_verb.py"),
+    *("cni_plugin/entry.py", "cni_plugin/stdio.py", "cni_plugin/process.py", "cni_plugin/verbs/version.py"),
     *("cni_plugin/agent/hand_over.py", "cni_plugin/agent/systemd.py", "cni_plugin/cli/*.py"),
 )
 """The start of a call, what systemd tells a service, and the command line."""
@@ -300,11 +338,11 @@ def test_the_command_line_changes_nothing_in_the_kernel() -> None:
             assert not wrong, f"{path}:{wrong}"
 
 
-@pytest.mark.parametrize("path", ["cni_plugin/entry.py", "cni_plugin/thin.py"])
+@pytest.mark.parametrize("path", ["cni_plugin/entry.py", "cni_plugin/stdio.py"])
 def test_the_thin_start_imports_nothing_that_is_not_built_in(path: str) -> None:
     """Every file it loads is time that a runtime waits."""
     top = ast.Module([node for node in _files()[path].body if not isinstance(node, ast.FunctionDef)], [])
-    allowed = {*sys.builtin_module_names, "cni_plugin", "cni_plugin.thin"}
+    allowed = {*sys.builtin_module_names, "cni_plugin", "cni_plugin.stdio"}
     assert {
         each for each in _imports(top) if each.partition(".")[0] not in sys.builtin_module_names
     } <= allowed
@@ -326,14 +364,21 @@ def test_version_is_answered_with_next_to_nothing_loaded() -> None:
     )
     assert '"cniVersion":"1.0.0"' in done.stdout
     loaded = set(ast.literal_eval(done.stderr))
-    ours = {"cni_plugin", "cni_plugin.entry", "cni_plugin.thin", "cni_plugin.version_verb"}
+    ours = {
+        "cni_plugin",
+        "cni_plugin.entry",
+        "cni_plugin.stdio",
+        "cni_plugin.verbs",
+        "cni_plugin.verbs.version",
+    }
     assert loaded - set(sys.builtin_module_names) <= {*ours, "_json"}
 
 
 def test_version_knows_the_versions_that_everything_else_knows() -> None:
-    from cni_plugin import version_verb, versions
+    from cni_plugin.cni import versions
+    from cni_plugin.verbs import version
 
-    assert version_verb.SPOKEN == versions.SUPPORTED
+    assert version.SPOKEN == versions.SUPPORTED
 
 
 def test_every_module_stands_in_the_table_of_the_architecture() -> None:

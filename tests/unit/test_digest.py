@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_plugin import endpoint
+from cni_plugin.datapath import endpoint
 from cni_plugin.kernel.digest import digest
 from ipam.model import Attachment
 

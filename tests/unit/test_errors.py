@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin import addressing, contract, errors
-from cni_plugin.errors import CniError, DelegateError
+from cni_plugin.addresses import allocate
+from cni_plugin.cni import contract, errors
+from cni_plugin.cni.errors import CniError, DelegateError
 from ipam import errors as ipam_errors
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -62,7 +63,7 @@ def test_every_error_of_the_pool_has_one_of_the_contract() -> None:
         and each is not ipam_errors.IpamError
     }
     unmapped = {
-        each for each in of_the_pool if not any(issubclass(each, known) for known in addressing.CNI_ERRORS)
+        each for each in of_the_pool if not any(issubclass(each, known) for known in allocate.CNI_ERRORS)
     }
     assert not unmapped
 

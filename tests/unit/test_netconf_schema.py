@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from cni_plugin import contract, netconf, netconf_models, netconf_schema
 from cni_plugin.agent import settings_models, settings_schema
-from cni_plugin.call import Call
+from cni_plugin.cni import contract, netconf
+from cni_plugin.cni.call import Call
+from cni_plugin.cni.netconf import netconf_models, netconf_schema
 from cni_plugin.node import Node
-from ipam import compiled
+from ipam import validation
 from ipam.sources import documents_schema, models
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +32,10 @@ SETTINGS: dict[str, type[BaseModel]] = {
 }
 MODELS = {**NETCONF, **PARTS, **SETTINGS}
 VALIDATORS = {
-    "Ipam": compiled.validator(netconf_schema.IPAM, netconf.Ipam),
-    "NetConf": compiled.validator(netconf_schema.NET_CONF, netconf.NetConf),
+    "Ipam": validation.validator(netconf_schema.IPAM, netconf.Ipam),
+    "NetConf": validation.validator(netconf_schema.NET_CONF, netconf.NetConf),
     **{
-        schema["cls"].__name__: compiled.validator(schema)
+        schema["cls"].__name__: validation.validator(schema)
         for name, schema in {**vars(documents_schema), **vars(settings_schema)}.items()
         if name.isupper()
     },
@@ -83,7 +84,7 @@ def _documents(name: str) -> st.SearchStrategy[Any]:
 
 def _facts(read: Any) -> Any:
     """An object that was read as plain values, the same for both."""
-    if isinstance(read, BaseModel | compiled.Read):
+    if isinstance(read, BaseModel | validation.Read):
         values = {key: _facts(value) for key, value in read.__dict__.items()}
         extra = {key: _facts(value) for key, value in (read.model_extra or {}).items()}
         return type(read).__name__, values, extra, set(read.__pydantic_fields_set__)
@@ -128,13 +129,13 @@ def test_the_agent_does_not_load_pydantic() -> None:
 def test_a_call_does_not_load_pydantic_and_its_modules_still_work_afterwards() -> None:
     script = """
 import sys
-from cni_plugin import netconf
+from cni_plugin.cni import netconf
 netconf.parse({"cniVersion": "1.1.0", "name": "net"}).our_ipam()
 from ipam.sources import file, imds, placement
 assert "pydantic" not in sys.modules and "pydantic_core" not in sys.modules, sorted(sys.modules)
 import pydantic_core, pydantic
-from ipam import compiled
-assert pydantic_core.ValidationError is compiled.ValidationError
+from ipam import validation
+assert pydantic_core.ValidationError is validation.ValidationError
 class Model(pydantic.BaseModel):
     number: int
 assert Model(number="1").number == 1

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_plugin import params
-from cni_plugin.errors import InvalidEnvironment
+from cni_plugin.cni import params
+from cni_plugin.cni.errors import InvalidEnvironment
 from ipam.model import Attachment
 
 WHOLE = {

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cni_plugin.kernel import prepared, requests
+from cni_plugin.kernel import encode, prepared
 from cni_plugin.kernel.templates import Templates
 
 ROOT = Path(__file__).parents[2]
@@ -88,9 +88,9 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 def test_filled_in_is_compiled(name: str, data: st.DataObject, filled_in: Templates) -> None:
     values = data.draw(REQUESTS[name])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests, "_messages", Refusing)
+        patch.setattr(encode, "_messages", Refusing)
         request = getattr(filled_in, name)(**values)
-    expected = getattr(requests, name)(**values)
+    expected = getattr(encode, name)(**values)
     assert request.data == expected.data
     assert request.what == expected.what
 
@@ -118,7 +118,7 @@ def test_there_is_a_template_for_every_length_of_every_name() -> None:
 def test_what_there_is_no_template_for_is_compiled(
     name: str, values: dict[str, Any], filled_in: Templates
 ) -> None:
-    assert getattr(filled_in, name)(**values).data == getattr(requests, name)(**values).data
+    assert getattr(filled_in, name)(**values).data == getattr(encode, name)(**values).data
 
 
 def test_the_dumps_are_there_ready_made() -> None:
@@ -126,5 +126,5 @@ def test_the_dumps_are_there_ready_made() -> None:
     for data in made.values():
         assert data[4:6] in {bytes([kind, 0]) for kind in (18, 22, 26, 30)}
     assert len(made) == 7
-    assert requests.dump_links().data in made.values()
-    assert requests.dump_addresses(requests.AF_INET).data in made.values()
+    assert encode.dump_links().data in made.values()
+    assert encode.dump_addresses(encode.AF_INET).data in made.values()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_plugin import result, versions
-from cni_plugin.errors import CniError, DecodingFailure, InvalidNetconf
-from cni_plugin.result import Address, Dns, Interface, Result, Route
+from cni_plugin.cni import result, versions
+from cni_plugin.cni.errors import CniError, DecodingFailure, InvalidNetconf
+from cni_plugin.cni.result import Address, Dns, Interface, Result, Route
 
 MODERN = [each for each in versions.SUPPORTED if versions.at_least(each, "0.3.0")]
 OLD = [each for each in versions.SUPPORTED if not versions.at_least(each, "0.3.0")]

@@ -62,7 +62,11 @@ every_class = pytest.mark.parametrize(("cls", "written"), [pair[1:] for pair in 
 
 
 def test_the_classes_of_every_call_are_among_them() -> None:
-    assert {"ipam.model.Reservation", "cni_plugin.call.Call", "cni_plugin.endpoint.Endpoint"} <= set(IDS)
+    assert {
+        "ipam.model.Reservation",
+        "cni_plugin.cni.call.Call",
+        "cni_plugin.datapath.endpoint.Endpoint",
+    } <= set(IDS)
     assert len(IDS) > 30
 
 
@@ -151,7 +155,7 @@ def test_the_functions_of_dataclasses_know_it(cls: type, written: type) -> None:
 
 
 def test_what_a_factory_makes_is_made_for_each() -> None:
-    written = PAIRS[IDS.index("cni_plugin.verbs.VerbCall")][2]
+    written = PAIRS[IDS.index("cni_plugin.verbs.dispatch.VerbCall")][2]
     first, second = written(1, 2, 3), written(1, 2, 3)
     first.said.append("x")
     assert second.said == []

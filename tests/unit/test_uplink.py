@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from cni_plugin import uplink
-from cni_plugin.errors import UplinkUnclear
-from cni_plugin.kernel.objects import Link
+from cni_plugin.addresses import uplink
+from cni_plugin.cni.errors import UplinkUnclear
+from cni_plugin.kernel.decode import Link
 
 MAC, OTHER = "00:0d:3a:00:00:01", "00:0d:3a:00:00:02"
 SLAVE = 0x800

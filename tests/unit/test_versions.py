@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_plugin import contract, version_verb, versions
-from cni_plugin.call import Call
-from cni_plugin.errors import IncompatibleVersion, InvalidNetconf
+from cni_plugin.cni import contract, versions
+from cni_plugin.cni.call import Call
+from cni_plugin.cni.errors import IncompatibleVersion, InvalidNetconf
 from cni_plugin.node import Node
+from cni_plugin.verbs import version
 
 KNOWN = st.sampled_from(versions.SUPPORTED)
 WELL_FORMED = st.tuples(*[st.integers(0, 30)] * 3).map(lambda parts: ".".join(map(str, parts)))
@@ -89,9 +90,9 @@ DOCUMENTS = st.one_of(
 @given(DOCUMENTS)
 def test_where_the_short_way_of_version_answers_the_long_one_says_the_same(stdin: bytes) -> None:
     """Where it does not, it gives the call back; so there is no document on which the two differ."""
-    short = version_verb._version(stdin)
+    short = version._version(stdin)
     full = contract.carry_out(Call({"CNI_COMMAND": "VERSION"}, stdin), Node({}))
     if short is not None:
         document = json.loads(full.stdout)
-        assert document == {"cniVersion": short, "supportedVersions": list(version_verb.SPOKEN)}
+        assert document == {"cniVersion": short, "supportedVersions": list(version.SPOKEN)}
         assert full.exit_code == 0

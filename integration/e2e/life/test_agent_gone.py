@@ -8,7 +8,7 @@ import pytest
 
 from integration.cluster import rollout, wait_until
 from integration.e2e.life import agents
-from integration.e2e.life.weather import weather
+from integration.e2e.life.churn import weather
 
 if TYPE_CHECKING:
     from integration.cluster import Cluster

@@ -10,7 +10,7 @@ import pytest
 from integration import residue
 from integration.cluster import rollout, wait_until
 from integration.e2e.life import agents
-from integration.e2e.life.lookout import Line, Lines, addresses
+from integration.e2e.life.monitor import Line, Lines, addresses
 from integration.e2e.life.storm import idle_pod
 from integration.plugins import bundle
 

@@ -12,9 +12,9 @@ import pytest
 from integration import residue
 from integration.cluster import Cluster, rollout, wait_until
 from integration.e2e.life import agents
-from integration.e2e.life.lookout import Line, Lines, addresses
+from integration.e2e.life.churn import weather
+from integration.e2e.life.monitor import Line, Lines, addresses
 from integration.e2e.life.storm import idle_pod
-from integration.e2e.life.weather import weather
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

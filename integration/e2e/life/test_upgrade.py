@@ -9,14 +9,14 @@ import pytest
 
 from integration.cluster import rollout, versions, wait_until
 from integration.e2e.life import agents
+from integration.e2e.life.churn import weather
 from integration.e2e.life.storm import idle_pod
-from integration.e2e.life.weather import weather
 
 if TYPE_CHECKING:
     from integration.cluster import Cluster, Node
     from integration.cluster.api import Api
     from integration.cluster.versions import Version
-    from integration.e2e.life.weather import Weather
+    from integration.e2e.life.churn import Weather
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cni_plugin.agent.conflist import ConflistFile, NotInPlace
 from cni_plugin.agent.settings import Conflist
+from cni_plugin.conflist import ConflistFile, NotInPlace
 
 AZVNET = {"type": "azvnet", "ipam": {"type": "azvnet-ipam", "environment": "file", "file": "/a"}}
 CONFLIST = {"cniVersion": "1.1.0", "name": "azvnet", "plugins": [AZVNET, {"type": "portmap"}]}

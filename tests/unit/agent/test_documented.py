@@ -14,9 +14,9 @@ from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.service import STOP_SECONDS
 from cni_plugin.agent.settings_models import Arm, Conflist, Settings
 from cni_plugin.agent.telling import Telling
-from cni_plugin.call import Reply
 from cni_plugin.cli.status import COLOURS
-from cni_plugin.errors import PoolIsExhausted
+from cni_plugin.cni.call import Reply
+from cni_plugin.cni.errors import PoolIsExhausted
 from tests.unit.agent.work import Place, Work, get, new_settings
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def test_every_kind_of_repair_and_every_state_of_the_pool_is_named(place: Place,
 def test_the_reconciler_counts_no_kind_that_is_not_told_from_the_start() -> None:
     from cni_plugin.agent.metrics import ADOPTED, RECLAIMED, REPAIRS
 
-    sources = [(ROOT / "cni_plugin/agent" / name).read_text() for name in ("reconcile.py", "background.py")]
+    sources = [(ROOT / "cni_plugin/agent" / name).read_text() for name in ("reconcile.py", "maintenance.py")]
     counted: set[str] = set()
     for text in sources:
         counted |= set(re.findall(r'_(?:repaired|count)\(\s*"(\w+)"', text))

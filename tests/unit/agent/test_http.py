@@ -12,8 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.agent import http
-from cni_plugin.agent.http import AT_ONCE, Listener, Page, address_of, is_of_the_node_alone, listen_on_port
+from cni_plugin.agent import listener
+from cni_plugin.agent.listener import (
+    AT_ONCE,
+    Listener,
+    Page,
+    address_of,
+    is_of_the_node_alone,
+    listen_on_port,
+)
 from cni_plugin.agent.settings import SettingsError
 from cni_plugin.agent.unixsocket import UnixSocket
 from tests.unit.agent.work import get, read_answer
@@ -31,7 +38,7 @@ def echo(path: str, accept: str) -> Page:
 def serve(tmp_path: Path) -> Iterator[Serve]:
     with ExitStack() as undo:
 
-        def start(answer: http.Answer = echo) -> Path:
+        def start(answer: listener.Answer = echo) -> Path:
             path = tmp_path / "http.sock"
             listening = UnixSocket(path, AT_ONCE).socket
             undo.callback(Listener(listening, answer, "test").stop)
@@ -97,7 +104,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_dropped_in_time(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each byte comes well within the bound; the request as a whole does not."""
-    monkeypatch.setattr(http, "SECONDS", 0.5)
+    monkeypatch.setattr(listener, "SECONDS", 0.5)
     path = serve()
     started = time.monotonic()
     with socket.socket(socket.AF_UNIX) as sock:
@@ -110,7 +117,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_dropped_in_time(
 def test_clients_that_say_nothing_take_a_bounded_number_of_threads(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "SECONDS", 1.0)
+    monkeypatch.setattr(listener, "SECONDS", 1.0)
     path = serve()
     before = threading.active_count()
     with ExitStack() as closing:

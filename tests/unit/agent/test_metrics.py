@@ -12,10 +12,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from cni_plugin import errors
 from cni_plugin.agent.metrics import BUCKETS, Metrics
-from cni_plugin.call import Reply
-from cni_plugin.params import NEEDED
+from cni_plugin.cni import errors
+from cni_plugin.cni.call import Reply
+from cni_plugin.cni.params import NEEDED
 from tests.unit.agent.work import Place, Work
 
 if TYPE_CHECKING:

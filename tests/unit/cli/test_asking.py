@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.agent.http import Listener, Page
+from cni_plugin.agent.listener import Listener, Page
 from cni_plugin.agent.unixsocket import UnixSocket
 from cni_plugin.cli import asking
 from cni_plugin.cli.asking import HANGS, NONE, RUNNING, ask_agent

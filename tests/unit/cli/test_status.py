@@ -11,8 +11,8 @@ from cni_plugin.cli.asking import HANGS, NONE, RUNNING, AgentSeen
 from cni_plugin.cli.looking import Picture, Seen, compare
 from cni_plugin.cli.status import document, find_problems, text
 from cni_plugin.cli.table import Paint
-from cni_plugin.endpoint import alias, host_ifname
-from cni_plugin.kernel.objects import KernelRoute, Link
+from cni_plugin.datapath.endpoint import alias, host_ifname
+from cni_plugin.kernel.decode import KernelRoute, Link
 from ipam.model import (
     AddressState,
     AddressStatus,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import TYPE_CHECKING
 
-from ipam.allocator import Ipam
+from ipam.ipam import Ipam
 from ipam.model import (
     AddressRequest,
     Attachment,

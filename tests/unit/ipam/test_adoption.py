@@ -13,7 +13,7 @@ from ipam.model import AddressStatus, PoolCounts
 from tests.unit.ipam.node import ANY, MAC, attachment, ips, listing_of, owner, refresh
 
 if TYPE_CHECKING:
-    from ipam.allocator import Ipam
+    from ipam.ipam import Ipam
     from ipam.model import IPInterface, Reservation
     from tests.unit.ipam.node import Node
 

@@ -105,7 +105,7 @@ class TestOneAtATime:
         assert work.run(lambda: True, time.monotonic() + 5)
 
 
-@pytest.mark.parametrize("module", ["ipam.allocator", "ipam.sources", "ipam.sources.imds"])
+@pytest.mark.parametrize("module", ["ipam.ipam", "ipam.sources", "ipam.sources.imds"])
 def test_the_sdk_is_not_loaded_by_anybody_else(module: str) -> None:
     program = f"import sys, {module}; sys.exit(any(m.startswith(('azure', 'msal')) for m in sys.modules))"
     subprocess.run([sys.executable, "-c", program], check=True)

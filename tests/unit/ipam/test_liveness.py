@@ -12,7 +12,7 @@ from ipam.model import PoolCounts
 from tests.unit.ipam.node import ANY, attachment, ips, owner
 
 if TYPE_CHECKING:
-    from ipam.allocator import Ipam
+    from ipam.ipam import Ipam
     from ipam.model import Attachment, Owner, Reservation
     from tests.unit.ipam.node import Node
 

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipam import liveness, records, store
+from ipam import reclaim
 from ipam.pool import order_of_choice
+from ipam.store import database, records
 from tests.unit.ipam.node import ANY, Node, attachment, ips, owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATEMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "facts of the node": (store._NODE, ()),
+    "facts of the node": (database._NODE, ()),
     "candidates": (records.CANDIDATES, (4,)),
     "by attachment": (records.BY_ATTACHMENT, ("c", "eth0")),
     "by address": (records.BY_IP, (b"\x0a\x00\x00\x05",)),
@@ -24,7 +25,7 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "confirm": (records.CONFIRM, (1,)),
     "confirm exactly": (records.CONFIRM_EXACTLY, ("c", "eth0", b"\x0a\x00\x00\x05", 1.0, "id")),
     "let go": (records.LET_GO, (1.0, 1)),
-    "mark missing": (liveness._MARK, (1.0, "c", "eth0")),
+    "mark missing": (reclaim._MARK, (1.0, "c", "eth0")),
     "miss": (records.MISS, (b"\x0a\x00\x00\x05",)),
     "remove": (records.REMOVE, (b"\x0a\x00\x00\x05",)),
     "forget strangers": (records.FORGET_STRANGERS, (2,)),

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ipam import holding
+from ipam import reservations
 from ipam.errors import (
     AddressUnavailable,
     AdoptionNeeded,
@@ -29,9 +29,9 @@ from tests.unit.ipam.model_pool import COOLDOWN, GRACE, ModelPool
 from tests.unit.ipam.node import Node, attachment, ips, listing_of, owner, refresh
 
 if TYPE_CHECKING:
-    from ipam.allocator import Ipam
+    from ipam.ipam import Ipam
     from ipam.model import Attachment, IPAddress, Reservation
-    from ipam.transaction import Transaction
+    from ipam.store.transaction import Transaction
 
 PODS = [attachment(f"pod-{number}") for number in range(7)]
 POOL = ips(5, 6, 7, 8, 9)
@@ -223,8 +223,8 @@ class NodeHistory(RuleBasedStateMachine):
     @rule(pod=pods, deleted=pods)
     def killed_within_a_transaction(self, pod: Attachment, deleted: Attachment) -> None:
         def half(tx: Transaction) -> None:
-            holding.release(tx, deleted, None)
-            holding.reserve(tx, pod, owner("half"), AddressRequest())
+            reservations.release(tx, deleted, None)
+            reservations.reserve(tx, pod, owner("half"), AddressRequest())
             raise Killed
 
         try:

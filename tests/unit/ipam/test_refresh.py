@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipam.allocator import Ipam
 from ipam.errors import SourceEmpty, SourceUnreadable, StoreUnavailable
+from ipam.ipam import Ipam
 from ipam.model import Listing, PoolCounts, SourceConfig
 from tests.unit.ipam.node import ANY, MAC, attachment, ips, listing_of, owner, refresh
 

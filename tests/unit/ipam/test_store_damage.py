@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ipam.allocator import Ipam
+    from ipam.ipam import Ipam
     from ipam.model import IPAddress, Listing, Reservation
 
 PAGE = 4096

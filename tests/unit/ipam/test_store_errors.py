@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipam import schema
 from ipam.errors import StoreUnavailable
+from ipam.store import schema
 from tests.unit.ipam.node import ANY, attachment, ips, owner
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def test_nothing_is_opened_before_it_is_used(node: Node) -> None:
 
 
 def test_sqlite_is_not_loaded_before_it_is_used() -> None:
-    program = "import sys, ipam.allocator; sys.exit('sqlite3' in sys.modules or 'pydantic' in sys.modules)"
+    program = "import sys, ipam.ipam; sys.exit('sqlite3' in sys.modules or 'pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

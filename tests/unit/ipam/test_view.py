@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipam.allocator import COUNTERS, Ipam
 from ipam.errors import NoAddressesKnown, PoolExhausted, StoreMissing, StoreUnavailable
+from ipam.ipam import COUNTERS, Ipam
 from ipam.model import AddressRequest, AddressState, PoolCounts
 from tests.unit.ipam.node import ANY, Node, attachment, ips, owner, refresh
 
@@ -226,7 +226,7 @@ def test_looking_while_others_open_close_and_write_is_never_wrong(node: Node) ->
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from ipam.allocator import Ipam
+from ipam.ipam import Ipam
 from ipam.model import AddressRequest, Attachment, Owner
 directory, boot = map(Path, sys.argv[1:])
 for number in range(150):

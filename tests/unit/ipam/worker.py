@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from ipam.allocator import Ipam
+from ipam.ipam import Ipam
 from ipam.model import AddressRequest, Attachment, Owner
 
 COOLDOWN = 0.05

@@ -1,0 +1,348 @@
+"""Between the verbs and the pool: what ``ipam`` needs of the node, and what its errors are called in CNI.
+
+Owns refreshing when a call has to, reclaiming what is dead, and the mapping of ``ipam`` errors to CNI errors.
+It must not make or remove links.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from cni_plugin.addresses import reclaim, recovery, uplink
+from cni_plugin.cni import errors
+from cni_plugin.cni.netconf import NetConf
+from cni_plugin.cni.params import IFNAME_MAX_BYTES, Parameters
+from cni_plugin.datapath import endpoint
+from cni_plugin.kernel import encode, locks, netns
+from cni_plugin.kernel.decode import Link, read_route
+from cni_plugin.kernel.turns import TURNS
+from cni_plugin.node import Node
+from ipam import errors as ipam_errors
+from ipam.mac import ANY_NIC
+from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
+
+READ_SECONDS = 10.0
+"""How long an ADD that has no address to give may ask the source."""
+QUICK_READ_SECONDS = 2.0
+"""How long a call that could go on without it may ask the source."""
+GRACE_SECONDS = 60.0
+"""Between the two looks after which an address without an endpoint is freed."""
+STALE_SECONDS = 300.0
+"""Without an agent: a listing older than this is read again before an address is given out."""
+
+FILLINGS = 5
+"""A new store needs two: what is alive, and what the source lists."""
+
+CNI_ERRORS: dict[type[ipam_errors.IpamError], type[errors.CniError]] = {
+    ipam_errors.PoolExhausted: errors.PoolIsExhausted,
+    ipam_errors.SourceUnreadable: errors.SourceFailed,
+    ipam_errors.NoAddressesKnown: errors.SourceFailed,
+    ipam_errors.SourceEmpty: errors.NothingToGive,
+    ipam_errors.AddressUnavailable: errors.AddressRefused,
+    ipam_errors.AlreadyReserved: errors.AttachmentExists,
+    ipam_errors.ReservationLost: errors.TryAgainLater,
+    ipam_errors.StoreUnavailable: errors.StoreFailed,
+    ipam_errors.AdoptionNeeded: errors.StoreFailed,
+    ipam_errors.PredecessorsFound: errors.TryAgainLater,
+}
+
+
+@contextmanager
+def cni_errors() -> Iterator[None]:
+    """Turn what the pool raises into what a caller of CNI is told."""
+    try:
+        yield
+    except ipam_errors.IpamError as error:
+        cni_error = next(
+            (CNI_ERRORS[each] for each in type(error).mro() if each in CNI_ERRORS), errors.StoreFailed
+        )
+        raise cni_error(str(error), error.remedy) from error
+
+
+def source_config(netconf: NetConf, node: Node) -> SourceConfig:
+    """Where addresses come from, narrowed to the NIC that pods can use.
+
+    A pod's packets leave through the host's default route; the fabric drops those whose source address
+    belongs to another NIC than they leave by. So only that NIC's addresses are of use, or ``master``'s.
+    """
+    ipam = netconf.our_ipam()
+    link = _named_link(netconf.master, node) if netconf.master else default_link(node)
+    return SourceConfig(
+        environment=ipam.source,
+        file=ipam.file,
+        query_interval=ipam.query_interval,
+        uplink_macs=(link.mac,) if link and link.mac else None,
+    )
+
+
+def _named_link(name: str, node: Node) -> Link:
+    fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
+    link = node.host.one_link(node.host.compile.get_link(name=name)) if fits else None
+    return link if link is not None else uplink.choose(node.host.links(encode.dump_links()), (), master=name)
+
+
+def default_link(node: Node) -> Link | None:
+    """The link that the default route leads over; None without one."""
+    bodies = node.host.dump(encode.dump_routes(encode.AF_INET))
+    routes = map(read_route, (body for body in bodies if not body[1]))  # rtm_dst_len: hundreds have one
+    over = next((route.index for route in routes if route.index), 0)
+    return node.host.one_link(node.host.compile.get_link(index=over)) if over else None
+
+
+def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
+    """The link of the NIC that owns an address.
+
+    Asks for the route to the subnet's gateway first: it leads over the uplink on every ordinary node, and
+    one answer does not grow with the number of pods. The list of all links is the way out.
+    """
+    if netconf.master:
+        return _named_link(netconf.master, node)
+    route = node.host.one_route(node.host.compile.get_route(reservation.gateway))
+    link = node.host.one_link(node.host.compile.get_link(index=route.index)) if route else None
+    mac = "" if reservation.nic_mac == ANY_NIC else reservation.nic_mac
+    if link is not None and (uplink.is_uplink(link, mac) or not mac):
+        return link
+    return any_uplink(mac, netconf, node)
+
+
+def uplink_mtu(reservation: Reservation, netconf: NetConf, node: Node) -> int:
+    """The MTU of the link of the NIC that owns an address.
+
+    Raises:
+        UplinkUnclear: there is no such link.
+    """
+    if node.known_host is None:
+        return find_uplink(reservation, netconf, node).mtu
+    key = (netconf.master, reservation.nic_mac, reservation.gateway)
+    return node.known_host.uplink_mtu(key, node.host, lambda: find_uplink(reservation, netconf, node))
+
+
+def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:
+    """The uplink among all links of the node."""
+    links = node.host.links(encode.dump_links())
+    return uplink.choose(links, (mac,) if mac else (), master=netconf.master, drivers=_drivers(links))
+
+
+def _drivers(links: list[Link]) -> dict[str, str]:
+    """Kernel drivers by link name, as sysfs has them (Documentation/ABI/testing/sysfs-class-net)."""
+    drivers = {}
+    for link in links:
+        try:
+            drivers[link.name] = os.path.basename(os.readlink(f"/sys/class/net/{link.name}/device/driver"))  # noqa: PTH115, PTH119
+        except OSError:
+            continue
+    return drivers
+
+
+def host_addresses(node: Node) -> frozenset[IPAddress]:
+    """The addresses that the host itself carries: cloud-init may have put the pods' there."""
+    return node.known_host.addresses(node.host) if node.known_host else node.host.own_addresses()
+
+
+def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: str, call_id: str) -> Owner:
+    """Who asks for an address."""
+    args = parameters.args
+    return Owner(
+        network=netconf.name,
+        holder=holder,
+        pod_namespace=args.get("K8S_POD_NAMESPACE", ""),
+        pod_name=args.get("K8S_POD_NAME", ""),
+        pod_uid=args.get("K8S_POD_UID", ""),
+        netns=parameters.netns,
+        netns_id=netns_id,
+        host_ifname=endpoint.host_ifname(parameters.attachment) if holder is Holder.ENDPOINT else "",
+        call_id=call_id.encode(errors="backslashreplace").decode(),
+    )
+
+
+def requested_address(parameters: Parameters, netconf: NetConf) -> IPAddress | None:
+    """The address an ADD asks for, if any: CNI_ARGS IP, runtimeConfig.ips, args.cni.ips, ipam.ipAddress.
+
+    Raises:
+        InvalidNetconf: it is no address, or more than one is asked for.
+        AddressRefused: it is one of IPv6.
+    """
+    cni = netconf.args.get("cni")
+    for asked in (
+        parameters.args.get("IP"),
+        netconf.runtime_config.ips,
+        cni.get("ips") if isinstance(cni, dict) else None,
+        netconf.our_ipam().ip_address,
+    ):
+        if asked:
+            return _one_address(asked if isinstance(asked, list) else [asked])
+    return None
+
+
+def _one_address(asked: Sequence[object]) -> IPAddress:
+    """What was asked for is given or refused, never in part."""
+    wanted: set[IPAddress] = set()
+    for each in asked:
+        try:
+            wanted.add(ipaddress.ip_interface(str(each)).ip)
+        except ValueError as error:
+            raise errors.InvalidNetconf(
+                f"the requested address {each!r} is no IP address", "Write it as 10.1.0.7 or 10.1.0.7/16."
+            ) from error
+    refused = [str(ip) for ip in wanted if ip.version != 4]
+    if refused:
+        raise errors.AddressRefused(
+            f"address {', '.join(refused)} can't be given out: pods get IPv4 addresses",
+            "Ask for an IPv4 address, or for none.",
+        )
+    if len(wanted) > 1:
+        raise errors.InvalidNetconf(
+            f"{len(wanted)} addresses are requested: {', '.join(sorted(map(str, wanted)))}",
+            "An interface gets one. Ask for one, or attach a network more than once.",
+        )
+    return wanted.pop()
+
+
+def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) -> Reservation:
+    """Reserve an address, asking the source only if none can be given from what is known.
+
+    Raises:
+        IpamError: no address can be given.
+    """
+    request = AddressRequest(
+        requested=requested_address(parameters, netconf),
+        cooldown=netconf.our_ipam().cooldown,
+        excluded=host_addresses(node),
+        looked_at=frozenset(),
+        nic_mac=_named_link(netconf.master, node).mac if netconf.master else "",
+    )
+    if not node.background_reads:
+        _refresh_when_stale(netconf, node)
+    try:
+        return _reserve(parameters.attachment, netconf, who, request, node)
+    except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable):
+        reclaim_dead(node)
+        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True, patient=bool(netconf.master))
+    return _reserve(parameters.attachment, netconf, who, request, node)
+
+
+def _reserve(
+    attachment: Attachment, netconf: NetConf, who: Owner, request: AddressRequest, node: Node
+) -> Reservation:
+    """Reserve; what a new store lacks is filled in first. It may be lost again while that is done."""
+    for _ in range(FILLINGS):
+        try:
+            return node.ipam.reserve(attachment, who, request)
+        except ipam_errors.PredecessorsFound as found:
+            release_predecessors(found.reservations, node)
+            looked_at = frozenset(old.attachment for old in found.reservations)
+            request = _with(request, (request.looked_at or frozenset()) | looked_at)
+        except ipam_errors.AdoptionNeeded:
+            recovery.adopt(node)
+        except ipam_errors.NoAddressesKnown:
+            refresh(netconf, node, READ_SECONDS)
+    return node.ipam.reserve(attachment, who, _with(request, None))
+
+
+def _with(request: AddressRequest, looked_at: frozenset[Attachment] | None) -> AddressRequest:
+    # Not ``dataclasses.replace``: it needs ``inspect``, for half of what the rest of a call loads.
+    return AddressRequest(
+        request.requested, request.cooldown, request.excluded, looked_at, nic_mac=request.nic_mac
+    )
+
+
+def set_aside_carried(node: Node, seconds: float) -> None:
+    """Quarantine every address that a host route leads to and no attachment holds.
+
+    Where one is met there are more, as on a node that comes from another CNI plugin with its pods running:
+    finding them one at a time would cost an ADD for every few of them.
+    """
+    routes = node.host.routes(encode.dump_routes(encode.AF_INET))
+    # In this order: what an ADD has routed meanwhile, it has reserved before.
+    held = {each.ip for each in node.ipam.reservations()}
+    for route in routes:
+        ip = route.dst.network_address
+        if route.dst.prefixlen == route.dst.max_prefixlen and ip not in held:
+            reason = f"{ip} has a host route over link {route.index} already"
+            node.ipam.quarantine(ip, reason, seconds)
+
+
+def require_available(cooldown: float, node: Node) -> None:
+    """Find out whether an ADD could be given an address now.
+
+    Raises:
+        PoolExhausted, NoAddressesKnown, StoreUnavailable: it could not.
+    """
+    node.ipam.require_available(AddressRequest(cooldown=cooldown, excluded=host_addresses(node)))
+
+
+def refresh(
+    netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False, patient: bool = False
+) -> None:
+    """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it,
+    ``patient`` where what is known is of no use, as what was asked for another NIC.
+
+    Raises:
+        SourceUnreadable, SourceEmpty: only where it is not quietly.
+    """
+    try:
+        config = source_config(netconf, node)
+        with TURNS.left():
+            node.ipam.refresh(config, deadline=seconds, patient=patient)
+    except (ipam_errors.SourceUnreadable, ipam_errors.SourceEmpty):
+        if not quietly:
+            raise
+
+
+def _refresh_when_stale(netconf: NetConf, node: Node) -> None:
+    """Nobody reads in the background: do it here, rarely, and never in the way of a pod."""
+    age = node.ipam.source_state().success_age
+    if age is not None and age > STALE_SECONDS:
+        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
+
+
+def release_predecessors(reservations: Iterable[Reservation], node: Node) -> None:
+    """Free what earlier sandboxes of the same pod still hold, if nothing of them is left.
+
+    Two signs, so no second look is needed: the runtime makes a new sandbox of this pod, and the endpoint
+    of the old one does not exist.
+    """
+    for old in reservations:
+        if not is_alive(old, node):
+            with locks.hold(node.run_dir, old.attachment, 0) as ours:
+                if ours:
+                    reclaim.release_dead(old, node)
+
+
+def reclaim_dead(node: Node) -> int:
+    """Free addresses whose endpoint was missing at two looks far enough apart; returns how many."""
+    missing: list[Attachment] = []
+    present: list[Attachment] = []
+    for reservation in node.ipam.reservations():
+        (present if is_alive(reservation, node) else missing).append(reservation.attachment)
+    node.ipam.note_present(present)
+    return free_missing(missing, node)
+
+
+def free_missing(missing: Iterable[Attachment], node: Node, grace: float = GRACE_SECONDS) -> int:
+    """Note which attachments have no endpoint now, and free those that had none ``grace`` seconds ago.
+
+    One whose lock is held is under way, and left alone.
+    """
+    freed = 0
+    for dead in node.ipam.note_missing(missing, grace=grace):
+        with locks.hold(node.run_dir, dead.attachment, 0) as ours:
+            if ours and not is_alive(dead, node) and reclaim.release_dead(dead, node):
+                freed += 1
+    return freed
+
+
+def is_alive(reservation: Reservation, node: Node) -> bool:
+    """Whether the holder of an address can still be seen; what can't be told counts as alive."""
+    who = reservation.owner
+    if who.holder is Holder.ENDPOINT:
+        return (
+            node.host.one_link(node.host.compile.get_link(name=endpoint.host_ifname(reservation.attachment)))
+            is not None
+        )
+    if not who.netns or not who.netns_id:
+        return True
+    return not netns.is_replaced(who.netns, who.netns_id)

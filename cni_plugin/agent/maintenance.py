@@ -1,0 +1,238 @@
+"""What no single call can do: keep the pool fresh, reconcile, reclaim.
+
+Owns when that happens, in one thread. Nothing here is in the way of a call: whatever it waits for, calls go
+on with what is known.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cni_plugin.addresses import allocate, recovery
+from cni_plugin.agent.reconcile import Reconciler, Say
+from cni_plugin.agent.settings import Settings
+from cni_plugin.cni import errors, netconf
+from cni_plugin.cni.netconf import NetConf
+from cni_plugin.kernel import sysctl
+from cni_plugin.node import Node
+from ipam import sources
+from ipam.errors import IpamError, SourceEmpty, SourceUnreadable
+from ipam.model import DEFAULT_COOLDOWN_SECONDS, SourceConfig
+
+READ_SECONDS = 20.0
+"""How long one read of the source may take; nobody waits for it."""
+THOROUGH_EVERY = 6
+"""Every so many looks everything is compared, whether links and routes have changed or not."""
+INSIDE_PER_LOOK = 3
+"""So many pods are entered at each look: a look costs the same on a full node."""
+PASSIVE_SECONDS = 1.0
+"""Between two looks whether another agent has taken over still."""
+SILENT_SECONDS = 120.0
+"""Longer than anything here may take: a thread that was not heard of for so long is stuck."""
+
+
+class Background:
+    """The agent's own work.
+
+    Args:
+        node: the node.
+        settings: the operator's.
+    """
+
+    def __init__(self, node: Node, settings: Settings) -> None:
+        self._node = node
+        self._settings = settings
+        self._netconf: NetConf | None = None
+        self._heard_last: object = None
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="background", daemon=True)
+        self._beat = time.monotonic()
+        self._source_error = self._forward_error = ""
+        self._has_read = False
+        self.say: Say = _silent
+        self.serves: Callable[[], bool] = lambda: True
+        """Whether callers find this agent. One that another has taken over from only finishes its calls:
+        two that follow different configurations would undo each other's work.
+        """
+        self.reconciler = Reconciler(node, self._say)
+        self._use_arm(settings)
+
+    @property
+    def repairs(self) -> Mapping[str, int]:
+        """How often each kind of thing was put back."""
+        return dict(self.reconciler.repairs)
+
+    @property
+    def cooldown(self) -> float:
+        """Seconds an address rests, as the calls' netconf says."""
+        return self._netconf.our_ipam().cooldown if self._netconf else DEFAULT_COOLDOWN_SECONDS
+
+    @property
+    def why_no_listing(self) -> str:
+        """Why this process has not read the source with success yet; empty when it has."""
+        if self._has_read:
+            return ""
+        return self._source_error or "the source of addresses was not read yet"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know of this node."""
+        return tuple(filter(None, (self._forward_error, self.reconciler.why_not_inside)))
+
+    def netconf(self) -> NetConf | None:
+        """The last configuration a call came with that uses our IPAM."""
+        return self._netconf
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; a read that is under way is not waited for."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join(2.0)
+
+    def why_not_alive(self) -> str:
+        """Why this process should be killed; empty when the work goes on."""
+        if self._thread.is_alive() and time.monotonic() - self._beat < SILENT_SECONDS:
+            return ""
+        return "the agent's background work has stopped"
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self._settings = settings
+        self._use_arm(settings)
+        self._wake.set()
+
+    def _use_arm(self, settings: Settings) -> None:
+        """From here on this process may read the source ``arm``; only the agent imports what that needs."""
+        self._node.ipam.reader = functools.partial(sources.read, arm=settings.arm)
+
+    def heard(self, document: dict[str, Any]) -> None:
+        """A call came with this configuration: it says where addresses come from."""
+        told = (document.get("ipam"), document.get("master"))
+        if (
+            told == self._heard_last
+            or not isinstance(told[0], dict)
+            or told[0].get("type") != netconf.OUR_IPAM
+        ):
+            return
+        try:
+            conf = netconf.parse({**document, "prevResult": None}, lenient=True)
+            conf.our_ipam()
+        except errors.CniError:
+            return
+        self._heard_last, self._netconf = told, conf
+        self._wake.set()
+
+    def adopt(self) -> None:
+        """Tell a new store what is alive; before the first call, so that none has to."""
+        try:
+            if self._node.ipam.needs_adoption():
+                recovery.adopt(self._node)
+        except IpamError as error:
+            self._say("error", f"what is alive can't be written to the store: {error}")
+
+    def _say(self, level: str, text: str, **fields: Any) -> None:
+        self.say(level, text, **fields)
+
+    def _loop(self) -> None:
+        next_read = next_look = 0.0
+        looks = 0
+        while not self._stopped.is_set():
+            self._beat = now = time.monotonic()
+            if not self.serves():
+                self._stopped.wait(PASSIVE_SECONDS)
+                continue
+            woken = self._wake.is_set()
+            self._wake.clear()
+            if now >= next_read or woken:
+                self._guarded(self._read)
+                next_read = time.monotonic() + self._until_next_read()
+            if now >= next_look:
+                thorough = looks % THOROUGH_EVERY == 0
+                self._guarded(lambda thorough=thorough: self._look(thorough=thorough))
+                looks += 1
+                next_look = time.monotonic() + self._settings.reconcile_seconds
+            self._wake.wait(max(0.05, min(next_read, next_look) - time.monotonic()))
+        self.reconciler.close()
+        self._node.close()
+
+    def _guarded(self, work: Any) -> None:
+        """One piece of work; whatever is wrong with it is said, and tried again next time."""
+        try:
+            work()
+        except (IpamError, errors.CniError, OSError) as error:
+            self._say("error", str(error))
+        except Exception as error:  # noqa: BLE001 - the thread must outlive any defect
+            self._say("error", f"internal error: {type(error).__name__}: {error}")
+
+    def _read(self) -> None:
+        try:
+            self._node.ipam.refresh(self._source(), deadline=READ_SECONDS)
+        except (SourceUnreadable, SourceEmpty) as error:
+            if str(error) != self._source_error:  # once for each kind of trouble, not every half minute
+                self._say("error", str(error), remedy=error.remedy)
+            self._source_error = str(error)
+        else:
+            if self._source_error:
+                self._say("info", "the source of addresses is readable again")
+            self._source_error = ""
+            self._has_read = True
+
+    def _until_next_read(self) -> float:
+        """Sooner than usual while nothing is known: pods wait for it, and at boot the node itself."""
+        usual = self._settings.refresh_seconds
+        try:
+            state = self._node.ipam.source_state()
+        except IpamError:
+            return usual
+        return usual if state.last_success_at is not None else min(usual, state.retry_in)
+
+    def _source(self) -> SourceConfig:
+        interval = self._settings.refresh_seconds
+        if self._netconf is not None:
+            config = allocate.source_config(self._netconf, self._node)
+            return replace(config, query_interval=min(config.query_interval, interval))
+        before = self._node.ipam.source_state().asked if self._settings.source == "auto" else None
+        if before is not None:
+            # What the calls asked for before this agent was started. Another source, or another NIC, would
+            # replace the pool's addresses by its own.
+            return replace(before, query_interval=interval)
+        link = allocate.default_link(self._node)
+        return SourceConfig(
+            environment=self._settings.source,
+            file=self._settings.file,
+            query_interval=interval,
+            uplink_macs=(link.mac,) if link and link.mac else None,
+        )
+
+    def _look(self, *, thorough: bool) -> None:
+        self._forward()
+        self.reconciler.look(thorough=thorough, grace=self._settings.reclaim_seconds)
+        self.reconciler.look_inside_some(INSIDE_PER_LOOK)
+
+    def _forward(self) -> None:
+        """What can't be set is no reason to leave everything else alone."""
+        try:
+            was_off = sysctl.ensure_forwarding(self._node.run_dir)
+        except errors.CniError as error:
+            if str(error) != self._forward_error:
+                self._say("error", str(error))
+            self._forward_error = str(error)
+            return
+        self._forward_error = ""
+        if was_off:
+            self.reconciler.repairs["ip_forward"] += 1
+            self._say("warning", "net.ipv4.ip_forward was 0 and was set to 1")
+
+
+def _silent(level: str, text: str, **fields: Any) -> None:
+    """Until somebody listens."""

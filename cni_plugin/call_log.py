@@ -1,0 +1,47 @@
+"""What is logged of a call, whoever carried it out.
+
+Owns the choice of fields. It must not write by itself (``log`` does), and it holds nothing of stdin: a
+configuration can carry what is nobody's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cni_plugin import log
+from cni_plugin.cni.call import Call, Reply
+from cni_plugin.cni.errors import CniError
+
+DEFAULT_FILE = "/var/log/azvnet/azvnet.log"
+
+
+def default_file(environ: Mapping[str, str]) -> Path:
+    """Where calls are logged when the netconf names no other file."""
+    return Path(environ.get("AZVNET_LOG_FILE") or DEFAULT_FILE)
+
+
+def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds: float, *, by: str) -> None:
+    """Log one call: who, what, how long, how it ended."""
+    failed = reply.error
+    fields: dict[str, Any] = {
+        "call": call.call_id if call else "",
+        "verb": environ.get("CNI_COMMAND", ""),
+        "plugin": "azvnet-ipam" if call and call.as_ipam else "azvnet",
+        "container": environ.get("CNI_CONTAINERID", ""),
+        "ifname": environ.get("CNI_IFNAME", ""),
+        "netns": environ.get("CNI_NETNS", ""),
+        "by": by,
+        "ms": round(seconds * 1000, 1),
+        "exit": reply.exit_code,
+    }
+    if failed is not None:
+        fields["error"] = str(failed)
+        if not isinstance(failed, CniError):
+            fields["traceback"] = log.traceback_of(failed)
+    if reply.warnings:
+        fields["warnings"] = list(reply.warnings)
+    level = "error" if failed is not None else "warning" if reply.warnings else "info"
+    path = Path(reply.log_file) if reply.log_file else default_file(environ)
+    log.write(path, level, reply.log_level or "info", **fields)

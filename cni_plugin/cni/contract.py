@@ -1,0 +1,109 @@
+"""One call of the CNI contract: bytes in, bytes out.
+
+Owns the dispatch to the verbs and the one place where an exception becomes the JSON document that a caller
+reads (CNI spec "Error"). It must not know how a call came here: from the
+executable's own environment and stdin, or through the agent's socket.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cni_plugin.cni import errors, netconf, params, versions
+from cni_plugin.cni.call import Call, Reply
+
+if TYPE_CHECKING:
+    from cni_plugin.node import Node
+    from cni_plugin.verbs.dispatch import VerbCall
+
+DETAILS_OF_A_BUG = (
+    "This is a defect of azvnet. The traceback is in the log under the same call id; please report it."
+)
+
+
+_to_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def carry_out(call: Call, node: Node) -> Reply:
+    """Carry a call out. Never raises an ``Exception``: whatever goes wrong is in the reply."""
+    version = versions.CURRENT
+    said: list[str] = []
+    log = ("", "")
+    try:
+        parameters = params.parse(call.environ)
+        if parameters.verb == "VERSION" and not call.stdin.strip():
+            return Reply(_encode({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
+        known = netconf.remembered(call.stdin)
+        document = known[0] if known else netconf.decode(call.stdin)
+        version = _version_for_errors(document)
+        if parameters.verb == "VERSION":
+            answered = versions.answered(document)
+            return Reply(_encode({"cniVersion": answered, "supportedVersions": versions.SUPPORTED}))
+        verb_call = _prepare(call, parameters, document, known[1] if known else None)
+        version = verb_call.netconf.cni_version
+        said, log = verb_call.said, (verb_call.netconf.log_level, verb_call.netconf.log_file)
+        if parameters.verb == "ADD":
+            said += verb_call.netconf.warnings(as_ipam=call.as_ipam)
+        return Reply(_dispatch(verb_call, node), 0, tuple(said), None, *log)
+    except errors.CniError as error:
+        return failure(error, version, call.call_id, said, log)
+    except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
+        return failure(error, version, call.call_id, said, log)
+
+
+def undo_add(call: Call, node: Node) -> None:
+    """Remove what an ADD made that succeeded and whose result nobody got."""
+    from cni_plugin.verbs import delete
+
+    delete.undo_add(call, node)
+
+
+def failure(
+    error: BaseException,
+    version: str,
+    call_id: str = "",
+    warnings: Sequence[str] = (),
+    log: tuple[str, str] = ("", ""),
+) -> Reply:
+    """The reply that tells of an error: an error object, exit code 1."""
+    if isinstance(error, errors.CniError):
+        code, msg, details = error.code, str(error), error.details
+    else:
+        code, msg, details = 999, f"internal error: {type(error).__name__}: {error}", DETAILS_OF_A_BUG
+    if call_id:
+        details = f"{details} (call {call_id})".strip()
+    document = {"cniVersion": version, "code": code, "msg": msg, "details": details}
+    return Reply(_encode(document), 1, tuple(warnings), error, *log)
+
+
+def _version_for_errors(document: dict[str, Any]) -> str:
+    """An error names the version of the configuration, where that is one we speak."""
+    asked = document.get("cniVersion")
+    return asked if isinstance(asked, str) and asked in versions.SUPPORTED else versions.CURRENT
+
+
+def _prepare(
+    call: Call, parameters: params.Parameters, document: dict[str, Any], known: netconf.NetConf | None
+) -> VerbCall:
+    from cni_plugin.verbs.dispatch import VerbCall
+
+    conf = known or netconf.parse(document, lenient=parameters.verb in {"DEL", "GC"})
+    if parameters.verb == "ADD" and not known:
+        netconf.remember(call.stdin, document, conf)
+    versions.require(parameters.verb, conf.cni_version)
+    if parameters.verb in {"ADD", "STATUS"}:
+        netconf.require_supported(conf, as_ipam=call.as_ipam)
+    return VerbCall(call, parameters, conf)
+
+
+def _dispatch(verb_call: VerbCall, node: Node) -> bytes:
+    from cni_plugin.verbs.dispatch import carry_out_verb
+
+    document = carry_out_verb(verb_call, node)
+    return b"" if document is None else _encode(document)
+
+
+def _encode(document: object) -> bytes:
+    return _to_text(document).encode() + b"\n"

@@ -1,0 +1,166 @@
+"""Running another plugin: the IPAM plugin that ``ipam.type`` names.
+
+Owns finding it through CNI_PATH, running it with the caller's environment and the complete netconf, and
+reading its answer (CNI spec 1.1.0, "Plugin Delegation"). It must not know of our own pool.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from cni_plugin.cni.errors import DecodingFailure, DelegateError, DelegateFailed, InvalidNetconf
+from cni_plugin.cni.result import Result, from_json
+from cni_plugin.verbs.dispatch import VerbCall
+
+SECONDS = 110
+"""Below the two minutes after which kubelets give a call up: there is time left to undo."""
+
+FROZEN_VARIABLES = ("LD_LIBRARY_PATH_ORIG",)
+FROZEN_PREFIXES = ("_MEI", "_PYI", "AZVNET_")
+SAID_BYTES = 64 * 1024
+"""So much of what a delegate says on stderr is passed on."""
+
+LIMITED_BROADCAST = "255.255.255.255"
+LARGEST_CODE = 0xFFFFFFFF
+"""0 is no error (CNI spec, "Error"), and libcni reads an unsigned number."""
+
+_prctl = ctypes.CDLL(None).prctl
+
+
+def add(verb_call: VerbCall) -> Result:
+    """ADD by the delegate: the addresses it gives.
+
+    Raises:
+        DelegateError: its error object, with its code.
+        DelegateFailed: it was not found, died, or answered no result.
+    """
+    name = verb_call.netconf.ipam_type
+    answer = _run(verb_call, "ADD")
+    try:
+        result = from_json(json.loads(answer), verb_call.netconf.cni_version)
+    except (ValueError, RecursionError) as error:
+        raise DelegateFailed(
+            f"IPAM plugin {name} answered no JSON: {error}", "Is it a CNI plugin?"
+        ) from error
+    except (DecodingFailure, InvalidNetconf) as error:
+        raise DelegateFailed(f"IPAM plugin {name} answered no result: {error}", "Reinstall it.") from error
+    for ip in (each.address.ip for each in result.ips):
+        if ip.is_unspecified or ip.is_multicast or ip.is_loopback or str(ip) == LIMITED_BROADCAST:
+            raise DelegateFailed(
+                f"IPAM plugin {name} gave {ip}, which no pod can have", "Correct its ranges."
+            )
+    return result
+
+
+def forward(verb_call: VerbCall, verb: str) -> None:
+    """A verb that answers nothing on success.
+
+    Raises:
+        DelegateError: its error object, with its code.
+        DelegateFailed: it was not found or died.
+    """
+    _run(verb_call, verb)
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for another program: nothing of the frozen bundle's own gets into it.
+
+    PyInstaller's bootloader may point LD_LIBRARY_PATH into the bundle and keeps what was there before in
+    LD_LIBRARY_PATH_ORIG; a program that loads our libraries instead of its own crashes. What the caller
+    itself has in LD_LIBRARY_PATH is the caller's business.
+    """
+    clean = {
+        name: value
+        for name, value in environ.items()
+        if name not in FROZEN_VARIABLES and not name.startswith(FROZEN_PREFIXES)
+    }
+    bundle = getattr(sys, "_MEIPASS", "")
+    if bundle and clean.get("LD_LIBRARY_PATH", "").split(":", 1)[0] == bundle:
+        del clean["LD_LIBRARY_PATH"]
+        if environ.get("LD_LIBRARY_PATH_ORIG"):
+            clean["LD_LIBRARY_PATH"] = environ["LD_LIBRARY_PATH_ORIG"]
+    return clean
+
+
+def _find(name: str, path: tuple[str, ...]) -> Path:
+    if "/" in name or name in {"", ".", ".."}:
+        raise InvalidNetconf(f"ipam.type {name!r} is no plugin name", "It is the name of a file in CNI_PATH.")
+    for directory in path:
+        candidate = Path(directory) / name
+        with suppress(OSError):  # a name longer than any file's
+            if candidate.is_file() and os.access(candidate, os.X_OK):
+                return candidate
+    raise DelegateFailed(
+        f"IPAM plugin {name} was not found in CNI_PATH ({':'.join(path) or 'which is not set'})",
+        f"Install {name} there, or set ipam.type to azvnet-ipam.",
+    )
+
+
+def _die_with(parent: int) -> None:
+    """prctl(2) PR_SET_PDEATHSIG: a killed ADD must not leave a delegate that goes on."""
+    _prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stdin(verb_call: VerbCall) -> bytes:
+    """The complete configuration. The one thing that is changed is the version, where it was chosen from
+    ``cniVersions``: the other plugin need not know that key.
+    """
+    conf = json.loads(verb_call.call.stdin)
+    if conf.get("cniVersion") == verb_call.netconf.cni_version or not conf.get("cniVersions"):
+        return verb_call.call.stdin
+    return json.dumps({**conf, "cniVersion": verb_call.netconf.cni_version}).encode()
+
+
+def _run(verb_call: VerbCall, verb: str) -> bytes:
+    import subprocess  # most networks have no delegate
+
+    name = verb_call.netconf.ipam_type
+    program = _find(name, verb_call.parameters.path)
+    environ = {**clean_environment(verb_call.call.environ), "CNI_COMMAND": verb}
+    # A file, not a pipe: a daemon that a delegate starts may keep its stderr open for ever.
+    said = os.memfd_create("stderr")
+    try:
+        done = subprocess.run(
+            [str(program)],
+            input=_stdin(verb_call),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env=environ,
+            timeout=SECONDS,
+            check=False,
+            preexec_fn=partial(_die_with, os.getpid()),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DelegateFailed(f"IPAM plugin {name} did not answer in {SECONDS} s", "It was ended.") from error
+    except OSError as error:
+        raise DelegateFailed(
+            f"IPAM plugin {program} can't be run: {error.strerror}", "Reinstall it."
+        ) from error
+    finally:
+        verb_call.said.extend(os.pread(said, SAID_BYTES, 0).decode(errors="replace").splitlines())
+        os.close(said)
+    if done.returncode:
+        raise _failure(done.stdout, name, done.returncode)
+    return done.stdout
+
+
+def _failure(stdout: bytes, name: str, status: int) -> DelegateError | DelegateFailed:
+    how = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
+    try:
+        document = json.loads(stdout)
+        code, msg, details = document["code"], str(document["msg"]), str(document.get("details") or "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return DelegateFailed(f"IPAM plugin {name} {how} and no error object", "See its messages on stderr.")
+    if type(code) is not int or not 0 < code <= LARGEST_CODE:
+        return DelegateFailed(f"IPAM plugin {name} {how} and the impossible code {code!r}: {msg}", details)
+    return DelegateError(code, f"{name}: {msg}", details)

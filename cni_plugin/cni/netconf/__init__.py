@@ -1,0 +1,275 @@
+"""The network configuration that arrives on stdin: reading and refusing it.
+
+Owns which of the spec's and Azure CNI's keys have an effect here, and the words of the refusals. The keys
+themselves are declared in ``netconf_models``. It must not know what is done with a value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from cni_plugin.cni.errors import DecodingFailure, InvalidNetconf, UnsupportedField
+from cni_plugin.cni.netconf import netconf_schema
+from cni_plugin.cni.netconf.spelling import without_nulls
+from cni_plugin.cni.versions import negotiate
+from ipam.validation import Read, ValidationError, validator
+
+if TYPE_CHECKING:
+    from cni_plugin.cni.netconf.netconf_models import Ipam as DeclaredIpam
+    from cni_plugin.cni.netconf.netconf_models import NetConf as DeclaredNetConf
+else:  # the engine fills these in as pydantic fills in its models, so they have the models' attributes
+    DeclaredIpam = DeclaredNetConf = Read
+
+
+OUR_IPAM = "azvnet-ipam"
+_OUR_IPAM = "_our_ipam"
+NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+
+ENVIRONMENTS = {
+    "auto": "auto",
+    "azure": "wireserver",
+    "wireserver": "wireserver",
+    "imds": "imds",
+    "fileIpam": "file",
+    "file": "file",
+    "mas": "file",
+    "arm": "arm",
+}
+"""``ipam.environment`` as written, to the name of the source that is meant."""
+
+NO_EFFECT = {
+    "bridge": "pods are routed here, there is no bridge",
+    "adapterName": "it is for Windows",
+    "infraVnetAddressSpace": "there is no multitenancy here",
+    "ipv6Mode": "IPv6 addresses come from the NIC, not from a node's podCIDR",
+    "serviceCidrs": "services are routed by kube-proxy",
+    "vnetCidrs": "no address is translated inside or outside the virtual network by this plugin",
+    "podNamespaceForDualNetwork": "there is no multitenancy here",
+    "ipsToRouteViaHost": "routed pods reach host addresses anyway",
+    "multiTenancy": "there is no multitenancy here",
+    "enableSnatOnHost": "no address is translated by this plugin",
+    "ipMasq": "no address is translated by this plugin",
+    "enableExactMatchForPodName": "pods are told apart by their container id",
+    "disableHairpinOnHostInterface": "there is no bridge port whose hairpin could be switched",
+    "disableIPTableLock": "no iptables is called",
+    "disableAsyncDelete": "DEL never waits for another service",
+    "cnsurl": "there is no CNS here",
+    "executionMode": "there is one way to run",
+    "windowsSettings": "it is for Windows",
+    "AdditionalArgs": "it is for Windows",
+    "env": "the source is chosen by ipam.environment",
+    "logTarget": "logs go to the file that logFile names",
+}
+"""Keys of Azure CNI and of the spec that are accepted and do nothing, with the reason. ``False`` and empty
+values are not worth a word: they ask for nothing."""
+IPAM_NO_EFFECT = {
+    "subnet": "the subnet is that of the NIC's address",
+    "addressSpace": "there is one, the NIC's",
+    "mode": "there is no overlay here",
+}
+"""The same within ``ipam``."""
+
+
+class Ipam(DeclaredIpam):
+    """``ipam`` when its ``type`` is ``azvnet-ipam``."""
+
+    @property
+    def source(self) -> str:
+        """The name of the source: aliases resolved."""
+        return ENVIRONMENTS[self.environment]
+
+
+class NetConf(DeclaredNetConf):
+    """The configuration of one plugin of a network, as libcni hands it over."""
+
+    @property
+    def ipam_type(self) -> str:
+        """The IPAM plugin's name; empty where the configuration names none."""
+        return str(self.ipam.get("type") or "")
+
+    @property
+    def uses_our_ipam(self) -> bool:
+        """Whether addresses come from this executable's own pool, with no delegation."""
+        return self.ipam_type == OUR_IPAM
+
+    def our_ipam(self) -> Ipam:
+        """``ipam``, validated as ours; once.
+
+        Raises:
+            InvalidNetconf: a value is out of its range.
+            UnsupportedField: ``ipam.environment`` names a source that there is none of here.
+        """
+        known: Ipam | None = self.__dict__.get(_OUR_IPAM)
+        if known is not None:
+            return known
+        try:
+            ipam: Ipam = _read_ipam(self.ipam)
+        except ValidationError as error:
+            environment = self.ipam.get("environment")
+            if isinstance(environment, str) and environment not in ENVIRONMENTS:
+                raise UnsupportedField(
+                    f"unsupported value: ipam.environment {environment!r}",
+                    f"Known are {', '.join(ENVIRONMENTS)}.",
+                ) from error
+            raise InvalidNetconf(
+                _first_problem(error, "ipam."), "Correct the configuration in the conflist."
+            ) from error
+        self.__dict__[_OUR_IPAM] = ipam
+        return ipam
+
+    def warnings(self, *, as_ipam: bool) -> list[str]:
+        """One line for every key that has no effect or is not known.
+
+        ``as_ipam``: called as ``azvnet-ipam``; the keys outside ``ipam`` are another plugin's.
+        """
+        said = [] if as_ipam else _without_effect(self.model_extra or {}, NO_EFFECT, "")
+        if self.uses_our_ipam:
+            said += _without_effect(self.ipam, IPAM_NO_EFFECT, "ipam.")
+        return said + [
+            f"unknown key {name} is ignored{_did_you_mean(name)}" for name in self.unknown(as_ipam=as_ipam)
+        ]
+
+    def unknown(self, *, as_ipam: bool) -> list[str]:
+        """Keys that neither we nor the spec nor Azure CNI know."""
+        top = [] if as_ipam else [key for key in self.model_extra or {} if key not in NO_EFFECT]
+        inner = [f"ipam.{key}" for key in self.our_ipam().model_extra or {}] if self.uses_our_ipam else []
+        return [key for key in top if not key.startswith("cni.dev/")] + inner
+
+
+def _without_effect(given: dict[str, Any], reasons: dict[str, str], prefix: str) -> list[str]:
+    return [
+        f"{prefix}{key} has no effect: {reasons[key]}"
+        for key, value in given.items()
+        if key in reasons and value not in (None, False, "", [], {})
+    ]
+
+
+_read_ipam = validator(netconf_schema.IPAM, Ipam)
+_read_netconf = validator(netconf_schema.NET_CONF, NetConf)
+
+
+def decode(stdin: bytes) -> dict[str, Any]:
+    """Stdin as a JSON object.
+
+    Raises:
+        DecodingFailure: it is empty, no JSON, or JSON of another kind.
+    """
+    if not stdin.strip():
+        raise DecodingFailure(
+            "no network configuration on stdin", "The runtime writes it there; by hand use cnitool."
+        )
+    try:
+        document = json.loads(stdin.decode())  # UTF-8 and nothing else (RFC 8259, 8.1)
+        if b"\\ud" in stdin or b"\\uD" in stdin:
+            # Half a pair of surrogates is no character: replaced, as Go does.
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise DecodingFailure(
+            f"the network configuration on stdin is no JSON: {error}", "Check the conflist."
+        ) from error
+    if not isinstance(document, dict):
+        raise DecodingFailure(
+            f"the network configuration on stdin is a JSON {type(document).__name__}, not an object",
+            "Check the conflist.",
+        )
+    return document
+
+
+MOST_REMEMBERED = 16
+MOST_REMEMBERED_BYTES = 1 << 16
+_remembered: dict[bytes, tuple[dict[str, Any], NetConf]] = {}
+
+
+def remembered(stdin: bytes) -> tuple[dict[str, Any], NetConf] | None:
+    """What ``decode`` and ``parse`` made of the very same bytes before; nobody changes either."""
+    return _remembered.get(stdin)
+
+
+def remember(stdin: bytes, document: dict[str, Any], netconf: NetConf) -> None:
+    """Remember what ``parse`` accepted: all pods of a node are added with the same few configurations."""
+    if len(stdin) <= MOST_REMEMBERED_BYTES:
+        if len(_remembered) >= MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[stdin] = document, netconf
+
+
+def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
+    """The netconf of a decoded document, with ``cni_version`` negotiated.
+
+    ``lenient`` (DEL and GC) drops what is not valid: a configuration that was damaged after the pod was
+    made must not keep the pod from going away.
+
+    Raises:
+        IncompatibleVersion: see ``versions.negotiate``.
+        InvalidNetconf: the name is missing or malformed, or a value has the wrong type.
+    """
+    version = negotiate(document)
+    name = document.get("name")
+    if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
+        raise InvalidNetconf(
+            f"network name {name!r} is malformed" if name else "the network configuration has no name",
+            "name starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
+        )
+    previous = document.get("prevResult")
+    document = {
+        key: without_nulls(value)
+        for key, value in document.items()
+        if value is not None and key not in {"cniVersions", "prevResult"}
+    }
+    document |= {"cniVersion": version, "prevResult": previous}
+    try:
+        netconf: NetConf = _read_netconf(document)
+    except ValidationError as error:
+        if lenient:
+            bad = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
+            kept = {key: value for key, value in document.items() if key not in bad - {"name", "cniVersion"}}
+            if len(kept) < len(document):
+                return parse(kept, lenient=True)
+        raise InvalidNetconf(
+            _first_problem(error, ""), "Correct the configuration in the conflist."
+        ) from error
+    return netconf
+
+
+def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
+    """Refuse what can't be honoured; for the verbs that make something.
+
+    Raises:
+        UnsupportedField: a mode of Azure CNI that is not there, or an unknown key with ``strict``.
+        InvalidNetconf: no ``ipam.type``.
+    """
+    if not as_ipam and netconf.mode not in ("", "transparent"):
+        raise UnsupportedField(
+            f"unsupported value: mode {netconf.mode!r}",
+            "Use transparent, or leave the key out; it is what AKS uses too, and never rewires the host.",
+        )
+    if not netconf.ipam_type:
+        raise InvalidNetconf("ipam.type is missing", f'Use "ipam": {{"type": "{OUR_IPAM}"}}.')
+    unknown = netconf.unknown(as_ipam=as_ipam)
+    if netconf.strict and unknown:
+        key = unknown[0]
+        value = netconf.ipam.get(key[5:]) if key.startswith("ipam.") else (netconf.model_extra or {})[key]
+        raise UnsupportedField(
+            f"unsupported field: {key} {json.dumps(value)}{_did_you_mean(key)}",
+            'Remove it, or leave out "strict": true to have it ignored with a warning.',
+        )
+
+
+def _did_you_mean(key: str) -> str:
+    import difflib  # only for a configuration that has something wrong
+
+    ours = key.startswith("ipam.")
+    prefix, schema = ("ipam.", netconf_schema.IPAM) if ours else ("", netconf_schema.NET_CONF)
+    fields = schema["schema"]["fields"]
+    names = [field.get("validation_alias", name) for name, field in fields.items()]
+    near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1)
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""
+
+
+def _first_problem(error: ValidationError, prefix: str) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = prefix + ".".join(str(part) for part in problem["loc"])
+    value = json.dumps(problem["input"], default=str)
+    return f"invalid network configuration: {where}: {problem['msg']} (it is {value})"

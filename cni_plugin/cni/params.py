@@ -1,0 +1,153 @@
+"""The parameters of a call that come in the environment.
+
+Owns the rules for CNI_CONTAINERID, CNI_IFNAME and CNI_ARGS (CNI spec 1.1.0 "Parameters"). It must not
+read the environment itself: ``process`` does, and hands it over as a mapping.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cni_plugin.cni.errors import InvalidEnvironment, InvalidNetns
+from ipam.model import Attachment
+
+NEEDED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
+    "GC": (),
+    "STATUS": (),
+    "VERSION": (),
+}
+"""Verbs, and what each can't do without."""
+
+CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+IFNAME_MAX_BYTES = 15
+"""IFNAMSIZ of the kernel less the closing NUL."""
+IFNAME_BAD_BYTES = frozenset(b"/:%\xa0")
+"""Beside white space. The kernel takes '%' for a pattern (``eth%d`` becomes ``eth0``, dev_alloc_name) and the
+byte 0xa0 for a space of Latin-1 (lib/ctype.c), also within a character of UTF-8."""
+
+KNOWN_ARGS = frozenset(
+    {
+        "IgnoreUnknown",
+        "K8S_POD_NAMESPACE",
+        "K8S_POD_NAME",
+        "K8S_POD_INFRA_CONTAINER_ID",
+        "K8S_POD_UID",
+        "IP",
+        "MAC",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """One call's parameters, checked."""
+
+    verb: str
+    container_id: str
+    ifname: str
+    netns: str
+    path: tuple[str, ...]
+    """Directories of CNI_PATH, for delegation."""
+    args: Mapping[str, str]
+
+    @property
+    def attachment(self) -> Attachment:
+        """The key of everything this call is about."""
+        return Attachment(self.container_id, self.ifname)
+
+    @property
+    def pod(self) -> str:
+        """``namespace/name`` for people, or the container id where the runtime names no pod."""
+        name = self.args.get("K8S_POD_NAME", "")
+        return f"{self.args.get('K8S_POD_NAMESPACE', '')}/{name}" if name else self.container_id
+
+
+def parse(environ: Mapping[str, str]) -> Parameters:
+    """Check the environment of a call.
+
+    Raises:
+        InvalidEnvironment: naming every variable that is missing, or the one that is malformed.
+        InvalidNetns: CNI_NETNS is a path that no result can name.
+    """
+    verb = environ.get("CNI_COMMAND", "")
+    if verb not in NEEDED:
+        raise InvalidEnvironment(
+            f"CNI_COMMAND is {verb!r}" if verb else "CNI_COMMAND is not set",
+            f"It must be one of {', '.join(NEEDED)}. To use the command line instead, run `azvnet --help`.",
+        )
+    missing = [name for name in NEEDED[verb] if not environ.get(name)]
+    if missing:
+        raise InvalidEnvironment(
+            f"{verb} needs {', '.join(missing)}, not set in the environment",
+            "The container runtime sets these variables; by hand use cnitool.",
+        )
+    return Parameters(
+        verb=verb,
+        container_id=_container_id(environ.get("CNI_CONTAINERID", "")),
+        ifname=_ifname(environ.get("CNI_IFNAME", "")),
+        netns=_netns(environ.get("CNI_NETNS", ""), strict=verb in {"ADD", "CHECK"}),
+        path=tuple(each for each in environ.get("CNI_PATH", "").split(":") if each),
+        args=_args(environ.get("CNI_ARGS", ""), strict=verb == "ADD"),
+    )
+
+
+def _container_id(value: str) -> str:
+    if value and not CONTAINER_ID.fullmatch(value):
+        raise InvalidEnvironment(
+            f"CNI_CONTAINERID {value!r} is malformed",
+            "It starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
+        )
+    return value
+
+
+def _ifname(value: str) -> str:
+    """The kernel's own rule (dev_valid_name in net/core/dev.c)."""
+    if not value:
+        return value
+    raw = value.encode(errors="surrogateescape")
+    bad = value in {".", ".."} or any(each.isspace() for each in value) or IFNAME_BAD_BYTES.intersection(raw)
+    if bad or len(raw) > IFNAME_MAX_BYTES or not _is_text(value):
+        raise InvalidEnvironment(
+            f"CNI_IFNAME {value!r} is no name for a network interface",
+            "It has 1 to 15 bytes of UTF-8, no '/', ':', '%' or white space, and is neither '.' nor '..'.",
+        )
+    return value
+
+
+def _netns(value: str, *, strict: bool) -> str:
+    if strict and not _is_text(value):
+        raise InvalidNetns(f"CNI_NETNS {value!r} is no UTF-8", "A result names it, and a result is JSON.")
+    return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it is UTF-8: other bytes of the environment are surrogates in Python, which neither a result
+    nor the store can hold (RFC 8259, 8.1).
+    """
+    return value.isascii() or value == value.encode(errors="replace").decode()
+
+
+def _args(value: str, *, strict: bool) -> Mapping[str, str]:
+    """``K=V;K=V``. Only ADD is strict: a clean-up must not fail for a pod's name."""
+    if strict and not _is_text(value):
+        raise InvalidEnvironment(f"CNI_ARGS is no UTF-8: {value!r}", "Pods have names of plain letters.")
+    args: dict[str, str] = {}
+    for pair in filter(None, value.split(";")):
+        key, equals, text = pair.partition("=")
+        if not equals and strict:
+            raise InvalidEnvironment(
+                f"CNI_ARGS has {pair!r}, which is no KEY=VALUE", "Separate pairs with ';'."
+            )
+        args[key] = text
+    unknown = sorted(set(args) - KNOWN_ARGS)
+    if unknown and strict and args.get("IgnoreUnknown", "").lower() not in {"1", "true", "t"}:
+        raise InvalidEnvironment(
+            f"CNI_ARGS has unknown keys: {', '.join(unknown)}",
+            "Add IgnoreUnknown=1 to CNI_ARGS to have them ignored.",
+        )
+    return args

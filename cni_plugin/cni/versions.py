@@ -1,0 +1,87 @@
+"""Which CNI versions are spoken, and which one a netconf asks for.
+
+Owns the list and the negotiation (CNI spec 1.1.0, "Version considerations"). It must not import
+anything heavy: the thin start answers VERSION with it.
+"""
+
+from __future__ import annotations
+
+from cni_plugin.cni.errors import IncompatibleVersion, InvalidNetconf
+
+SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+CURRENT = SUPPORTED[-1]
+
+FIRST_WITH = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+"""Verbs that are younger than the contract, with the version they came with."""
+
+
+def negotiate(netconf: dict[str, object]) -> str:
+    """The version to speak for this netconf.
+
+    ``cniVersion`` wins when it is spoken here. Otherwise the highest of ``cniVersions`` that is.
+    Neither key means 0.1.0, as the spec says.
+
+    Raises:
+        IncompatibleVersion: none of the versions is spoken here.
+        InvalidNetconf: a version that is no string of the form ``X.Y.Z``.
+    """
+    asked = netconf.get("cniVersion")
+    offered = netconf.get("cniVersions")
+    if offered is None:
+        offered = []
+    if not isinstance(offered, list):
+        raise InvalidNetconf(
+            "cniVersions must be a list of version strings", 'Write it as ["1.0.0", "1.1.0"].'
+        )
+    for version in [*([] if asked in (None, "") else [asked]), *offered]:
+        _well_formed(version)
+    if asked in SUPPORTED:
+        return str(asked)
+    known = [version for version in SUPPORTED if version in offered]
+    if known:
+        return known[-1]
+    if asked in (None, "") and not offered:
+        return SUPPORTED[0]
+    raise IncompatibleVersion(
+        f"incompatible CNI version: the configuration asks for {asked or offered}",
+        f"Supported are {', '.join(SUPPORTED)}: set cniVersion of the network configuration to one of them.",
+    )
+
+
+def answered(netconf: dict[str, object]) -> str:
+    """The version that VERSION answers with: the configuration's own, spoken here or not.
+
+    Raises:
+        InvalidNetconf: it is no string of the form ``X.Y.Z``.
+    """
+    asked = netconf.get("cniVersion", CURRENT)
+    _well_formed(asked)
+    return str(asked)
+
+
+def require(verb: str, version: str) -> None:
+    """Refuse a verb that the version does not have yet.
+
+    Raises:
+        IncompatibleVersion: CHECK below 0.4.0, GC and STATUS below 1.1.0.
+    """
+    first = FIRST_WITH.get(verb)
+    if first is not None and SUPPORTED.index(version) < SUPPORTED.index(first):
+        raise IncompatibleVersion(
+            f"{verb} needs CNI version {first} or later, the configuration has {version}",
+            f"Set cniVersion of the network configuration to {first} or later.",
+        )
+
+
+def at_least(version: str, other: str) -> bool:
+    """Whether ``version`` is ``other`` or later; both must be supported ones."""
+    return SUPPORTED.index(version) >= SUPPORTED.index(other)
+
+
+def _well_formed(version: object) -> None:
+    parts = version.split(".") if isinstance(version, str) else []
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise InvalidNetconf(
+            f"malformed CNI version {version!r}",
+            f"A version is three numbers; supported are {', '.join(SUPPORTED)}.",
+        )

@@ -1,0 +1,193 @@
+"""The conflist: the file that tells the runtime that this node has a network.
+
+Owns putting it in place: whole, in one step, only when it differs, and never taking it away. When that may
+be done is decided elsewhere (``telling``). The runtime reads the directory at any time and takes the first
+file by name (libcni, ``ConfFiles``), so there is never a half-written one, and what sorts before is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cni_plugin.agent.settings import Conflist
+from cni_plugin.cni import errors, netconf
+
+EXTENSIONS = (".conf", ".conflist", ".json")
+"""What libcni takes for a network configuration."""
+LEFT_OVER_SECONDS = 60.0
+"""A file of ours that is being written is never that old."""
+
+
+class NotInPlace(Exception):
+    """The conflist can't be put in place; says why, and what to do."""
+
+
+class ConflistFile:
+    """One conflist and where it belongs.
+
+    Args:
+        conflist: source and destination.
+        heard: given the netconf of our plugin in it, whenever it is new: it says where addresses come from.
+    """
+
+    def __init__(self, conflist: Conflist, heard: Callable[[dict[str, Any]], None]) -> None:
+        self._source = conflist.source
+        self._destination = conflist.destination
+        self._bin_dir = conflist.bin_dir
+        self._heard = heard
+        self._last: bytes | None = None
+
+    def read(self) -> bytes:
+        """The conflist to install, checked as far as our own plugin goes.
+
+        Raises:
+            NotInPlace: it can't be read, is no conflist, or has nothing of ours in it.
+        """
+        try:
+            content = self._source.read_bytes()
+        except OSError as error:
+            raise NotInPlace(f"the conflist {self._source} can't be read: {error.strerror}") from error
+        if content != self._last:
+            ours = _our_netconf(self._source, content)
+            self._last = content
+            self._heard(ours)
+        return content
+
+    def require_plugins(self, content: bytes) -> None:
+        """Whether what the conflist names is in the folder of plugins, where that is known.
+
+        Raises:
+            NotInPlace: the runtime would find no such plugin, and every pod would fail.
+        """
+        folder = self._bin_dir
+        missing = [] if folder is None else missing_plugins(content, folder)
+        if missing:
+            names = ", ".join(missing)
+            raise NotInPlace(
+                f"the conflist {self._source} names {names}, and {folder} does not have it: install the "
+                "plugin (distributions have it as containernetworking-plugins or kubernetes-cni), or take "
+                "it out of the conflist"
+            )
+
+    def is_in_place(self, content: bytes) -> bool:
+        """Whether the runtime finds just this content."""
+        try:
+            return self._destination.read_bytes() == content
+        except OSError:
+            return False
+
+    def put_in_place(self, content: bytes) -> None:
+        """Write it beside its place and rename it.
+
+        Raises:
+            NotInPlace: the directory is missing, read-only, full, ...
+        """
+        folder = self._destination.parent
+        try:
+            self.clear_left_overs()
+            fd, name = tempfile.mkstemp(prefix=self._prefix, suffix=".tmp", dir=folder)
+        except OSError as error:
+            raise self._not_written(error) from error
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                os.fchmod(file.fileno(), 0o644)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._destination)
+            _sync_folder(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise self._not_written(error) from error
+
+    def sorts_before(self) -> list[str]:
+        """Names of other configurations that the runtime prefers to this one."""
+        try:
+            names = sorted(entry.name for entry in self._destination.parent.iterdir())
+        except OSError:
+            return []
+        own = self._destination.name
+        return [name for name in names if name < own and name.endswith(EXTENSIONS)]
+
+    @property
+    def destination(self) -> Path:
+        """Where it belongs."""
+        return self._destination
+
+    @property
+    def _prefix(self) -> str:
+        return f".{self._destination.name}."
+
+    def clear_left_overs(self, older_than: float = LEFT_OVER_SECONDS) -> None:
+        """What was killed while it wrote; another agent may be writing its own right now."""
+        for path in self._destination.parent.glob(f"{self._prefix}*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > older_than:
+                    path.unlink()
+
+    def _not_written(self, error: OSError) -> NotInPlace:
+        folder = self._destination.parent
+        what = f"the conflist {self._destination} can't be written: {error.strerror}"
+        if not folder.is_dir():
+            what += f"; {folder} does not exist: is a container runtime installed?"
+        return NotInPlace(what)
+
+
+def missing_plugins(content: bytes, folder: Path) -> list[str]:
+    """Plugins that a conflist names and a folder does not have. Links count wherever they lead: in a
+    container they may lead to what only the host has.
+    """
+    wanted: list[Any] = []
+    for plugin in plugins_of(content):
+        ipam = plugin.get("ipam")
+        wanted += [plugin.get("type"), ipam.get("type") if isinstance(ipam, dict) else None]
+    names = dict.fromkeys(each for each in wanted if isinstance(each, str) and each)
+    return [name for name in names if not (folder / name).is_symlink() and not (folder / name).exists()]
+
+
+def plugins_of(content: bytes) -> list[dict[str, Any]]:
+    """The plugins of a conflist; none where it is no conflist."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    plugins = document.get("plugins") if isinstance(document, dict) else None
+    return [each for each in plugins if isinstance(each, dict)] if isinstance(plugins, list) else []
+
+
+def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:
+    """What our plugin will get on stdin when the runtime uses this conflist."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise NotInPlace(f"the conflist {path} is no JSON: {error}") from error
+    plugins = document.get("plugins") if isinstance(document, dict) else None
+    for plugin in plugins if isinstance(plugins, list) else ():
+        ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
+        as_ipam = isinstance(ipam, dict) and ipam.get("type") == netconf.OUR_IPAM
+        if as_ipam or (isinstance(plugin, dict) and plugin.get("type") == "azvnet"):
+            of_list = {key: document[key] for key in ("cniVersion", "cniVersions", "name") if key in document}
+            ours = {**plugin, **of_list}
+            try:
+                conf = netconf.parse(ours)
+                netconf.require_supported(conf, as_ipam=plugin.get("type") != "azvnet")
+            except errors.CniError as error:
+                raise NotInPlace(f"the conflist {path} would fail every pod: {error}") from error
+            return ours
+    raise NotInPlace(f"the conflist {path} has no plugin azvnet, and none whose ipam is {netconf.OUR_IPAM}")
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,149 @@
+"""What the kernel tells of its objects, as values: links, addresses, routes, neighbours.
+
+Owns reading the bodies of messages. It must not know how they came, nor what is done with them. Layouts:
+rtnetlink(7), Documentation/netlink/specs/rt-*.yaml.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from cni_plugin.kernel.encode import AF_INET
+from ipam.model import IPAddress, IPNetwork
+
+ATTRIBUTE = struct.Struct("=HH")
+NLA_TYPE_MASK = 0x3FFF
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network interface."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    flags: int
+    alias: str = ""
+    kind: str = ""
+    master: int = 0
+    lower: int = 0
+    """IFLA_LINK: the link below (vlan, macvlan) or the peer (veth)."""
+    lower_elsewhere: bool = False
+    """Whether ``lower`` is an index of another namespace."""
+
+    @property
+    def up(self) -> bool:
+        """IFF_UP."""
+        return bool(self.flags & 1)
+
+    @property
+    def slave(self) -> bool:
+        """IFF_SLAVE, as the VF of accelerated networking has it."""
+        return bool(self.flags & 0x800)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAddress:
+    """One address of a link."""
+
+    index: int
+    ip: IPAddress
+    prefixlen: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRoute:
+    """One route."""
+
+    dst: IPNetwork
+    gateway: IPAddress | None
+    index: int
+    protocol: int
+    scope: int
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One neighbour."""
+
+    index: int
+    ip: IPAddress
+    mac: str
+    state: int
+
+
+def read_attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes of a message, or of a nested one, from an offset on: kind and value."""
+    while offset + ATTRIBUTE.size <= len(body):
+        length, kind = ATTRIBUTE.unpack_from(body, offset)
+        if length < ATTRIBUTE.size:
+            return
+        yield kind & NLA_TYPE_MASK, body[offset + ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _text(value: bytes) -> str:
+    return value.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def _number(attributes: dict[int, bytes], kind: int) -> int:
+    value = attributes.get(kind)
+    return int.from_bytes(value, "little", signed=False) if value else 0
+
+
+def _mac(value: bytes) -> str:
+    return value.hex(":")
+
+
+def read_link(body: bytes) -> Link:
+    """Struct ifinfomsg and IFLA_* (include/uapi/linux/if_link.h)."""
+    _, _, _, index, flags, _ = struct.unpack_from("=BBHiII", body)
+    attributes = dict(read_attributes(body, 16))
+    info = dict(read_attributes(attributes.get(18, b""), 0))
+    return Link(
+        index=index,
+        name=_text(attributes.get(3, b"")),
+        mac=_mac(attributes.get(1, b"")),
+        mtu=_number(attributes, 4),
+        flags=flags,
+        alias=_text(attributes.get(20, b"")),
+        kind=_text(info.get(1, b"")),
+        master=_number(attributes, 10),
+        lower=_number(attributes, 5),
+        lower_elsewhere=37 in attributes,
+    )
+
+
+def read_address(body: bytes) -> LinkAddress:
+    """Struct ifaddrmsg and IFA_*: IFA_LOCAL is the address, IFA_ADDRESS that of a point-to-point peer."""
+    _, prefixlen, _, _, index = struct.unpack_from("=BBBBI", body)
+    attributes = dict(read_attributes(body, 8))
+    return LinkAddress(index, ip_address(attributes.get(2) or attributes[1]), prefixlen)
+
+
+def read_route(body: bytes) -> KernelRoute:
+    """Struct rtmsg and RTA_*."""
+    family, dst_len, _, _, _, protocol, scope, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
+    attributes = dict(read_attributes(body, 12))
+    zero = bytes(4 if family == AF_INET else 16)
+    gateway = attributes.get(5)
+    return KernelRoute(
+        dst=ip_network((attributes.get(1, zero), dst_len)),
+        gateway=ip_address(gateway) if gateway else None,
+        index=_number(attributes, 4),
+        protocol=protocol,
+        scope=scope,
+        kind=kind,
+    )
+
+
+def read_neighbour(body: bytes) -> Neighbour:
+    """Struct ndmsg and NDA_*."""
+    _, _, _, index, state, _, _ = struct.unpack_from("=BBHiHBB", body)
+    attributes = dict(read_attributes(body, 12))
+    return Neighbour(index, ip_address(attributes[1]), _mac(attributes.get(2, b"")), state)

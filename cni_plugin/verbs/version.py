@@ -1,0 +1,57 @@
+"""VERSION, answered with next to nothing loaded (CNI spec 1.1.0, "VERSION").
+
+``json`` would double the time of this verb: its C scanner alone reads the configuration just as well. What
+is not an ordinary VERSION call is left to ``contract``, which has the errors.
+"""
+
+from cni_plugin import stdio
+
+SPOKEN = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+"""The same list as ``versions.SUPPORTED``, which a test sees to: importing it loads the error classes."""
+BLANKS = " \t\r\n"
+
+
+class _Decoder:
+    """What the C scanner wants to know (json.decoder.JSONDecoder has the same attributes)."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+
+
+def answer() -> int | None:
+    """Answer on stdout and return 0, or None when this is nothing ordinary (nothing has been written then;
+    stdin is given back).
+    """
+    try:
+        stdin = stdio.read_stdin()
+        asked = _version(stdin)
+    except OSError:
+        return None
+    if asked is None:
+        stdio.give_back(stdin)
+        return None
+    spoken = ",".join(f'"{version}"' for version in SPOKEN)
+    reply = f'{{"cniVersion":"{asked}","supportedVersions":[{spoken}]}}\n'.encode()
+    return 0 if stdio.write(1, reply) else 1
+
+
+def _version(stdin: bytes) -> str | None:
+    """``cniVersion`` of the configuration; the current one where there is no configuration at all."""
+    try:
+        text = stdin.decode().strip(BLANKS)
+        if not text:
+            return SPOKEN[-1]
+        from _json import make_scanner
+
+        document, end = make_scanner(_Decoder())(text, 0)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - whatever it is, contract says it better
+        return None
+    version = (
+        document.get("cniVersion", SPOKEN[-1]) if isinstance(document, dict) and end == len(text) else None
+    )
+    parts = version.split(".") if isinstance(version, str) and version.isascii() else ()
+    return version if len(parts) == 3 and all(part.isdigit() for part in parts) else None

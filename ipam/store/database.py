@@ -1,0 +1,347 @@
+"""The SQLite file of the node: opening, checking, repairing and locking it. The only importer of
+``sqlite3`` (loaded when the store is first used: it costs 3 to 5 ms).
+
+It owns transactions, not what is done in them (``records``, ``allocator``). It must not know netlink,
+HTTP or CNI. One connection for the whole process, under a mutex: a transaction is shorter than the
+1 ms that SQLite's busy handler sleeps at least when two connections meet.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
+
+from ipam.errors import StoreUnavailable
+from ipam.filelock import file_lock
+from ipam.store import schema
+from ipam.store.files import PAGE_SIZE, Identity, StoreFiles, open_identities, why_unwritable
+from ipam.store.sqlite_codes import NOMEM, code_of, is_damage, is_full, is_locked, is_passing
+from ipam.store.transaction import StoreDamaged, Transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_OPEN_ATTEMPTS = 25
+_REPAIRS = 3
+"""Within one operation; more than one when somebody keeps removing files while it goes on."""
+_PASSING_ATTEMPTS = 5
+_PAUSE = 0.005
+_NODE = """
+    SELECT generation, boot_id, adopted,
+        (SELECT min(quarantined_until) FROM address WHERE quarantined_until IS NOT NULL) AS quarantine_ends
+    FROM node
+"""
+
+
+class _Moved(Exception):
+    """The path leads to another file than the one that is open."""
+
+
+class _OtherBoot(Exception):
+    """The store was last written before the node was started anew, and this transaction may not write."""
+
+
+class Store:
+    """One node's store. Cheap to make: nothing is opened before the first transaction.
+
+    Safe for many processes and threads at once, and against ``kill -9`` at any point. Files that are
+    no store are moved aside and a new, not adopted store is made in their place.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        boot_id_file: Path,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        busy_timeout: float,
+    ) -> None:
+        self._files = StoreFiles(directory)
+        self._boot_id_file = boot_id_file
+        self._boot_id = ""
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._busy_timeout = busy_timeout
+        self._mutex = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._identities: tuple[Identity | None, ...] = ()
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Run ``work`` in a transaction that no other writer overlaps, and keep what it wrote.
+
+        ``work`` may be run again from the start when the file turns out to be gone or damaged. If it
+        raises, nothing is kept.
+
+        Raises:
+            StoreUnavailable: locked for longer than the timeout (twice that at worst), disk full,
+                read-only, or written by a newer version.
+        """
+        return self._in_mutex("BEGIN IMMEDIATE", work)
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run ``work``, which only reads, on one consistent state. Raises as ``write`` does."""
+        return self._in_mutex("BEGIN", work)
+
+    def close(self) -> None:
+        """Close the file; the next transaction opens it again."""
+        with self._mutex:
+            self._disconnect()
+
+    def _in_mutex(self, begin: str, work: Callable[[Transaction], T]) -> T:
+        deadline = time.monotonic() + self._busy_timeout
+        if not self._mutex.acquire(timeout=self._busy_timeout):
+            raise self._locked()
+        try:
+            return self._carry_out(begin, work, deadline)
+        except OSError as error:
+            raise self._unavailable(str(error)) from error
+        finally:
+            self._mutex.release()
+
+    def _carry_out(self, begin: str, work: Callable[[Transaction], T], deadline: float) -> T:
+        """Open if needed, transact, and repair what is damaged, for as long as that promises anything."""
+        import sqlite3
+
+        repairs = 0
+        made_room = False
+        for attempt in range(_OPEN_ATTEMPTS):
+            try:
+                connection = self._connection or self._connect(deadline)
+                return self._transact(connection, begin, work)
+            except (_Moved, FileNotFoundError):
+                self._disconnect()
+            except _OtherBoot:
+                begin = "BEGIN IMMEDIATE"
+            except (StoreDamaged, sqlite3.Error) as error:
+                if is_full(error) and self._connection is not None and not made_room:
+                    made_room = self._reuse_log(self._connection)
+                    continue
+                repairs += is_damage(error)
+                if repairs > _REPAIRS or not (is_damage(error) or self._may_pass(error, attempt)):
+                    raise self._translated(error) from error
+                if is_damage(error):
+                    self._set_aside(deadline)
+                else:
+                    self._disconnect()
+                    time.sleep(_PAUSE)
+        raise self._unavailable("it is replaced again and again by somebody else")
+
+    def _transact(self, connection: sqlite3.Connection, begin: str, work: Callable[[Transaction], T]) -> T:
+        connection.execute(begin)
+        try:
+            outcome = work(self._begun(connection, may_write=begin != "BEGIN"))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+        return outcome
+
+    def _begun(self, connection: sqlite3.Connection, *, may_write: bool) -> Transaction:
+        """The facts every transaction begins with; the other boot's holders are forgotten here."""
+        node = connection.execute(_NODE).fetchone()
+        now = self._files.identities()
+        if now != self._identities:
+            if now[0] == self._identities[0]:
+                message = "its -wal or -shm was removed while it was in use"
+                raise StoreDamaged(message)
+            raise _Moved
+        if node is None:
+            message = "the row of the node is missing"
+            raise StoreDamaged(message)
+        adopted = bool(node["adopted"])
+        if node["boot_id"] != self._boot_id:
+            if not may_write:
+                raise _OtherBoot
+            for statement in schema.FORGET_HOLDERS:
+                connection.execute(statement)
+            connection.execute("UPDATE node SET boot_id = ?, adopted = 0", (self._boot_id,))
+            adopted = False
+        clock, quarantine_ends = self._clock(), node["quarantine_ends"]
+        if may_write and quarantine_ends is not None and quarantine_ends <= clock:
+            connection.execute(schema.END_QUARANTINES, (clock,))
+        return Transaction(connection, node["generation"], adopted, clock, self._wall_clock())
+
+    # Opening
+
+    def _connect(self, deadline: float) -> sqlite3.Connection:
+        """Open the store, making it when there is none."""
+        self._boot_id = self._boot_id or self._read_boot_id()
+        flaw = None
+        while flaw is None:
+            try:
+                flaw = self._files.flaw()
+            except FileNotFoundError:
+                self._make(deadline)
+        before = self._files.identities()[0]
+        self._identities = (before, None, None)
+        if flaw:
+            raise StoreDamaged(flaw)
+        connection = self._open_file(self._files.database)
+        try:
+            self._prepare(connection)
+            self._identities = self._opened(before)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _opened(self, before: Identity | None) -> tuple[Identity | None, ...]:
+        """What the three paths lead to, which has to be what SQLite has open."""
+        identities = self._files.identities()
+        opened = open_identities()
+        if identities[0] != before or None in identities or (opened and not opened.issuperset(identities)):
+            raise _Moved
+        return identities
+
+    def _open_file(self, path: Path) -> sqlite3.Connection:
+        import sqlite3
+
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Check what was opened, bring an older store up to date, and touch the log once."""
+        # The directory is memory (/run): there is no disk whose cache could be lost before the
+        # process that wrote it, and a reboot takes everything anyway.
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
+            message = "is a database of another program"
+            raise StoreDamaged(message)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(schema.MIGRATIONS):
+            message = f"{self._files.database} was written by a newer azvnet (store version {version})"
+            raise StoreUnavailable(
+                message,
+                f"Use that version again; this one knows store version {len(schema.MIGRATIONS)}. Or "
+                f"remove {self._files.database}: it is made anew from what is alive on the node.",
+            )
+        if version < len(schema.MIGRATIONS):
+            connection.execute("BEGIN IMMEDIATE")
+            migrate(connection)
+            connection.execute("COMMIT")
+        # Not quick_check: only this one holds the indexes against the table, which is how zeros in the
+        # middle of a page are found. 0.4 ms with 256 addresses, once in a process.
+        problems = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
+        if problems != ["ok"]:
+            raise StoreDamaged("; ".join(problems))
+
+    def _make(self, deadline: float) -> None:
+        """Build a new store beside its path and put it in place with one rename."""
+        self._files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with file_lock(self._files.lock, deadline):
+            if self._files.identities()[0] is not None:
+                return
+            fresh = self._files.clear_for_new()
+            os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            connection = self._open_file(fresh)
+            try:
+                connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+                connection.execute("PRAGMA synchronous = OFF")
+                connection.execute("PRAGMA journal_mode = MEMORY")
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+                migrate(connection)
+                connection.execute(
+                    "INSERT INTO node VALUES (1, ?, ?, 0)", (os.urandom(8).hex(), self._boot_id)
+                )
+                connection.execute("COMMIT")
+                # Only now: what is in a log is moved to the file when it is closed, and that fails
+                # without a word on a full disk.
+                connection.execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+            fresh.rename(self._files.database)
+
+    def _set_aside(self, deadline: float) -> None:
+        bad = self._identities[0]
+        # Closed after the rename: SQLite leaves the log of a file alone that is not at its path any
+        # more, and closing first would write a damaged log into the file that is kept for a look.
+        with suppress(FileNotFoundError), file_lock(self._files.lock, deadline):
+            self._files.move_aside(bad)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _read_boot_id(self) -> str:
+        try:
+            boot_id = self._boot_id_file.read_text().strip()
+        except OSError as error:
+            message = f"can't tell whether the node was restarted: {error}"
+            raise StoreUnavailable(message, f"Make {self._boot_id_file} readable.") from error
+        if not boot_id:
+            message = f"can't tell whether the node was restarted: {self._boot_id_file} is empty"
+            raise StoreUnavailable(message, "It has to hold the boot id of the kernel.")
+        return boot_id
+
+    # Errors
+
+    def _locked(self) -> StoreUnavailable:
+        message = f"{self._files.database} was locked for more than {self._busy_timeout:g} s"
+        return StoreUnavailable(
+            message, f"Find who holds it: `fuser -v {self._files.database}`; a stopped process never lets go."
+        )
+
+    def _unavailable(self, detail: str) -> StoreUnavailable:
+        why, remedy = why_unwritable(self._files.directory)
+        message = f"the store {self._files.database} can't be used: {detail}"
+        if why and why not in detail:
+            message += f" ({why})"
+        return StoreUnavailable(message, remedy or "Look at the kernel's log for errors of the file system.")
+
+    def _may_pass(self, error: Exception, attempt: int) -> bool:
+        """Whether an error looks like files that were removed at the wrong moment."""
+        return (
+            is_passing(error) and attempt < _PASSING_ATTEMPTS and not why_unwritable(self._files.directory)[0]
+        )
+
+    def _reuse_log(self, connection: sqlite3.Connection) -> bool:
+        """Move what is in the log to the file, so that the next writes have the log's room on a full disk
+        (https://www.sqlite.org/pragma.html#pragma_wal_checkpoint). True: it was tried.
+        """
+        import sqlite3
+
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        return True
+
+    def _translated(self, error: Exception) -> Exception:
+        import sqlite3
+
+        if is_damage(error):
+            return self._unavailable(f"a store that was just made can't be read either: {error}")
+        if is_locked(error):
+            return self._locked()
+        name = getattr(error, "sqlite_errorname", "")
+        if isinstance(error, sqlite3.OperationalError) or code_of(error) == NOMEM:
+            return self._unavailable(f"{error} ({name})")
+        return error
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a store of an older version up to date, within the transaction that is open."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    for statement in chain.from_iterable(schema.MIGRATIONS[version:]):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")

@@ -1,0 +1,232 @@
+"""The store as it is, only to be looked at: nothing is made, repaired, moved aside or waited for.
+
+For ``azvnet status`` run by hand, whatever state the node is in, and for metrics, which must not be in the
+way of a call. Beside ``store`` the only importer of ``sqlite3``. It must not write below the state
+directory; a test mounts it read-only.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, TypeVar
+
+from ipam.errors import StoreMissing, StoreUnavailable
+from ipam.store import schema
+from ipam.store.database import migrate
+from ipam.store.files import StoreFiles
+from ipam.store.sqlite_codes import CANTOPEN, code_of, is_damage
+from ipam.store.transaction import StoreDamaged, Transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+"""Looks at what seems to be missing or damaged, before that is believed."""
+_PATIENCE = 2.0
+"""Seconds in which a look is begun again because somebody opened or closed the store meanwhile."""
+_PAUSE = 0.01
+_BUSY_SECONDS = 1.0
+_LIVE = "mode=ro&readonly_shm=1"
+"""Beside a log and its index: both are read, neither is written. Where nobody has the store open any more,
+SQLite works the index out in memory (https://www.sqlite.org/wal.html, "Read-Only Databases")."""
+_AT_REST = "immutable=1"
+"""Without a log: everything is in the file, and SQLite would make a log just to look at it."""
+
+_State = tuple[int, int, int, int] | None
+
+
+class _Changed(Exception):
+    """Somebody put another file in place while this one was read."""
+
+
+class StoreView:
+    """Reads one node's store, through a connection of its own for each look."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        boot_id_file: Path,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._files = StoreFiles(directory)
+        self._boot_id_file = boot_id_file
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._checked: _State = None
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run ``work`` on one consistent state.
+
+        A store of another boot, or of an older version, is shown as the next call would see it.
+
+        Raises:
+            StoreMissing: there is none.
+            StoreUnavailable: it is damaged, of a newer version, or can't be read.
+        """
+        import sqlite3
+
+        until = time.monotonic() + _PATIENCE
+        attempts = 0
+        while True:
+            before = self._state()
+            try:
+                return self._look(work, before)
+            except _Changed:
+                passing, why = True, self._restless()
+            except FileNotFoundError:
+                passing, why = False, self._missing()
+            except (StoreDamaged, sqlite3.Error) as error:
+                # What can't be opened was removed between two looks at it.
+                passing = code_of(error) == CANTOPEN
+                why = self._unreadable(error)
+            except OSError as error:
+                passing, why = False, self._out_of_reach(error)
+            attempts += not passing
+            if attempts >= _ATTEMPTS or time.monotonic() >= until:
+                raise why
+            # Processes open and close the store all the time, and the last one takes log and index away.
+            time.sleep(_PAUSE)
+
+    def write(self, _: Callable[[Transaction], T]) -> T:
+        """Refused."""
+        raise StoreUnavailable("the store was opened to look at it only", "This is a defect of azvnet.")
+
+    def close(self) -> None:
+        """Nothing stays open between two looks."""
+
+    def _look(self, work: Callable[[Transaction], T], before: _State) -> T:
+        at_rest = self._at_rest()
+        connection = self._open(_AT_REST if at_rest else _LIVE)
+        try:
+            self._check(connection, before)
+            connection.execute("BEGIN")
+            same_boot = self._same_boot(connection)
+            if not same_boot or _version(connection) < len(schema.MIGRATIONS):
+                connection = _as_next_call_finds_it(connection, same_boot=same_boot)
+            outcome = work(self._begun(connection, same_boot=same_boot))
+        finally:
+            connection.close()
+        after = self._state()
+        if before is None or after is None or after[:2] != before[:2]:
+            raise _Changed
+        if at_rest and (after != before or not self._at_rest()):
+            raise _Changed
+        return outcome
+
+    def _check(self, connection: sqlite3.Connection, state: _State) -> None:
+        """Whether it is a store that can be read; its pages once for each state of the file."""
+        if self._checked == state:
+            return
+        if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
+            message = "is a database of another program"
+            raise StoreDamaged(message)
+        version = _version(connection)
+        if version > len(schema.MIGRATIONS):
+            raise StoreUnavailable(
+                f"{self._files.database} was written by a newer azvnet (store version {version})",
+                f"Use that version; this one knows store version {len(schema.MIGRATIONS)}.",
+            )
+        problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+        if problems != ["ok"]:
+            raise StoreDamaged("; ".join(problems))
+        self._checked = state
+
+    def _same_boot(self, connection: sqlite3.Connection) -> bool:
+        node = connection.execute("SELECT boot_id FROM node").fetchone()
+        if node is None:
+            message = "the row of the node is missing"
+            raise StoreDamaged(message)
+        return bool(node["boot_id"] == self._boot_id_file.read_text().strip())
+
+    def _begun(self, connection: sqlite3.Connection, *, same_boot: bool) -> Transaction:
+        node = connection.execute("SELECT generation, adopted FROM node").fetchone()
+        adopted = same_boot and bool(node["adopted"])
+        return Transaction(
+            connection, node["generation"], adopted, self._clock(), self._wall_clock(), same_boot=same_boot
+        )
+
+    def _open(self, how: str) -> sqlite3.Connection:
+        import sqlite3
+
+        flaw = self._files.flaw()
+        if flaw:
+            raise StoreDamaged(flaw)
+        connection = sqlite3.connect(
+            f"{self._files.database.absolute().as_uri()}?{how}",
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            uri=True,
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _at_rest(self) -> bool:
+        """Whether the file is all there is: no log, or an empty one that is not in use."""
+        try:
+            logged = self._files.log.stat().st_size
+        except FileNotFoundError:
+            return True
+        if self._files.index.exists():
+            return False
+        if logged:
+            message = "its -shm was removed, and its -wal is not empty"
+            raise StoreDamaged(message)
+        return True
+
+    def _state(self) -> _State:
+        try:
+            found = self._files.database.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _restless(self) -> StoreUnavailable:
+        return StoreUnavailable(f"the store {self._files.database} is replaced again and again", "Try again.")
+
+    def _out_of_reach(self, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"the store {self._files.database} can't be read: {error.strerror}", "Run it as root."
+        )
+
+    def _missing(self) -> StoreMissing:
+        return StoreMissing(
+            f"there is no store {self._files.database}", "The first call, or the agent, makes it."
+        )
+
+    def _unreadable(self, error: Exception) -> StoreUnavailable:
+        if not is_damage(error):
+            return StoreUnavailable(
+                f"the store {self._files.database} can't be read: {error}",
+                "Look at the kernel's log for errors of the file system.",
+            )
+        return StoreUnavailable(
+            f"the store {self._files.database} is damaged: {error}",
+            "The next call, or the agent, moves it aside and makes it anew from what is alive.",
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _as_next_call_finds_it(connection: sqlite3.Connection, *, same_boot: bool) -> sqlite3.Connection:
+    """A copy in memory, brought up to date and without the holders of another boot; closes the original."""
+    import sqlite3
+
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    copy.row_factory = sqlite3.Row
+    with closing(connection):
+        connection.execute("COMMIT")
+        connection.backup(copy)
+    migrate(copy)
+    for statement in () if same_boot else schema.FORGET_HOLDERS:
+        copy.execute(statement)
+    return copy
