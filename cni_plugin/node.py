@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_plugin.cni.errors import StoreFailed
+from cni_plugin.cni.errors import StateUnavailable
 from cni_plugin.kernel.netlink import Deleter, Netlink
 from cni_plugin.kernel.templates import Templates
 from ipam.ipam import Ipam
@@ -59,14 +59,14 @@ class Node:
         """Make the state directory, readable by root alone.
 
         Raises:
-            StoreFailed: it can't be made.
+            StateUnavailable: it can't be made.
         """
         if os.path.isdir(self.run_dir):  # noqa: PTH112 - every call asks
             return
         try:
             self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreFailed(
+            raise StateUnavailable(
                 f"the state directory {self.run_dir} can't be made: {error.strerror}",
                 "It has to be writable for root; see `df` and `mount` for its file system.",
             ) from error

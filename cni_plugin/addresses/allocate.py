@@ -1,6 +1,6 @@
-"""Between the verbs and the pool: what ``ipam`` needs of the node, and what its errors are called in CNI.
+"""Between the verbs and the pool: what ``ipam`` needs to know of the node.
 
-Owns refreshing when a call has to, reclaiming what is dead, and the mapping of ``ipam`` errors to CNI errors.
+Owns refreshing when a call has to, and reclaiming what is dead.
 It must not make or remove links.
 """
 
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from cni_plugin.addresses import reclaim, recovery, uplink
 from cni_plugin.cni import errors
@@ -35,31 +34,6 @@ STALE_SECONDS = 300.0
 
 FILLINGS = 5
 """A new store needs two: what is alive, and what the source lists."""
-
-CNI_ERRORS: dict[type[ipam_errors.IpamError], type[errors.CniError]] = {
-    ipam_errors.PoolExhausted: errors.PoolIsExhausted,
-    ipam_errors.SourceUnreadable: errors.SourceFailed,
-    ipam_errors.NoAddressesKnown: errors.SourceFailed,
-    ipam_errors.SourceEmpty: errors.NothingToGive,
-    ipam_errors.AddressUnavailable: errors.AddressRefused,
-    ipam_errors.AlreadyReserved: errors.AttachmentExists,
-    ipam_errors.ReservationLost: errors.TryAgainLater,
-    ipam_errors.StoreUnavailable: errors.StoreFailed,
-    ipam_errors.AdoptionNeeded: errors.StoreFailed,
-    ipam_errors.PredecessorsFound: errors.TryAgainLater,
-}
-
-
-@contextmanager
-def cni_errors() -> Iterator[None]:
-    """Turn what the pool raises into what a caller of CNI is told."""
-    try:
-        yield
-    except ipam_errors.IpamError as error:
-        cni_error = next(
-            (CNI_ERRORS[each] for each in type(error).mro() if each in CNI_ERRORS), errors.StoreFailed
-        )
-        raise cni_error(str(error), error.remedy) from error
 
 
 def source_config(netconf: NetConf, node: Node) -> SourceConfig:
@@ -163,7 +137,7 @@ def requested_address(parameters: Parameters, netconf: NetConf) -> IPAddress | N
 
     Raises:
         InvalidNetconf: it is no address, or more than one is asked for.
-        AddressRefused: it is one of IPv6.
+        AddressUnavailable: it is an IPv6 address.
     """
     cni = netconf.args.get("cni")
     for asked in (
@@ -189,7 +163,7 @@ def _one_address(asked: Sequence[object]) -> IPAddress:
             ) from error
     refused = [str(ip) for ip in wanted if ip.version != 4]
     if refused:
-        raise errors.AddressRefused(
+        raise ipam_errors.AddressUnavailable(
             f"address {', '.join(refused)} can't be given out: pods get IPv4 addresses",
             "Ask for an IPv4 address, or for none.",
         )

@@ -93,7 +93,7 @@ class Metrics:
             ("verb", "code"),
             registry=self.registry,
         )
-        self._known_codes = {str(code) for code in _codes()}
+        self._known_codes = {str(code) for code in errors.own_codes()}
         self._lock = Lock()
         self._histograms = {(verb, OK): self._calls.labels(verb, OK) for verb in TOLD_FROM_THE_START}
         for code in sorted(self._known_codes, key=int):
@@ -239,11 +239,3 @@ def _counter(name: str, text: str, values: Mapping[str, int], key: str) -> Metri
 
 def _known_verb(verb: str) -> str:
     return verb if verb in NEEDED else OTHER
-
-
-def _codes() -> set[int]:
-    """Every code that a call of ours can be answered with."""
-    kinds = [errors.CniError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    return {kind.code for kind in kinds}

@@ -37,7 +37,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
-        StoreFailed, OSError: the state directory can't be used.
+        StateUnavailable, OSError: the state directory can't be used.
     """
     _keep_memory_small()
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))

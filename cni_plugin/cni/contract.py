@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_plugin.cni import errors, netconf, params, versions
 from cni_plugin.cni.call import Call, Reply
+from ipam.errors import IpamError
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
@@ -47,8 +48,6 @@ def carry_out(call: Call, node: Node) -> Reply:
         if parameters.verb == "ADD":
             said += verb_call.netconf.warnings(as_ipam=call.as_ipam)
         return Reply(_dispatch(verb_call, node), 0, tuple(said), None, *log)
-    except errors.CniError as error:
-        return failure(error, version, call.call_id, said, log)
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
         return failure(error, version, call.call_id, said, log)
 
@@ -67,7 +66,9 @@ def failure(
     warnings: Sequence[str] = (),
     log: tuple[str, str] = ("", ""),
 ) -> Reply:
-    """The reply that tells of an error: an error object, exit code 1."""
+    """The reply for an error, whoever raised it: an error object with the code of its class, exit code 1."""
+    if isinstance(error, IpamError):
+        error = errors.PoolError(error)
     if isinstance(error, errors.CniError):
         code, msg, details = error.code, str(error), error.details
     else:

@@ -1,16 +1,18 @@
 """The errors of the CNI contract, as classes that carry their code.
 
 Owns the mapping of "what went wrong" to a code and to what the operator can do. It must not know how
-an error reaches the caller (``contract`` turns one into the JSON document) nor import what raises it.
+an error reaches the caller (``contract`` turns one into the JSON document).
 Codes: CNI spec 1.1.0 section "Error" for 1-99; ours start at 100 and are listed in docs/errors.md,
 which a test compares with this module.
 """
 
 from __future__ import annotations
 
+from ipam import errors as pool
+
 
 class CniError(Exception):
-    """Base of every error that a caller is told about.
+    """Base of every error with a code.
 
     ``str(error)`` is ``msg``: what is wrong, in one line. ``details`` is what to do about it.
     """
@@ -23,13 +25,13 @@ class CniError(Exception):
 
 
 class IncompatibleVersion(CniError):
-    """The netconf asks for a CNI version that is not spoken here."""
+    """The netconf asks for a CNI version that is not supported."""
 
     code = 1
 
 
 class UnsupportedField(CniError):
-    """A key or value of the netconf that this plugin can't honour; ``msg`` holds both."""
+    """A key or value of the netconf that this plugin does not support; ``msg`` holds both."""
 
     code = 2
 
@@ -47,104 +49,114 @@ class IOFailure(CniError):
 
 
 class DecodingFailure(CniError):
-    """stdin is no JSON object."""
+    """stdin, or the result of the plugin before, is not a valid JSON object."""
 
     code = 6
 
 
 class InvalidNetconf(CniError):
-    """The network configuration is JSON, but not a valid one."""
+    """The network configuration is JSON, but not valid."""
 
     code = 7
 
 
 class InvalidNetns(CniError):
-    """CNI_NETNS is no network namespace, or the host's own (code 8 as libcni's skeleton uses it)."""
+    """CNI_NETNS is not a network namespace, or is the host's own (code 8, as in libcni's ``skel``)."""
 
     code = 8
 
 
 class TryAgainLater(CniError):
-    """A passing condition: the same call may go through later."""
+    """A temporary condition: the same call may succeed later."""
 
     code = 11
 
 
 class NotReady(CniError):
-    """STATUS: no ADD could be served now."""
+    """STATUS: an ADD would fail now."""
 
     code = 50
 
 
 class LimitedConnectivity(CniError):
-    """STATUS: no ADD could be served, and pods that exist may have trouble too."""
+    """STATUS: an ADD would fail now, and existing pods may be affected too."""
 
     code = 51
 
 
-class PoolIsExhausted(CniError):
-    """Every address of the node is held, resting or set aside."""
-
-    code = 100
-
-
-class SourceFailed(CniError):
-    """No address is known, because the source was never readable."""
-
-    code = 101
-
-
-class NothingToGive(CniError):
-    """The source is readable, but the NIC has no address for pods."""
-
-    code = 102
-
-
-class AddressRefused(CniError):
-    """The address that was asked for can't be given to this attachment."""
-
-    code = 103
-
-
 class AttachmentExists(CniError):
-    """ADD for an attachment, or an interface name, that exists already."""
+    """ADD for something that is attached already, or the pod has an interface of that name."""
 
     code = 104
 
 
 class UplinkUnclear(CniError):
-    """The link that carries the NIC of the addresses was not found, or more than one fits."""
+    """The link of the NIC that owns the addresses was not found, or more than one matches."""
 
     code = 105
 
 
 class KernelRefused(CniError):
-    """A step in the kernel failed; what had been done was undone."""
+    """The kernel refused a step; the steps before it were undone."""
 
     code = 106
 
 
 class CheckFailed(CniError):
-    """CHECK found the attachment not to be as it was made; ``msg`` names the damage."""
+    """CHECK: the attachment is not as ADD made it; ``msg`` names every difference."""
 
     code = 107
 
 
-class StoreFailed(CniError):
-    """The state of the node can't be read or written."""
+class StateUnavailable(CniError):
+    """The node's state in ``/run/azvnet`` can't be read or written."""
 
     code = 108
 
 
 class DelegateFailed(CniError):
-    """Another plugin (``ipam.type``) was not found, died, or answered no CNI document."""
+    """The IPAM plugin that ``ipam.type`` names was not found, died, or did not return a CNI document."""
 
     code = 109
 
 
 class DelegateError(CniError):
-    """An error object that a delegated plugin answered: passed on with its own code."""
+    """An error object that a delegated plugin returned: passed on with its own code."""
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg, details)
         self.code = code
+
+
+POOL_CODES: dict[type[pool.IpamError], int] = {
+    pool.PoolExhausted: 100,
+    pool.SourceUnreadable: 101,
+    pool.NoAddressesKnown: 101,
+    pool.SourceEmpty: 102,
+    pool.AddressUnavailable: 103,
+    pool.AlreadyReserved: AttachmentExists.code,
+    pool.StoreUnavailable: StateUnavailable.code,
+    pool.AdoptionNeeded: StateUnavailable.code,
+    pool.ReservationLost: TryAgainLater.code,
+    pool.PredecessorsFound: TryAgainLater.code,
+}
+"""The code of each error of the pool; a subclass has that of its base."""
+
+
+class PoolError(CniError):
+    """An error of the pool, with the code of its class."""
+
+    def __init__(self, error: pool.IpamError) -> None:
+        super().__init__(str(error), error.remedy)
+        self.code = next(
+            (POOL_CODES[each] for each in type(error).mro() if each in POOL_CODES), CniError.code
+        )
+        self.__cause__ = error
+
+
+def own_codes() -> frozenset[int]:
+    """Every code that an error of ours can have; a delegate's may have others."""
+    kinds: list[type[CniError]] = [CniError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return frozenset({kind.code for kind in kinds} | set(POOL_CODES.values()))

@@ -64,7 +64,7 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
         if in_host:
             _require_override(verb_call)
         sysctl.ensure_forwarding(node.run_dir)
-        refused: errors.CniError = errors.KernelRefused(
+        refused: Exception = errors.KernelRefused(
             f"{ADDRESS_ATTEMPTS} addresses in a row are carried by something on this host already",
             "See `ip route show proto 155` and `ip route get ADDRESS`; they are set aside for five minutes.",
         )
@@ -78,9 +78,7 @@ def _attach(verb_call: VerbCall, node: Node) -> result.Result:
                     ) from carried
                 node.ipam.quarantine(carried.ip, str(carried), QUARANTINE_SECONDS)
                 allocate.set_aside_carried(node, QUARANTINE_SECONDS)
-            except errors.TryAgainLater as error:
-                if not isinstance(error.__cause__, ipam_errors.AddressTaken):
-                    raise
+            except ipam_errors.AddressTaken as error:
                 refused = error
             except Finished as finished:
                 return _result(verb_call, finished.planned, finished.dns)
@@ -105,8 +103,7 @@ def _attach_once(verb_call: VerbCall, node: Node, netns_fd: int, *, in_host: boo
         if not verb_call.call.caller_alive():
             raise errors.TryAgainLater("the caller did not wait for the result", "What was made was undone.")
         if given.reservation is not None:
-            with allocate.cni_errors():
-                node.ipam.confirm(given.reservation)
+            node.ipam.confirm(given.reservation)
         undo.pop_all()
     return _result(verb_call, planned, given.dns)
 
@@ -172,13 +169,12 @@ def _reservation(verb_call: VerbCall, node: Node, holder: Holder, netns_id: str)
     """Reserve; what an ADD that was killed left behind is removed first."""
     parameters, conf = verb_call.parameters, verb_call.netconf
     who = allocate.owner(parameters, conf, holder, netns_id, verb_call.call.call_id)
-    with allocate.cni_errors():
-        try:
-            return allocate.reserve(parameters, conf, who, node)
-        except ipam_errors.AlreadyReserved as error:
-            _refuse_if_finished(verb_call, node, error.reservation)
-        node.ipam.release(parameters.attachment)
+    try:
         return allocate.reserve(parameters, conf, who, node)
+    except ipam_errors.AlreadyReserved as error:
+        _refuse_if_finished(verb_call, node, error.reservation)
+    node.ipam.release(parameters.attachment)
+    return allocate.reserve(parameters, conf, who, node)
 
 
 def _refuse_if_finished(verb_call: VerbCall, node: Node, existing: Reservation) -> None:
@@ -215,8 +211,7 @@ def _reserve_only(verb_call: VerbCall, node: Node) -> result.Result:
             raise errors.TryAgainLater(
                 "the caller did not wait for the result", "The address was given back."
             )
-        with allocate.cni_errors():
-            reservation = node.ipam.confirm(reservation)
+        reservation = node.ipam.confirm(reservation)
         undo.pop_all()
     return result.Result(
         ips=(result.Address(reservation.address, reservation.gateway),),

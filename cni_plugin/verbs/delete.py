@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from cni_plugin.addresses import allocate, reclaim, recovery
+from cni_plugin.addresses import reclaim, recovery
 from cni_plugin.cni import delegate, errors, params
 from cni_plugin.cni.call import Call
 from cni_plugin.datapath import transparent
@@ -31,8 +31,7 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
             # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
             verb_call.said.extend(reclaim.forget_connections(attachment, node))
         if verb_call.call.as_ipam:
-            with allocate.cni_errors():
-                release(verb_call, node)
+            release(verb_call, node)
             return
         transparent.detach(attachment, node.host)
         release(verb_call, node)
@@ -47,7 +46,7 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
         try:
             node.ensure_run_dir()
             stack.enter_context(locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS))
-        except errors.StoreFailed as error:
+        except errors.StateUnavailable as error:
             verb_call.said.append(str(error))
         yield
 
@@ -64,7 +63,7 @@ def release(verb_call: VerbCall, node: Node) -> None:
     except ipam_errors.StoreUnavailable as error:
         verb_call.said.append(f"the address is freed later: {error}")
         if isinstance(error.__cause__, PermissionError):
-            raise errors.StoreFailed(str(error), error.remedy) from error
+            raise
 
 
 def undo_add(call: Call, node: Node) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni_plugin.addresses import allocate, reclaim, recovery
+from cni_plugin.addresses import reclaim, recovery
 from cni_plugin.cni import delegate, errors
 from cni_plugin.datapath import endpoint, transparent
 from cni_plugin.kernel import encode, locks
@@ -44,10 +44,9 @@ def _stale(verb_call: VerbCall, node: Node, valid: set[Attachment]) -> set[Attac
     """Attachments of this network, in the store or in the kernel, that are not valid."""
     holder = Holder.DELEGATED if verb_call.call.as_ipam else Holder.ENDPOINT
     network = verb_call.netconf.name
-    with allocate.cni_errors():
-        if node.ipam.needs_adoption():
-            recovery.adopt(node)
-        reserved = node.ipam.reservations(network)
+    if node.ipam.needs_adoption():
+        recovery.adopt(node)
+    reserved = node.ipam.reservations(network)
     known = {each.attachment for each in reserved if each.owner.holder is holder}
     if holder is Holder.ENDPOINT:
         known.update(_in_kernel(network, node))

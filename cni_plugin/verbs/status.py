@@ -31,7 +31,7 @@ def carry_out(verb_call: VerbCall, node: Node) -> None:
         raise errors.LimitedConnectivity(str(error), error.remedy) from error
     except ipam_errors.IpamError as error:
         raise errors.NotReady(str(error), error.remedy) from error
-    except (errors.UplinkUnclear, errors.StoreFailed) as error:
+    except (errors.UplinkUnclear, errors.StateUnavailable) as error:
         raise errors.NotReady(str(error), error.details) from error
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.addresses import allocate
 from cni_plugin.cni import contract, errors
-from cni_plugin.cni.errors import CniError, DelegateError
+from cni_plugin.cni.errors import CniError, DelegateError, PoolError
 from ipam import errors as ipam_errors
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -20,23 +19,24 @@ ROW = re.compile(r"^\| (\d+) \| (?:`(\w*)`)? ?\|([^|]+)\|([^|]+)\|$", re.MULTILI
 
 
 def _classes() -> list[type[CniError]]:
-    """Every class of errors with a code of its own."""
+    """Every class of errors with a code of its own, beside those of the pool."""
     found = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, CniError)]
-    return [each for each in found if each not in (CniError, DelegateError)]
+    return [each for each in found if each not in (CniError, DelegateError, PoolError)]
 
 
 def test_every_code_is_given_once_and_lies_in_its_range() -> None:
     codes = [each.code for each in _classes()]
     assert len(codes) == len(set(codes))
-    assert all(code in OF_THE_SPEC | OF_LIBCNI or code >= 100 for code in codes)
-    assert 3 not in codes, "at an unknown container the runtime would skip its clean-up"
+    assert all(code in OF_THE_SPEC | OF_LIBCNI or code >= 100 for code in errors.own_codes())
+    assert 3 not in errors.own_codes(), "at an unknown container the runtime would skip its clean-up"
 
 
 def test_every_code_is_documented_with_its_meaning_and_what_to_do() -> None:
     rows = {
         int(code): (name, meaning, remedy) for code, name, meaning, remedy in ROW.findall(DOCS.read_text())
     }
-    expected = {each.code: each.__name__ for each in _classes()} | {CniError.code: ""}
+    of_the_pool = {code: each.__name__ for each, code in reversed(errors.POOL_CODES.items())}
+    expected = of_the_pool | {each.code: each.__name__ for each in _classes()} | {CniError.code: ""}
     assert {code: name for code, (name, _, _) in rows.items()} == expected
     assert all(meaning.strip() and remedy.strip() for _, meaning, remedy in rows.values())
     assert list(rows) == sorted(rows)
@@ -54,18 +54,31 @@ def test_every_error_says_what_it_is_about(each: type[CniError]) -> None:
     }
 
 
-def test_every_error_of_the_pool_has_one_of_the_contract() -> None:
-    of_the_pool = {
-        each
-        for each in vars(ipam_errors).values()
-        if isinstance(each, type)
-        and issubclass(each, ipam_errors.IpamError)
-        and each is not ipam_errors.IpamError
+OF_THE_POOL = [
+    each
+    for each in vars(ipam_errors).values()
+    if isinstance(each, type)
+    and issubclass(each, ipam_errors.IpamError)
+    and each is not ipam_errors.IpamError
+]
+
+
+@pytest.mark.parametrize("kind", OF_THE_POOL, ids=lambda kind: kind.__name__)
+def test_an_error_of_the_pool_gets_its_code_wherever_it_was_raised(
+    kind: type[ipam_errors.IpamError],
+) -> None:
+    error = kind.__new__(kind)
+    ipam_errors.IpamError.__init__(error, "what is wrong", "What to do.")
+    reply = contract.failure(error, "1.1.0", "id")
+    code = next(errors.POOL_CODES[base] for base in kind.__mro__ if base in errors.POOL_CODES)
+    assert json.loads(reply.stdout) == {
+        "cniVersion": "1.1.0",
+        "code": code,
+        "msg": "what is wrong",
+        "details": "What to do. (call id)",
     }
-    unmapped = {
-        each for each in of_the_pool if not any(issubclass(each, known) for known in allocate.CNI_ERRORS)
-    }
-    assert not unmapped
+    assert code in errors.own_codes() - {999}
+    assert isinstance(reply.error, CniError), "no traceback in the log: it is not a defect"
 
 
 def test_what_is_not_ours_is_999_and_its_traceback_is_not_told() -> None:

@@ -16,7 +16,8 @@ from cni_plugin.agent.settings_models import Arm, Conflist, Settings
 from cni_plugin.agent.telling import Telling
 from cni_plugin.cli.status import COLOURS
 from cni_plugin.cni.call import Reply
-from cni_plugin.cni.errors import PoolIsExhausted
+from cni_plugin.cni.errors import PoolError
+from ipam.errors import PoolExhausted
 from tests.unit.agent.work import Place, Work, get, new_settings
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def test_every_metric_is_in_the_table_with_its_type_and_labels(place: Place, wor
         last = ""
 
     metrics = Metrics(place.node, work, Ready())
-    metrics.observe("ADD", Reply(b"", 1, error=PoolIsExhausted("full")), 0.1)
+    metrics.observe("ADD", Reply(b"", 1, error=PoolError(PoolExhausted("full"))), 0.1)
     text = metrics.encode("")[1].decode()
     told: dict[str, tuple[str, set[str]]] = {}
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):

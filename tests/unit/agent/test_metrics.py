@@ -16,6 +16,7 @@ from cni_plugin.agent.metrics import BUCKETS, Metrics
 from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.params import NEEDED
+from ipam.errors import PoolExhausted
 from tests.unit.agent.work import Place, Work
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def failed(error: BaseException) -> Reply:
 
 def test_names_follow_the_rules_of_promtool(place: Place, metrics: Metrics) -> None:
     place.list_addresses(3)
-    metrics.observe("ADD", failed(errors.PoolIsExhausted("full")), 0.1)
+    metrics.observe("ADD", failed(errors.PoolError(PoolExhausted("full"))), 0.1)
     _, body = metrics.encode("")
     typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", body.decode(), re.MULTILINE))
     helped = set(re.findall(r"^# HELP (\S+) \S", body.decode(), re.MULTILINE))
@@ -153,7 +154,7 @@ def test_calls_are_counted_by_verb_and_outcome(metrics: Metrics) -> None:
     metrics.observe("ADD", Reply(), 0.004)
     metrics.observe("ADD", Reply(), 0.2)
     metrics.observe("DEL", Reply(), 0.03)
-    metrics.observe("ADD", failed(errors.PoolIsExhausted("full")), 0.001)
+    metrics.observe("ADD", failed(errors.PoolError(PoolExhausted("full"))), 0.001)
     metrics.observe("ADD", failed(ZeroDivisionError("ours")), 0.001)
     count, errors_ = "azvnet_call_duration_seconds_count", "azvnet_call_errors_total"
     assert value(metrics, count, verb="ADD", outcome="ok") == 2
@@ -182,7 +183,7 @@ def test_what_callers_write_makes_no_series_of_its_own(metrics: Metrics) -> None
 
 def test_counting_a_call_costs_less_than_30_microseconds(metrics: Metrics) -> None:
     """CPU of the thread, since others may have the processor in between; 16 threads, as the agent has."""
-    replies = (Reply(), failed(errors.PoolIsExhausted("full")))
+    replies = (Reply(), failed(errors.PoolError(PoolExhausted("full"))))
     spent: list[float] = []
 
     def calls() -> None:
