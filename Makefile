@@ -80,7 +80,7 @@ test-launcher: venv ## the static launcher against a scripted agent
 
 .PHONY: test-netns
 test-netns: build ## the real kernel, in network namespaces, stand-alone and by the agent (as root)
-	@$(PY) packaging/run_tests.py netns launcher-way python-way $(if $(ARGS),-- $(ARGS))
+	@$(PY) packaging/run_tests.py netns launcher-way $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-install
 test-install: build ## install, uninstall and verify, on a node's folders (as root)

@@ -10,7 +10,6 @@ import sys
 from cni_plugin import stdio
 
 IPAM_NAME = b"azvnet-ipam"
-VERBS = (b"ADD", b"DEL", b"CHECK", b"GC", b"STATUS", b"VERSION")
 
 
 def main() -> int:
@@ -32,16 +31,9 @@ def main() -> int:
         status = answer()
         if status is not None:
             return status
-    as_ipam = name == IPAM_NAME
-    if b"AZVNET_AGENT" not in environ and environ.get(b"CNI_COMMAND") in VERBS:
-        from cni_plugin.agent.hand_over import hand_over
-
-        status = hand_over(as_ipam=as_ipam)
-        if status is not None:
-            return status
     from cni_plugin.process import serve_call
 
-    return serve_call(as_ipam=as_ipam)
+    return serve_call(as_ipam=name == IPAM_NAME)
 
 
 if __name__ == "__main__":

@@ -38,13 +38,6 @@ LAYERS = (
     Layer(
         "launcher-way", "tests/netns", 2, "the same, handed to the agent by the launcher", ("--way=launcher",)
     ),
-    Layer(
-        "python-way",
-        "tests/netns",
-        2,
-        "the same, handed to the agent by the frozen Python",
-        ("--way=python",),
-    ),
     Layer("install", "tests/install", 2, "install, uninstall and verify, on a node's folders"),
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
     Layer("image", "tests/image", 2, "the container image and its bill of materials"),

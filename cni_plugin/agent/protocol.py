@@ -1,16 +1,16 @@
-"""The words between a caller and the agent: docs/architecture.md, "Agent protocol, version 1".
+"""The agent's side of the protocol: docs/architecture.md, "Agent protocol, version 1".
 
-Owns the encoding of requests and replies and their way through a socket, for both sides; the launcher
-(packaging/launcher/launcher.c) speaks the same from C. It must not know what a call means.
-
-``caller`` needs it in the frozen Python before anything else is loaded, so nothing is imported here that
-costs time: no ``socket``, no ``dataclasses``, no ``typing``.
+Owns reading a request from a socket and writing the reply. The other side is the launcher
+(packaging/launcher/launcher.c). It must not know what a call means.
 """
 
 from __future__ import annotations
 
+import select
 import time
-from _socket import (
+from dataclasses import dataclass
+from os import close
+from socket import (
     CMSG_SPACE,
     MSG_CMSG_CLOEXEC,
     MSG_NOSIGNAL,
@@ -21,31 +21,24 @@ from _socket import (
     SOL_SOCKET,
     socket,
 )
-from _struct import Struct
-from posix import close, urandom
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Final
+from struct import Struct
+from typing import Final
 
 VERSION: Final = 1
 AS_IPAM: Final = 1
 """Flag of a request: called by the name ``azvnet-ipam``."""
 NETNS_ATTACHED: Final = 2
 """Flag of a request: a descriptor of the namespace is attached."""
-CARRIED_OUT: Final = 0
-"""Kind of a reply: the call is done, with success or not."""
+HANDLED: Final = 0
+"""Kind of a reply: the call was handled, successfully or not."""
 NOT_TAKEN: Final = 1
-"""Kind of a reply: the caller is to carry the call out itself."""
+"""Kind of a reply: the caller is to handle the call itself."""
 
 MAX_PART: Final = 1 << 20
-"""Bytes of an environment, of a stdin, and of stdout and stderr together, that travel at most."""
-REPLY_SECONDS: Final = 25.0
-"""What a caller grants the agent for a call."""
+"""Most bytes of an environment, of a stdin, and of stdout and stderr together."""
 
-_REQUEST = Struct("<4sHHII8x")
-REPLY_HEADER = Struct("<4sHHIIB7x")
+_REQUEST_HEADER = Struct("<4sHHII8x")
+_REPLY_HEADER = Struct("<4sHHIIB7x")
 """Magic, version, kind, lengths of stdout and stderr, exit code."""
 _CRED = Struct("=iII")  # struct ucred, unix(7): pid, uid, gid
 _TIMEVAL = Struct("=qq")
@@ -69,7 +62,7 @@ class TooSlow(ProtocolError):
 
 
 class Gone(ProtocolError):
-    """The other side closed the connection before everything was said."""
+    """The other side closed the connection too early."""
 
 
 class UnknownVersion(ProtocolError):
@@ -80,17 +73,15 @@ class UnknownVersion(ProtocolError):
         self.version = version
 
 
-class Request:
+@dataclass(slots=True)
+class RequestFrame:
     """What a caller asks. Whoever has it closes ``netns_fd``, or calls ``close``."""
 
-    __slots__ = ("env", "flags", "netns_fd", "stdin", "version")
-
-    def __init__(self, version: int, flags: int, env: bytes, stdin: bytes, netns_fd: int | None) -> None:
-        self.version = version
-        self.flags = flags
-        self.env = env
-        self.stdin = stdin
-        self.netns_fd = netns_fd
+    version: int
+    flags: int
+    env: bytes
+    stdin: bytes
+    netns_fd: int | None
 
     @property
     def as_ipam(self) -> bool:
@@ -102,69 +93,38 @@ class Request:
         return decode_environment(self.env)
 
     def close(self) -> None:
-        """Close the descriptor of the namespace, if there is one still."""
+        """Close the namespace's descriptor, if it is still open."""
         if self.netns_fd is not None:
             close(self.netns_fd)
             self.netns_fd = None
 
 
-class Reply:
+@dataclass(frozen=True, slots=True)
+class ReplyFrame:
     """What the caller is to print and to exit with."""
 
-    __slots__ = ("code", "kind", "stderr", "stdout", "version")
-
-    def __init__(
-        self,
-        stdout: bytes = b"",
-        stderr: bytes = b"",
-        code: int = 0,
-        *,
-        kind: int = CARRIED_OUT,
-        version: int = VERSION,
-    ) -> None:
-        self.stdout = stdout
-        self.stderr = stderr
-        self.code = code
-        self.kind = kind
-        self.version = version
+    stdout: bytes = b""
+    stderr: bytes = b""
+    code: int = 0
+    kind: int = HANDLED
+    version: int = VERSION
 
 
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """How many bytes of environment and stdin a request may bring."""
+    """How many bytes of environment and stdin a request may have."""
 
-    __slots__ = ("env", "stdin")
-
-    def __init__(self, env: int = MAX_PART, stdin: int = MAX_PART) -> None:
-        self.env = env
-        self.stdin = stdin
+    env: int = MAX_PART
+    stdin: int = MAX_PART
 
 
-def refusal(version: int = VERSION) -> Reply:
+def refusal(version: int = VERSION) -> ReplyFrame:
     """The reply by which a call is not taken, to a caller of the given version: the older one is spoken."""
-    return Reply(kind=NOT_TAKEN, version=min(version, VERSION))
-
-
-def new_call_id() -> str:
-    """A name for a call: 32 hex digits."""
-    return urandom(16).hex()
-
-
-def encode_environment(environ: Mapping[str, str] | Mapping[bytes, bytes]) -> bytes:
-    """``NAME=VALUE`` entries, each ended by NUL.
-
-    ``AZVNET_AGENT`` is left out: it is what a caller tells the frozen Python, the agent must not take it
-    for its own case. The name of the call goes to the end.
-    """
-    pairs = {_raw(name): _raw(value) for name, value in environ.items()}
-    pairs.pop(b"AZVNET_AGENT", None)
-    call_id = pairs.pop(b"AZVNET_CALL_ID", None)
-    if call_id is not None:
-        pairs[b"AZVNET_CALL_ID"] = call_id
-    return b"".join(b"%b=%b\0" % pair for pair in pairs.items())
+    return ReplyFrame(kind=NOT_TAKEN, version=min(version, VERSION))
 
 
 def decode_environment(env: bytes) -> dict[str, str]:
-    """The reverse; entries without ``=`` are no variables, as for any program, and are left out."""
+    """The variables of a request. Entries without ``=`` are skipped: they are not variables."""
     environ: dict[str, str] = {}
     for entry in env.split(b"\0"):
         name, equals, value = entry.partition(b"=")
@@ -175,19 +135,7 @@ def decode_environment(env: bytes) -> dict[str, str]:
     return environ
 
 
-def _raw(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-
-
-def encode_request(request: Request) -> bytes:
-    """The bytes of a request; its descriptor travels beside them."""
-    attached = 0 if request.netns_fd is None else NETNS_ATTACHED
-    flags = request.flags & ~NETNS_ATTACHED | attached
-    header = _REQUEST.pack(b"AZVN", request.version, flags, len(request.env), len(request.stdin))
-    return header + request.env + request.stdin
-
-
-def encode_reply(reply: Reply) -> bytes:
+def encode_reply(reply: ReplyFrame) -> bytes:
     """The bytes of a reply. Of a stderr that is too long the end is sent: it is only a log.
 
     Raises:
@@ -197,7 +145,9 @@ def encode_reply(reply: Reply) -> bytes:
     if room < 0:
         raise TooLarge(f"a reply of {len(reply.stdout)} bytes; {MAX_PART} are possible")
     stderr = reply.stderr[-room:] if room else b""
-    header = REPLY_HEADER.pack(b"AZVR", reply.version, reply.kind, len(reply.stdout), len(stderr), reply.code)
+    header = _REPLY_HEADER.pack(
+        b"AZVR", reply.version, reply.kind, len(reply.stdout), len(stderr), reply.code
+    )
     return header + reply.stdout + stderr
 
 
@@ -209,14 +159,12 @@ def peer_uid(sock: socket) -> int:
 
 def caller_alive(sock: socket) -> bool:
     """Whether the caller still waits: it has neither closed nor shut down its side."""
-    import select
-
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLRDHUP)
     return not poll.poll(0)
 
 
-def read_request(sock: socket, deadline: float, limits: Limits | None = None) -> Request:
+def read_request(sock: socket, deadline: float, limits: Limits | None = None) -> RequestFrame:
     """Read a request to its end.
 
     Args:
@@ -232,8 +180,8 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
     try:
         # No more than the header: what comes with later bytes is not the namespace's descriptor.
         header = _receive_first(sock, descriptors, deadline)
-        header += receive(sock, _REQUEST.size - len(header), deadline)
-        magic, version, flags, env_len, stdin_len = _REQUEST.unpack(header)
+        header += _receive(sock, _REQUEST_HEADER.size - len(header), deadline)
+        magic, version, flags, env_len, stdin_len = _REQUEST_HEADER.unpack(header)
         if magic != b"AZVN" or version == 0:
             raise Malformed("it does not begin as a request does")
         if version != VERSION:
@@ -245,17 +193,17 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
                 f"environment of {env_len} and stdin of {stdin_len} bytes; "
                 f"{limits.env} and {limits.stdin} are possible"
             )
-        body = receive(sock, env_len + stdin_len, deadline)
+        body = _receive(sock, env_len + stdin_len, deadline)
         if env_len and body[env_len - 1]:
             raise Malformed("the environment does not end with NUL")
         netns_fd = descriptors.pop() if descriptors else None
-        return Request(version, flags, body[:env_len], body[env_len:], netns_fd)
+        return RequestFrame(version, flags, body[:env_len], body[env_len:], netns_fd)
     finally:
         for descriptor in descriptors:
             close(descriptor)
 
 
-def write_reply(sock: socket, reply: Reply, deadline: float) -> None:
+def write_reply(sock: socket, reply: ReplyFrame, deadline: float) -> None:
     """Send a reply. The caller of this closes the socket afterwards.
 
     Raises:
@@ -263,25 +211,22 @@ def write_reply(sock: socket, reply: Reply, deadline: float) -> None:
         TooSlow: the other side did not take it until ``deadline`` (``time.monotonic``, seconds).
         Gone: the other side is gone.
     """
-    send(sock, encode_reply(reply), deadline)
+    _send(sock, encode_reply(reply), deadline)
 
 
 def limit(sock: socket, option: int, seconds: float) -> None:
-    """How long each later call on a blocking socket may last, as a socket option of the kernel's: SO_RCVTIMEO
-    or SO_SNDTIMEO (socket(7)), in steps of a microsecond; 0: for ever.
+    """How long each later call on a blocking socket may take: SO_RCVTIMEO or SO_SNDTIMEO (socket(7)), in
+    steps of a microsecond; 0 means for ever. With a timeout of Python's, each would be three system calls.
     """
     left = int(seconds * 1_000_000)
     sock.setsockopt(SOL_SOCKET, option, _TIMEVAL.pack(left // 1_000_000, left % 1_000_000))
 
 
 def _wait_until(sock: socket, option: int, deadline: float) -> None:
-    """Let the next call on a blocking socket last until the deadline at most (socket(7), SO_RCVTIMEO). With a
-    timeout of Python's, each would be three calls of the kernel.
-    """
     limit(sock, option, max(deadline - time.monotonic(), 1e-6))
 
 
-def receive(sock: socket, size: int, deadline: float) -> bytes:
+def _receive(sock: socket, size: int, deadline: float) -> bytes:
     """Exactly that many bytes.
 
     Raises:
@@ -310,7 +255,7 @@ def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> byt
     try:
         _wait_until(sock, SO_RCVTIMEO, deadline)
         data, control, _flags, _address = sock.recvmsg(
-            _REQUEST.size, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
+            _REQUEST_HEADER.size, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
         )
     except (TimeoutError, BlockingIOError):
         raise TooSlow("nothing came in time") from None
@@ -324,21 +269,13 @@ def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> byt
     return data
 
 
-def send(sock: socket, data: bytes, deadline: float, netns_fd: int | None = None) -> None:
-    """Send everything, a descriptor with the first byte.
-
-    Raises:
-        TooSlow: the other side did not take it until ``deadline``.
-        Gone: the connection ended before.
-    """
+def _send(sock: socket, data: bytes, deadline: float) -> None:
+    """Send everything. Raises TooSlow and Gone, as ``write_reply``."""
     view = memoryview(data)
-    rights = [] if netns_fd is None else [(SOL_SOCKET, SCM_RIGHTS, Struct("=i").pack(netns_fd))]
     try:
-        _wait_until(sock, SO_SNDTIMEO, deadline)
-        sent = sock.sendmsg([view], rights, MSG_NOSIGNAL)  # the descriptor goes with the first byte
-        while sent < len(view):
+        while view:
             _wait_until(sock, SO_SNDTIMEO, deadline)
-            sent += sock.send(view[sent:], MSG_NOSIGNAL)
+            view = view[sock.send(view, MSG_NOSIGNAL) :]
     except (TimeoutError, BlockingIOError):
         raise TooSlow("not everything was taken in time") from None
     except OSError as error:

@@ -219,7 +219,7 @@ class Server:
             request.close()
 
     def _carry_out(
-        self, connection: socket.socket, request: protocol.Request, netconf: dict[str, Any]
+        self, connection: socket.socket, request: protocol.RequestFrame, netconf: dict[str, Any]
     ) -> None:
         started = time.monotonic()
         environ = request.environ()
@@ -234,7 +234,7 @@ class Server:
         reply = contract.carry_out(call, self._node)
         verb = environ.get("CNI_COMMAND", "")
         stderr = "".join(f"azvnet: {line}\n" for line in reply.warnings).encode(errors="replace")
-        answer = protocol.Reply(reply.stdout, stderr, reply.exit_code, version=request.version)
+        answer = protocol.ReplyFrame(reply.stdout, stderr, reply.exit_code, version=request.version)
         try:
             protocol.write_reply(connection, answer, time.monotonic() + REPLY_SECONDS)
         except protocol.ProtocolError:
@@ -260,7 +260,7 @@ def _say_not_taken(connection: socket.socket, version: int = protocol.VERSION) -
         protocol.write_reply(connection, protocol.refusal(version), time.monotonic() + REPLY_SECONDS)
 
 
-def _netconf_of(request: protocol.Request) -> dict[str, Any]:
+def _netconf_of(request: protocol.RequestFrame) -> dict[str, Any]:
     """The configuration, as far as it is one; what is wrong with it is said where the call is carried out."""
     known = remembered(request.stdin)
     if known:
@@ -272,7 +272,7 @@ def _netconf_of(request: protocol.Request) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _ours(request: protocol.Request, netconf: dict[str, Any]) -> bool:
+def _ours(request: protocol.RequestFrame, netconf: dict[str, Any]) -> bool:
     """Whether the call needs nothing but this process.
 
     A delegated IPAM plugin is a program of the host, found by a path of the host's; the caller is there.

@@ -20,14 +20,12 @@ from cni_plugin.agent.protocol import (
     Limits,
     Malformed,
     ProtocolError,
-    Reply,
-    Request,
+    ReplyFrame,
     TooLarge,
     TooSlow,
     UnknownVersion,
     caller_alive,
     encode_reply,
-    encode_request,
     read_request,
     write_reply,
 )
@@ -245,41 +243,28 @@ def test_of_two_equal_names_the_first_counts_and_odd_entries_are_no_variables() 
     assert protocol.decode_environment(env) == {"A": "1", "B": "\udcff=\n"}
 
 
-def test_an_environment_of_text_and_of_bytes_is_encoded_alike() -> None:
-    text = {"AZVNET_CALL_ID": "1", "A": "\udcff", "AZVNET_AGENT": "hung", "B": ""}
-    raw = {os.fsencode(name): os.fsencode(value) for name, value in text.items()}
-    expected = b"A=\xff\0B=\0AZVNET_CALL_ID=1\0"
-    assert protocol.encode_environment(text) == protocol.encode_environment(raw) == expected
-
-
-def test_names_of_calls_are_32_hex_digits_each_another() -> None:
-    names = {protocol.new_call_id() for _ in range(100)}
-    assert len(names) == 100
-    assert all(len(name) == 32 and int(name, 16) >= 0 for name in names)
-
-
 # The agent answers
 
 
 def test_a_reply_is_written_as_the_document_says(pair: Pair) -> None:
     caller, agent = pair
-    write_reply(agent, Reply(b"{}\n", b"warning", 11), soon())
+    write_reply(agent, ReplyFrame(b"{}\n", b"warning", 11), soon())
     agent.close()
     assert caller.recv(1000) == b"AZVR\1\0\0\0\3\0\0\0\7\0\0\0\x0b" + bytes(7) + b"{}\nwarning"
 
 
 def test_of_a_log_that_is_too_long_the_end_is_sent() -> None:
-    data = encode_reply(Reply(b"{}", b"begin" + b"x" * (1 << 20) + b"end"))
+    data = encode_reply(ReplyFrame(b"{}", b"begin" + b"x" * (1 << 20) + b"end"))
     assert len(data) == 24 + (1 << 20)
     assert data[24:26] == b"{}"
     assert data.endswith(b"end")
-    assert encode_reply(Reply(b"x" * (1 << 20), b"log")).endswith(b"x")
+    assert encode_reply(ReplyFrame(b"x" * (1 << 20), b"log")).endswith(b"x")
 
 
 def test_a_result_that_is_too_long_is_an_error_before_anything_is_sent(pair: Pair) -> None:
     caller, agent = pair
     with pytest.raises(TooLarge):
-        write_reply(agent, Reply(b"x" * ((1 << 20) + 1)), soon())
+        write_reply(agent, ReplyFrame(b"x" * ((1 << 20) + 1)), soon())
     agent.close()
     assert caller.recv(1) == b""
 
@@ -287,7 +272,7 @@ def test_a_result_that_is_too_long_is_an_error_before_anything_is_sent(pair: Pai
 def test_a_caller_that_takes_nothing_is_given_up_at_the_deadline(pair: Pair) -> None:
     _caller, agent = pair
     with pytest.raises(TooSlow):
-        write_reply(agent, Reply(b"x" * (1 << 20)), soon(0.2))
+        write_reply(agent, ReplyFrame(b"x" * (1 << 20)), soon(0.2))
 
 
 def test_a_caller_that_is_gone_is_told_without_death_by_signal(pair: Pair) -> None:
@@ -296,7 +281,7 @@ def test_a_caller_that_is_gone_is_told_without_death_by_signal(pair: Pair) -> No
     caller.close()
     assert not caller_alive(agent)
     with pytest.raises(Gone):
-        write_reply(agent, Reply(b"{}"), soon())
+        write_reply(agent, ReplyFrame(b"{}"), soon())
 
 
 def test_a_caller_that_shut_down_its_side_is_gone_whatever_it_sent(pair: Pair) -> None:
@@ -310,8 +295,3 @@ def test_a_caller_that_shut_down_its_side_is_gone_whatever_it_sent(pair: Pair) -
 @pytest.mark.parametrize(("callers", "spoken"), [(1, 1), (2, 1), (7, 1)])
 def test_a_refusal_speaks_the_older_version(callers: int, spoken: int) -> None:
     assert encode_reply(protocol.refusal(callers))[:8] == b"AZVR" + struct.pack("<HH", spoken, 1)
-
-
-@pytest.mark.parametrize(("flags", "netns_fd", "sent"), [(1, None, 1), (2, None, 0), (0, 5, 2), (3, 5, 3)])
-def test_a_request_says_whether_a_descriptor_is_attached(flags: int, netns_fd: int | None, sent: int) -> None:
-    assert encode_request(Request(1, flags, b"", b"", netns_fd))[6] == sent

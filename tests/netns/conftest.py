@@ -60,7 +60,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Executables:
 @pytest.fixture(scope="session")
 def executable(way: Way, product: Executables) -> Executable:
     """What a runtime executes in this run."""
-    return product.caller(way)
+    return product.caller()
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def new_node(way: Way, product: Executables) -> Iterator[NewNode]:
         def make(*, many: bool = False, addresses: int = 8, mtu: int = 1500) -> Node:
             machine = Sandbox()
             undo.callback(machine.close)
-            caller: Caller = ways.many(way, product) if many else product.caller(way)
+            caller: Caller = ways.many(way, product) if many else product.caller()
             node = Node(machine, caller, addresses=addresses, mtu=mtu)
             if way is not Way.ALONE:
                 undo.callback(Agent(product, machine).stop)
@@ -119,7 +119,7 @@ def bare_node(way: Way, product: Executables) -> Iterator[Callable[..., Node]]:
         def make(*, addresses: int = 8) -> Node:
             machine = Sandbox()
             undo.callback(machine.close)
-            return Node(machine, product.caller(way), addresses=addresses)
+            return Node(machine, product.caller(), addresses=addresses)
 
         yield make
 

@@ -12,10 +12,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.netns import wire
 from tests.netns.node import NETCONF, Node
+from tests.netns.ways import SOCKET
 
 CALLERS = 16
-CALL_SECONDS = 30.0
 QUIET_SECONDS = 4.0
 """Threads that were started for a load end when they had nothing to do for less than that."""
 
@@ -80,8 +81,6 @@ def _blow(cycles: int, name: str) -> list[str]:
 
 
 def _one_caller(number: int, cycles: int, name: str, failures: list[str]) -> None:
-    from cni_plugin.agent import caller
-
     netns = f"/run/netns/soak-{number}"
     stdin = json.dumps({**NETCONF, "ipam": {**NETCONF["ipam"], "cooldown": 0}}).encode()
     for cycle in range(cycles):
@@ -90,16 +89,9 @@ def _one_caller(number: int, cycles: int, name: str, failures: list[str]) -> Non
         for verb in ("ADD", "DEL"):
             fd = os.open(netns, os.O_RDONLY)
             try:
-                reply = caller.ask(
-                    "/run/azvnet/agent.sock",
-                    {**environ, "CNI_COMMAND": verb},
-                    stdin,
-                    fd,
-                    as_ipam=False,
-                    deadline=time.monotonic() + CALL_SECONDS,
-                )
+                answer = wire.ask(SOCKET, {**environ, "CNI_COMMAND": verb}, stdin, fd)
             finally:
                 os.close(fd)
-            if isinstance(reply, str) or reply.code:
-                failures.append(f"{verb}: {reply if isinstance(reply, str) else reply.stdout!r}")
+            if answer.kind or answer.code:
+                failures.append(f"{verb}: {answer}")
                 return

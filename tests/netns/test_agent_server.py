@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.agent import protocol
-from tests.netns import pages
+from tests.netns import pages, wire
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
 from tests.netns.waiting import eventually
@@ -87,9 +86,7 @@ def test_an_add_whose_caller_does_not_take_the_reply_is_undone(node: Node, new_a
     }
     with socket.socket(socket.AF_UNIX) as sock, node.sandbox.path(pod.netns).open("rb") as netns:
         sock.connect(str(node.sandbox.path(SOCKET)))
-        env = protocol.encode_environment(environ)
-        request = protocol.Request(protocol.VERSION, 0, env, conf, netns.fileno())
-        protocol.send(sock, protocol.encode_request(request), time.monotonic() + 10, netns.fileno())
+        wire.send(sock, environ, conf, netns.fileno())
         eventually(lambda: len(node.veths()) == 1, "the pod is attached")
         eventually(lambda: not node.residue(), "after five seconds it is not any more")
     node.add(pod).done()

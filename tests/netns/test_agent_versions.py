@@ -17,7 +17,7 @@ from tests.netns.node import Node
 from tests.netns.sandbox import Sandbox
 from tests.netns.storm import Storm
 from tests.netns.waiting import eventually
-from tests.netns.ways import Executables, Way
+from tests.netns.ways import Executables
 
 pytestmark = pytest.mark.with_agent("it is the agents that differ")
 
@@ -54,16 +54,15 @@ def carried_out_by(node: Node, before: int) -> set[str]:
     return {record["by"] for record in node.log()[before:]}
 
 
-@pytest.mark.parametrize("way", [Way.LAUNCHER, Way.PYTHON])
 def test_each_version_is_served_by_its_own_agent_and_helps_itself_with_the_other(
-    node: Node, new_agent: NewAgent, product: Executables, later: Executables, way: Way
+    node: Node, new_agent: NewAgent, product: Executables, later: Executables
 ) -> None:
     """Twice two: the version of the executable, and that of the agent."""
     pod = node.sandbox.pod("pod")
     for agent_of in (product, later):
         agent = new_agent(node, of=agent_of)
         for caller_of in (product, later):
-            node.caller = caller_of.caller(way)
+            node.caller = caller_of.caller()
             before = len(node.log())
             added = node.add(pod).done()
             node.check(pod, added).done()
@@ -78,8 +77,8 @@ def test_each_version_is_served_by_its_own_agent_and_helps_itself_with_the_other
 def test_no_call_fails_while_agents_and_executables_are_upgraded_and_downgraded(
     node: Node, new_agent: NewAgent, product: Executables, later: Executables
 ) -> None:
-    """Taken over, stopped and killed in turns; each call by another version, in C or Python."""
-    callers = [each.caller(way) for each in (product, later) for way in (Way.LAUNCHER, Way.PYTHON)]
+    """Taken over, stopped and killed in turns; each call by another version."""
+    callers = [each.caller() for each in (product, later)]
     node.caller = InTurns(itertools.cycle(callers))
     agent = new_agent(node, of=product)
     with Storm(node, callers=6) as storm:

@@ -1,7 +1,6 @@
-"""The ways in which the same tests are run, and what is executed in each.
+"""The two ways in which the same tests are run, and what is executed in each.
 
-``alone``: the executable carries a call out itself. ``launcher``: the executable hands it to a resident
-agent. ``python``: the frozen Python, without the launcher in front of it, hands it to the agent.
+``alone``: the executable handles a call itself. ``launcher``: it hands the call to a resident agent.
 
 What is executed is the bundle in dist/azvnet, or another one that AZVNET_TEST_EXECUTABLE names, or, where
 that is ``source`` or there is no bundle, the sources with the interpreter that runs the tests.
@@ -35,11 +34,10 @@ AGENT_SECONDS = 20.0
 
 
 class Way(Enum):
-    """How calls are carried out."""
+    """Who handles a call."""
 
     ALONE = "alone"
     LAUNCHER = "launcher"
-    PYTHON = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +54,9 @@ class Executables:
         """The frozen Python."""
         return self.bundle / "azvnet-python"
 
-    def caller(self, way: Way) -> Executable:
+    def caller(self) -> Executable:
         """What a runtime executes."""
-        program = self.python if way is Way.PYTHON else self.bundle / "azvnet"
-        return Executable(program, self.environ)
+        return Executable(self.bundle / "azvnet", self.environ)
 
 
 def executables(scratch: Path) -> Executables:
@@ -90,7 +87,7 @@ def stand_in(target: Path, sources: Path) -> None:
 
 def many(way: Way, chosen: Executables) -> Caller:
     """The caller for tests that make hundreds of calls: alone, the entry is forked instead of executed."""
-    return Engine() if way is Way.ALONE else chosen.caller(way)
+    return Engine() if way is Way.ALONE else chosen.caller()
 
 
 class Agent:

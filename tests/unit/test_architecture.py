@@ -236,7 +236,7 @@ NEVER = [
 
 MAY_TOUCH_THE_PROCESS = (
     *("cni_plugin/entry.py", "cni_plugin/stdio.py", "cni_plugin/process.py", "cni_plugin/verbs/version.py"),
-    *("cni_plugin/agent/hand_over.py", "cni_plugin/agent/systemd.py", "cni_plugin/cli/*.py"),
+    *("cni_plugin/agent/systemd.py", "cni_plugin/cli/*.py"),
 )
 """The start of a call, what systemd tells a service, and the command line."""
 
