@@ -33,7 +33,7 @@ def serve_call(*, as_ipam: bool) -> int:
     node = Node(environ)
     try:
         call = _read_call(environ, as_ipam=as_ipam)
-        reply = _without_agent(call, node) or contract.carry_out(call, node)
+        reply = _without_agent(call, node) or contract.handle(call, node)
     except CniError as error:
         reply = contract.failure(error, versions.CURRENT)
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
@@ -130,7 +130,7 @@ def _finish(stdout: int, call: Call | None, reply: Reply, environ: Mapping[str, 
 def _undo(call: Call, environ: Mapping[str, str]) -> None:
     """Nobody got to know of the interface that was made, so it must not stay."""
     again = {**call.environ, "CNI_COMMAND": "DEL"}
-    contract.carry_out(Call(again, call.stdin, as_ipam=call.as_ipam, call_id=call.call_id), Node(environ))
+    contract.handle(Call(again, call.stdin, as_ipam=call.as_ipam, call_id=call.call_id), Node(environ))
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -24,7 +24,6 @@ from cni_plugin.cni.call import Call, Reply
 from cni_plugin.cni.netconf import remembered
 from cni_plugin.kernel.turns import TURNS
 from cni_plugin.node import Node
-from cni_plugin.verbs import delete
 
 SOCKET_NAME = "agent.sock"
 WORKERS = 16
@@ -231,7 +230,7 @@ class Server:
             call_id=environ.get("AZVNET_CALL_ID", ""),
             caller_alive=lambda: protocol.caller_alive(connection),
         )
-        reply = contract.carry_out(call, self._node)
+        reply = contract.handle(call, self._node)
         verb = environ.get("CNI_COMMAND", "")
         stderr = "".join(f"azvnet: {line}\n" for line in reply.warnings).encode(errors="replace")
         answer = protocol.ReplyFrame(reply.stdout, stderr, reply.exit_code, version=request.version)
@@ -239,7 +238,7 @@ class Server:
             protocol.write_reply(connection, answer, time.monotonic() + REPLY_SECONDS)
         except protocol.ProtocolError:
             if verb == "ADD" and reply.exit_code == 0:
-                delete.undo_add(call, self._node)
+                contract.undo_add(call, self._node)
             raise
         finally:
             seconds = time.monotonic() - started

@@ -1,13 +1,18 @@
-"""A call and its reply, raw.
+"""A call and its reply, raw and parsed.
 
 Owns what both ways a call can come (the executable's own environment and stdin, the agent's socket) have in
-common. It must not know what a call means.
+common, and what every verb is given. It must not know what a verb does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cni_plugin.cni.netconf import NetConf
+    from cni_plugin.cni.params import Parameters
 
 
 def _always() -> bool:
@@ -16,23 +21,35 @@ def _always() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a runtime asks, raw."""
+    """A call as the runtime made it."""
 
     environ: Mapping[str, str]
     stdin: bytes
     netns_fd: int | None = None
-    """CNI_NETNS, opened by whom the runtime called; None when it could not be opened or is not set."""
+    """CNI_NETNS, opened by the process that the runtime started; None if it is unset or can't be opened."""
     as_ipam: bool = False
     """Called by the name ``azvnet-ipam``."""
     call_id: str = ""
-    """Correlation id, in logs and in the ``details`` of errors."""
+    """Correlation id, in logs and the ``details`` of errors. A call that is repeated because the agent died
+    keeps its id."""
     caller_alive: Callable[[], bool] = field(default=_always)
     """Whether anybody still waits for the reply; an ADD that nobody waits for is rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
+class VerbCall:
+    """A call, checked and parsed: what a verb works with."""
+
+    call: Call
+    parameters: Parameters
+    netconf: NetConf
+    warnings: list[str] = field(default_factory=list)
+    """For the caller's stderr and the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """What the runtime gets, raw."""
+    """The answer to a call, as the runtime gets it."""
 
     stdout: bytes = b""
     exit_code: int = 0

@@ -1,8 +1,8 @@
 """One call of the CNI contract: bytes in, bytes out.
 
 Owns the dispatch to the verbs and the one place where an exception becomes the JSON document that a caller
-reads (CNI spec "Error"). It must not know how a call came here: from the
-executable's own environment and stdin, or through the agent's socket.
+reads (CNI spec 1.1.0, "Error"). It must not know how a call came here: from the executable's own environment
+and stdin, or through the agent's socket.
 """
 
 from __future__ import annotations
@@ -12,25 +12,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.cni import errors, netconf, params, versions
-from cni_plugin.cni.call import Call, Reply
+from cni_plugin.cni.call import Call, Reply, VerbCall
 from ipam.errors import IpamError
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
-    from cni_plugin.verbs.dispatch import VerbCall
 
 DETAILS_OF_A_BUG = (
     "This is a defect of azvnet. The traceback is in the log under the same call id; please report it."
 )
 
-
 _to_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-def carry_out(call: Call, node: Node) -> Reply:
-    """Carry a call out. Never raises an ``Exception``: whatever goes wrong is in the reply."""
+def handle(call: Call, node: Node) -> Reply:
+    """Handle a call. Never raises an ``Exception``: whatever goes wrong is in the reply."""
     version = versions.CURRENT
-    said: list[str] = []
+    warnings: list[str] = []
     log = ("", "")
     try:
         parameters = params.parse(call.environ)
@@ -44,19 +42,46 @@ def carry_out(call: Call, node: Node) -> Reply:
             return Reply(_encode({"cniVersion": answered, "supportedVersions": versions.SUPPORTED}))
         verb_call = _prepare(call, parameters, document, known[1] if known else None)
         version = verb_call.netconf.cni_version
-        said, log = verb_call.said, (verb_call.netconf.log_level, verb_call.netconf.log_file)
+        warnings, log = verb_call.warnings, (verb_call.netconf.log_level, verb_call.netconf.log_file)
         if parameters.verb == "ADD":
-            said += verb_call.netconf.warnings(as_ipam=call.as_ipam)
-        return Reply(_dispatch(verb_call, node), 0, tuple(said), None, *log)
+            warnings += verb_call.netconf.warnings(as_ipam=call.as_ipam)
+        result = _run_verb(verb_call, node)
+        return Reply(b"" if result is None else _encode(result), 0, tuple(warnings), None, *log)
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
-        return failure(error, version, call.call_id, said, log)
+        return failure(error, version, call.call_id, warnings, log)
+
+
+def _run_verb(verb_call: VerbCall, node: Node) -> dict[str, Any] | None:
+    """Run the verb, loading its module alone; returns the document for stdout, if it has one."""
+    match verb_call.parameters.verb:
+        case "ADD":
+            from cni_plugin.verbs.add import add
+
+            return add(verb_call, node)
+        case "DEL":
+            from cni_plugin.verbs.delete import delete
+
+            delete(verb_call, node)
+        case "CHECK":
+            from cni_plugin.verbs.check import check
+
+            check(verb_call, node)
+        case "GC":
+            from cni_plugin.verbs.gc import collect_garbage
+
+            collect_garbage(verb_call, node)
+        case "STATUS":
+            from cni_plugin.verbs.status import require_ready
+
+            require_ready(verb_call, node)
+    return None
 
 
 def undo_add(call: Call, node: Node) -> None:
-    """Remove what an ADD made that succeeded and whose result nobody got."""
-    from cni_plugin.verbs import delete
+    """Remove what a successful ADD made if its result reached nobody."""
+    from cni_plugin.verbs.delete import delete_made_by
 
-    delete.undo_add(call, node)
+    delete_made_by(call, node)
 
 
 def failure(
@@ -88,8 +113,6 @@ def _version_for_errors(document: dict[str, Any]) -> str:
 def _prepare(
     call: Call, parameters: params.Parameters, document: dict[str, Any], known: netconf.NetConf | None
 ) -> VerbCall:
-    from cni_plugin.verbs.dispatch import VerbCall
-
     conf = known or netconf.parse(document, lenient=parameters.verb in {"DEL", "GC"})
     if parameters.verb == "ADD" and not known:
         netconf.remember(call.stdin, document, conf)
@@ -97,13 +120,6 @@ def _prepare(
     if parameters.verb in {"ADD", "STATUS"}:
         netconf.require_supported(conf, as_ipam=call.as_ipam)
     return VerbCall(call, parameters, conf)
-
-
-def _dispatch(verb_call: VerbCall, node: Node) -> bytes:
-    from cni_plugin.verbs.dispatch import carry_out_verb
-
-    document = carry_out_verb(verb_call, node)
-    return b"" if document is None else _encode(document)
 
 
 def _encode(document: object) -> bytes:

@@ -16,9 +16,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from cni_plugin.cni.call import VerbCall
 from cni_plugin.cni.errors import DecodingFailure, DelegateError, DelegateFailed, InvalidNetconf
 from cni_plugin.cni.result import Result, from_json
-from cni_plugin.verbs.dispatch import VerbCall
 
 SECONDS = 110
 """Below the two minutes after which kubelets give a call up: there is time left to undo."""
@@ -35,7 +35,7 @@ LARGEST_CODE = 0xFFFFFFFF
 _prctl = ctypes.CDLL(None).prctl
 
 
-def add(verb_call: VerbCall) -> Result:
+def request_addresses(verb_call: VerbCall) -> Result:
     """ADD by the delegate: the addresses it gives.
 
     Raises:
@@ -147,7 +147,7 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
             f"IPAM plugin {program} can't be run: {error.strerror}", "Reinstall it."
         ) from error
     finally:
-        verb_call.said.extend(os.pread(said, SAID_BYTES, 0).decode(errors="replace").splitlines())
+        verb_call.warnings.extend(os.pread(said, SAID_BYTES, 0).decode(errors="replace").splitlines())
         os.close(said)
     if done.returncode:
         raise _failure(done.stdout, name, done.returncode)

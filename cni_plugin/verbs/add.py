@@ -11,11 +11,11 @@ from typing import Any
 
 from cni_plugin.addresses import allocate
 from cni_plugin.cni import delegate, errors, result
+from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import endpoint, transparent
 from cni_plugin.datapath.endpoint import Endpoint
 from cni_plugin.kernel import locks, netns, sysctl
 from cni_plugin.node import Node
-from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 from ipam.model import Holder, IPInterface, Reservation
 
@@ -36,7 +36,7 @@ class Given:
     """Of our own pool; None when another plugin gave the addresses."""
 
 
-def carry_out(verb_call: VerbCall, node: Node) -> dict[str, Any]:
+def add(verb_call: VerbCall, node: Node) -> dict[str, Any]:
     """Attach; returns the result document in the version that was asked for."""
     previous = _previous(verb_call)
     node.ensure_run_dir()
@@ -153,7 +153,7 @@ class Delegated:
     def addresses(self) -> tuple[IPInterface, ...]:
         """Ask it."""
         self._undo.callback(_delegate_del, self._verb_call)
-        answered = delegate.add(self._verb_call)
+        answered = delegate.request_addresses(self._verb_call)
         addresses = tuple(ip.address for ip in answered.ips)
         if not addresses or any(address.version != 4 for address in addresses):
             gave = ", ".join(map(str, addresses)) or "nothing"

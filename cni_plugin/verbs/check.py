@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from cni_plugin.addresses import recovery
 from cni_plugin.cni import delegate, errors, result
+from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import endpoint, transparent
 from cni_plugin.datapath.endpoint import Expected
 from cni_plugin.kernel import netns
 from cni_plugin.node import Node
-from cni_plugin.verbs import add
-from cni_plugin.verbs.dispatch import VerbCall
+from cni_plugin.verbs.add import pod_mac
 from ipam import errors as ipam_errors
 from ipam.model import Reservation
 
 REMEDY = "Delete the pod so that it is made anew; `azvnet status` and the log tell what happened to it."
 
 
-def carry_out(verb_call: VerbCall, node: Node) -> None:
+def check(verb_call: VerbCall, node: Node) -> None:
     """Raise an error that names the damage, or return."""
     previous = _previous(verb_call)
     if verb_call.call.as_ipam:
@@ -74,7 +74,7 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
         ifname=parameters.ifname,
         addresses=tuple(ip.address for ip in ips),
         routed=tuple(ip.address for ip in ips if ip.gateway == endpoint.GATEWAY),
-        given_mac=add.pod_mac(verb_call),
+        given_mac=pod_mac(verb_call),
         routes=tuple((route.dst, route.gateway) for route in previous.routes if route.dst.version == 4),
         pod_mac=interface.mac,
         mtu=interface.mtu,

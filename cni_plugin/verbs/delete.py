@@ -11,11 +11,10 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from cni_plugin.addresses import reclaim, recovery
 from cni_plugin.cni import delegate, errors, params
-from cni_plugin.cni.call import Call
+from cni_plugin.cni.call import Call, VerbCall
 from cni_plugin.datapath import transparent
 from cni_plugin.kernel import locks, netns
 from cni_plugin.node import Node
-from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 from ipam.model import Holder
 
@@ -23,13 +22,13 @@ LOCK_SECONDS = 5.0
 """An ADD that is stuck for longer is overtaken: it finds its reservation gone and undoes itself."""
 
 
-def carry_out(verb_call: VerbCall, node: Node) -> None:
+def delete(verb_call: VerbCall, node: Node) -> None:
     """Detach and free; the kernel first, so that no address is free while a link still carries it."""
     attachment = verb_call.parameters.attachment
     with _in_order(verb_call, node):
         if reclaim.may_have_host_ports(verb_call.netconf):
             # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
-            verb_call.said.extend(reclaim.forget_connections(attachment, node))
+            verb_call.warnings.extend(reclaim.forget_connections(attachment, node))
         if verb_call.call.as_ipam:
             release(verb_call, node)
             return
@@ -47,7 +46,7 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
             node.ensure_run_dir()
             stack.enter_context(locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS))
         except errors.StateUnavailable as error:
-            verb_call.said.append(str(error))
+            verb_call.warnings.append(str(error))
         yield
 
 
@@ -61,12 +60,12 @@ def release(verb_call: VerbCall, node: Node) -> None:
         if netns_id:
             node.ipam.release(recovery.stranger(netns_id, verb_call.parameters.ifname))
     except ipam_errors.StoreUnavailable as error:
-        verb_call.said.append(f"the address is freed later: {error}")
+        verb_call.warnings.append(f"the address is freed later: {error}")
         if isinstance(error.__cause__, PermissionError):
             raise
 
 
-def undo_add(call: Call, node: Node) -> None:
+def delete_made_by(call: Call, node: Node) -> None:
     """Remove what an ADD made whose result nobody got, if it is still the result of that very call."""
     parameters = params.parse(call.environ)
     attachment = parameters.attachment

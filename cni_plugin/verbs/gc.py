@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 from cni_plugin.addresses import reclaim, recovery
 from cni_plugin.cni import delegate, errors
+from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import endpoint, transparent
 from cni_plugin.kernel import encode, locks
 from cni_plugin.node import Node
-from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 from ipam.model import Attachment, Holder
 
 
-def carry_out(verb_call: VerbCall, node: Node) -> None:
+def collect_garbage(verb_call: VerbCall, node: Node) -> None:
     """Free every stale attachment of the network; raise in the end for those that resisted."""
     conf = verb_call.netconf
     listed = conf.valid_attachments if conf.valid_attachments is not None else conf.attachments
@@ -64,7 +64,7 @@ def _free(attachment: Attachment, verb_call: VerbCall, node: Node) -> None:
     with locks.hold(node.run_dir, attachment, 0) as ours:
         if not ours:
             return
-        verb_call.said.extend(reclaim.forget_connections(attachment, node))
+        verb_call.warnings.extend(reclaim.forget_connections(attachment, node))
         if not verb_call.call.as_ipam:
             transparent.detach(attachment, node.host)
         node.ipam.release(attachment)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from cni_plugin.addresses import allocate
 from cni_plugin.cni import delegate, errors
+from cni_plugin.cni.call import VerbCall
 from cni_plugin.node import Node
-from cni_plugin.verbs.dispatch import VerbCall
 from ipam import errors as ipam_errors
 
 READ_SECONDS = 3.0
 
 
-def carry_out(verb_call: VerbCall, node: Node) -> None:
+def require_ready(verb_call: VerbCall, node: Node) -> None:
     """Return, or raise code 50 (no ADD can be served) or 51 (and nothing is known of those that exist)."""
     conf = verb_call.netconf
     if not conf.uses_our_ipam:

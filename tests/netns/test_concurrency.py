@@ -116,7 +116,7 @@ def test_a_del_that_overtakes_an_add_makes_that_add_undo_itself(busy_node: Node)
         transparent.attach = attach_then_release  # type: ignore[assignment]
         import json
 
-        reply = contract.carry_out(Call(environ, json.dumps(node.netconf).encode()), engine)
+        reply = contract.handle(Call(environ, json.dumps(node.netconf).encode()), engine)
         return reply.stdout.decode()
 
     said = node.sandbox.ask(overtaken)

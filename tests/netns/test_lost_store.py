@@ -324,7 +324,7 @@ def test_an_add_whose_address_a_new_store_gave_to_another_takes_the_next_one(bus
         transparent.attach = attach_and_lose  # type: ignore[assignment]
         environ = {"CNI_CONTAINERID": "slow", "CNI_NETNS": pod.netns, "CNI_IFNAME": "eth0"}
         call = Call({**environ, "CNI_COMMAND": "ADD"}, json.dumps(node.netconf).encode(), call_id="1")
-        return contract.carry_out(call, engine).stdout.decode()
+        return contract.handle(call, engine).stdout.decode()
 
     made = json.loads(node.sandbox.ask(lose_store_and_address))
     (quick,) = [address for address, name in node.held().items() if name == "quick"]

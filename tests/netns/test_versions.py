@@ -253,7 +253,7 @@ def test_the_short_way_and_the_long_way_of_version_agree(busy_node: Node, stdin:
     environ = {"CNI_COMMAND": "VERSION", "AZVNET_CALL_ID": "5" * 32}
 
     def in_full() -> Reply:
-        reply = contract.carry_out(Call(environ, stdin, call_id="5" * 32), EngineNode(environ))
+        reply = contract.handle(Call(environ, stdin, call_id="5" * 32), EngineNode(environ))
         return replace(reply, error=None)
 
     full = busy_node.sandbox.ask(in_full)

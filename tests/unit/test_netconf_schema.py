@@ -182,5 +182,5 @@ class TestRemembered:
             for number in range(netconf.MOST_REMEMBERED)
         ]
         for stdin in (*confs, confs[0]):
-            assert contract.carry_out(Call(environ, stdin), node).exit_code == 1  # there is no such namespace
+            assert contract.handle(Call(environ, stdin), node).exit_code == 1  # there is no such namespace
         assert all(netconf.remembered(stdin) for stdin in confs)

@@ -155,10 +155,10 @@ def test_the_functions_of_dataclasses_know_it(cls: type, written: type) -> None:
 
 
 def test_what_a_factory_makes_is_made_for_each() -> None:
-    written = PAIRS[IDS.index("cni_plugin.verbs.dispatch.VerbCall")][2]
+    written = PAIRS[IDS.index("cni_plugin.cni.call.VerbCall")][2]
     first, second = written(1, 2, 3), written(1, 2, 3)
-    first.said.append("x")
-    assert second.said == []
+    first.warnings.append("x")
+    assert second.warnings == []
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ DOCUMENTS = st.one_of(
 def test_where_the_short_way_of_version_answers_the_long_one_says_the_same(stdin: bytes) -> None:
     """Where it does not, it gives the call back; so there is no document on which the two differ."""
     short = version._version(stdin)
-    full = contract.carry_out(Call({"CNI_COMMAND": "VERSION"}, stdin), Node({}))
+    full = contract.handle(Call({"CNI_COMMAND": "VERSION"}, stdin), Node({}))
     if short is not None:
         document = json.loads(full.stdout)
         assert document == {"cniVersion": short, "supportedVersions": list(version.SPOKEN)}
