@@ -1,4 +1,4 @@
-"""The values that ``ipam`` speaks in: plain frozen dataclasses, no I/O, no behaviour but theirs.
+"""The values that ``ipam`` speaks in: immutable, no I/O, no behaviour but theirs.
 
 It imports nothing of the project: everything else imports it.
 """
@@ -6,9 +6,10 @@ It imports nothing of the project: everything else imports it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+from ipam.value import Value, field
 
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
@@ -17,8 +18,7 @@ IPNetwork = IPv4Network | IPv6Network
 DEFAULT_COOLDOWN_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Attachment:
+class Attachment(Value, order=True):
     """One interface of one container: the key of everything (CNI spec, "Lifecycle & Ordering").
 
     The spec identifies an attachment by CNI_CONTAINERID and CNI_IFNAME; the network's name is a
@@ -42,8 +42,7 @@ class Holder(Enum):
     """``azvnet-ipam`` called by another plugin: alive as long as its network namespace exists."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Value):
     """Who an address was given to, beyond the attachment: for people, ``status`` and clean-up."""
 
     network: str
@@ -61,8 +60,7 @@ class Owner:
     before it could answer) is completed instead of refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolAddress:
+class PoolAddress(Value):
     """One address of the NIC as a source lists it."""
 
     address: IPInterface
@@ -78,8 +76,7 @@ class PoolAddress:
         return self.address.ip
 
 
-@dataclass(frozen=True, slots=True)
-class Nic:
+class Nic(Value):
     """One NIC of the node as a source describes it."""
 
     mac: str
@@ -93,8 +90,7 @@ class Nic:
     subnets: tuple[IPNetwork, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Value):
     """What one successful read of a source said."""
 
     source: str
@@ -106,8 +102,7 @@ class Listing:
     """Of the document it was read from: the same digest, the same listing. Empty: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
+class SourceConfig(Value):
     """Where addresses come from: ``ipam`` of the netconf, already validated."""
 
     environment: str = "auto"
@@ -120,8 +115,7 @@ class SourceConfig:
     knows the links of the node, this package does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddressRequest:
+class AddressRequest(Value):
     """What an ADD wants."""
 
     requested: IPAddress | None = None
@@ -136,8 +130,7 @@ class AddressRequest:
     """The NIC that the address has to be one of; empty: any will do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(Value):
     """An address that is held, with its holder."""
 
     attachment: Attachment
@@ -169,8 +162,7 @@ class AddressState(Enum):
     QUARANTINED = "quarantined"
 
 
-@dataclass(frozen=True, slots=True)
-class AddressStatus:
+class AddressStatus(Value):
     """One address of the pool and everything that is known of it: for ``status`` and ``explain``."""
 
     address: IPInterface
@@ -191,8 +183,7 @@ class AddressStatus:
     """Why it is in quarantine."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
+class PoolCounts(Value):
     """The pool by state. The four states are disjoint and add up to ``total``."""
 
     free: int
@@ -206,8 +197,7 @@ class PoolCounts:
         return self.free + self.assigned + self.cooling + self.quarantined
 
 
-@dataclass(frozen=True, slots=True)
-class SourceState:
+class SourceState(Value):
     """When and how the source was last read: for errors, ``status`` and metrics."""
 
     source: str
@@ -233,8 +223,7 @@ class SourceState:
     """What the last attempt since the node was started asked for, its interval aside; None: nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(Value):
     """The pool, its counters and its source, all as they were at one moment."""
 
     counts: PoolCounts

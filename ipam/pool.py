@@ -7,12 +7,12 @@ stored; times are plain seconds of whatever clock the caller uses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipam.errors import SourceEmpty
 from ipam.mac import ANY_NIC, normalize_mac
 from ipam.model import AddressState
+from ipam.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,8 +23,7 @@ READS_UNTIL_GONE = 2
 """An address leaves the pool when so many consecutive successful reads did not list it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Value):
     """An address that nobody holds, that is listed and not quarantined."""
 
     key: int
@@ -35,8 +34,7 @@ class Candidate:
     nic_mac: str = ANY_NIC
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Value):
     """The address to give out."""
 
     candidate: Candidate
@@ -90,8 +88,7 @@ def state_of(
     return AddressState.FREE
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Value):
     """What the pool knows of one address before a listing is merged."""
 
     address: PoolAddress
@@ -104,8 +101,7 @@ class Known:
     """It was never listed: it is known because a living endpoint carries it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Value):
     """What a listing changes. An address that stays as it was is in none of these."""
 
     added: tuple[PoolAddress, ...] = ()

@@ -28,7 +28,7 @@ inputs=$(
         find cni_plugin ipam packaging/launcher -name '*.py' -o -name '*.[ch]' | LC_ALL=C sort | xargs sha256sum
         sha256sum packaging/azvnet.spec packaging/boot.py packaging/build.sh packaging/bundle_names.sh packaging/launcher/build.sh \
             packaging/libpython.sh packaging/manifest.py packaging/prepare.py packaging/requirements/dev.lock \
-            packaging/unfold.py pyproject.toml
+            pyproject.toml
     } | sha256sum
 )
 if [ -z "$force" ] && [ -x "$output/azvnet" ] && [ "$(cat "$work/inputs" 2>/dev/null)" = "$inputs" ]; then
@@ -53,7 +53,6 @@ PYI_LOG_LEVEL=ERROR PYINSTALLER_CONFIG_DIR=$PWD/$work/config AZVNET_LIBPYTHON=$P
     --distpath "$work/dist" --workpath "$work/pyinstaller" packaging/azvnet.spec
 
 bundle=$work/dist/azvnet
-.venv/bin/python -I -X no_debug_ranges packaging/unfold.py "$bundle/azvnet-lib"
 .venv/bin/python -I -X no_debug_ranges packaging/prepare.py "$bundle/azvnet-lib"
 packaging/bundle_names.sh "$bundle"
 chmod -R u=rwX,go=rX "$bundle"

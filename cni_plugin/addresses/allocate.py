@@ -22,6 +22,7 @@ from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.mac import ANY_NIC
 from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
+from ipam.value import replace
 
 READ_SECONDS = 10.0
 """How long an ADD that has no address to give may ask the source."""
@@ -208,19 +209,12 @@ def _reserve(
         except ipam_errors.PredecessorsFound as found:
             release_predecessors(found.reservations, node)
             looked_at = frozenset(old.attachment for old in found.reservations)
-            request = _with(request, (request.looked_at or frozenset()) | looked_at)
+            request = replace(request, looked_at=(request.looked_at or frozenset()) | looked_at)
         except ipam_errors.AdoptionNeeded:
             recovery.adopt(node)
         except ipam_errors.NoAddressesKnown:
             refresh(netconf, node, READ_SECONDS)
-    return node.ipam.reserve(attachment, who, _with(request, None))
-
-
-def _with(request: AddressRequest, looked_at: frozenset[Attachment] | None) -> AddressRequest:
-    # Not ``dataclasses.replace``: it needs ``inspect``, for half of what the rest of a call loads.
-    return AddressRequest(
-        request.requested, request.cooldown, request.excluded, looked_at, nic_mac=request.nic_mac
-    )
+    return node.ipam.reserve(attachment, who, replace(request, looked_at=None))
 
 
 def set_aside_carried(node: Node, seconds: float) -> None:

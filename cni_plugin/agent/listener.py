@@ -12,11 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 
 from cni_plugin.agent.settings import SettingsError
+from ipam.value import Value
 
 SECONDS = 5.0
 """For a request to arrive, and again for its answer to be taken."""
@@ -26,8 +26,7 @@ AT_ONCE = 8
 ACCEPT_PAUSE = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Value):
     """An answer."""
 
     body: bytes

@@ -10,7 +10,6 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from cni_plugin.addresses import allocate, recovery
@@ -23,6 +22,7 @@ from cni_plugin.node import Node
 from ipam import sources
 from ipam.errors import IpamError, SourceEmpty, SourceUnreadable
 from ipam.model import DEFAULT_COOLDOWN_SECONDS, SourceConfig
+from ipam.value import replace
 
 READ_SECONDS = 20.0
 """How long one read of the source may take; nobody waits for it."""

@@ -24,6 +24,8 @@ from socket import (
 from struct import Struct
 from typing import Final
 
+from ipam.value import Value
+
 VERSION: Final = 1
 AS_IPAM: Final = 1
 """Flag of a request: called by the name ``azvnet-ipam``."""
@@ -99,8 +101,7 @@ class RequestFrame:
             self.netns_fd = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyFrame:
+class ReplyFrame(Value):
     """What the caller is to print and to exit with."""
 
     stdout: bytes = b""
@@ -110,8 +111,7 @@ class ReplyFrame:
     version: int = VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Value):
     """How many bytes of environment and stdin a request may have."""
 
     env: int = MAX_PART

@@ -7,13 +7,13 @@ declared in ``settings_models``. What concerns a pod is not here: that is in the
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.agent import settings_schema
 from ipam.sources import ArmConfig
 from ipam.validation import ValidationError, validator
+from ipam.value import Value, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,7 @@ class SettingsError(Exception):
     """The file can't be read, or has a key or value that is none; says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conflist:
+class Conflist(Value):
     """A conflist to install, and where the runtime looks for it."""
 
     source: Path
@@ -38,8 +37,7 @@ class Conflist:
     """Where the plugins are that it names; None: it is not asked whether they are there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Value):
     """Everything an operator may want to change; ``settings_models`` says what each is."""
 
     source: str

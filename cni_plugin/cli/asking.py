@@ -6,11 +6,11 @@ import json
 import os
 import socket
 import struct
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ipam.model import DEFAULT_COOLDOWN_SECONDS
+from ipam.value import Value
 
 SECONDS = 2.0
 AGENT_SOCKET, HTTP_SOCKET = "agent.sock", "http.sock"
@@ -19,8 +19,7 @@ UCRED = struct.Struct("=iII")
 """struct ucred of unix(7): pid, uid, gid."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentSeen:
+class AgentSeen(Value):
     """The agent as a caller finds it."""
 
     state: str
@@ -43,7 +42,7 @@ class AgentSeen:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__match_args__}
 
 
 def ask_agent(run_dir: Path) -> AgentSeen:

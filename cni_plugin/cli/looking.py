@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
@@ -20,6 +19,7 @@ from cni_plugin.kernel.decode import KernelRoute, Link
 from cni_plugin.node import Node
 from ipam.errors import IpamError, StoreMissing
 from ipam.model import AddressState, AddressStatus, Attachment, Holder, Overview, PoolCounts, Reservation
+from ipam.value import Value
 
 OK, MISSING, UNCONFIRMED, DOWN, NO_ROUTE, UNKNOWN = (
     "ok",
@@ -32,8 +32,7 @@ OK, MISSING, UNCONFIRMED, DOWN, NO_ROUTE, UNKNOWN = (
 STORE_OK, STORE_MISSING, STORE_UNREADABLE, STORE_OLD = "ok", "missing", "unreadable", "other-boot"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Value):
     """One attachment, as store and kernel have it."""
 
     attachment: Attachment
@@ -76,8 +75,7 @@ class Seen:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Value):
     """Everything that was seen, at one time."""
 
     taken_at: float

@@ -7,8 +7,9 @@ common, and what every verb is given. It must not know what a verb does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from ipam.value import Value, field
 
 if TYPE_CHECKING:
     from cni_plugin.cni.netconf import NetConf
@@ -19,8 +20,7 @@ def _always() -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Value):
     """A call as the runtime made it."""
 
     environ: Mapping[str, str]
@@ -32,12 +32,11 @@ class Call:
     call_id: str = ""
     """Correlation id, in logs and the ``details`` of errors. A call that is repeated because the agent died
     keeps its id."""
-    caller_alive: Callable[[], bool] = field(default=_always)
+    caller_alive: Callable[[], bool] = _always
     """Whether anybody still waits for the reply; an ADD that nobody waits for is rolled back."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerbCall:
+class VerbCall(Value):
     """A call, checked and parsed: what a verb works with."""
 
     call: Call
@@ -47,8 +46,7 @@ class VerbCall:
     """For the caller's stderr and the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Value):
     """The answer to a call, as the runtime gets it."""
 
     stdout: bytes = b""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from cni_plugin.cni.errors import InvalidEnvironment, InvalidNetns
 from ipam.model import Attachment
+from ipam.value import Value
 
 NEEDED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
@@ -43,8 +43,7 @@ KNOWN_ARGS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(Value):
     """One call's parameters, checked."""
 
     verb: str

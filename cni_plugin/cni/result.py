@@ -1,26 +1,25 @@
 """The result of ADD, and its shape in every version of the spec.
 
-Owns the dataclasses of a result, reading a ``prevResult`` of any version and writing one in the version
+Owns the values of a result, reading a ``prevResult`` of any version and writing one in the version
 a caller asked for (CNI spec "ADD Success" and the older specs). It must not know what made a result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Any
 
 from cni_plugin.cni.errors import DecodingFailure, InvalidNetconf
 from cni_plugin.cni.versions import at_least
 from ipam.model import IPAddress, IPInterface, IPNetwork
+from ipam.value import Value, field
 
 SCOPE_LINK = 253
 """rtnetlink(7) RT_SCOPE_LINK; results carry route scopes as numbers since 1.1.0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(Value):
     """One network interface; ``sandbox`` is empty for one of the host."""
 
     name: str
@@ -31,8 +30,7 @@ class Interface:
     """Keys of newer specs (socketPath, pciID) that another plugin wrote and that are passed on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Value):
     """One address with its interface, as an index into ``Result.interfaces``."""
 
     address: IPInterface
@@ -40,8 +38,7 @@ class Address:
     interface: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Value):
     """One route of the container."""
 
     dst: IPNetwork
@@ -51,8 +48,7 @@ class Route:
     """mtu, advmss, priority, table of another plugin's routes, passed on since 1.1.0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dns:
+class Dns(Value):
     """Name resolution for the container; reported, never written into it."""
 
     nameservers: tuple[str, ...] = ()
@@ -61,8 +57,7 @@ class Dns:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Value):
     """What an ADD made, in the terms of spec 1.1.0."""
 
     interfaces: tuple[Interface, ...] = ()

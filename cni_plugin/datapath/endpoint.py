@@ -7,13 +7,13 @@ should be with what was found. It must not do I/O: ``datapath`` carries a plan o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
 from cni_plugin.kernel.digest import digest
 from cni_plugin.kernel.encode import RTN_LOCAL
 from ipam.model import Attachment, IPAddress, IPInterface, IPNetwork
+from ipam.value import Value
 
 GATEWAY = IPv4Address("169.254.1.1")
 """What every pod sends to. It exists on no link: a permanent neighbour entry maps it to the host veth."""
@@ -35,8 +35,7 @@ FIRST_INDEX, INDEX_PAIRS = 100_000, 450_000
 """Where chosen interface indexes lie: above what the kernel counts up to by itself, six digits for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Value):
     """One attachment's veth pair as it should be."""
 
     attachment: Attachment
@@ -58,8 +57,7 @@ class Endpoint:
         return alias(self.attachment, self.network)
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Value):
     """What CHECK holds against the kernel."""
 
     host_ifname: str
@@ -77,8 +75,7 @@ class Expected:
     ones, so after a later plugin has done that the gateway's is learned (the host veth answers for it)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Value):
     """What the kernel has."""
 
     host_link: Link | None

@@ -16,6 +16,7 @@ from cni_plugin.kernel import encode, netns, sysctl
 from cni_plugin.kernel.decode import KernelRoute, Link
 from cni_plugin.kernel.netlink import DeviceBusy, Netlink, NoSuchDevice
 from ipam.model import Attachment, IPAddress, IPInterface
+from ipam.value import replace
 
 INDEX_ATTEMPTS = 64
 
@@ -55,8 +56,6 @@ def attach(
             sysctl.prepare_host_end(endpoint.host_ifname)
             if ask is not None:
                 pod.change([pod.compile.set_link(pod_index)])
-                from dataclasses import replace  # 5 ms, where another plugin takes a hundred
-
                 endpoint = replace(endpoint, addresses=ask())
             _route_from_host(endpoint, host, host_index)
             _configure_pod(endpoint, pod, pod_index)

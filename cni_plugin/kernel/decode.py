@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from cni_plugin.kernel.encode import AF_INET
 from ipam.model import IPAddress, IPNetwork
+from ipam.value import Value
 
 ATTRIBUTE = struct.Struct("=HH")
 NLA_TYPE_MASK = 0x3FFF
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Value):
     """One network interface."""
 
     index: int
@@ -46,8 +45,7 @@ class Link:
         return bool(self.flags & 0x800)
 
 
-@dataclass(frozen=True, slots=True)
-class LinkAddress:
+class LinkAddress(Value):
     """One address of a link."""
 
     index: int
@@ -55,8 +53,7 @@ class LinkAddress:
     prefixlen: int
 
 
-@dataclass(frozen=True, slots=True)
-class KernelRoute:
+class KernelRoute(Value):
     """One route."""
 
     dst: IPNetwork
@@ -67,8 +64,7 @@ class KernelRoute:
     kind: int
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(Value):
     """One neighbour."""
 
     index: int

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from typing import Any
 
 from cni_plugin.kernel import prepared
 from ipam.model import IPAddress, IPInterface, IPNetwork
+from ipam.value import Value
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -49,8 +49,7 @@ _CREATE = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 _CHANGE = NLM_F_REQUEST | NLM_F_ACK
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Value):
     """One compiled message and what it is for, as an error message says it."""
 
     data: bytes

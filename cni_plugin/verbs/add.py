@@ -6,7 +6,6 @@ Every step pushes its undo first; what fails or is not waited for any more leave
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from cni_plugin.addresses import allocate
@@ -18,6 +17,7 @@ from cni_plugin.kernel import locks, netns, sysctl
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.model import Holder, IPInterface, Reservation
+from ipam.value import Value
 
 LOCK_SECONDS = 20.0
 ADDRESS_ATTEMPTS = 8
@@ -25,8 +25,7 @@ QUARANTINE_SECONDS = 300.0
 """How long an address that something on the host carries, unknown to the pool, is set aside."""
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Value):
     """Addresses for the endpoint, wherever they came from."""
 
     addresses: tuple[IPInterface, ...]

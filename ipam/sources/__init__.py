@@ -7,11 +7,11 @@ must not know the store.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipam.errors import SourceUnreadable
+from ipam.value import Value
 
 if TYPE_CHECKING:
     from ipam.model import Listing, SourceConfig
@@ -20,8 +20,7 @@ _SHARE_OF_FIRST = 0.6
 """Of the time there is, when another source can be asked after the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoints:
+class Endpoints(Value):
     """Where the two services of the platform are. Other values than Azure's are for tests."""
 
     imds: str = "http://169.254.169.254"
@@ -31,8 +30,7 @@ class Endpoints:
 AZURE = Endpoints()
 
 
-@dataclass(frozen=True, slots=True)
-class ArmConfig:
+class ArmConfig(Value):
     """How Azure Resource Manager is reached. Empty fields: as the node's cloud has it."""
 
     credential: str = "auto"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import http.client
 import socket
 import time
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ipam.errors import SourceUnreadable
 from ipam.sources.documents import SIZE_LIMIT
+from ipam.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +34,7 @@ _LONGEST_PAUSE = 5.0
 _LONGEST_RETRY_AFTER = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(Value):
     """What to ask, and the words to say when it fails."""
 
     source: str
@@ -48,8 +47,7 @@ class Get:
         return SourceUnreadable(f"source {self.source}: GET {self.url}: {why}", self.remedy)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Value):
     status: int
     reason: str
     retry_after: float

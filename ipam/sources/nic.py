@@ -6,7 +6,6 @@ any document.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from ipam.errors import SourceUnreadable
 from ipam.mac import normalize_mac
 from ipam.model import IPAddress, IPNetwork, Listing, Nic, PoolAddress
 from ipam.subnet import gateway_of, reserved_addresses
+from ipam.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,8 +23,7 @@ LARGEST_BLOCK = 256
 """Addresses; Azure puts blocks of 16 (/28) on a NIC, a much larger one is a mistake in the document."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """One address as a document has it."""
 
     text: str
@@ -33,8 +32,7 @@ class Entry:
     """It belongs to the host, not to pods."""
 
 
-@dataclass(slots=True)
-class NicBuilder:
+class NicBuilder(Value):
     """Collects one NIC."""
 
     mac: str

@@ -6,13 +6,13 @@ It must not know how ARM is asked.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipam.errors import SourceUnreadable
 from ipam.sources import documents_schema
 from ipam.sources.documents import json_document
 from ipam.validation import validator
+from ipam.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,7 @@ _RESOURCE_ID = re.compile(
 _compute: Callable[[Any], ImdsCompute] = validator(documents_schema.IMDS_COMPUTE)
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Value):
     """One virtual machine in ARM."""
 
     environment: str

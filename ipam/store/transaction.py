@@ -5,8 +5,9 @@ It must not know how the store is opened, repaired or locked, nor import ``sqlit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ipam.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,8 +53,7 @@ class Connection(Protocol):
         """Run one statement for each set of parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(Value):
     """An open transaction and the facts that were read when it began."""
 
     connection: Connection

@@ -14,7 +14,7 @@ from tests.bundle.places import STRACE, Bundle, Trace, run
 HEAVY = {
     "asyncio": "nothing here waits for more than one thing",
     "azure": "only the agent asks Azure Resource Manager",
-    "dataclasses": "packaging/unfold.py writes them out",
+    "dataclasses": "ipam/value.py makes values without a compiler",
     "email": "",
     "hashlib": "it loads OpenSSL; see cni_plugin/kernel/digest.py",
     "importlib/metadata": "",

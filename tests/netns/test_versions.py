@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -11,6 +10,7 @@ import pytest
 from cni_plugin.cni import contract
 from cni_plugin.cni.call import Call, Reply
 from cni_plugin.node import Node as EngineNode
+from ipam.value import replace
 from tests.netns.node import Node, pod_addresses
 
 SPOKEN = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -24,6 +23,7 @@ from ipam.model import (
     Reservation,
     SourceState,
 )
+from ipam.value import replace
 
 NOW = 1_800_000_000.0
 AGENT = AgentSeen(RUNNING, "/run/azvnet/agent.sock", 7, "1.0", 1, NOW - 90, ready=True)

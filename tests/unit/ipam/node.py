@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from ipam.model import (
     SourceConfig,
     SourceState,
 )
+from ipam.value import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def attachment(name: str, ifname: str = "eth0") -> Attachment:
 
 def owner(pod: str = "", **more: str) -> Owner:
     plain = Owner("azure", pod_namespace="default" if pod else "", pod_name=pod)
-    return replace(plain, **more)  # type: ignore[arg-type]  # all of them are text
+    return replace(plain, **more)
 
 
 @dataclass

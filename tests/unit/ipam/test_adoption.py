@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 
 from ipam.errors import AdoptionNeeded, ReservationLost
 from ipam.model import AddressStatus, PoolCounts
+from ipam.value import replace
 from tests.unit.ipam.node import ANY, MAC, attachment, ips, listing_of, owner, refresh
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from ipam.errors import (
     SourceUnreadable,
 )
 from ipam.model import AddressRequest, AddressState, PoolCounts
+from ipam.value import replace
 from tests.unit.ipam.node import ANY, GATEWAY, MAC, attachment, ips, listing_of, owner, refresh
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ipam.errors import AlreadyReserved, PredecessorsFound
 from ipam.model import PoolCounts
+from ipam.value import replace
 from tests.unit.ipam.node import ANY, attachment, ips, owner
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -23,6 +22,7 @@ from ipam.pool import (
     order_of_choice,
     state_of,
 )
+from ipam.value import replace
 from tests.unit.ipam.node import GATEWAY, MAC, ips, listing_of, pool_address
 
 A, B, C = ips(5, 6, 7)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import pytest
 from ipam.errors import SourceEmpty, SourceUnreadable, StoreUnavailable
 from ipam.ipam import Ipam
 from ipam.model import Listing, PoolCounts, SourceConfig
+from ipam.value import replace
 from tests.unit.ipam.node import ANY, MAC, attachment, ips, listing_of, owner, refresh
 
 if TYPE_CHECKING:
