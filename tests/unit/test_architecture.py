@@ -84,7 +84,7 @@ ONLY = [
     ),
     Only(
         "dataclasses",
-        ("cni_plugin/install/*.py",),
+        ("cni_plugin/agent/*.py", "cni_plugin/install/*.py"),
         "it needs inspect and compiles for every class: ipam/value.py does the same at a tenth of the time",
     ),
     Only("argparse", ("cni_plugin/cli/*.py",), "the command line is the only one that has arguments"),
