@@ -32,7 +32,13 @@ class Layer:
 
 
 LAYERS = (
-    Layer("unit", "tests/unit", 2, "pure functions, contracts, the store: no root, no kernel"),
+    Layer(
+        "unit",
+        "tests/unit",
+        2,
+        "pure functions, contracts, the store: no root, no kernel",
+        ("--hypothesis-profile=deep",),
+    ),
     Layer("launcher", "tests/launcher", 2, "the static launcher against a scripted agent"),
     Layer("netns", "tests/netns", 2, "the real kernel, in network namespaces"),
     Layer(

@@ -20,7 +20,7 @@ from tests.netns.model import Facts
 from tests.netns.node import RUN_DIR, Node, pod_addresses
 from tests.netns.sandbox import Pod
 from tests.netns.storm import Storm
-from tests.netns.waiting import PATIENCE, eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent that things happen to")
 

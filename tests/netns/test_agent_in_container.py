@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.netns.node import RUN_DIR, Node
-from tests.netns.waiting import eventually
 from tests.netns.ways import SETTINGS, SOCKET, Executables
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is about where the agent runs")
 

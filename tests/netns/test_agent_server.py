@@ -15,8 +15,8 @@ import pytest
 from tests.netns import pages, wire
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
-from tests.netns.waiting import eventually
 from tests.netns.ways import SOCKET, Agent
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent that is called")
 

@@ -13,7 +13,7 @@ import pytest
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
 from tests.netns.storm import Storm
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent that things happen to")
 

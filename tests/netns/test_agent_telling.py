@@ -23,8 +23,8 @@ from tests.netns.conftest import NewAgent
 from tests.netns.node import INTERFACES, Node
 from tests.netns.pages import HTTP_SOCKET, get
 from tests.netns.sandbox import Sandbox
-from tests.netns.waiting import eventually
 from tests.netns.ways import Agent, Executables
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent that tells")
 

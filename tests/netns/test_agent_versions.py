@@ -16,8 +16,8 @@ from tests.netns.next_version import next_version
 from tests.netns.node import Node
 from tests.netns.sandbox import Sandbox
 from tests.netns.storm import Storm
-from tests.netns.waiting import eventually
 from tests.netns.ways import Executables
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agents that differ")
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.netns.conftest import NewAgent
 from tests.netns.node import INTERFACES, Node
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent's own work")
 

@@ -13,7 +13,7 @@ from cni_plugin.kernel import locks
 from ipam.model import Attachment
 from tests.netns.conftest import NewNode
 from tests.netns.node import RUN_DIR, Node, pod_addresses
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 TRY_AGAIN, EXISTS = 11, 104
 

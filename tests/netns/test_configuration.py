@@ -14,7 +14,7 @@ import pytest
 
 from tests.netns.node import ADDRESS, FABRIC, MAC, SUBNET, Node, pod_addresses
 from tests.netns.sandbox import Pod
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 CONF = Path(__file__).parents[2] / "conf"
 UNSUPPORTED, INVALID_NETCONF = 2, 7

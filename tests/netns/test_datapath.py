@@ -18,7 +18,7 @@ from integration.fabric import syscalls as sc
 from tests.netns.conftest import NewNode
 from tests.netns.node import MAC, Node, pod_addresses
 from tests.netns.sandbox import Pod
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 HOST_MAC = "aa:aa:aa:aa:aa:aa"
 GATEWAY = "169.254.1.1"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.netns.node import BOOT_ID, INTERFACES, Node, pod_addresses
 from tests.netns.sandbox import Pod
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True)

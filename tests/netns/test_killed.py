@@ -14,7 +14,7 @@ from tests.netns.calls import Executable, Running
 from tests.netns.conftest import NewNode
 from tests.netns.node import Node, pod_addresses
 from tests.netns.sandbox import Pod
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 ROUNDS = 200
 LOCKED_SECONDS = 5.0

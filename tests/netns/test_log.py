@@ -15,7 +15,7 @@ from cni_plugin import log
 from integration.fabric import syscalls as sc
 from tests.netns.node import LOG_FILE, Node
 from tests.netns.sandbox import Sandbox
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 LOG_DIR = "/var/log/azvnet"
 

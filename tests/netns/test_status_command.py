@@ -14,7 +14,7 @@ import pytest
 from tests.netns.calls import Executable
 from tests.netns.conftest import NewAgent
 from tests.netns.node import RUN_DIR, Node
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 BareNode = Callable[..., Node]
 Status = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,7 +15,7 @@ from integration.fabric import syscalls as sc
 from tests.netns.calls import Executable
 from tests.netns.node import LOG_FILE, Node, pod_args
 from tests.netns.sandbox import Pod
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 IO_FAILURE, INTERNAL = 5, 999
 

@@ -12,7 +12,7 @@ from cni_plugin.kernel import deferred_delete, encode
 from cni_plugin.kernel.deferred_delete import Unregistering
 from cni_plugin.kernel.netlink import Netlink, NoSuchDevice
 from tests.netns.sandbox import Sandbox
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.alone("about a part of the agent, without one")
 

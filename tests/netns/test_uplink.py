@@ -15,7 +15,7 @@ from cni_plugin.kernel.netlink import Netlink
 from tests.netns.conftest import NewAgent
 from tests.netns.node import ADDRESS, GATEWAY, INTERFACES, MAC, Node
 from tests.netns.sandbox import Sandbox
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 UPLINK_UNCLEAR, SOURCE_FAILED, NOTHING_TO_GIVE, ADDRESS_REFUSED = 105, 101, 102, 103
 OTHER_MAC = "00:0d:3a:00:00:99"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tests.netns.calls import Caller, Engine, Executable
 from tests.netns.sandbox import Sandbox
-from tests.netns.waiting import eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "dist" / "azvnet"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -103,7 +103,6 @@ def _outcome(validate: Any, document: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_both_read_and_refuse_the_same(name: str, data: st.DataObject) -> None:
     document = data.draw(_documents(name))

@@ -83,7 +83,10 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=3 * settings().max_examples,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_filled_in_is_compiled(name: str, data: st.DataObject, filled_in: Templates) -> None:
     values = data.draw(REQUESTS[name])

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -286,6 +286,4 @@ class NodeHistory(RuleBasedStateMachine):
 
 
 TestRandomHistories = NodeHistory.TestCase
-TestRandomHistories.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestRandomHistories.settings = settings(max_examples=settings().max_examples * 3 // 5, stateful_step_count=40)

@@ -1,4 +1,4 @@
-"""Waiting for what an agent does in its own time."""
+"""Waiting for what others do in their own time: an agent, a process, the kernel."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def eventually(condition: Callable[[], object], what: str) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
-        time.sleep(0.05)
+        time.sleep(0.02)
