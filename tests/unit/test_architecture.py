@@ -211,7 +211,7 @@ NEVER = [
         but=("ipam.model", "ipam.value"),
     ),
     Never(
-        ("cni_plugin/addresses/allocate.py",),
+        ("cni_plugin/addresses/allocate.py", "cni_plugin/addresses/provider.py"),
         ("cni_plugin.datapath.transparent",),
         "it neither makes nor removes links",
     ),

@@ -62,6 +62,34 @@ def test_what_is_no_version_is_refused(asked: object) -> None:
         versions.negotiate({"cniVersion": asked})
 
 
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        "1",
+        "1.0",
+        "1.0.0.0",
+        "1..0",
+        ".1.0",
+        "1.0.",
+        "1.0.x",
+        "x.0.0",
+        "\u0661.0.0",
+        "1.0.²",
+        " 1.0.0",
+        "1.0.0\n",
+        "-1.0.0",
+    ],
+)
+def test_a_version_is_three_numbers_of_plain_digits(malformed: str) -> None:
+    with pytest.raises(InvalidNetconf, match="malformed"):
+        versions.negotiate({"cniVersion": malformed})
+    with pytest.raises(InvalidNetconf, match="malformed"):
+        versions.negotiate({"cniVersions": ["1.0.0", malformed]})
+    with pytest.raises(InvalidNetconf, match="malformed"):
+        versions.answered({"cniVersion": malformed})
+    assert version._version(json.dumps({"cniVersion": malformed}).encode()) is None
+
+
 @given(KNOWN, KNOWN)
 def test_later_versions_are_told_from_earlier_ones(first: str, second: str) -> None:
     assert versions.at_least(first, second) == (_number(first) >= _number(second))
