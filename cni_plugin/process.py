@@ -90,7 +90,7 @@ def _open_namespace(environ: Mapping[str, str]) -> int | None:
     path = environ.get("CNI_NETNS", "")
     try:
         return netns.open_netns(path) if path else None
-    except CniError:
+    except (CniError, OSError):
         return None
 
 

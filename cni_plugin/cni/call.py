@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from cni_plugin.cni.params import Parameters
 
 
+DELEGATED_BY = "AZVNET_DELEGATED_BY"
+"""Environment variable that this plugin sets for the IPAM plugin it runs. A call that has it comes from this
+plugin, in whatever way: if it were handled, it would delegate again, without end."""
+
+
 def _always() -> bool:
     return True
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.cni import errors, netconf, params, versions
-from cni_plugin.cni.call import Call, Reply, VerbCall
+from cni_plugin.cni.call import DELEGATED_BY, Call, Reply, VerbCall
 from ipam.errors import IpamError
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def handle(call: Call, node: Node) -> Reply:
 
 def _run_verb(verb_call: VerbCall, node: Node) -> dict[str, Any] | None:
     """Run the verb, loading its module alone; returns the document for stdout, if it has one."""
+    if DELEGATED_BY in verb_call.call.environ:
+        _refuse_loop(verb_call)
+        return None
     match verb_call.parameters.verb:
         case "ADD":
             from cni_plugin.verbs.add import add
@@ -77,6 +80,17 @@ def _run_verb(verb_call: VerbCall, node: Node) -> dict[str, Any] | None:
     return None
 
 
+def _refuse_loop(verb_call: VerbCall) -> None:
+    """A call of our own making. It can't have attached anything, so DEL and GC have nothing to do."""
+    error = errors.InvalidNetconf(
+        f"ipam.type of network {verb_call.netconf.name} leads back to azvnet",
+        "Name another IPAM plugin, or azvnet-ipam for the addresses of this node.",
+    )
+    if verb_call.parameters.verb not in ("DEL", "GC"):
+        raise error
+    verb_call.warnings.append(str(error))
+
+
 def undo_add(call: Call, node: Node) -> None:
     """Remove what a successful ADD made if its result reached nobody."""
     from cni_plugin.verbs.delete import delete_made_by
@@ -94,6 +108,8 @@ def failure(
     """The reply for an error, whoever raised it: an error object with the code of its class, exit code 1."""
     if isinstance(error, IpamError):
         error = errors.PoolError(error)
+    elif isinstance(error, OSError) and error.errno not in errors.DEFECTS:
+        error = errors.of_system(error)
     if isinstance(error, errors.CniError):
         code, msg, details = error.code, str(error), error.details
     else:

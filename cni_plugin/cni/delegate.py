@@ -7,6 +7,7 @@ reading its answer (CNI spec 1.1.0, "Plugin Delegation"). It must not know of ou
 from __future__ import annotations
 
 import ctypes
+import filecmp
 import json
 import os
 import signal
@@ -16,31 +17,46 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from cni_plugin.cni.call import VerbCall
+from cni_plugin.cni.call import DELEGATED_BY, VerbCall
 from cni_plugin.cni.errors import DecodingFailure, DelegateError, DelegateFailed, InvalidNetconf
 from cni_plugin.cni.result import Result, from_json
 
 SECONDS = 110
-"""Below the two minutes after which kubelets give a call up: there is time left to undo."""
+"""Below the two minutes after which a kubelet gives a call up: there is time left to undo."""
+
+OWN_NAMES = ("azvnet", "azvnet-ipam")
+"""``azvnet-ipam`` is never run as another program: its addresses are our own pool's."""
+OWN_FILES = (*OWN_NAMES, "azvnet-python")
 
 FROZEN_VARIABLES = ("LD_LIBRARY_PATH_ORIG",)
 FROZEN_PREFIXES = ("_MEI", "_PYI", "AZVNET_")
 SAID_BYTES = 64 * 1024
-"""So much of what a delegate says on stderr is passed on."""
+"""At most this much of a delegate's stderr is passed on."""
 
 LIMITED_BROADCAST = "255.255.255.255"
 LARGEST_CODE = 0xFFFFFFFF
-"""0 is no error (CNI spec, "Error"), and libcni reads an unsigned number."""
+"""libcni reads an unsigned number; 0 means that there is no error (CNI spec, "Error")."""
 
 _prctl = ctypes.CDLL(None).prctl
 
 
+class DelegatesToItself(InvalidNetconf):
+    """``ipam.type`` names this very plugin: each call would start the next one, without end."""
+
+    def __init__(self, name: str, program: Path | None = None) -> None:
+        where = f" ({program})" if program else ""
+        super().__init__(
+            f"ipam.type {name!r} is azvnet itself{where}",
+            "Name another IPAM plugin, or azvnet-ipam for the addresses of this node.",
+        )
+
+
 def request_addresses(verb_call: VerbCall) -> Result:
-    """ADD by the delegate: the addresses it gives.
+    """Run the delegate's ADD; returns its result.
 
     Raises:
         DelegateError: its error object, with its code.
-        DelegateFailed: it was not found, died, or answered no result.
+        DelegateFailed: it was not found, died, or did not return a result.
     """
     name = verb_call.netconf.ipam_type
     answer = _run(verb_call, "ADD")
@@ -48,10 +64,12 @@ def request_addresses(verb_call: VerbCall) -> Result:
         result = from_json(json.loads(answer), verb_call.netconf.cni_version)
     except (ValueError, RecursionError) as error:
         raise DelegateFailed(
-            f"IPAM plugin {name} answered no JSON: {error}", "Is it a CNI plugin?"
+            f"IPAM plugin {name} did not return valid JSON: {error}", "Is it a CNI plugin?"
         ) from error
     except (DecodingFailure, InvalidNetconf) as error:
-        raise DelegateFailed(f"IPAM plugin {name} answered no result: {error}", "Reinstall it.") from error
+        raise DelegateFailed(
+            f"IPAM plugin {name} did not return a CNI result: {error}", "Reinstall it."
+        ) from error
     for ip in (each.address.ip for each in result.ips):
         if ip.is_unspecified or ip.is_multicast or ip.is_loopback or str(ip) == LIMITED_BROADCAST:
             raise DelegateFailed(
@@ -61,13 +79,19 @@ def request_addresses(verb_call: VerbCall) -> Result:
 
 
 def forward(verb_call: VerbCall, verb: str) -> None:
-    """A verb that answers nothing on success.
+    """Run a verb that prints nothing on success.
 
     Raises:
         DelegateError: its error object, with its code.
         DelegateFailed: it was not found or died.
+        DelegatesToItself: not for DEL and GC, since no ADD can have made anything.
     """
-    _run(verb_call, verb)
+    try:
+        _run(verb_call, verb)
+    except DelegatesToItself as error:
+        if verb not in ("DEL", "GC"):
+            raise
+        verb_call.warnings.append(str(error))
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -92,16 +116,33 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _find(name: str, path: tuple[str, ...]) -> Path:
     if "/" in name or name in {"", ".", ".."}:
-        raise InvalidNetconf(f"ipam.type {name!r} is no plugin name", "It is the name of a file in CNI_PATH.")
+        raise InvalidNetconf(
+            f"ipam.type {name!r} is not a plugin name", "It is the name of a file in CNI_PATH."
+        )
+    if name in OWN_NAMES:
+        raise DelegatesToItself(name)
     for directory in path:
         candidate = Path(directory) / name
         with suppress(OSError):  # a name longer than any file's
             if candidate.is_file() and os.access(candidate, os.X_OK):
+                if _is_own(candidate, path):
+                    raise DelegatesToItself(name, candidate)
                 return candidate
     raise DelegateFailed(
         f"IPAM plugin {name} was not found in CNI_PATH ({':'.join(path) or 'which is not set'})",
         f"Install {name} there, or set ipam.type to azvnet-ipam.",
     )
+
+
+def _is_own(candidate: Path, path: tuple[str, ...]) -> bool:
+    """Whether a file is this plugin under another name: a link to it, or a copy."""
+    for directory in (os.path.dirname(sys.executable), *path):  # noqa: PTH120
+        for name in OWN_FILES:
+            own = Path(directory) / name
+            with suppress(OSError):
+                if candidate.samefile(own) or filecmp.cmp(candidate, own, shallow=False):
+                    return True
+    return False
 
 
 def _die_with(parent: int) -> None:
@@ -126,7 +167,7 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
 
     name = verb_call.netconf.ipam_type
     program = _find(name, verb_call.parameters.path)
-    environ = {**clean_environment(verb_call.call.environ), "CNI_COMMAND": verb}
+    environ = {**clean_environment(verb_call.call.environ), "CNI_COMMAND": verb, DELEGATED_BY: "azvnet"}
     # A file, not a pipe: a daemon that a delegate starts may keep its stderr open for ever.
     said = os.memfd_create("stderr")
     try:
@@ -141,7 +182,9 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
             preexec_fn=partial(_die_with, os.getpid()),
         )
     except subprocess.TimeoutExpired as error:
-        raise DelegateFailed(f"IPAM plugin {name} did not answer in {SECONDS} s", "It was ended.") from error
+        raise DelegateFailed(
+            f"IPAM plugin {name} did not return within {SECONDS} s", "It was killed."
+        ) from error
     except OSError as error:
         raise DelegateFailed(
             f"IPAM plugin {program} can't be run: {error.strerror}", "Reinstall it."
@@ -155,12 +198,16 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
 
 
 def _failure(stdout: bytes, name: str, status: int) -> DelegateError | DelegateFailed:
-    how = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
+    how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
     try:
         document = json.loads(stdout)
         code, msg, details = document["code"], str(document["msg"]), str(document.get("details") or "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return DelegateFailed(f"IPAM plugin {name} {how} and no error object", "See its messages on stderr.")
+        return DelegateFailed(
+            f"IPAM plugin {name} {how} without returning a CNI error", "See its messages on stderr."
+        )
     if type(code) is not int or not 0 < code <= LARGEST_CODE:
-        return DelegateFailed(f"IPAM plugin {name} {how} and the impossible code {code!r}: {msg}", details)
+        return DelegateFailed(
+            f"IPAM plugin {name} {how} and returned the invalid code {code!r}: {msg}", details
+        )
     return DelegateError(code, f"{name}: {msg}", details)

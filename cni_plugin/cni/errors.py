@@ -8,7 +8,30 @@ which a test compares with this module.
 
 from __future__ import annotations
 
+import errno
+
 from ipam import errors as pool
+
+TEMPORARY = frozenset(
+    {
+        *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
+    }
+)
+"""What a system call fails with for want of something that comes back."""
+DEFECTS = frozenset({errno.EBADF, errno.EFAULT, errno.ENOTSOCK})
+"""What no state of a node can cause."""
+REMEDIES = {
+    errno.EMFILE: "Raise the limit of open files (LimitNOFILE) of the process that made the call.",
+    errno.ENFILE: "Raise fs.file-max, or find what keeps so many files open.",
+    **dict.fromkeys((errno.ENOMEM, errno.ENOBUFS), "The node, or the cgroup of the call, is out of memory."),
+    **dict.fromkeys(
+        (errno.EPERM, errno.EACCES),
+        "It takes root with CAP_NET_ADMIN and CAP_SYS_ADMIN; seccomp or an LSM may forbid it.",
+    ),
+    errno.EROFS: "The file system is mounted read-only; see `mount`.",
+    errno.ENOSPC: "A disk is full, or a limit of the kernel is reached; see `df` and the kernel's log.",
+}
 
 
 class CniError(Exception):
@@ -152,6 +175,18 @@ class PoolError(CniError):
             (POOL_CODES[each] for each in type(error).mro() if each in POOL_CODES), CniError.code
         )
         self.__cause__ = error
+
+
+def of_system(error: OSError, remedy: str = "") -> CniError:
+    """The error for a system call that failed: code 11 if it may succeed later, else 106.
+
+    ``remedy`` is said where the errno has none of its own.
+    """
+    reason = error.strerror or str(error)
+    msg = f"{error.filename}: {reason}" if error.filename else reason
+    kind = TryAgainLater if error.errno in TEMPORARY or isinstance(error, TimeoutError) else KernelRefused
+    remedy = remedy or "The kernel refused it; see its log (dmesg)."
+    return kind(msg, REMEDIES.get(error.errno or 0, remedy))
 
 
 def own_codes() -> frozenset[int]:

@@ -23,6 +23,8 @@ NEEDED = {
 }
 """Verbs, and what each can't do without."""
 
+CONTAINER_ID_MAX_BYTES = 230
+"""An interface's alias (255 bytes) has to name its attachment. The spec sets no limit; runtimes use 64."""
 CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 IFNAME_MAX_BYTES = 15
 """IFNAMSIZ of the kernel less the closing NUL."""
@@ -87,7 +89,7 @@ def parse(environ: Mapping[str, str]) -> Parameters:
         )
     return Parameters(
         verb=verb,
-        container_id=_container_id(environ.get("CNI_CONTAINERID", "")),
+        container_id=_container_id(environ.get("CNI_CONTAINERID", ""), strict=verb == "ADD"),
         ifname=_ifname(environ.get("CNI_IFNAME", "")),
         netns=_netns(environ.get("CNI_NETNS", ""), strict=verb in {"ADD", "CHECK"}),
         path=tuple(each for each in environ.get("CNI_PATH", "").split(":") if each),
@@ -95,11 +97,16 @@ def parse(environ: Mapping[str, str]) -> Parameters:
     )
 
 
-def _container_id(value: str) -> str:
+def _container_id(value: str, *, strict: bool) -> str:
     if value and not CONTAINER_ID.fullmatch(value):
         raise InvalidEnvironment(
             f"CNI_CONTAINERID {value!r} is malformed",
             "It starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
+        )
+    if strict and len(value) > CONTAINER_ID_MAX_BYTES:
+        raise InvalidEnvironment(
+            f"CNI_CONTAINERID has {len(value)} bytes",
+            f"At most {CONTAINER_ID_MAX_BYTES} are supported; container runtimes use 64.",
         )
     return value
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cni_plugin.cni.errors import StateUnavailable
+from cni_plugin.cni.errors import TEMPORARY, StateUnavailable
 from cni_plugin.kernel.digest import digest
 from cni_plugin.kernel.turns import TURNS
 from ipam.model import Attachment
@@ -38,12 +38,15 @@ def hold(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool
 
     Raises:
         StateUnavailable: the state directory can't be written.
+        OSError: there are no descriptors, or no memory, at the moment.
     """
     deadline, offset = time.monotonic() + timeout, _offset(attachment)
     with _behind_others((str(run_dir), offset), deadline) as mine:
         try:
             fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if error.errno in TEMPORARY:
+                raise
             raise StateUnavailable(
                 f"the lock file {run_dir / LOCK_FILE} can't be opened: {error.strerror}",
                 "The state directory has to be writable for root; see `df` and `mount` for its file system.",

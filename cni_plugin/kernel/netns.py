@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from cni_plugin.cni.errors import InvalidNetns, KernelRefused
+from cni_plugin.cni.errors import TEMPORARY, InvalidNetns, KernelRefused
 
 T = TypeVar("T")
 
@@ -36,11 +36,14 @@ def open_netns(path: str) -> int:
     """Open a namespace file. The caller closes the descriptor.
 
     Raises:
-        InvalidNetns: the path can't be opened, or is no network namespace.
+        InvalidNetns: the path can't be opened, or is not a network namespace.
+        OSError: it can't be opened at the moment, for want of descriptors or memory.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in TEMPORARY:
+            raise
         reason = getattr(error, "strerror", None) or error
         raise InvalidNetns(
             f"CNI_NETNS {path} can't be opened: {reason}",
@@ -99,15 +102,6 @@ def mounted() -> list[str]:
             if fields[3].startswith(b"net:[") and b"nsfs" in fields[6:]:
                 found.append(os.fsdecode(_OCTAL.sub(lambda code: bytes([int(code[1], 8)]), fields[4])))
     return found
-
-
-def identity_of(path: str) -> str:
-    """The identity of what is at a path; empty where there is nothing."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a path of the runtime's
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_dev}:{status.st_ino}"
 
 
 def identity(fd: int) -> str:

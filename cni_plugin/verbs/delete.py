@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from cni_plugin.addresses import reclaim, recovery
+from cni_plugin.addresses import reclaim
 from cni_plugin.cni import delegate, errors, params
 from cni_plugin.cni.call import Call, VerbCall
 from cni_plugin.datapath import transparent
-from cni_plugin.kernel import locks, netns
+from cni_plugin.kernel import locks
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.model import Holder
@@ -51,14 +51,13 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
 
 
 def release(verb_call: VerbCall, node: Node) -> None:
-    """Free the address. A store that can't be written now must not keep the pod from going away: the
-    endpoint is gone, so reclaiming frees its address later.
+    """Free what the attachment holds, and nothing else: another pod's namespace may be at CNI_NETNS by now.
+
+    A store that can't be written must not keep the pod from going away: its endpoint is gone, so the address
+    is reclaimed later.
     """
     try:
         node.ipam.release(verb_call.parameters.attachment)
-        netns_id = netns.identity_of(verb_call.parameters.netns) if verb_call.call.as_ipam else ""
-        if netns_id:
-            node.ipam.release(recovery.stranger(netns_id, verb_call.parameters.ifname))
     except ipam_errors.StoreUnavailable as error:
         verb_call.warnings.append(f"the address is freed later: {error}")
         if isinstance(error.__cause__, PermissionError):

@@ -29,7 +29,7 @@ def collect_garbage(verb_call: VerbCall, node: Node) -> None:
         for attachment in sorted(_stale(verb_call, node, valid)):
             try:
                 _free(attachment, verb_call, node)
-            except (errors.CniError, ipam_errors.IpamError) as error:
+            except (errors.CniError, ipam_errors.IpamError, OSError) as error:
                 failures.append(f"{attachment.container_id}/{attachment.ifname}: {error}")
     if not verb_call.call.as_ipam and conf.ipam_type and not conf.uses_our_ipam:
         delegate.forward(verb_call, "GC")

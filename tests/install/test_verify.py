@@ -54,6 +54,10 @@ HARM: dict[str, tuple[Harm, str]] = {
         lambda node, at: node.conflist.write_bytes(DEFAULT.replace(b"transparent", b"opaque")),
         "would fail every pod",
     ),
+    "conflist delegates to azvnet": (
+        lambda node, at: node.conflist.write_bytes(DEFAULT.replace(b'"azvnet-ipam"', b'"azvnet"')),
+        "this plugin itself",
+    ),
     "record": (
         lambda node, at: (node.prefix / "installed.json").write_text("{"),
         "can't be read",

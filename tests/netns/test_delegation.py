@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ import pytest
 from tests.netns.calls import Engine
 from tests.netns.node import Node, ping, pod_addresses
 from tests.netns.sandbox import Pod
+from tests.netns.ways import Executables
 
 SCRIPT = Path(__file__).with_name("delegate_script.py")
 PLUGINS = "/run/plugins"
-NOT_THERE, INVALID_NETCONF = 109, 7
+NOT_THERE, INVALID_NETCONF, CHECK_FAILED = 109, 7, 107
 
 
 class Delegate:
@@ -117,7 +121,7 @@ def test_nothing_of_the_frozen_bundle_reaches_it(node: Node, library_path: str |
     leaked = [
         name for name in environ if name.startswith(("_MEI", "_PYI", "LD_LIBRARY_PATH_ORIG", "AZVNET_"))
     ]
-    assert leaked == []
+    assert leaked == ["AZVNET_DELEGATED_BY"], "which is for us, should it lead back"
     assert not [path for path in call["libraries"] if "azvnet" in path]
     node.delete(pod, env=env).done()
 
@@ -159,8 +163,8 @@ def test_several_addresses_are_all_set(busy_node: Node, delegate: Delegate, pod:
         ("v6", NOT_THERE, "IPv4"),
         ("none", NOT_THERE, "scripted"),
         ("nested", NOT_THERE, "JSON"),
-        ("a list", NOT_THERE, "no result"),
-        ("odd", NOT_THERE, "no result"),
+        ("a list", NOT_THERE, "not return a CNI result"),
+        ("odd", NOT_THERE, "not return a CNI result"),
         ("odd dns", NOT_THERE, "nameservers"),
         ("no host", NOT_THERE, "0.0.0.0"),
         ("everybody", NOT_THERE, "224.0.0.5"),
@@ -254,6 +258,60 @@ def test_a_path_is_no_plugin_name(busy_node: Node, delegate: Delegate, pod: Pod,
     failed = busy_node.add(pod, conf=busy_node.conf(ipam={"type": name}))
     assert failed.code == INVALID_NETCONF
     assert delegate.verbs == []
+
+
+def _write_script(path: Path, runs: Path) -> None:
+    path.write_text(f"#!/bin/sh\necho $CNI_COMMAND >> /run/delegate/nested\nexec {runs}\n")
+    path.chmod(0o755)
+
+
+LOOPS: dict[str, Callable[[Path, Path], object]] = {
+    "a link": lambda other, own: other.symlink_to(own),
+    "another name of the same file": lambda other, own: os.link(own, other),
+    "a copy": lambda other, own: shutil.copy(own, other),
+    "a script that runs it": _write_script,
+}
+
+
+@pytest.fixture
+def looping(node: Node, product: Executables) -> Callable[[str], None]:
+    """Has ``ipam.type`` lead back to the executable under test, in one of several ways."""
+
+    def make(what: str) -> None:
+        node.sandbox.path("/run/delegate").mkdir()
+        node.sandbox.path(PLUGINS).mkdir()
+        own = Path(PLUGINS, "own")
+        node.environ["CNI_PATH"] = f"{own}:{PLUGINS}"
+        node.netconf["ipam"] = {"type": "azvnet" if what == "its own name" else "other"}
+
+        def install() -> None:
+            shutil.copytree(product.bundle, own)
+            if what != "its own name":
+                LOOPS[what](Path(PLUGINS, "other"), own / "azvnet")
+
+        node.sandbox.ask(install)
+
+    return make
+
+
+@pytest.mark.parametrize("what", ["its own name", *LOOPS])
+def test_azvnet_does_not_delegate_to_itself(node: Node, looping: Callable[[str], None], what: str) -> None:
+    """One such DEL started a process after the other until memory was full."""
+    looping(what)
+    pod = node.sandbox.pod("c1")
+    for verb in ("ADD", "STATUS", "CHECK"):
+        previous = {"cniVersion": "1.1.0", "ips": [{"address": "10.10.0.5/16"}]}
+        refused = node.call(verb, pod, conf=node.conf(prevResult=previous))
+        assert refused.code == (CHECK_FAILED if verb == "CHECK" else INVALID_NETCONF), refused
+        assert verb == "CHECK" or "azvnet" in refused.msg
+    for verb in ("DEL", "GC"):
+        done = node.call(verb, pod, conf=node.conf() | {"cni.dev/valid-attachments": []})
+        assert done.done().stdout == b""
+    assert not node.residue()
+    nested = node.sandbox.path("/run/delegate/nested")
+    called = nested.read_text().split() if nested.exists() else []
+    expected = ["ADD", "DEL", "STATUS", "DEL", "GC"] if what == "a script that runs it" else []
+    assert called == expected, "each is run once, and runs nothing itself"
 
 
 def test_a_file_that_can_not_be_executed_is_passed_over(

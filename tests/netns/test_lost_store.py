@@ -206,8 +206,28 @@ def test_pods_of_delegating_plugins_keep_their_addresses_too(busy_node: Node, wh
         node.check(pod, previous, as_ipam=True).done()
         node.delete(pod, as_ipam=True).done()
         node.delete(pod, as_ipam=True).done()
-    assert node.counts()["assigned"] == 6
+        pod.remove()
+    assert node.add(last).code == EXHAUSTED, "one look is not enough"
+    node.sandbox.clock_ahead = 61
     assert node.add(last).address in given.values()
+
+
+@pytest.mark.alone("an agent has asked the namespaces before there is one")
+def test_a_late_del_of_a_delegating_plugin_frees_no_pod_whose_namespace_is_at_that_path(
+    busy_node: Node,
+) -> None:
+    """The path is used again, and the lost store was the only one who knew whose address it is."""
+    node = busy_node
+    pod = node.sandbox.pod("c2")
+    given = _delegated(node, pod)
+    LOSSES["deleted"](node)
+    new = node.sandbox.pods(*(f"n{number}" for number in range(8)))
+    node.add(new[0]).done()
+    assert given in node.held()
+    node.delete(pod, as_ipam=True, env={"CNI_CONTAINERID": "c1"}).done()
+    assert given in node.held()
+    assert given not in {node.add(each).address for each in new[1:7]}
+    assert node.add(new[7]).code == EXHAUSTED
 
 
 @pytest.mark.alone("the clock of a running agent can't be advanced from outside")

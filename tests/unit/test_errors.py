@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -79,6 +80,32 @@ def test_an_error_of_the_pool_gets_its_code_wherever_it_was_raised(
     }
     assert code in errors.own_codes() - {999}
     assert isinstance(reply.error, CniError), "no traceback in the log: it is not a defect"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "msg"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/proc/self/ns/net"), 11, "/proc/self/ns/net: "),
+        (
+            OSError(errno.ENOBUFS, "create a veth pair: No buffer space available"),
+            11,
+            "create a veth pair: No",
+        ),
+        (InterruptedError(errno.EINTR, "list the links: interrupted by changes"), 11, "list the links"),
+        (TimeoutError("source.lock is held"), 11, "source.lock is held"),
+        (OSError(errno.EACCES, "Permission denied", "/proc/sys/x"), 106, "/proc/sys/x: Permission denied"),
+        (OSError(errno.ENOENT, "No such file or directory", "/proc/sys/x"), 106, "/proc/sys/x: No such"),
+        (OSError(errno.EOPNOTSUPP, "delete link 7: Operation not supported"), 106, "delete link 7"),
+        (OSError(errno.EBADF, "Bad file descriptor"), 999, "internal error"),
+    ],
+)
+def test_a_system_call_that_fails_says_what_about_and_whether_it_may_pass(
+    error: OSError, code: int, msg: str
+) -> None:
+    document = json.loads(contract.failure(error, "1.1.0").stdout)
+    assert document["code"] == code
+    assert document["msg"].startswith(msg)
+    assert document["details"]
 
 
 def test_what_is_not_ours_is_999_and_its_traceback_is_not_told() -> None:

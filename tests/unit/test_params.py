@@ -46,12 +46,23 @@ def test_a_container_id_is_taken_exactly_when_the_spec_allows_it(text: str) -> N
     import re
 
     legal = re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", text, re.ASCII) is not None and "\n" not in text
-    environ = {**WHOLE, "CNI_CONTAINERID": text}
+    environ = {**WHOLE, "CNI_COMMAND": "DEL", "CNI_CONTAINERID": text}
     if legal:
         assert params.parse(environ).container_id == text
     else:
         with pytest.raises(InvalidEnvironment):
             params.parse(environ)
+
+
+def test_an_add_needs_a_container_id_that_an_alias_can_hold() -> None:
+    for length, works in ((200, True), (230, True), (231, False), (5000, False)):
+        environ = {**WHOLE, "CNI_CONTAINERID": "c" * length}
+        if works:
+            assert params.parse(environ).container_id == "c" * length
+        else:
+            with pytest.raises(InvalidEnvironment, match=f"{length} bytes"):
+                params.parse(environ)
+        assert params.parse({**environ, "CNI_COMMAND": "DEL"}).container_id == "c" * length
 
 
 @given(st.text(max_size=20))

@@ -23,6 +23,7 @@ else:  # the engine fills these in as pydantic fills in its models, so they have
     DeclaredIpam = DeclaredNetConf = Read
 
 
+OUR_PLUGIN = "azvnet"
 OUR_IPAM = "azvnet-ipam"
 _OUR_IPAM = "_our_ipam"
 NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
@@ -238,7 +239,7 @@ def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
 
     Raises:
         UnsupportedField: a mode of Azure CNI that is not there, or an unknown key with ``strict``.
-        InvalidNetconf: no ``ipam.type``.
+        InvalidNetconf: no ``ipam.type``, or this plugin's own name.
     """
     if not as_ipam and netconf.mode not in ("", "transparent"):
         raise UnsupportedField(
@@ -247,6 +248,10 @@ def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
         )
     if not netconf.ipam_type:
         raise InvalidNetconf("ipam.type is missing", f'Use "ipam": {{"type": "{OUR_IPAM}"}}.')
+    if netconf.ipam_type == OUR_PLUGIN:
+        raise InvalidNetconf(
+            f"ipam.type {OUR_PLUGIN!r} is this plugin itself", f'Use "ipam": {{"type": "{OUR_IPAM}"}}.'
+        )
     unknown = netconf.unknown(as_ipam=as_ipam)
     if netconf.strict and unknown:
         key = unknown[0]

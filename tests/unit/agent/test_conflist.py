@@ -152,6 +152,7 @@ def test_where_it_cannot_be_written_is_said(
         ({**CONFLIST, "name": "with space"}, "malformed"),
         ({**CONFLIST, "plugins": [{**AZVNET, "mode": "bridge"}]}, "unsupported value"),
         ({**CONFLIST, "plugins": [{**AZVNET, "mtu": "big"}]}, "mtu"),
+        ({**CONFLIST, "plugins": [{**AZVNET, "ipam": {"type": "azvnet"}}]}, "this plugin itself"),
     ],
 )
 def test_one_that_would_fail_every_pod_is_refused(installed: Installed, document: object, words: str) -> None:
