@@ -105,7 +105,7 @@ def failure(
     warnings: Sequence[str] = (),
     log: tuple[str, str] = ("", ""),
 ) -> Reply:
-    """The reply for an error, whoever raised it: an error object with the code of its class, exit code 1."""
+    """The reply for an error: an error object with the code of the error's class, and exit code 1."""
     if isinstance(error, IpamError):
         error = errors.PoolError(error)
     elif isinstance(error, OSError) and error.errno not in errors.DEFECTS:
@@ -121,7 +121,7 @@ def failure(
 
 
 def _version_for_errors(document: dict[str, Any]) -> str:
-    """An error names the version of the configuration, where that is one we speak."""
+    """The version for an error object: that of the configuration, if it is supported."""
     asked = document.get("cniVersion")
     return asked if isinstance(asked, str) and asked in versions.SUPPORTED else versions.CURRENT
 

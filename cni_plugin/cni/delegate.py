@@ -1,7 +1,7 @@
 """Running another plugin: the IPAM plugin that ``ipam.type`` names.
 
 Owns finding it through CNI_PATH, running it with the caller's environment and the complete netconf, and
-reading its answer (CNI spec 1.1.0, "Plugin Delegation"). It must not know of our own pool.
+reading its result (CNI spec 1.1.0, "Plugin Delegation"). It must not know our own pool.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def request_addresses(verb_call: VerbCall) -> Result:
     for ip in (each.address.ip for each in result.ips):
         if ip.is_unspecified or ip.is_multicast or ip.is_loopback or str(ip) == LIMITED_BROADCAST:
             raise DelegateFailed(
-                f"IPAM plugin {name} gave {ip}, which no pod can have", "Correct its ranges."
+                f"IPAM plugin {name} gave {ip}, which can't be a pod's address", "Correct its ranges."
             )
     return result
 
@@ -95,11 +95,11 @@ def forward(verb_call: VerbCall, verb: str) -> None:
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for another program: nothing of the frozen bundle's own gets into it.
+    """The environment for another program, without the variables of the frozen bundle.
 
     PyInstaller's bootloader may point LD_LIBRARY_PATH into the bundle and keeps what was there before in
     LD_LIBRARY_PATH_ORIG; a program that loads our libraries instead of its own crashes. What the caller
-    itself has in LD_LIBRARY_PATH is the caller's business.
+    itself has in LD_LIBRARY_PATH is left as it is.
     """
     clean = {
         name: value
@@ -146,15 +146,15 @@ def _is_own(candidate: Path, path: tuple[str, ...]) -> bool:
 
 
 def _die_with(parent: int) -> None:
-    """prctl(2) PR_SET_PDEATHSIG: a killed ADD must not leave a delegate that goes on."""
+    """prctl(2) PR_SET_PDEATHSIG: when an ADD is killed, its delegate must not go on."""
     _prctl(1, signal.SIGKILL)
     if os.getppid() != parent:  # it was killed before
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _stdin(verb_call: VerbCall) -> bytes:
-    """The complete configuration. The one thing that is changed is the version, where it was chosen from
-    ``cniVersions``: the other plugin need not know that key.
+    """The complete configuration. Only the version is set, if it was chosen from ``cniVersions``: the other
+    plugin need not know that key.
     """
     conf = json.loads(verb_call.call.stdin)
     if conf.get("cniVersion") == verb_call.netconf.cni_version or not conf.get("cniVersions"):

@@ -21,7 +21,7 @@ NEEDED = {
     "STATUS": (),
     "VERSION": (),
 }
-"""Verbs, and what each can't do without."""
+"""The variables that each verb requires."""
 
 CONTAINER_ID_MAX_BYTES = 230
 """An interface's alias (255 bytes) has to name its attachment. The spec sets no limit; runtimes use 64."""
@@ -46,7 +46,7 @@ KNOWN_ARGS = frozenset(
 
 
 class Parameters(Value):
-    """One call's parameters, checked."""
+    """The parameters of a call, checked."""
 
     verb: str
     container_id: str
@@ -58,7 +58,7 @@ class Parameters(Value):
 
     @property
     def attachment(self) -> Attachment:
-        """The key of everything this call is about."""
+        """What this call is about."""
         return Attachment(self.container_id, self.ifname)
 
     @property
@@ -73,7 +73,7 @@ def parse(environ: Mapping[str, str]) -> Parameters:
 
     Raises:
         InvalidEnvironment: naming every variable that is missing, or the one that is malformed.
-        InvalidNetns: CNI_NETNS is a path that no result can name.
+        InvalidNetns: CNI_NETNS is not UTF-8, so no result can contain it.
     """
     verb = environ.get("CNI_COMMAND", "")
     if verb not in NEEDED:
@@ -84,7 +84,7 @@ def parse(environ: Mapping[str, str]) -> Parameters:
     missing = [name for name in NEEDED[verb] if not environ.get(name)]
     if missing:
         raise InvalidEnvironment(
-            f"{verb} needs {', '.join(missing)}, not set in the environment",
+            f"{verb} needs {', '.join(missing)}, which the environment does not have",
             "The container runtime sets these variables; by hand use cnitool.",
         )
     return Parameters(
@@ -119,15 +119,15 @@ def _ifname(value: str) -> str:
     bad = value in {".", ".."} or any(each.isspace() for each in value) or IFNAME_BAD_BYTES.intersection(raw)
     if bad or len(raw) > IFNAME_MAX_BYTES or not _is_text(value):
         raise InvalidEnvironment(
-            f"CNI_IFNAME {value!r} is no name for a network interface",
-            "It has 1 to 15 bytes of UTF-8, no '/', ':', '%' or white space, and is neither '.' nor '..'.",
+            f"CNI_IFNAME {value!r} is not a valid interface name",
+            "Use 1 to 15 bytes of UTF-8 without '/', ':', '%' and white space; '.' and '..' are not allowed.",
         )
     return value
 
 
 def _netns(value: str, *, strict: bool) -> str:
     if strict and not _is_text(value):
-        raise InvalidNetns(f"CNI_NETNS {value!r} is no UTF-8", "A result names it, and a result is JSON.")
+        raise InvalidNetns(f"CNI_NETNS {value!r} is not UTF-8", "The result, which is JSON, contains it.")
     return value
 
 
@@ -139,15 +139,15 @@ def _is_text(value: str) -> bool:
 
 
 def _args(value: str, *, strict: bool) -> Mapping[str, str]:
-    """``K=V;K=V``. Only ADD is strict: a clean-up must not fail for a pod's name."""
+    """``K=V;K=V``. Only ADD is strict: clean-up must not fail because of a pod's name."""
     if strict and not _is_text(value):
-        raise InvalidEnvironment(f"CNI_ARGS is no UTF-8: {value!r}", "Pods have names of plain letters.")
+        raise InvalidEnvironment(f"CNI_ARGS is not UTF-8: {value!r}", "Names of pods are ASCII.")
     args: dict[str, str] = {}
     for pair in filter(None, value.split(";")):
         key, equals, text = pair.partition("=")
         if not equals and strict:
             raise InvalidEnvironment(
-                f"CNI_ARGS has {pair!r}, which is no KEY=VALUE", "Separate pairs with ';'."
+                f"CNI_ARGS contains {pair!r}, which is not KEY=VALUE", "Separate pairs with ';'."
             )
         args[key] = text
     unknown = sorted(set(args) - KNOWN_ARGS)

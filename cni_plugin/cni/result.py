@@ -27,7 +27,7 @@ class Interface(Value):
     mtu: int = 0
     sandbox: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of newer specs (socketPath, pciID) that another plugin wrote and that are passed on."""
+    """Keys of newer specs (socketPath, pciID) that another plugin wrote; they are passed on."""
 
 
 class Address(Value):
@@ -66,7 +66,7 @@ class Result(Value):
     dns: Dns = Dns()
 
     def followed_by(self, other: Result) -> Result:
-        """This result with another plugin's additions behind it; its interface indexes are shifted.
+        """This result, and after it what another plugin added, with its interface indexes shifted.
 
         A ``dns`` of the later one wins, because the spec lets a plugin later in the chain refine it.
         """
@@ -88,10 +88,11 @@ def to_json(result: Result, version: str) -> dict[str, Any]:
     if not at_least(version, "0.3.0"):
         return _to_020(result, version)
     document: dict[str, Any] = {"cniVersion": version}
+    newest, has_family = at_least(version, "1.1.0"), not at_least(version, "1.0.0")
     if result.interfaces:
-        document["interfaces"] = [_interface_to_json(interface, version) for interface in result.interfaces]
-    document["ips"] = [_ip_to_json(ip, version) for ip in result.ips]
-    document["routes"] = [_route_to_json(route, version) for route in result.routes]
+        document["interfaces"] = [_interface_to_json(each, newest=newest) for each in result.interfaces]
+    document["ips"] = [_ip_to_json(ip, has_family=has_family) for ip in result.ips]
+    document["routes"] = [_route_to_json(route, newest=newest) for route in result.routes]
     document["dns"] = dns_to_json(result.dns)
     return document
 
@@ -100,10 +101,10 @@ def from_json(document: object, fallback_version: str) -> Result:
     """Read a ``prevResult`` or a delegate's answer of any version.
 
     Raises:
-        DecodingFailure: it is no result of a known shape.
+        DecodingFailure: it is not a result of a known version.
     """
     if not isinstance(document, dict):
-        raise DecodingFailure("the result of the previous plugin is no JSON object")
+        raise DecodingFailure("the result of the previous plugin is not a JSON object")
     try:
         if "ip4" in document or "ip6" in document:
             return _from_020(document)
@@ -143,7 +144,7 @@ def dns_from_json(document: Mapping[str, Any]) -> Dns:
 
 
 def dns_to_json(dns: Dns) -> dict[str, Any]:
-    """``dns`` with only the members that are there."""
+    """``dns`` with the members that are set."""
     members = {
         "nameservers": list(dns.nameservers),
         "domain": dns.domain,
@@ -153,11 +154,11 @@ def dns_to_json(dns: Dns) -> dict[str, Any]:
     return {key: value for key, value in members.items() if value}
 
 
-def _interface_to_json(interface: Interface, version: str) -> dict[str, Any]:
+def _interface_to_json(interface: Interface, *, newest: bool) -> dict[str, Any]:
     document: dict[str, Any] = {"name": interface.name}
     if interface.mac:
         document["mac"] = interface.mac
-    if at_least(version, "1.1.0"):
+    if newest:
         if interface.mtu:
             document["mtu"] = interface.mtu
         document.update(interface.extra)
@@ -177,9 +178,9 @@ def _interface_from_json(document: Mapping[str, Any]) -> Interface:
     )
 
 
-def _ip_to_json(ip: Address, version: str) -> dict[str, Any]:
+def _ip_to_json(ip: Address, *, has_family: bool) -> dict[str, Any]:
     document: dict[str, Any] = {}
-    if not at_least(version, "1.0.0"):
+    if has_family:
         document["version"] = str(ip.address.version)
     if ip.interface is not None:
         document["interface"] = ip.interface
@@ -199,11 +200,11 @@ def _ip_from_json(document: Mapping[str, Any]) -> Address:
     )
 
 
-def _route_to_json(route: Route, version: str) -> dict[str, Any]:
+def _route_to_json(route: Route, *, newest: bool) -> dict[str, Any]:
     document: dict[str, Any] = {"dst": str(route.dst)}
     if route.gateway is not None:
         document["gw"] = str(route.gateway)
-    if at_least(version, "1.1.0"):
+    if newest:
         if route.scope is not None:
             document["scope"] = route.scope
         document.update(route.extra)
@@ -222,14 +223,14 @@ def _route_from_json(document: Mapping[str, Any]) -> Route:
 
 
 def _string(value: object) -> str:
-    """What has to be a string: ``ipaddress`` would take a number for an address as well."""
+    """Refuse what is not a string: ``ipaddress`` takes a number for an address as well."""
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no string")
+        raise TypeError(f"{value!r} is not a string")
     return value
 
 
 def _to_020(result: Result, version: str) -> dict[str, Any]:
-    """0.1.0 and 0.2.0 know one address of each family and hang the routes on it."""
+    """0.1.0 and 0.2.0 have one address of each family, with its routes."""
     document: dict[str, Any] = {"cniVersion": version}
     for key, family in (("ip4", IPv4Address), ("ip6", IPv6Address)):
         first = next((ip for ip in result.ips if isinstance(ip.address.ip, family)), None)
@@ -240,7 +241,7 @@ def _to_020(result: Result, version: str) -> dict[str, Any]:
             member["gateway"] = str(first.gateway)
         routes = [route for route in result.routes if route.dst.version == first.address.version]
         if routes:
-            member["routes"] = [_route_to_json(route, version) for route in routes]
+            member["routes"] = [_route_to_json(route, newest=False) for route in routes]
         document[key] = member
     document["dns"] = dns_to_json(result.dns)
     return document

@@ -1,4 +1,4 @@
-"""Which CNI versions are spoken, and which one a netconf asks for.
+"""Which CNI versions are supported, and which one a netconf asks for.
 
 Owns the list and the negotiation (CNI spec 1.1.0, "Version considerations"). It must not import
 anything heavy: the thin start answers VERSION with it.
@@ -12,18 +12,18 @@ SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = SUPPORTED[-1]
 
 FIRST_WITH = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
-"""Verbs that are younger than the contract, with the version they came with."""
+"""Verbs that were added to the spec later, with the version that added them."""
 
 
 def negotiate(netconf: dict[str, object]) -> str:
-    """The version to speak for this netconf.
+    """The version to use for this netconf.
 
-    ``cniVersion`` wins when it is spoken here. Otherwise the highest of ``cniVersions`` that is.
+    ``cniVersion`` if it is supported, else the highest of ``cniVersions`` that is.
     Neither key means 0.1.0, as the spec says.
 
     Raises:
-        IncompatibleVersion: none of the versions is spoken here.
-        InvalidNetconf: a version that is no string of the form ``X.Y.Z``.
+        IncompatibleVersion: none of the versions is supported.
+        InvalidNetconf: a version is not a string of the form ``X.Y.Z``.
     """
     asked = netconf.get("cniVersion")
     offered = netconf.get("cniVersions")
@@ -49,10 +49,10 @@ def negotiate(netconf: dict[str, object]) -> str:
 
 
 def answered(netconf: dict[str, object]) -> str:
-    """The version that VERSION answers with: the configuration's own, spoken here or not.
+    """The version that VERSION answers with: the configuration's own, supported or not.
 
     Raises:
-        InvalidNetconf: it is no string of the form ``X.Y.Z``.
+        InvalidNetconf: it is not a string of the form ``X.Y.Z``.
     """
     asked = netconf.get("cniVersion", CURRENT)
     _well_formed(asked)
@@ -60,7 +60,7 @@ def answered(netconf: dict[str, object]) -> str:
 
 
 def require(verb: str, version: str) -> None:
-    """Refuse a verb that the version does not have yet.
+    """Refuse a verb that the version does not have.
 
     Raises:
         IncompatibleVersion: CHECK below 0.4.0, GC and STATUS below 1.1.0.

@@ -1,6 +1,6 @@
-"""CHECK: hold the kernel, the store and prevResult against each other (CNI spec 1.1.0, "CHECK").
+"""CHECK: compare the kernel, the store and prevResult (CNI spec 1.1.0, "CHECK").
 
-It changes nothing. What later plugins of the chain did is right as prevResult says it.
+It changes nothing. Changes by later plugins of the chain are expected as prevResult has them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cni_plugin.verbs.add import pod_mac
 from ipam import errors as ipam_errors
 from ipam.model import Reservation
 
-REMEDY = "Delete the pod so that it is made anew; `azvnet status` and the log tell what happened to it."
+REMEDY = "Delete the pod so that it is created again; `azvnet status` and the log say what happened to it."
 
 
 def check(verb_call: VerbCall, node: Node) -> None:
@@ -39,13 +39,13 @@ def _previous(verb_call: VerbCall) -> result.Result:
     document = verb_call.netconf.prev_result
     if not document:
         raise errors.InvalidNetconf(
-            "CHECK needs prevResult, and there is none", "The runtime keeps it from the ADD."
+            "CHECK needs prevResult, which is missing", "The runtime keeps it from the ADD."
         )
     return result.from_json(document, verb_call.netconf.cni_version)
 
 
 def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
-    """What prevResult says of our interface. Versions without interfaces say it of their addresses alone."""
+    """What prevResult says of our interface; before 0.3.0 a result has addresses only."""
     parameters = verb_call.parameters
     own = next(
         (
@@ -60,9 +60,9 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
     interface = previous.interfaces[own] if own is not None else result.Interface(parameters.ifname)
     if interface.sandbox and interface.sandbox != parameters.netns:
         raise errors.CheckFailed(
-            f"prevResult has sandbox {interface.sandbox}, the call is about {parameters.netns}", REMEDY
+            f"prevResult has sandbox {interface.sandbox}, CNI_NETNS is {parameters.netns}", REMEDY
         )
-    # One that names no interface is ours only where none names it: an earlier plugin may leave that out.
+    # An address without an interface is ours only if no address names it: earlier plugins may leave that out.
     named = [ip for ip in previous.ips if own is not None and ip.interface == own]
     ips = [
         ip
@@ -92,11 +92,11 @@ def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[
 def _reservation(
     verb_call: VerbCall, node: Node, damage: list[str] | tuple[str, ...], expected: Expected | None = None
 ) -> Reservation | None:
-    """The attachment's reservation; its absence is damage too."""
+    """The attachment's reservation; that there is none is damage too."""
     attachment = verb_call.parameters.attachment
     try:
         if node.ipam.needs_adoption():
-            return None  # the store was lost: until the next ADD the kernel alone is the witness
+            return None  # the store was lost: until the next ADD only the kernel can be compared
         held = node.ipam.reservation(attachment)
         if held is None and verb_call.call.netns_fd is not None:
             identity = netns.identity(verb_call.call.netns_fd)
@@ -107,7 +107,7 @@ def _reservation(
     if held is None:
         problems.append(f"no address is reserved for {attachment}")
     elif expected is not None and held.ip not in {address.ip for address in expected.addresses}:
-        problems.append(f"the store holds {held.ip} for it, prevResult says otherwise")
+        problems.append(f"the store has {held.ip} for it, prevResult another address")
     if problems:
         raise errors.CheckFailed("; ".join(problems), REMEDY)
     return held

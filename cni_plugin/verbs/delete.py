@@ -1,7 +1,7 @@
 """DEL: remove exactly one interface of one container, whatever is left of it (CNI spec 1.1.0, "DEL").
 
-It works from derived names alone, so ADD need not have finished, and neither the namespace nor prevResult
-is needed. That there is nothing to do is success.
+It works from derived names alone: ADD need not have finished, and neither the namespace nor prevResult is
+needed. If there is nothing to do, that is success.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ipam import errors as ipam_errors
 from ipam.model import Holder
 
 LOCK_SECONDS = 5.0
-"""An ADD that is stuck for longer is overtaken: it finds its reservation gone and undoes itself."""
+"""An ADD that is stuck for longer is overtaken: it finds its reservation gone and rolls back."""
 
 
 def delete(verb_call: VerbCall, node: Node) -> None:
-    """Detach and free; the kernel first, so that no address is free while a link still carries it."""
+    """Detach, then free: no address may be free while a link still has it."""
     attachment = verb_call.parameters.attachment
     with _in_order(verb_call, node):
         if reclaim.may_have_host_ports(verb_call.netconf):
@@ -40,7 +40,7 @@ def delete(verb_call: VerbCall, node: Node) -> None:
 
 @contextmanager
 def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
-    """Under the attachment's lock; without it where the state directory takes none, since the pod must go."""
+    """Hold the attachment's lock. If the state directory can't be written, go on without: the pod must go."""
     with ExitStack() as stack:
         try:
             node.ensure_run_dir()
@@ -65,7 +65,7 @@ def release(verb_call: VerbCall, node: Node) -> None:
 
 
 def delete_made_by(call: Call, node: Node) -> None:
-    """Remove what an ADD made whose result nobody got, if it is still the result of that very call."""
+    """Remove what an ADD made whose result reached nobody, if it is still the result of that very call."""
     parameters = params.parse(call.environ)
     attachment = parameters.attachment
     with suppress(errors.CniError, ipam_errors.IpamError), locks.hold(node.run_dir, attachment, LOCK_SECONDS):

@@ -1,7 +1,7 @@
 """GC: free what the runtime does not list as valid (CNI spec 1.1.0, "GC").
 
-Only attachments of this network, and never when the list is not there. One that is being carried out right
-now is left alone. What goes wrong with one does not keep the others from being freed.
+Only attachments of this network, and none if the call has no list. An attachment with a call in progress is
+left alone. An error with one does not keep the others from being freed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ipam.model import Attachment, Holder
 
 
 def collect_garbage(verb_call: VerbCall, node: Node) -> None:
-    """Free every stale attachment of the network; raise in the end for those that resisted."""
+    """Free every stale attachment of the network; raise at the end if some could not be freed."""
     conf = verb_call.netconf
     listed = conf.valid_attachments if conf.valid_attachments is not None else conf.attachments
     failures: list[str] = []
@@ -36,7 +36,7 @@ def collect_garbage(verb_call: VerbCall, node: Node) -> None:
     if failures:
         raise errors.KernelRefused(
             f"{len(failures)} stale attachments could not be freed: {'; '.join(failures)}",
-            "GC is tried again.",
+            "The runtime repeats GC.",
         )
 
 

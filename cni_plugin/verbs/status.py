@@ -1,7 +1,7 @@
 """STATUS: whether an ADD could be served now (CNI spec 1.1.0, "STATUS").
 
-Silence means yes. The agent's ``/readyz`` asks the pool the same question. The source is asked only where
-nothing can be given from what is known.
+Silence means yes. The agent's ``/readyz`` asks the pool the same question. The source is read only if nothing
+that is known can be given out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ READ_SECONDS = 3.0
 
 
 def require_ready(verb_call: VerbCall, node: Node) -> None:
-    """Return, or raise code 50 (no ADD can be served) or 51 (and nothing is known of those that exist)."""
+    """Return, or raise code 50 (an ADD would fail) or 51 (and the state of existing pods is unknown)."""
     conf = verb_call.netconf
     if not conf.uses_our_ipam:
         if not verb_call.call.as_ipam:

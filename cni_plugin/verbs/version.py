@@ -1,18 +1,18 @@
-"""VERSION, answered with next to nothing loaded (CNI spec 1.1.0, "VERSION").
+"""VERSION, answered with almost nothing loaded (CNI spec 1.1.0, "VERSION").
 
 ``json`` would double the time of this verb: its C scanner alone reads the configuration just as well. What
-is not an ordinary VERSION call is left to ``contract``, which has the errors.
+is not an ordinary VERSION call is left to ``contract``, which reports errors.
 """
 
 from cni_plugin import stdio
 
 SPOKEN = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-"""The same list as ``versions.SUPPORTED``, which a test sees to: importing it loads the error classes."""
+"""The same as ``versions.SUPPORTED`` (a test compares them): importing that would load the error classes."""
 BLANKS = " \t\r\n"
 
 
 class _Decoder:
-    """What the C scanner wants to know (json.decoder.JSONDecoder has the same attributes)."""
+    """The attributes that the C scanner reads (those of json.decoder.JSONDecoder)."""
 
     strict = True
     object_hook = None
@@ -23,8 +23,8 @@ class _Decoder:
 
 
 def answer() -> int | None:
-    """Answer on stdout and return 0, or None when this is nothing ordinary (nothing has been written then;
-    stdin is given back).
+    """Answer on stdout and return 0. None for a call that is not ordinary: nothing was written then,
+    and stdin can be read again.
     """
     try:
         stdin = stdio.read_stdin()
@@ -40,7 +40,7 @@ def answer() -> int | None:
 
 
 def _version(stdin: bytes) -> str | None:
-    """``cniVersion`` of the configuration; the current one where there is no configuration at all."""
+    """``cniVersion`` of the configuration, or the current version if stdin is empty."""
     try:
         text = stdin.decode().strip(BLANKS)
         if not text:
@@ -48,7 +48,7 @@ def _version(stdin: bytes) -> str | None:
         from _json import make_scanner
 
         document, end = make_scanner(_Decoder())(text, 0)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001 - whatever it is, contract says it better
+    except Exception:  # noqa: BLE001 - whatever it is, contract reports it
         return None
     version = (
         document.get("cniVersion", SPOKEN[-1]) if isinstance(document, dict) and end == len(text) else None

@@ -1,7 +1,7 @@
 """The network configuration that arrives on stdin: reading and refusing it.
 
-Owns which of the spec's and Azure CNI's keys have an effect here, and the words of the refusals. The keys
-themselves are declared in ``netconf_models``. It must not know what is done with a value.
+Owns which of the spec's and Azure CNI's keys have an effect here, and the messages for what is refused. The
+keys themselves are declared in ``netconf_models``. It must not know what is done with a value.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ ENVIRONMENTS = {
 """``ipam.environment`` as written, to the name of the source that is meant."""
 
 NO_EFFECT = {
-    "bridge": "pods are routed here, there is no bridge",
+    "bridge": "pods are routed, without a bridge",
     "adapterName": "it is for Windows",
-    "infraVnetAddressSpace": "there is no multitenancy here",
+    "infraVnetAddressSpace": "multitenancy is not supported",
     "ipv6Mode": "IPv6 addresses come from the NIC, not from a node's podCIDR",
     "serviceCidrs": "services are routed by kube-proxy",
     "vnetCidrs": "no address is translated inside or outside the virtual network by this plugin",
-    "podNamespaceForDualNetwork": "there is no multitenancy here",
+    "podNamespaceForDualNetwork": "multitenancy is not supported",
     "ipsToRouteViaHost": "routed pods reach host addresses anyway",
-    "multiTenancy": "there is no multitenancy here",
+    "multiTenancy": "multitenancy is not supported",
     "enableSnatOnHost": "no address is translated by this plugin",
     "ipMasq": "no address is translated by this plugin",
     "enableExactMatchForPodName": "pods are told apart by their container id",
-    "disableHairpinOnHostInterface": "there is no bridge port whose hairpin could be switched",
+    "disableHairpinOnHostInterface": "without a bridge there is nothing to switch hairpin mode on",
     "disableIPTableLock": "no iptables is called",
     "disableAsyncDelete": "DEL never waits for another service",
-    "cnsurl": "there is no CNS here",
-    "executionMode": "there is one way to run",
+    "cnsurl": "CNS is not used",
+    "executionMode": "there is only one",
     "windowsSettings": "it is for Windows",
     "AdditionalArgs": "it is for Windows",
     "env": "the source is chosen by ipam.environment",
     "logTarget": "logs go to the file that logFile names",
 }
 """Keys of Azure CNI and of the spec that are accepted and do nothing, with the reason. ``False`` and empty
-values are not worth a word: they ask for nothing."""
+values ask for nothing, so they are not reported."""
 IPAM_NO_EFFECT = {
     "subnet": "the subnet is that of the NIC's address",
-    "addressSpace": "there is one, the NIC's",
-    "mode": "there is no overlay here",
+    "addressSpace": "the NIC's is used",
+    "mode": "overlays are not supported",
 }
 """The same within ``ipam``."""
 
@@ -100,7 +100,7 @@ class NetConf(DeclaredNetConf):
 
         Raises:
             InvalidNetconf: a value is out of its range.
-            UnsupportedField: ``ipam.environment`` names a source that there is none of here.
+            UnsupportedField: ``ipam.environment`` names a source that is not supported.
         """
         known: Ipam | None = self.__dict__.get(_OUR_IPAM)
         if known is not None:
@@ -112,7 +112,7 @@ class NetConf(DeclaredNetConf):
             if isinstance(environment, str) and environment not in ENVIRONMENTS:
                 raise UnsupportedField(
                     f"unsupported value: ipam.environment {environment!r}",
-                    f"Known are {', '.join(ENVIRONMENTS)}.",
+                    f"Supported are {', '.join(ENVIRONMENTS)}.",
                 ) from error
             raise InvalidNetconf(
                 _first_problem(error, "ipam."), "Correct the configuration in the conflist."
@@ -133,7 +133,7 @@ class NetConf(DeclaredNetConf):
         ]
 
     def unknown(self, *, as_ipam: bool) -> list[str]:
-        """Keys that neither we nor the spec nor Azure CNI know."""
+        """Keys that are neither ours, nor the spec's, nor Azure CNI's."""
         top = [] if as_ipam else [key for key in self.model_extra or {} if key not in NO_EFFECT]
         inner = [f"ipam.{key}" for key in self.our_ipam().model_extra or {}] if self.uses_our_ipam else []
         return [key for key in top if not key.startswith("cni.dev/")] + inner
@@ -155,7 +155,7 @@ def decode(stdin: bytes) -> dict[str, Any]:
     """Stdin as a JSON object.
 
     Raises:
-        DecodingFailure: it is empty, no JSON, or JSON of another kind.
+        DecodingFailure: it is empty, not valid JSON, or not an object.
     """
     if not stdin.strip():
         raise DecodingFailure(
@@ -164,11 +164,11 @@ def decode(stdin: bytes) -> dict[str, Any]:
     try:
         document = json.loads(stdin.decode())  # UTF-8 and nothing else (RFC 8259, 8.1)
         if b"\\ud" in stdin or b"\\uD" in stdin:
-            # Half a pair of surrogates is no character: replaced, as Go does.
+            # A lone surrogate is not a character: it is replaced, as Go does.
             document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as error:
         raise DecodingFailure(
-            f"the network configuration on stdin is no JSON: {error}", "Check the conflist."
+            f"the network configuration on stdin is not valid JSON: {error}", "Check the conflist."
         ) from error
     if not isinstance(document, dict):
         raise DecodingFailure(
@@ -235,16 +235,16 @@ def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
 
 
 def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
-    """Refuse what can't be honoured; for the verbs that make something.
+    """Refuse what is not supported; for ADD, and for STATUS, which says whether an ADD would succeed.
 
     Raises:
-        UnsupportedField: a mode of Azure CNI that is not there, or an unknown key with ``strict``.
+        UnsupportedField: a mode that is not supported, or an unknown key with ``strict``.
         InvalidNetconf: no ``ipam.type``, or this plugin's own name.
     """
     if not as_ipam and netconf.mode not in ("", "transparent"):
         raise UnsupportedField(
             f"unsupported value: mode {netconf.mode!r}",
-            "Use transparent, or leave the key out; it is what AKS uses too, and never rewires the host.",
+            "Use transparent, or leave the key out; AKS uses it too, and it never rewires the host.",
         )
     if not netconf.ipam_type:
         raise InvalidNetconf("ipam.type is missing", f'Use "ipam": {{"type": "{OUR_IPAM}"}}.')
