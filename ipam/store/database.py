@@ -32,7 +32,7 @@ T = TypeVar("T")
 _OPEN_ATTEMPTS = 25
 _REPAIRS = 3
 """Within one operation; more than one when somebody keeps removing files while it goes on."""
-_PASSING_ATTEMPTS = 5
+_PASSING_ATTEMPTS = 20
 _PAUSE = 0.005
 _NODE = """
     SELECT generation, boot_id, adopted,
