@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -97,8 +98,11 @@ def cpu_seconds(pid: int) -> float:
 
 def fine_cpu_seconds(pid: int) -> float:
     """The same to the nanosecond, of the threads that live now (Documentation/scheduler/sched-stats)."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    spent = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            spent += int((task / "schedstat").read_text().split()[0])
+    return spent / 1e9
 
 
 def memory_bytes(pid: int) -> tuple[int, int]:
