@@ -177,7 +177,7 @@ def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:
             of_list = {key: document[key] for key in ("cniVersion", "cniVersions", "name") if key in document}
             ours = {**plugin, **of_list}
             try:
-                conf = netconf.parse(ours)
+                conf = netconf.parse_netconf(ours)
                 netconf.require_supported(conf, as_ipam=plugin.get("type") != "azvnet")
             except errors.CniError as error:
                 raise NotInPlace(f"the conflist {path} would fail every pod: {error}") from error

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 MODELS = {
     "cni_plugin/cni/netconf/netconf_schema.py": (
         "cni_plugin.cni.netconf.netconf_models",
-        ("Ipam", "NetConf"),
+        ("IpamConf", "NetConf"),
     ),
     "cni_plugin/agent/settings_schema.py": ("cni_plugin.agent.settings_models", ()),
     "ipam/sources/documents_schema.py": ("ipam.sources.models", ()),

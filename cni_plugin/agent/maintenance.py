@@ -125,7 +125,7 @@ class Background:
         ):
             return
         try:
-            conf = netconf.parse({**document, "prevResult": None}, lenient=True)
+            conf = netconf.parse_netconf({**document, "prevResult": None}, lenient=True)
             conf.our_ipam()
         except errors.CniError:
             return

@@ -15,10 +15,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def document() -> dict[str, Any]:
     """The schema of one plugin's configuration, ``ipam`` included."""
     from cni_plugin.cni.netconf import IPAM_NO_EFFECT, NO_EFFECT
-    from cni_plugin.cni.netconf.netconf_models import Ipam, NetConf
+    from cni_plugin.cni.netconf.netconf_models import IpamConf, NetConf
 
     schema = NetConf.model_json_schema(by_alias=True)
-    ipam = Ipam.model_json_schema(by_alias=True)
+    ipam = IpamConf.model_json_schema(by_alias=True)
     ipam["required"] = ["type"]
     schema.setdefault("$defs", {})["Ipam"] = ipam
     other = {

@@ -31,22 +31,22 @@ def handle(call: Call, node: Node) -> Reply:
     warnings: list[str] = []
     log = ("", "")
     try:
-        parameters = params.parse(call.environ)
+        parameters = params.parse_environment(call.environ)
         if parameters.verb == "VERSION" and not call.stdin.strip():
-            return Reply(_encode({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
+            return Reply(_to_bytes({"cniVersion": version, "supportedVersions": versions.SUPPORTED}))
         known = netconf.remembered(call.stdin)
         document = known[0] if known else netconf.decode(call.stdin)
         version = _version_for_errors(document)
         if parameters.verb == "VERSION":
             answered = versions.answered(document)
-            return Reply(_encode({"cniVersion": answered, "supportedVersions": versions.SUPPORTED}))
-        verb_call = _prepare(call, parameters, document, known[1] if known else None)
+            return Reply(_to_bytes({"cniVersion": answered, "supportedVersions": versions.SUPPORTED}))
+        verb_call = _checked(call, parameters, document, known[1] if known else None)
         version = verb_call.netconf.cni_version
         warnings, log = verb_call.warnings, (verb_call.netconf.log_level, verb_call.netconf.log_file)
         if parameters.verb == "ADD":
             warnings += verb_call.netconf.warnings(as_ipam=call.as_ipam)
         result = _run_verb(verb_call, node)
-        return Reply(b"" if result is None else _encode(result), 0, tuple(warnings), None, *log)
+        return Reply(b"" if result is None else _to_bytes(result), 0, tuple(warnings), None, *log)
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
         return failure(error, version, call.call_id, warnings, log)
 
@@ -117,7 +117,7 @@ def failure(
     if call_id:
         details = f"{details} (call {call_id})".strip()
     document = {"cniVersion": version, "code": code, "msg": msg, "details": details}
-    return Reply(_encode(document), 1, tuple(warnings), error, *log)
+    return Reply(_to_bytes(document), 1, tuple(warnings), error, *log)
 
 
 def _version_for_errors(document: dict[str, Any]) -> str:
@@ -126,17 +126,17 @@ def _version_for_errors(document: dict[str, Any]) -> str:
     return asked if isinstance(asked, str) and asked in versions.SUPPORTED else versions.CURRENT
 
 
-def _prepare(
+def _checked(
     call: Call, parameters: params.Parameters, document: dict[str, Any], known: netconf.NetConf | None
 ) -> VerbCall:
-    conf = known or netconf.parse(document, lenient=parameters.verb in {"DEL", "GC"})
+    conf = known or netconf.parse_netconf(document, lenient=parameters.verb in {"DEL", "GC"})
     if parameters.verb == "ADD" and not known:
         netconf.remember(call.stdin, document, conf)
-    versions.require(parameters.verb, conf.cni_version)
+    versions.require_verb(parameters.verb, conf.cni_version)
     if parameters.verb in {"ADD", "STATUS"}:
         netconf.require_supported(conf, as_ipam=call.as_ipam)
     return VerbCall(call, parameters, conf)
 
 
-def _encode(document: object) -> bytes:
+def _to_bytes(document: object) -> bytes:
     return _to_text(document).encode() + b"\n"

@@ -59,7 +59,7 @@ def request_addresses(verb_call: VerbCall) -> Result:
         DelegateFailed: it was not found, died, or did not return a result.
     """
     name = verb_call.netconf.ipam_type
-    answer = _run(verb_call, "ADD")
+    answer = _run_plugin(verb_call, "ADD")
     try:
         result = from_json(json.loads(answer), verb_call.netconf.cni_version)
     except (ValueError, RecursionError) as error:
@@ -87,7 +87,7 @@ def forward(verb_call: VerbCall, verb: str) -> None:
         DelegatesToItself: not for DEL and GC, since no ADD can have made anything.
     """
     try:
-        _run(verb_call, verb)
+        _run_plugin(verb_call, verb)
     except DelegatesToItself as error:
         if verb not in ("DEL", "GC"):
             raise
@@ -114,7 +114,7 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return clean
 
 
-def _find(name: str, path: tuple[str, ...]) -> Path:
+def _find_plugin(name: str, path: tuple[str, ...]) -> Path:
     if "/" in name or name in {"", ".", ".."}:
         raise InvalidNetconf(
             f"ipam.type {name!r} is not a plugin name", "It is the name of a file in CNI_PATH."
@@ -162,11 +162,11 @@ def _stdin(verb_call: VerbCall) -> bytes:
     return json.dumps({**conf, "cniVersion": verb_call.netconf.cni_version}).encode()
 
 
-def _run(verb_call: VerbCall, verb: str) -> bytes:
+def _run_plugin(verb_call: VerbCall, verb: str) -> bytes:
     import subprocess  # most networks have no delegate
 
     name = verb_call.netconf.ipam_type
-    program = _find(name, verb_call.parameters.path)
+    program = _find_plugin(name, verb_call.parameters.path)
     environ = {**clean_environment(verb_call.call.environ), "CNI_COMMAND": verb, DELEGATED_BY: "azvnet"}
     # A file, not a pipe: a daemon that a delegate starts may keep its stderr open for ever.
     said = os.memfd_create("stderr")
@@ -193,11 +193,11 @@ def _run(verb_call: VerbCall, verb: str) -> bytes:
         verb_call.warnings.extend(os.pread(said, SAID_BYTES, 0).decode(errors="replace").splitlines())
         os.close(said)
     if done.returncode:
-        raise _failure(done.stdout, name, done.returncode)
+        raise _error_of(done.stdout, name, done.returncode)
     return done.stdout
 
 
-def _failure(stdout: bytes, name: str, status: int) -> DelegateError | DelegateFailed:
+def _error_of(stdout: bytes, name: str, status: int) -> DelegateError | DelegateFailed:
     how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
     try:
         document = json.loads(stdout)

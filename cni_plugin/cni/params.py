@@ -68,7 +68,7 @@ class Parameters(Value):
         return f"{self.args.get('K8S_POD_NAMESPACE', '')}/{name}" if name else self.container_id
 
 
-def parse(environ: Mapping[str, str]) -> Parameters:
+def parse_environment(environ: Mapping[str, str]) -> Parameters:
     """Check the environment of a call.
 
     Raises:

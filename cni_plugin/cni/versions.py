@@ -59,7 +59,7 @@ def answered(netconf: dict[str, object]) -> str:
     return str(asked)
 
 
-def require(verb: str, version: str) -> None:
+def require_verb(verb: str, version: str) -> None:
     """Refuse a verb that the version does not have.
 
     Raises:

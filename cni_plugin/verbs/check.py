@@ -23,12 +23,12 @@ def check(verb_call: VerbCall, node: Node) -> None:
     """Raise an error that names the damage, or return."""
     previous = _previous(verb_call)
     if verb_call.call.as_ipam:
-        _reservation(verb_call, node, ())
+        _require_reservation(verb_call, node, ())
         return
     expected = _expected(verb_call, previous)
     found_damage = _kernel_damage(verb_call, node, expected)
     if verb_call.netconf.uses_our_ipam:
-        _reservation(verb_call, node, found_damage, expected)
+        _require_reservation(verb_call, node, found_damage, expected)
     elif not found_damage:
         delegate.forward(verb_call, "CHECK")
     if found_damage:
@@ -89,7 +89,7 @@ def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[
     return endpoint.damage(expected, found)
 
 
-def _reservation(
+def _require_reservation(
     verb_call: VerbCall, node: Node, damage: list[str] | tuple[str, ...], expected: Expected | None = None
 ) -> Reservation | None:
     """The attachment's reservation; that there is none is damage too."""

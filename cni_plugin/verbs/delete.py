@@ -30,10 +30,10 @@ def delete(verb_call: VerbCall, node: Node) -> None:
             # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
             verb_call.warnings.extend(reclaim.forget_connections(attachment, node))
         if verb_call.call.as_ipam:
-            release(verb_call, node)
+            _free(verb_call, node)
             return
         transparent.detach(attachment, node.host)
-        release(verb_call, node)
+        _free(verb_call, node)
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
         delegate.forward(verb_call, "DEL")
 
@@ -50,7 +50,7 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
         yield
 
 
-def release(verb_call: VerbCall, node: Node) -> None:
+def _free(verb_call: VerbCall, node: Node) -> None:
     """Free what the attachment holds, and nothing else: another pod's namespace may be at CNI_NETNS by now.
 
     A store that can't be written must not keep the pod from going away: its endpoint is gone, so the address
@@ -66,7 +66,7 @@ def release(verb_call: VerbCall, node: Node) -> None:
 
 def delete_made_by(call: Call, node: Node) -> None:
     """Remove what an ADD made whose result reached nobody, if it is still the result of that very call."""
-    parameters = params.parse(call.environ)
+    parameters = params.parse_environment(call.environ)
     attachment = parameters.attachment
     with suppress(errors.CniError, ipam_errors.IpamError), locks.hold(node.run_dir, attachment, LOCK_SECONDS):
         held = node.ipam.reservation(attachment)

@@ -28,7 +28,7 @@ def collect_garbage(verb_call: VerbCall, node: Node) -> None:
         node.ensure_run_dir()
         for attachment in sorted(_stale(verb_call, node, valid)):
             try:
-                _free(attachment, verb_call, node)
+                _free_stale(attachment, verb_call, node)
             except (errors.CniError, ipam_errors.IpamError, OSError) as error:
                 failures.append(f"{attachment.container_id}/{attachment.ifname}: {error}")
     if not verb_call.call.as_ipam and conf.ipam_type and not conf.uses_our_ipam:
@@ -60,7 +60,7 @@ def _in_kernel(network: str, node: Node) -> Iterator[Attachment]:
             yield named[0]
 
 
-def _free(attachment: Attachment, verb_call: VerbCall, node: Node) -> None:
+def _free_stale(attachment: Attachment, verb_call: VerbCall, node: Node) -> None:
     with locks.hold(node.run_dir, attachment, 0) as ours:
         if not ours:
             return

@@ -28,7 +28,7 @@ def answer() -> int | None:
     """
     try:
         stdin = stdio.read_stdin()
-        asked = _version(stdin)
+        asked = _asked_version(stdin)
     except OSError:
         return None
     if asked is None:
@@ -39,7 +39,7 @@ def answer() -> int | None:
     return 0 if stdio.write(1, reply) else 1
 
 
-def _version(stdin: bytes) -> str | None:
+def _asked_version(stdin: bytes) -> str | None:
     """``cniVersion`` of the configuration, or the current version if stdin is empty."""
     try:
         text = stdin.decode().strip(BLANKS)

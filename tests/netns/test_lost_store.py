@@ -337,7 +337,7 @@ def test_an_add_whose_address_a_new_store_gave_to_another_takes_the_next_one(bus
                 for name in ("azvnet.db", "azvnet.db-wal", "azvnet.db-shm"):
                     Path(RUN_DIR, name).unlink()
                 engine.ipam.adopt(())
-                allocate.refresh(netconf.parse(node.netconf), engine, 5)
+                allocate.refresh(netconf.parse_netconf(node.netconf), engine, 5)
                 engine.ipam.reserve(Attachment("quick", "eth0"), Owner(network="azure"), AddressRequest())
             attach(*given)  # type: ignore[arg-type]
 

@@ -21,7 +21,7 @@ from ipam import validation
 from ipam.sources import documents_schema, models
 
 ROOT = Path(__file__).parents[2]
-NETCONF: dict[str, type[BaseModel]] = {"Ipam": netconf_models.Ipam, "NetConf": netconf_models.NetConf}
+NETCONF: dict[str, type[BaseModel]] = {"Ipam": netconf_models.IpamConf, "NetConf": netconf_models.NetConf}
 PARTS: dict[str, type[BaseModel]] = {
     name: each
     for name, each in vars(models).items()
@@ -32,7 +32,7 @@ SETTINGS: dict[str, type[BaseModel]] = {
 }
 MODELS = {**NETCONF, **PARTS, **SETTINGS}
 VALIDATORS = {
-    "Ipam": validation.validator(netconf_schema.IPAM, netconf.Ipam),
+    "Ipam": validation.validator(netconf_schema.IPAM_CONF, netconf.IpamConf),
     "NetConf": validation.validator(netconf_schema.NET_CONF, netconf.NetConf),
     **{
         schema["cls"].__name__: validation.validator(schema)
@@ -111,7 +111,7 @@ def test_both_read_and_refuse_the_same(name: str, data: st.DataObject) -> None:
 
 
 def test_what_is_made_by_default_is_made_for_each_configuration_anew() -> None:
-    first, second = (netconf.parse({"cniVersion": "1.1.0", "name": "net"}) for _ in range(2))
+    first, second = (netconf.parse_netconf({"cniVersion": "1.1.0", "name": "net"}) for _ in range(2))
     assert first.dns is not second.dns
     first.ipam["type"] = "changed"
     first.dns.nameservers.append("10.0.0.1")
@@ -129,7 +129,7 @@ def test_a_call_does_not_load_pydantic_and_its_modules_still_work_afterwards() -
     script = """
 import sys
 from cni_plugin.cni import netconf
-netconf.parse({"cniVersion": "1.1.0", "name": "net"}).our_ipam()
+netconf.parse_netconf({"cniVersion": "1.1.0", "name": "net"}).our_ipam()
 from ipam.sources import file, imds, placement
 assert "pydantic" not in sys.modules and "pydantic_core" not in sys.modules, sorted(sys.modules)
 import pydantic_core, pydantic
@@ -149,7 +149,7 @@ class TestRemembered:
         stdin = b'{"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "azvnet-ipam", "cooldown": 7}}'
         assert netconf.remembered(stdin) is None
         document = netconf.decode(stdin)
-        read = netconf.parse(document)
+        read = netconf.parse_netconf(document)
         netconf.remember(stdin, document, read)
         assert netconf.remembered(stdin) == (document, read)
         assert read.our_ipam() is read.our_ipam()
@@ -157,7 +157,7 @@ class TestRemembered:
         assert netconf.remembered(stdin + b" ") is None
 
     def test_no_more_is_kept_than_a_node_needs(self) -> None:
-        read = netconf.parse({"cniVersion": "1.1.0", "name": "net"})
+        read = netconf.parse_netconf({"cniVersion": "1.1.0", "name": "net"})
         for number in range(3 * netconf.MOST_REMEMBERED):
             netconf.remember(b"%d" % number, {}, read)
         kept = [number for number in range(3 * netconf.MOST_REMEMBERED) if netconf.remembered(b"%d" % number)]

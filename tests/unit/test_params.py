@@ -21,12 +21,12 @@ WHOLE = {
 
 
 def test_a_whole_environment_is_read() -> None:
-    read = params.parse(WHOLE)
+    read = params.parse_environment(WHOLE)
     assert read.attachment == Attachment("c1", "eth0")
     assert read.netns == "/run/netns/c1"
     assert read.path == ("/opt/cni/bin", "/usr/libexec/cni")
     assert read.pod == "default/web-0"
-    assert params.parse({**WHOLE, "CNI_ARGS": ""}).pod == "c1"
+    assert params.parse_environment({**WHOLE, "CNI_ARGS": ""}).pod == "c1"
 
 
 @pytest.mark.parametrize("verb", params.NEEDED)
@@ -36,9 +36,9 @@ def test_whatever_is_missing_is_named(verb: str) -> None:
         given_names = needed[:count]
         environ = {"CNI_COMMAND": verb, **{name: WHOLE[name] for name in given_names}}
         with pytest.raises(InvalidEnvironment) as caught:
-            params.parse(environ)
+            params.parse_environment(environ)
         assert all((name in str(caught.value)) == (name not in given_names) for name in needed)
-    params.parse({"CNI_COMMAND": verb, **{name: WHOLE[name] for name in needed}})
+    params.parse_environment({"CNI_COMMAND": verb, **{name: WHOLE[name] for name in needed}})
 
 
 @given(st.text(max_size=300))
@@ -48,27 +48,27 @@ def test_a_container_id_is_taken_exactly_when_the_spec_allows_it(text: str) -> N
     legal = re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", text, re.ASCII) is not None and "\n" not in text
     environ = {**WHOLE, "CNI_COMMAND": "DEL", "CNI_CONTAINERID": text}
     if legal:
-        assert params.parse(environ).container_id == text
+        assert params.parse_environment(environ).container_id == text
     else:
         with pytest.raises(InvalidEnvironment):
-            params.parse(environ)
+            params.parse_environment(environ)
 
 
 def test_an_add_needs_a_container_id_that_an_alias_can_hold() -> None:
     for length, works in ((200, True), (230, True), (231, False), (5000, False)):
         environ = {**WHOLE, "CNI_CONTAINERID": "c" * length}
         if works:
-            assert params.parse(environ).container_id == "c" * length
+            assert params.parse_environment(environ).container_id == "c" * length
         else:
             with pytest.raises(InvalidEnvironment, match=f"{length} bytes"):
-                params.parse(environ)
-        assert params.parse({**environ, "CNI_COMMAND": "DEL"}).container_id == "c" * length
+                params.parse_environment(environ)
+        assert params.parse_environment({**environ, "CNI_COMMAND": "DEL"}).container_id == "c" * length
 
 
 @given(st.text(max_size=20))
 def test_no_interface_name_gets_through_that_the_kernel_would_change_or_refuse(name: str) -> None:
     try:
-        read = params.parse({**WHOLE, "CNI_IFNAME": name})
+        read = params.parse_environment({**WHOLE, "CNI_IFNAME": name})
     except InvalidEnvironment:
         return
     raw = read.ifname.encode(errors="surrogateescape")
@@ -88,10 +88,10 @@ def test_no_interface_name_gets_through_that_the_kernel_would_change_or_refuse(n
     ],
 )
 def test_arguments_are_pairs(text: str, read: dict[str, str]) -> None:
-    assert params.parse({**WHOLE, "CNI_ARGS": text}).args == read
+    assert params.parse_environment({**WHOLE, "CNI_ARGS": text}).args == read
 
 
 @pytest.mark.parametrize("verb", ["DEL", "CHECK", "GC", "STATUS", "VERSION"])
 def test_only_add_is_strict_about_arguments(verb: str) -> None:
     for args in ("FOO=1", "FOO", "=", "IgnoreUnknown=maybe;X=1"):
-        params.parse({**WHOLE, "CNI_COMMAND": verb, "CNI_ARGS": args})
+        params.parse_environment({**WHOLE, "CNI_COMMAND": verb, "CNI_ARGS": args})

@@ -87,7 +87,7 @@ def test_a_version_is_three_numbers_of_plain_digits(malformed: str) -> None:
         versions.negotiate({"cniVersions": ["1.0.0", malformed]})
     with pytest.raises(InvalidNetconf, match="malformed"):
         versions.answered({"cniVersion": malformed})
-    assert version._version(json.dumps({"cniVersion": malformed}).encode()) is None
+    assert version._asked_version(json.dumps({"cniVersion": malformed}).encode()) is None
 
 
 @given(KNOWN, KNOWN)
@@ -100,10 +100,10 @@ def test_later_versions_are_told_from_earlier_ones(first: str, second: str) -> N
 def test_a_verb_needs_the_version_it_came_with(verb: str, version: str) -> None:
     first = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}.get(verb, "0.1.0")
     if _number(version) >= _number(first):
-        versions.require(verb, version)
+        versions.require_verb(verb, version)
     else:
         with pytest.raises(IncompatibleVersion, match=first):
-            versions.require(verb, version)
+            versions.require_verb(verb, version)
 
 
 DOCUMENTS = st.one_of(
@@ -118,7 +118,7 @@ DOCUMENTS = st.one_of(
 @given(DOCUMENTS)
 def test_where_the_short_way_of_version_answers_the_long_one_says_the_same(stdin: bytes) -> None:
     """Where it does not, it gives the call back; so there is no document on which the two differ."""
-    short = version._version(stdin)
+    short = version._asked_version(stdin)
     full = contract.handle(Call({"CNI_COMMAND": "VERSION"}, stdin), Node({}))
     if short is not None:
         document = json.loads(full.stdout)

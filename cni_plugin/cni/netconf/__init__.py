@@ -17,7 +17,7 @@ from cni_plugin.cni.versions import negotiate
 from ipam.validation import Read, ValidationError, validator
 
 if TYPE_CHECKING:
-    from cni_plugin.cni.netconf.netconf_models import Ipam as DeclaredIpam
+    from cni_plugin.cni.netconf.netconf_models import IpamConf as DeclaredIpam
     from cni_plugin.cni.netconf.netconf_models import NetConf as DeclaredNetConf
 else:  # the engine fills these in as pydantic fills in its models, so they have the models' attributes
     DeclaredIpam = DeclaredNetConf = Read
@@ -73,7 +73,7 @@ IPAM_NO_EFFECT = {
 """The same within ``ipam``."""
 
 
-class Ipam(DeclaredIpam):
+class IpamConf(DeclaredIpam):
     """``ipam`` when its ``type`` is ``azvnet-ipam``."""
 
     @property
@@ -95,18 +95,18 @@ class NetConf(DeclaredNetConf):
         """Whether addresses come from this executable's own pool, with no delegation."""
         return self.ipam_type == OUR_IPAM
 
-    def our_ipam(self) -> Ipam:
+    def our_ipam(self) -> IpamConf:
         """``ipam``, validated as ours; once.
 
         Raises:
             InvalidNetconf: a value is out of its range.
             UnsupportedField: ``ipam.environment`` names a source that is not supported.
         """
-        known: Ipam | None = self.__dict__.get(_OUR_IPAM)
+        known: IpamConf | None = self.__dict__.get(_OUR_IPAM)
         if known is not None:
             return known
         try:
-            ipam: Ipam = _read_ipam(self.ipam)
+            ipam: IpamConf = _read_ipam(self.ipam)
         except ValidationError as error:
             environment = self.ipam.get("environment")
             if isinstance(environment, str) and environment not in ENVIRONMENTS:
@@ -147,7 +147,7 @@ def _without_effect(given: dict[str, Any], reasons: dict[str, str], prefix: str)
     ]
 
 
-_read_ipam = validator(netconf_schema.IPAM, Ipam)
+_read_ipam = validator(netconf_schema.IPAM_CONF, IpamConf)
 _read_netconf = validator(netconf_schema.NET_CONF, NetConf)
 
 
@@ -184,19 +184,19 @@ _remembered: dict[bytes, tuple[dict[str, Any], NetConf]] = {}
 
 
 def remembered(stdin: bytes) -> tuple[dict[str, Any], NetConf] | None:
-    """What ``decode`` and ``parse`` made of the very same bytes before; nobody changes either."""
+    """What ``decode`` and ``parse_netconf`` made of the very same bytes before; nobody changes either."""
     return _remembered.get(stdin)
 
 
 def remember(stdin: bytes, document: dict[str, Any], netconf: NetConf) -> None:
-    """Remember what ``parse`` accepted: all pods of a node are added with the same few configurations."""
+    """Remember what ``parse_netconf`` accepted: the pods of a node have the same few configurations."""
     if len(stdin) <= MOST_REMEMBERED_BYTES:
         if len(_remembered) >= MOST_REMEMBERED:
             _remembered.clear()
         _remembered[stdin] = document, netconf
 
 
-def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
+def parse_netconf(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
     """The netconf of a decoded document, with ``cni_version`` negotiated.
 
     ``lenient`` (DEL and GC) drops what is not valid: a configuration that was damaged after the pod was
@@ -227,7 +227,7 @@ def parse(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
             bad = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
             kept = {key: value for key, value in document.items() if key not in bad - {"name", "cniVersion"}}
             if len(kept) < len(document):
-                return parse(kept, lenient=True)
+                return parse_netconf(kept, lenient=True)
         raise InvalidNetconf(
             _first_problem(error, ""), "Correct the configuration in the conflist."
         ) from error
@@ -266,7 +266,7 @@ def _did_you_mean(key: str) -> str:
     import difflib  # only for a configuration that has something wrong
 
     ours = key.startswith("ipam.")
-    prefix, schema = ("ipam.", netconf_schema.IPAM) if ours else ("", netconf_schema.NET_CONF)
+    prefix, schema = ("ipam.", netconf_schema.IPAM_CONF) if ours else ("", netconf_schema.NET_CONF)
     fields = schema["schema"]["fields"]
     names = [field.get("validation_alias", name) for name, field in fields.items()]
     near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1)

@@ -23,7 +23,7 @@ Seconds = Annotated[
 ]
 
 
-class Dns(BaseModel):
+class DnsConf(BaseModel):
     """Name resolution as the spec has it; it is reported in the result and changes nothing."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -34,7 +34,7 @@ class Dns(BaseModel):
     options: list[str] = []
 
 
-class Ipam(BaseModel):
+class IpamConf(BaseModel):
     """``ipam`` when its ``type`` is ``azvnet-ipam``."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
@@ -80,7 +80,7 @@ class RuntimeConfig(BaseModel):
     portmappings: Any = Field(None, description="``portMappings``: host ports, which a later plugin opens.")
 
 
-class Attachment(BaseModel):
+class ValidAttachment(BaseModel):
     """One entry of ``cni.dev/valid-attachments``."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
@@ -106,7 +106,7 @@ class NetConf(BaseModel):
     ipam: dict[str, Any] = Field(
         default={"type": "azvnet-ipam"}, description="Which IPAM plugin, with its configuration."
     )
-    dns: Dns = Field(default=Dns(), description="Reported in the result.")
+    dns: DnsConf = Field(default=DnsConf(), description="Reported in the result.")
     strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning of them.")
     log_level: Annotated[Literal["off", "error", "warning", "info", "debug"], BeforeValidator(level)] = Field(
         "info", alias="logLevel"
@@ -123,5 +123,5 @@ class NetConf(BaseModel):
     disable_check: bool = Field(False, alias="disableCheck")
     disable_gc: bool = Field(False, alias="disableGC")
     load_only_inlined_plugins: bool = Field(False, alias="loadOnlyInlinedPlugins")
-    valid_attachments: list[Attachment] | None = Field(None, alias="cni.dev/valid-attachments")
-    attachments: list[Attachment] | None = Field(None, alias="cni.dev/attachments")
+    valid_attachments: list[ValidAttachment] | None = Field(None, alias="cni.dev/valid-attachments")
+    attachments: list[ValidAttachment] | None = Field(None, alias="cni.dev/attachments")

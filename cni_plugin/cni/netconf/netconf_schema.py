@@ -8,8 +8,8 @@ from __future__ import annotations
 from cni_plugin.cni.netconf.spelling import level, lower_keys, seconds
 from ipam.validation import Made, field, model
 
-IPAM = model(
-    "Ipam",
+IPAM_CONF = model(
+    "IpamConf",
     {
         "type": field({"type": "literal", "expected": ["azvnet-ipam"]}, default="azvnet-ipam"),
         "environment": field(
@@ -58,8 +58,8 @@ IPAM = model(
     },
     {"extra_fields_behavior": "allow", "validate_by_alias": True, "validate_by_name": True},
 )
-DNS = model(
-    "Dns",
+DNS_CONF = model(
+    "DnsConf",
     {
         "nameservers": field({"type": "list", "items_schema": {"type": "str"}}, default=[]),
         "domain": field({"type": "str"}, default=""),
@@ -102,8 +102,8 @@ RUNTIME_CONFIG = model(
     },
     {"extra_fields_behavior": "allow"},
 )
-ATTACHMENT = model(
-    "Attachment",
+VALID_ATTACHMENT = model(
+    "ValidAttachment",
     {"container_id": field({"type": "str"}, alias="containerID"), "ifname": field({"type": "str"})},
     {"extra_fields_behavior": "allow", "validate_by_alias": True, "validate_by_name": True},
 )
@@ -123,7 +123,7 @@ NET_CONF = model(
             {"type": "dict", "keys_schema": {"type": "str"}, "values_schema": {"type": "any"}},
             default={"type": "azvnet-ipam"},
         ),
-        "dns": field(DNS, default=Made({})),
+        "dns": field(DNS_CONF, default=Made({})),
         "strict": field({"type": "bool"}, default=False),
         "log_level": field(
             {
@@ -155,12 +155,12 @@ NET_CONF = model(
         "disable_gc": field({"type": "bool"}, default=False, alias="disableGC"),
         "load_only_inlined_plugins": field({"type": "bool"}, default=False, alias="loadOnlyInlinedPlugins"),
         "valid_attachments": field(
-            {"type": "nullable", "schema": {"type": "list", "items_schema": ATTACHMENT}},
+            {"type": "nullable", "schema": {"type": "list", "items_schema": VALID_ATTACHMENT}},
             default=None,
             alias="cni.dev/valid-attachments",
         ),
         "attachments": field(
-            {"type": "nullable", "schema": {"type": "list", "items_schema": ATTACHMENT}},
+            {"type": "nullable", "schema": {"type": "list", "items_schema": VALID_ATTACHMENT}},
             default=None,
             alias="cni.dev/attachments",
         ),
