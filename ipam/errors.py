@@ -26,7 +26,7 @@ class PoolExhausted(IpamError):
 
 
 class SourceUnreadable(IpamError):
-    """A source did not answer, or answered something that is no address document."""
+    """A source did not answer, or answered something that is not an address document."""
 
     def __init__(self, message: str, remedy: str = "", retry_after: float = 0.0, *, status: int = 0) -> None:
         super().__init__(message, remedy)

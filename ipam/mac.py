@@ -6,6 +6,8 @@ kernel as ``00:0d:3a:e5:1c:c0``. It must not know where a MAC comes from.
 
 from __future__ import annotations
 
+from ipam.quoting import quoted
+
 ANY_NIC = "*"
 """What the wireserver's document may say instead of a MAC: the addresses belong to whichever NIC."""
 
@@ -16,13 +18,13 @@ def normalize_mac(text: str) -> str:
     """Lower case with colons; ``*`` stays ``*``.
 
     Raises:
-        ValueError: it is no MAC of six bytes.
+        ValueError: it is not a MAC address of six bytes.
     """
     bare = text.strip().lower()
     if bare == ANY_NIC:
         return ANY_NIC
     digits = bare.replace(":", "").replace("-", "").replace(".", "")
     if len(digits) != 12 or not _HEX.issuperset(digits):
-        message = f"{text!r} is not a MAC address"
+        message = f"{quoted(text)} is not a MAC address"
         raise ValueError(message)
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))

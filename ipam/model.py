@@ -97,7 +97,7 @@ class Listing(Value):
     """``file``, ``imds``, ``wireserver`` or ``arm``."""
     nics: tuple[Nic, ...]
     warnings: tuple[str, ...] = ()
-    """Entries that were passed over and why (an unparsable address, a duplicate, ...)."""
+    """Entries that were skipped and why (an unparsable address, a duplicate, ...)."""
     digest: str = ""
     """Of the document it was read from: the same digest, the same listing. Empty: not known."""
 

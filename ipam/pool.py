@@ -140,7 +140,7 @@ def offered(listing: Listing, macs: tuple[str, ...] | None) -> tuple[PoolAddress
             "pod; its primary one belongs to the node."
         )
     if listing.warnings:
-        what += f" (passed over: {'; '.join(listing.warnings[:3])})"
+        what += f" (skipped: {'; '.join(listing.warnings[:3])})"
     raise SourceEmpty(what, remedy)
 
 

@@ -1,11 +1,11 @@
-"""What Azure keeps for itself in every subnet.
+"""Which addresses Azure, IPv4 or IPv6 keep from pods, in every subnet and altogether.
 
-It must not know where a subnet comes from.
+It must not know where a subnet or an address comes from.
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +13,32 @@ if TYPE_CHECKING:
 
 FABRIC_ROUTER_V6 = IPv6Address("fe80::1234:5678:9abc")
 """The router that Azure's fabric announces on every link: the gateway where no IPv6 subnet is known."""
+
+
+PLATFORM = IPv4Address("168.63.129.16")
+"""Azure's DNS, DHCP, health probes and wireserver ("What is IP address 168.63.129.16?"). A host route of a
+pod to it would take all of them from the node."""
+_THIS_NETWORK = IPv4Network("0.0.0.0/8")
+"""RFC 1122, section 3.2.1.3."""
+
+
+def why_not_for_pods(ip: IPAddress) -> str:
+    """Why no pod can have ``ip``, whoever says that it can; empty: it can."""
+    if ip == PLATFORM:
+        return "it is a platform address"
+    for attribute, what in (
+        ("is_unspecified", "the unspecified address"),
+        ("is_loopback", "a loopback address"),
+        ("is_link_local", "a link-local address"),
+        ("is_multicast", "a multicast address"),
+    ):
+        if getattr(ip, attribute):
+            return f"it is {what}"
+    if isinstance(ip, IPv6Address):
+        return "it is an IPv4-mapped address" if ip.ipv4_mapped is not None else ""
+    if ip in _THIS_NETWORK or ip.is_reserved:  # 240.0.0.0/4, the broadcast address too
+        return "it is not a unicast address"
+    return ""
 
 
 def gateway_of(subnet: IPNetwork) -> IPAddress:

@@ -20,6 +20,7 @@ from pathlib import Path
 from cni_plugin.cni.call import DELEGATED_BY, VerbCall
 from cni_plugin.cni.errors import DecodingFailure, DelegateError, DelegateFailed, InvalidNetconf
 from cni_plugin.cni.result import Result, from_json
+from ipam.subnet import why_not_for_pods
 
 SECONDS = 110
 """Below the two minutes after which a kubelet gives a call up: there is time left to undo."""
@@ -33,7 +34,6 @@ FROZEN_PREFIXES = ("_MEI", "_PYI", "AZVNET_")
 SAID_BYTES = 64 * 1024
 """At most this much of a delegate's stderr is passed on."""
 
-LIMITED_BROADCAST = "255.255.255.255"
 LARGEST_CODE = 0xFFFFFFFF
 """libcni reads an unsigned number; 0 means that there is no error (CNI spec, "Error")."""
 
@@ -71,9 +71,10 @@ def request_addresses(verb_call: VerbCall) -> Result:
             f"IPAM plugin {name} did not return a CNI result: {error}", "Reinstall it."
         ) from error
     for ip in (each.address.ip for each in result.ips):
-        if ip.is_unspecified or ip.is_multicast or ip.is_loopback or str(ip) == LIMITED_BROADCAST:
+        if why := why_not_for_pods(ip):
             raise DelegateFailed(
-                f"IPAM plugin {name} gave {ip}, which can't be a pod's address", "Correct its ranges."
+                f"IPAM plugin {name} gave {ip}, which can't be a pod's address: {why}",
+                "Correct its ranges.",
             )
     return result
 

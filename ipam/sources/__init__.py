@@ -6,8 +6,10 @@ must not know the store.
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from ipam.errors import SourceUnreadable
@@ -16,8 +18,12 @@ from ipam.value import Value
 if TYPE_CHECKING:
     from ipam.model import Listing, SourceConfig
 
-_SHARE_OF_FIRST = 0.6
-"""Of the time there is, when another source can be asked after the first."""
+HEAD_START = 0.5
+"""Seconds that the preferred of two sources has to answer before the other one is asked as well (as RFC 8305
+does with addresses). Both answer within a few milliseconds when they are well, so the order of preference
+holds, and one that hangs costs a pod no more than this."""
+_GRACE = 0.2
+"""Seconds after the deadline in which a reader that kept it may still say so."""
 
 
 class Endpoints(Value):
@@ -31,7 +37,7 @@ AZURE = Endpoints()
 
 
 class ArmConfig(Value):
-    """How Azure Resource Manager is reached. Empty fields: as the node's cloud has it."""
+    """How Azure Resource Manager is reached. Empty fields: as for the node's cloud."""
 
     credential: str = "auto"
     """``managed-identity``, ``workload-identity``, or ``auto``: the latter if the environment has one."""
@@ -53,8 +59,8 @@ def read(
 ) -> Listing:
     """Read the source that ``config`` names.
 
-    ``auto`` takes the file if one is named and there, else the instance metadata service, else the
-    wireserver; of the last two, the one that answered last time is asked first.
+    ``auto`` takes the file if one is named and exists, else the instance metadata service or the wireserver,
+    whichever lists addresses first; the one that answered last time has a head start.
 
     Args:
         config: which source.
@@ -96,29 +102,58 @@ def _read_arm(config: ArmConfig | None, endpoints: Endpoints, until: float) -> L
 def _first_answer(
     order: tuple[str, str], config: SourceConfig, until: float, endpoints: Endpoints
 ) -> Listing:
-    """The first listing with an address for pods in it; an empty one only if nobody has more."""
+    """The first listing with an address for pods in it; an empty one only if no source has more.
+
+    The sources are read in threads, which end by themselves at ``until``.
+    """
+    answers: SimpleQueue[Listing | SourceUnreadable | BaseException] = SimpleQueue()
+
+    def ask(name: str) -> None:
+        try:
+            answers.put(_read_one(name, config, until, endpoints))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            answers.put(error)
+
+    waiting = list(order)
+    asked = 0
     empty: Listing | None = None
     failed: list[SourceUnreadable] = []
-    for position, name in enumerate(order):
-        now = time.monotonic()
-        share = _SHARE_OF_FIRST if position == 0 else 1.0
+    while waiting or asked:
+        if waiting:
+            name = waiting.pop(0)
+            threading.Thread(target=ask, args=(name,), name=f"source {name}", daemon=True).start()
+            asked += 1
+        patience = HEAD_START if waiting else until + _GRACE - time.monotonic()
         try:
-            found = _read_one(name, config, now + (until - now) * share, endpoints)
-        except SourceUnreadable as error:
-            failed.append(error)
+            answer = answers.get(timeout=max(0.0, patience))
+        except Empty:
+            if not waiting:
+                break
             continue
-        if any(nic.addresses for nic in found.nics):
-            return found
-        empty = empty or found
+        asked -= 1
+        if isinstance(answer, SourceUnreadable):
+            failed.append(answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif any(nic.addresses for nic in answer.nics):
+            return answer
+        else:
+            empty = empty or answer
     if empty is not None:
         return empty
+    raise _none_answered(config, endpoints, failed)
+
+
+def _none_answered(
+    config: SourceConfig, endpoints: Endpoints, failed: list[SourceUnreadable]
+) -> SourceUnreadable:
     no_file = f"there is no {config.file}" if config.file else "no file is named"
     elsewhere = f" Elsewhere write the addresses to {config.file}." if config.file else ""
-    raise SourceUnreadable(
-        f"source auto: {no_file}; " + "; ".join(str(error) for error in failed),
+    return SourceUnreadable(
+        f"source auto: {no_file}; " + ("; ".join(str(error) for error in failed) or "no answer in time"),
         "On an Azure node check that the host's own network works (`curl -H Metadata:true "
         f"{endpoints.imds}/metadata/versions`) and that nothing on the node blocks uid 0.{elsewhere}",
-        max(error.retry_after for error in failed),
+        max((error.retry_after for error in failed), default=0.0),
     )
 
 

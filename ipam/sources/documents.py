@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ipam.quoting import one_line
 from ipam.sources.nic import not_a_document
 from ipam.validation import ValidationError
 
@@ -26,7 +27,7 @@ def json_document(validated: Callable[[Any], P], document: bytes, source: str, w
     """The whole document.
 
     Raises:
-        SourceUnreadable: it is no JSON, or not of that shape.
+        SourceUnreadable: it is not valid JSON, or not of that shape.
     """
     try:
         return validated(json.loads(document))
@@ -49,4 +50,4 @@ def brief(error: Exception) -> str:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         return f"{where}: {first['msg']}" if where else str(first["msg"])
-    return f"{type(error).__name__}: {error}"
+    return one_line(f"{type(error).__name__}: {error}")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Part(BaseModel):
-    """A part of a document; keys that nobody reads are passed over."""
+    """A part of a document; keys that nobody reads are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

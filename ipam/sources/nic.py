@@ -1,7 +1,7 @@
-"""From the words of an address document to ``Nic`` and ``Listing``: what every source has in common.
+"""From the entries of an address document to ``Nic`` and ``Listing``: what every source has in common.
 
-One bad entry is passed over with a warning and spoils nothing else. It must not know the format of
-any document.
+One bad entry is skipped with a warning and affects nothing else. What a document may come to is bounded by
+what Azure allows, however small the document is. It must not know the format of any document.
 """
 
 from __future__ import annotations
@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING
 from ipam.errors import SourceUnreadable
 from ipam.mac import normalize_mac
 from ipam.model import IPAddress, IPNetwork, Listing, Nic, PoolAddress
-from ipam.subnet import gateway_of, reserved_addresses
+from ipam.quoting import one_line, quoted
+from ipam.subnet import gateway_of, reserved_addresses, why_not_for_pods
 from ipam.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-LARGEST_BLOCK = 256
-"""Addresses; Azure puts blocks of 16 (/28) on a NIC, a much larger one is a mistake in the document."""
+MOST_CONFIGURATIONS = 256
+"""IP configurations of one NIC, the primary one included ("Azure networking limits": private IP addresses per
+network interface; a block counts as one)."""
+MOST_SUBNETS = 16
+"""Prefixes of one NIC: all its IP configurations are in one subnet, which may have several."""
+MOST_NICS = 16
+"""NICs of one machine: more than any size of virtual machine can have ("Sizes for virtual machines")."""
+LARGEST_BLOCK = 16
+"""Addresses: the blocks that Azure puts on a NIC are /28 ("Private IP address blocks")."""
+MOST_WARNINGS = 32
+"""Of one listing; the others are counted."""
 
 
 class Entry(Value):
@@ -41,35 +51,55 @@ class NicBuilder(Value):
     subnets: list[IPNetwork] = field(default_factory=list)
     own: list[IPAddress] = field(default_factory=list)
     addresses: dict[IPAddress, PoolAddress] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
 
     def add_subnet(self, prefix: str) -> IPNetwork | None:
-        """A subnet of this NIC; None when ``prefix`` is none."""
+        """A subnet of this NIC; None when ``prefix`` is not a network, or one too many."""
         try:
             subnet = ip_network(prefix.strip(), strict=False)
         except ValueError as error:
-            self._pass_over(f"subnet {prefix!r}", str(error))
+            self._skip(f"subnet {quoted(prefix)}", one_line(str(error)))
+            return None
+        if len(self.subnets) >= MOST_SUBNETS:
+            self._skip(f"subnet {subnet}", f"it is one of more than {MOST_SUBNETS} of this NIC")
             return None
         self.subnets.append(subnet)
         return subnet
 
     def add(self, entry: Entry, subnets: Sequence[IPNetwork]) -> None:
-        """One address or block, which has to lie in one of ``subnets``."""
+        """One IP configuration: an address or block, which has to be in one of ``subnets``."""
+        self.entries.append(entry)
+        if len(self.entries) > MOST_CONFIGURATIONS:
+            return  # ``nic`` says how many
         for ip in self._addresses_of(entry.text):
-            subnet = _subnet_of(ip, subnets)
             if entry.own:
                 self.own.append(ip)
-            elif subnet is None:
-                self._pass_over(str(ip), "it is in none of the NIC's subnets")
-            elif ip in reserved_addresses(subnet):
-                self._pass_over(str(ip), f"Azure reserves it in {subnet}")
-            elif ip in self.addresses:
-                self._pass_over(str(ip), "it is listed twice")
             else:
-                interface = ip_interface(f"{ip}/{subnet.prefixlen}")
-                self.addresses[ip] = PoolAddress(interface, gateway_of(subnet), self.mac)
+                self._add_for_pods(ip, _subnet_of(ip, subnets))
+
+    def _add_for_pods(self, ip: IPAddress, subnet: IPNetwork | None) -> None:
+        why = why_not_for_pods(ip)
+        if why:
+            self._skip(str(ip), f"{why}, no pod can have it")
+        elif subnet is None:
+            self._skip(str(ip), "it is in none of the NIC's subnets")
+        elif ip in reserved_addresses(subnet):
+            self._skip(str(ip), f"Azure reserves it in {subnet}")
+        elif ip in self.addresses:
+            self._skip(str(ip), "it is listed twice")
+        else:
+            interface = ip_interface(f"{ip}/{subnet.prefixlen}")
+            self.addresses[ip] = PoolAddress(interface, gateway_of(subnet), self.mac)
 
     def nic(self) -> Nic:
         """What was collected."""
+        if len(self.entries) > MOST_CONFIGURATIONS:
+            # Before the others: it says what happened to most of them.
+            self.warnings.insert(
+                0,
+                f"NIC {self.mac} lists {len(self.entries)} IP configurations; Azure allows "
+                f"{MOST_CONFIGURATIONS} for each NIC, the others are skipped",
+            )
         own = frozenset(self.own)
         free = tuple(address for ip, address in self.addresses.items() if ip not in own)
         return Nic(self.mac, self.primary, tuple(self.own), free, tuple(self.subnets))
@@ -81,23 +111,23 @@ class NicBuilder(Value):
                 return (ip_address(text.strip()),)
             block = ip_network(text.strip(), strict=False)
         except ValueError as error:
-            self._pass_over(repr(text), str(error))
+            self._skip(quoted(text), one_line(str(error)))
             return ()
         if block.num_addresses > LARGEST_BLOCK:
-            self._pass_over(text, f"a block of more than {LARGEST_BLOCK} addresses")
+            self._skip(str(block), f"a block of more than {LARGEST_BLOCK} addresses; Azure's are /28")
             return ()
         return tuple(block)
 
-    def _pass_over(self, what: str, why: str) -> None:
+    def _skip(self, what: str, why: str) -> None:
         self.warnings.append(f"NIC {self.mac}: {what}: {why}")
 
 
 def builder(mac: str, primary: bool | None, warnings: list[str]) -> NicBuilder | None:  # noqa: FBT001
-    """Start a NIC; None, with a warning, when ``mac`` is none."""
+    """Start a NIC; None, with a warning, when ``mac`` is not a MAC address."""
     try:
         return NicBuilder(normalize_mac(mac), primary, warnings)
-    except ValueError as error:
-        warnings.append(f"NIC {mac!r}: {error}")
+    except ValueError:
+        warnings.append(f"NIC {quoted(mac)} is skipped: this is not a MAC address")
         return None
 
 
@@ -106,9 +136,14 @@ def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: byt
     found: list[Nic] = []
     taken: set[IPAddress] = set()
     macs: set[str] = set()
-    for nic in nics:
+    for number, nic in enumerate(nics):
+        if number >= MOST_NICS:
+            warnings.insert(
+                0, f"more than {MOST_NICS} NICs are listed; no machine has so many, the others are skipped"
+            )
+            break
         if nic.mac in macs:
-            warnings.append(f"NIC {nic.mac} is listed twice, the first is taken")
+            warnings.append(f"NIC {nic.mac} is listed twice, the first entry is used")
             continue
         macs.add(nic.mac)
         kept = []
@@ -119,19 +154,25 @@ def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: byt
             taken.add(address.ip)
             kept.append(address)
         found.append(Nic(nic.mac, nic.primary, nic.own_addresses, tuple(kept), nic.subnets))
-    return Listing(source, tuple(found), tuple(warnings), sha256(document).hexdigest())
+    return Listing(source, tuple(found), bounded(warnings), sha256(document).hexdigest())
+
+
+def bounded(warnings: Sequence[str]) -> tuple[str, ...]:
+    """The first warnings of a document; how many more there are."""
+    more = len(warnings) - MOST_WARNINGS
+    return (*warnings[:MOST_WARNINGS], *([f"and {more} more"] if more > 0 else []))
 
 
 def not_a_document(source: str, where: str, why: str) -> SourceUnreadable:
-    """The error for something that is no address document."""
+    """The error for something that is not an address document."""
     return SourceUnreadable(
-        f"source {source}: {where} is no address document: {why}",
+        f"source {source}: {where} is not an address document: {one_line(why)}",
         f"Look at what {where} holds; it has to list the node's NICs with their IP configurations.",
     )
 
 
 def host_subnet(text: str) -> list[IPNetwork]:
-    """An IPv6 address is a subnet of its own where the document tells none; an IPv4 one is not."""
+    """An IPv6 address is a subnet of its own where the document names none; an IPv4 one is not."""
     try:
         network = ip_network(text)
     except ValueError:

@@ -22,6 +22,8 @@ ANSWERS: dict[str, dict[str, object]] = {
     "1.0.0": {"ips": [{"address": "172.20.0.9/24"}, {"address": "172.20.0.10/24"}]},
     "no host": {"ips": [{"address": "0.0.0.0/0"}]},
     "everybody": {"ips": [{"address": "224.0.0.5/24"}]},
+    "platform": {"ips": [{"address": "168.63.129.16/24"}]},
+    "link-local": {"ips": [{"address": "169.254.1.1/16"}]},
     "itself": {"ips": [{"address": "127.0.0.1/8"}]},
     "odd": {"ips": [{"address": 7}], "dns": 7},
     "odd dns": {"ips": [{"address": "172.20.0.9/24"}], "dns": {"nameservers": 7}},

@@ -168,6 +168,8 @@ def test_several_addresses_are_all_set(busy_node: Node, delegate: Delegate, pod:
         ("odd dns", NOT_THERE, "nameservers"),
         ("no host", NOT_THERE, "0.0.0.0"),
         ("everybody", NOT_THERE, "224.0.0.5"),
+        ("platform", NOT_THERE, "168.63.129.16"),
+        ("link-local", NOT_THERE, "169.254.1.1"),
         ("itself", NOT_THERE, "127.0.0.1"),
         *(
             (f"code {code}", NOT_THERE, "no luck")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
-    Answer = bytes | Callable[[socket.socket], None]
+    Answer: TypeAlias = bytes | Callable[[socket.socket], None]
 
 MAC = "000D3AE51CC0"
 

@@ -7,19 +7,24 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ipam.errors import SourceUnreadable
 from ipam.sources.documents import SIZE_LIMIT
-from ipam.sources.http import Get, get
+from ipam.sources.http import RECEIVED_LIMIT, Get, get
 from tests.unit.ipam.cloud import Cloud, ok, reply, running, silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.unit.ipam.cloud import Answer
 
 
 @pytest.fixture
@@ -174,6 +179,115 @@ class TestTime:
         error, _ = refused(cloud, -1)
         assert "no answer in time" in str(error)
         assert cloud.requests == []
+
+
+def endless(start: bytes, again: bytes) -> tuple[Answer, list[int]]:
+    """An answer that goes on until the connection is closed, as fast as it can; how much was sent of it."""
+    sent: list[int] = []
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(start)
+        block = again * (65536 // len(again))
+        while True:
+            connection.sendall(block)
+            sent.append(len(block))
+
+    return answer, sent
+
+
+ENDLESS = {
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "interim answers with headers": (b"", b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n"),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: y\r\n"),
+    "chunks of one byte": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "a chunk's extension": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    "a chunk without an end": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFF\r\n",
+        b"x",
+    ),
+    "a body without a length": (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+    "an error's body": (b"HTTP/1.1 400 Bad\r\n\r\n", b"x"),
+    "a status line": (b"HTTP/1.1 200 ", b"O"),
+}
+
+
+PIECES = (
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.0 404 No\r\n",
+    b"HTTP/9",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: -1\r\n",
+    b"Content-Length: 99999999999999999999\r\n",
+    b"Retry-After: Fri, 31 Dec 0001 23:59:59 +2359\r\n",
+    b"Retry-After: nan\r\n",
+    b"\r\n",
+    b"0\r\n",
+    b"-1\r\n",
+    b"5\r\nhello\r\n",
+    b"FFFFFFFFFFFFFFFFFFFF\r\n",
+    b": \r\n",
+    b"X" * 70_000,
+    b"\n",
+    b"\x00",
+)
+
+
+class TestBounds:
+    """Whatever a server sends, and however: neither time nor bytes go on for ever."""
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("what", ENDLESS)
+    def test_what_never_ends_is_given_up_after_so_many_bytes(self, cloud: Cloud, what: str) -> None:
+        answer, sent = endless(*ENDLESS[what])
+        cloud.answers = [answer]
+        refused(cloud, 40)
+        buffers = 16 * 1024 * 1024
+        assert sum(sent) < RECEIVED_LIMIT + buffers
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("what", ENDLESS)
+    def test_the_deadline_holds_while_there_is_always_something_to_read(
+        self, cloud: Cloud, what: str
+    ) -> None:
+        """A read that never has to wait never times out by itself."""
+        start, again = ENDLESS[what]
+
+        def steadily(connection: socket.socket) -> None:
+            connection.sendall(start)
+            while not cloud.stopping.wait(0.0005):
+                connection.sendall(again)
+
+        cloud.answers = [steadily]
+        error, _ = refused(cloud, 0.5)
+        assert "no answer in time" in str(error) or "line" in str(error)
+
+    @pytest.mark.parametrize("size", ["-1", "-FF", "-80000000", "zz", "", "0x-1", "\u0661"])
+    def test_a_chunk_of_no_possible_size(self, cloud: Cloud, size: str) -> None:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        cloud.answers = [head + size.encode() + b"\r\nx\r\n0\r\n\r\n"]
+        refused(cloud, 1.0)
+
+    @pytest.mark.timeout(200)
+    def test_no_bytes_make_it_raise_anything_else(self, cloud: Cloud) -> None:
+        pieces = st.sampled_from(PIECES) | st.binary(max_size=30)
+
+        @settings(max_examples=settings().max_examples * 3, database=None)
+        @given(st.lists(pieces, max_size=9).map(b"".join))
+        def fuzz(answer: bytes) -> None:
+            cloud.answers = [answer]
+            with suppress(SourceUnreadable):
+                ask(cloud, 0.15)
+
+        fuzz()
+
+    def test_what_a_server_says_is_cut_and_escaped(self, cloud: Cloud) -> None:
+        cloud.answers = [b"HTTP/1.1 400 \x1b[2J" + b"y" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n"]
+        error, _ = refused(cloud)
+        assert str(error).isprintable()
+        assert len(str(error)) < 400
 
 
 class TestBrokenAnswers:

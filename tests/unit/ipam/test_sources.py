@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import socket
+import threading
 import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from ipam import sources
 from ipam.errors import SourceUnreadable
 from ipam.mac import normalize_mac
 from ipam.model import SourceConfig
-from ipam.sources import Endpoints, file, imds, wireserver
+from ipam.sources import Endpoints, file, imds, nic, wireserver
 from tests.unit.ipam.cloud import (
     Cloud,
     file_document,
@@ -129,7 +131,99 @@ def test_a_block_may_stand_beside_single_addresses() -> None:
 def test_a_block_that_can_not_be_meant_is_passed_over() -> None:
     listing = of_imds(imds_network("10.10.0.0/16", "10.10.0.5"))
     assert pods(listing) == ["10.10.0.5/16"]
-    assert "more than 256 addresses" in listing.warnings[0]
+    assert "more than 16 addresses" in listing.warnings[0]
+
+
+def test_a_small_document_does_not_become_a_large_listing() -> None:
+    """2,000 blocks are 72 KB; Azure allows 256 IP configurations on a NIC."""
+    blocks = [
+        f"10.{11 + number // 4096}.{number // 16 % 256}.{number % 16 * 16}/28" for number in range(2000)
+    ]
+    document = imds_network(*blocks)
+    document["interface"][0]["ipv4"]["subnet"] = [{"address": "10.0.0.0", "prefix": "8"}]
+    listing = of_imds(document)
+    assert len(pods(listing)) == 255 * 16
+    assert "2001 IP configurations; Azure allows 256" in listing.warnings[0]
+
+
+def test_no_more_nics_are_taken_than_a_machine_can_have() -> None:
+    document = imds_network()
+    document["interface"] = [
+        imds_network(f"10.10.{number}.5", mac=f"000D3AE5{number:04X}")["interface"][0]
+        for number in range(200)
+    ]
+    listing = of_imds(document)
+    assert len(listing.nics) == nic.MOST_NICS
+    assert "more than 16 NICs" in listing.warnings[0]
+    same = of_imds({"interface": document["interface"][:1] * 1000})
+    assert len(same.nics) == 1
+    assert len(same.warnings) <= nic.MOST_WARNINGS + 1
+
+
+def test_no_more_subnets_are_taken_than_a_nic_can_have() -> None:
+    document = imds_network("10.200.0.5")
+    document["interface"][0]["ipv4"]["subnet"] = [
+        {"address": f"10.{number}.0.0", "prefix": "16"} for number in range(256)
+    ]
+    (found,) = of_imds(document).nics
+    assert len(found.subnets) == nic.MOST_SUBNETS
+
+
+def test_warnings_of_one_document_are_counted_not_listed() -> None:
+    listing = of_file(file_document(*(f"nonsense {number} {'x' * 5000}" for number in range(200))))
+    assert len(listing.warnings) == nic.MOST_WARNINGS + 1
+    assert listing.warnings[-1] == "and 168 more"
+    assert max(map(len, listing.warnings)) < 600
+
+
+@pytest.mark.parametrize("source", ["imds", "wireserver", "file"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("168.63.129.16", "platform address"),
+        ("169.254.169.254", "link-local"),
+        ("169.254.1.1", "link-local"),
+        ("127.0.0.1", "loopback"),
+        ("224.0.0.5", "multicast"),
+        ("0.0.0.0", "unspecified"),
+        ("0.1.2.3", "not a unicast"),
+        ("255.255.255.255", "not a unicast"),
+        ("240.0.0.1", "not a unicast"),
+        ("fe80::1", "link-local"),
+        ("::1", "loopback"),
+        ("ff02::1", "multicast"),
+        ("::", "unspecified"),
+        ("::ffff:10.10.0.9", "IPv4-mapped"),
+    ],
+)
+def test_an_address_that_no_pod_can_have_is_refused_whoever_lists_it(
+    source: str, text: str, why: str
+) -> None:
+    subnet = "0.0.0.0/0" if "." in text and ":" not in text else "::/0"
+    address, _, length = subnet.partition("/")
+    if source == "imds":
+        document = imds_network("10.10.0.5", text)
+        document["interface"][0]["ipv4"]["subnet"].append({"address": address, "prefix": length})
+        listing = of_imds(document)
+    elif source == "wireserver":
+        added = f'<IPSubnet Prefix="{subnet}"><IPAddress Address="{text}"/></IPSubnet></Interface>'
+        listing = of_wireserver(wireserver_xml("10.10.0.5").replace(b"</Interface>", added.encode()))
+    else:
+        document = file_document("10.10.0.5")
+        document["Interfaces"][0]["IPSubnets"].append(
+            {"Prefix": subnet, "IPAddresses": [{"Address": text, "IsPrimary": False}]}
+        )
+        listing = of_file(document)
+    assert pods(listing) == ["10.10.0.5/16"]
+    assert why in listing.warnings[0]
+
+
+def test_text_of_a_document_reaches_a_message_escaped_and_cut() -> None:
+    listing = of_file(file_document("10.10.0.5\x1b[2J", "y" * 100_000, mac="\x1b]0;owned\x07" * 1000))
+    listing_of_addresses = of_file(file_document("10.10.0.5\x1b[2J", "y" * 100_000))
+    for warning in (*listing.warnings, *listing_of_addresses.warnings):
+        assert warning.isprintable()
+        assert len(warning) < 600
 
 
 def test_addresses_that_azure_reserves_are_never_taken() -> None:
@@ -254,7 +348,7 @@ def test_one_odd_nic_spoils_nothing_else(bad: Any) -> None:
 def test_what_is_no_document_is_an_error_that_says_so(text: str) -> None:
     parsers: tuple[Callable[[bytes, str], Listing], ...] = (imds.parse, file.parse)
     for parse in parsers:
-        with pytest.raises(SourceUnreadable, match="is no address document") as error:
+        with pytest.raises(SourceUnreadable, match="is not an address document") as error:
             parse(text.encode(), "where")
         assert error.value.remedy
         assert len(str(error.value)) < 500
@@ -297,7 +391,7 @@ class TestWireserverXml:
         ],
     )
     def test_what_is_no_document_is_an_error_that_says_so(self, text: bytes) -> None:
-        with pytest.raises(SourceUnreadable, match="is no address document"):
+        with pytest.raises(SourceUnreadable, match="is not an address document"):
             of_wireserver(text)
 
     def test_entities_never_reach_files_or_the_network(self, tmp_path: Path) -> None:
@@ -433,6 +527,37 @@ class TestAuto:
             listing = sources.read(self.CONFIG, 1.0, endpoints=Endpoints(cloud.url, other.url))
             assert time.monotonic() - began < 1.5
         assert listing.source == "wireserver"
+
+    def test_one_that_hangs_does_not_hold_up_the_other(self, cloud: Cloud) -> None:
+        """However long the deadline is: a first pod waited for 60% of it."""
+        with running() as other:
+            cloud.answers = [silence(cloud)]
+            other.answers = [ok(wireserver_xml("10.10.0.5"))]
+            listing = sources.read(self.CONFIG, 15.0, endpoints=Endpoints(cloud.url, other.url))
+            assert listing.source == "wireserver"
+            assert any(thread.name == "source imds" for thread in threading.enumerate()), "it still waits"
+
+    def test_a_second_one_that_fails_at_once_does_not_end_the_wait_for_the_first(self, cloud: Cloud) -> None:
+        asked = threading.Event()
+
+        def late(connection: socket.socket) -> None:
+            asked.wait(10)
+            connection.sendall(ok(imds_network("10.10.0.5")))
+
+        def refuse(connection: socket.socket) -> None:
+            connection.sendall(reply("403 No"))
+            asked.set()
+
+        with running() as other:
+            cloud.answers, other.answers = [late], [refuse]
+            listing = sources.read(self.CONFIG, 15.0, endpoints=Endpoints(cloud.url, other.url))
+        assert listing.source == "imds"
+
+    def test_both_hang(self, cloud: Cloud) -> None:
+        cloud.answers = [silence(cloud)]
+        with pytest.raises(SourceUnreadable, match="no answer in time") as raised:
+            sources.read(self.CONFIG, 1.0, endpoints=Endpoints(cloud.url, cloud.url))
+        assert str(raised.value).count("no answer in time") == 2
 
     def test_one_without_addresses_for_pods_is_not_the_last_word(self, cloud: Cloud) -> None:
         with running() as other:
