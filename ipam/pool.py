@@ -139,6 +139,8 @@ def offered(listing: Listing, macs: tuple[str, ...] | None) -> tuple[PoolAddress
             "Add secondary IP configurations to the NIC (az network nic ip-config create), one for each "
             "pod; its primary one belongs to the node."
         )
+    if listing.warnings and nics:
+        remedy = f"Look at what was skipped and why (az network nic show). {remedy}"
     if listing.warnings:
         what += f" (skipped: {'; '.join(listing.warnings[:3])})"
     raise SourceEmpty(what, remedy)

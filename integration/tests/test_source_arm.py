@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from integration.fabric import Machine
-    from integration.fabric.model import Estate
+    from integration.fabric.model import Estate, Vm
 
 FIRST = Principal("c0000000-0000-4000-8000-000000000001", "0b000000-0000-4000-8000-000000000011")
 SECOND = Principal("c0000000-0000-4000-8000-000000000002", "0b000000-0000-4000-8000-000000000012")
@@ -136,7 +137,7 @@ def test_a_block_is_sixteen_addresses(
     assert sorted(seen["pods"]) == sorted(of_pods(node))
 
 
-def test_only_configurations_that_succeeded_count(
+def test_imds_decides_about_configurations_that_did_not_succeed(
     make_fabric: Callable[..., Fabric], start: Callable[..., Reader]
 ) -> None:
     fabric = make_fabric(addresses=4)
@@ -145,9 +146,40 @@ def test_only_configurations_that_succeeded_count(
     addresses = node.pod_addresses
     for number, state in enumerate(("Updating", "Failed", "Deleting")):
         fabric.set_state("node1", [addresses[number]], state)
-    assert reader.read()["pods"] == of_pods(node)[3:]
+    seen = reader.read()
+    assert seen["pods"] == of_pods(node)[3:]
+    for state in ("Updating", "Failed", "Deleting"):
+        assert any(f"1 IP configurations in state '{state}': 0 are used" in line for line in seen["warnings"])
     fabric.set_state("node1", addresses[:3], "Succeeded")
     assert sorted(reader.read()["pods"]) == sorted(of_pods(node))
+    fabric.fault("imds", stale=True)  # it goes on listing what it lists now
+    for number, state in enumerate(("Updating", "Failed", "Deleting")):
+        fabric.set_state("node1", [addresses[number]], state)
+    assert sorted(reader.read()["pods"]) == sorted([*of_pods(node)[:2], *of_pods(node)[3:]])
+
+
+def test_a_subnet_that_was_expanded_is_read_again(
+    make_fabric: Callable[..., Fabric], start: Callable[..., Reader]
+) -> None:
+    fabric = make_fabric(addresses=12)
+    node = fabric.nodes["node1"]
+    whole = node.vm.primary_nic.subnet.prefix
+    reader = start(node)
+    fabric.change(in_subnet(IPv4Network(f"{whole.network_address}/29")))
+    assert len(reader.read()["pods"]) < 12
+    fabric.change(in_subnet(whole))
+    assert reader.read()["pods"] == of_pods(node)
+
+
+def in_subnet(prefix: IPv4Network) -> Callable[[Estate], Estate]:
+    def change(estate: Estate) -> Estate:
+        def changed(vm: Vm) -> Vm:
+            nics = tuple(replace(nic, subnet=replace(nic.subnet, prefix=prefix)) for nic in vm.nics)
+            return replace(vm, nics=nics)
+
+        return replace(estate, vms=tuple(changed(vm) for vm in estate.vms))
+
+    return change
 
 
 def test_an_address_that_is_added_or_removed_is_seen_with_the_next_read(
@@ -238,6 +270,26 @@ class TestCredential:
         assert chosen["pods"], "an explicit choice does not look at the environment"
         fabric.fault("identity", refused=True)
         assert reader.read(5, credential="managed-identity", client_id=FIRST.client_id)["error"]
+
+    def test_an_environment_of_another_product_redirects_nothing(
+        self, make_fabric: Callable[..., Fabric], start: Callable[..., Reader]
+    ) -> None:
+        """Azure Arc, App Service, Cloud Shell and pod identity set these."""
+        fabric = make_fabric()
+        elsewhere = "http://127.0.0.1:9/elsewhere"
+        names = "IDENTITY_ENDPOINT IMDS_ENDPOINT MSI_ENDPOINT AZURE_POD_IDENTITY_AUTHORITY_HOST"
+        reader = start(
+            fabric.nodes["node1"],
+            IDENTITY_HEADER="x",
+            MSI_SECRET="x",
+            **dict.fromkeys(names.split(), elsewhere),
+        )
+        assert reader.read()["pods"]
+        fabric.identity.issuer.revoke_all()
+        fabric.identity.system_assigned = None
+        reader.read()
+        refused = reader.read()
+        assert "managed identity at http://169.254.169.254, since arm.credential is auto" in refused["error"]
 
     def test_a_workload_identity_that_is_not_there_is_told(
         self, fabric: Fabric, start: Callable[..., Reader]

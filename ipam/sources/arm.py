@@ -4,53 +4,57 @@ The only importer of ``azure.*``, which costs 0.6 s and 80 MiB: only the agent r
 node is in ARM comes from IMDS, and so do the prefixes of its subnets: all IP configurations of a NIC are
 in one subnet, and asking IMDS needs no permission on the virtual network. After the first read each
 one costs a single request to ARM. Nothing is retried here: the next read is the retry.
+
+What is remembered, and what ends it: where the machine is, and which NICs it has, for ``REMEMBERED`` seconds
+or until ARM answers 404 or refuses the token; the subnets, as long, or until an address is in none of them.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
+import time
 import typing
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from azure.core import AzureClouds
 from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
+from azure.core.pipeline.transport import RequestsTransport
 from azure.core.rest import HttpRequest
-from azure.identity import (
-    AzureAuthorityHosts,
-    CredentialUnavailableError,
-    ManagedIdentityCredential,
-    WorkloadIdentityCredential,
-)
+from azure.identity import AzureAuthorityHosts, CredentialUnavailableError, WorkloadIdentityCredential
 from azure.mgmt.core.tools import get_arm_endpoints
 from azure.mgmt.network import NetworkManagementClient
 
 from ipam.errors import SourceUnreadable
-from ipam.sources import arm_errors, imds
+from ipam.quoting import quoted
+from ipam.sources import arm_errors, arm_http, imds
+from ipam.sources.arm_nic import fits, nic_of
 from ipam.sources.bounded import OneAtATime, StillBusy
-from ipam.sources.nic import Entry, builder, host_subnet, listing, not_a_document
+from ipam.sources.managed_identity import ManagedIdentity, NoToken
+from ipam.sources.nic import builder, listing, not_a_document
 from ipam.sources.placement import Placement, last_parts, placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from azure.mgmt.network.models import NetworkInterface, NetworkInterfaceIPConfiguration
+    from azure.core.credentials import TokenCredential
+    from azure.mgmt.network.models import NetworkInterface
 
-    from ipam.model import IPNetwork, Listing, Nic
+    from ipam.model import Listing, Nic
     from ipam.sources import ArmConfig
-    from ipam.sources.nic import NicBuilder
 
 NETWORK_API = "2024-05-01"
 COMPUTE_API = "2024-07-01"
 """Pinned: old enough for the sovereign clouds, which get versions later."""
 
 _CLOUDS = {
-    "azurepubliccloud": (AzureClouds.AZURE_PUBLIC_CLOUD, ""),
+    "azurepubliccloud": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
     "azurechinacloud": (AzureClouds.AZURE_CHINA_CLOUD, AzureAuthorityHosts.AZURE_CHINA),
     "azureusgovernmentcloud": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
     "azureusgovernment": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
 }
+REMEMBERED = 300.0
+"""Seconds for which what IMDS and ARM said of machine, NICs and subnets is taken for true."""
 _ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 15}
 _TOKEN: dict[str, Any] = {"retry_total": 1, "retry_status": 1, "connection_timeout": 2, "read_timeout": 10}
 
@@ -58,7 +62,7 @@ _TOKEN: dict[str, Any] = {"retry_total": 1, "retry_status": 1, "connection_timeo
 # "get_overloads"). Nobody here asks for them; the memory serves what comes.
 typing.clear_overloads()
 
-# What fails is told by the errors below, in our own log; the SDK's records would go to stderr.
+# What fails is in the errors below, which our own log has; the SDK's records would go to stderr.
 for _library in ("azure", "msal"):
     logging.getLogger(_library).addHandler(logging.NullHandler())
     logging.getLogger(_library).propagate = False
@@ -90,7 +94,7 @@ class Reader:
         self._config = config
         self._imds = imds_endpoint
         self._work: OneAtATime[Listing] = OneAtATime()
-        self._lock = threading.Lock()
+        self._subscription = ""
         self._forget()
 
     def read(self, until: float) -> Listing:
@@ -104,29 +108,42 @@ class Reader:
             raise arm_errors.too_slow(endpoint, still=True) from error
 
     def _forget(self) -> None:
-        self._place: Placement | None = None
+        """Everything, the client and its token as well."""
         self._client: NetworkManagementClient | None = None
+        self._identity = ""
+        self._forget_machine()
+
+    def _forget_machine(self) -> None:
+        self._place: Placement | None = None
         self._nic_ids: tuple[str, ...] = ()
-        self._subnets: dict[str, tuple[IPNetwork, ...]] = {}
+        self._imds_nics: dict[str, Nic] = {}
+        self._remembered_since = time.monotonic()
 
     def _read(self, until: float) -> Listing:
+        if time.monotonic() - self._remembered_since > REMEMBERED:
+            self._forget_machine()
         if self._place is None:
-            self._place = placement(imds.document(self._imds, "compute", until))
+            place = placement(imds.document(self._imds, "compute", until))
+            if place.subscription != self._subscription:
+                self._client = None
+            self._place, self._subscription = place, place.subscription
         place = self._place
         try:
             return self._listing(list(self._nics(place)), until)
-        except CredentialUnavailableError as error:
+        except (NoToken, CredentialUnavailableError) as error:
+            identity = self._identity
             self._forget()
-            raise arm_errors.no_token(str(error.message)) from error
+            raise arm_errors.no_token(str(error), identity) from error
         except HttpResponseError as error:
+            refused = self._refused(error, place)
             if error.response is None or isinstance(error, ClientAuthenticationError):
                 # A new credential next time: the SDK would go on with the token that was refused.
                 self._forget()
             if error.status_code == 404:
                 self._forget()
-            raise self._refused(error, place) from error
-        except DecodeError as error:
-            raise not_a_document("arm", self._endpoint(place), str(error.message)) from error
+            raise refused from error
+        except (DecodeError, arm_http.AnswerRefused) as error:
+            raise not_a_document("arm", self._endpoint(place), str(error)) from error
         except AzureError as error:
             raise arm_errors.unreachable(self._endpoint(place), str(error.message)) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -135,7 +152,7 @@ class Reader:
 
     def _refused(self, error: HttpResponseError, place: Placement) -> SourceUnreadable:
         if error.response is None or error.status_code is None:
-            return arm_errors.no_token(str(error.message))
+            return arm_errors.no_token(str(error.message), self._identity)
         request = getattr(error.response, "request", None)
         what = f"{request.method} {request.url.partition('?')[0]}" if request is not None else "ARM"
         code = f"{error.error.code}: " if error.error is not None and error.error.code else ""
@@ -145,7 +162,7 @@ class Reader:
 
     def _connected(self, place: Placement) -> NetworkManagementClient:
         if self._client is None:
-            self._client = _client(self._config, place)
+            self._client, self._identity = _client(self._config, place, self._imds, self._endpoint(place))
         return self._client
 
     def _endpoint(self, place: Placement) -> str:
@@ -186,37 +203,21 @@ class Reader:
         warnings: list[str] = []
         begun = [(nic, builder(nic.mac_address or "", nic.primary, warnings)) for nic in found]
         known = [(nic, built) for nic, built in begun if built is not None]
-        if not {built.mac for _, built in known} <= self._subnets.keys():
-            seen = imds.read(self._imds, until)
-            self._subnets = {nic.mac: nic.subnets for nic in seen.nics}
-        nics = tuple(self._nic(nic, built) for nic, built in known)
+        if not all(fits(nic, self._imds_nics.get(built.mac)) for nic, built in known):
+            try:
+                self._imds_nics = {nic.mac: nic for nic in imds.read(self._imds, until).nics}
+            except SourceUnreadable as error:
+                if not all(built.mac in self._imds_nics for _, built in known):
+                    raise
+                warnings.append(f"what IMDS said before is used: {error}")
+        nics = tuple(nic_of(nic, built, self._imds_nics.get(built.mac)) for nic, built in known)
         return listing("arm", nics, warnings, repr(nics).encode())
 
-    def _nic(self, nic: NetworkInterface, built: NicBuilder) -> Nic:
-        subnets = self._subnets.get(built.mac, ())
-        built.subnets.extend(subnets)
-        had_v6 = False
-        for each in nic.ip_configurations or ():
-            # Others are still on their way, or on their way out: a pod would have no network.
-            if each.provisioning_state != "Succeeded" or not each.private_ip_address:
-                continue
-            text = _address(each)
-            v6 = ":" in text
-            # The one IPv6 address a NIC can have first is the host's, as in IMDS.
-            own = bool(each.primary) or (v6 and not had_v6)
-            had_v6 = had_v6 or v6
-            built.add(Entry(text, own=own), [*subnets, *host_subnet(text)])
-        return built.nic()
 
-
-def _address(configuration: NetworkInterfaceIPConfiguration) -> str:
-    """The address or block: the prefix length may be in the address or in a field of its own."""
-    text = str(configuration.private_ip_address)
-    length = configuration.private_ip_address_prefix_length
-    return f"{text}/{length}" if length and "/" not in text else text
-
-
-def _client(config: ArmConfig, place: Placement) -> NetworkManagementClient:
+def _client(
+    config: ArmConfig, place: Placement, imds_endpoint: str, endpoint: str
+) -> tuple[NetworkManagementClient, str]:
+    """The client, and in words who asks with it."""
     cloud, authority = _CLOUDS.get(place.environment.casefold(), (None, ""))
     scopes: list[str]
     if cloud is not None:
@@ -225,40 +226,49 @@ def _client(config: ArmConfig, place: Placement) -> NetworkManagementClient:
         scopes = [f"{config.base_url.rstrip('/')}/.default"]
     else:
         raise SourceUnreadable(
-            f"source arm: the endpoint of cloud {place.environment!r} is not known",
+            f"source arm: the endpoint of cloud {quoted(place.environment)} is not known",
             "Set arm.base_url to it, or choose another `ipam.environment`.",
         )
-    verify = {"connection_verify": config.ca_file} if config.ca_file else {}
-    return NetworkManagementClient(
-        _credential(config, authority, verify),
+    credential, identity = _credential(config, authority, imds_endpoint)
+    client = NetworkManagementClient(
+        credential,
         place.subscription,
         config.base_url or None,
         cloud_setting=cloud,
         credential_scopes=scopes,
         user_agent="azvnet",
+        transport=_transport(config, _ONCE, endpoint),
         **_ONCE,
-        **verify,
     )
+    return client, identity
 
 
-def _credential(
-    config: ArmConfig, authority: str, verify: dict[str, str]
-) -> ManagedIdentityCredential | WorkloadIdentityCredential:
-    """The credential that is configured; ``auto`` takes a workload identity if the environment has one."""
+def _transport(config: ArmConfig, timeouts: dict[str, Any], origin: str = "") -> RequestsTransport:
+    verify = {"connection_verify": config.ca_file} if config.ca_file else {}
+    waits = {name: timeouts[name] for name in ("connection_timeout", "read_timeout")}
+    return RequestsTransport(session=arm_http.session(origin), **waits, **verify)
+
+
+def _credential(config: ArmConfig, authority: str, imds_endpoint: str) -> tuple[TokenCredential, str]:
+    """The credential that is configured; ``auto`` takes a workload identity if the environment has one.
+
+    Nothing else of the environment counts: it may be that of another product (Azure Arc, Cloud Shell).
+    """
+    why = f"arm.credential is {config.credential}"
     if config.credential in {"auto", "workload-identity"}:
         elsewhere = {"authority": authority} if authority else {}
         try:
-            return WorkloadIdentityCredential(
-                client_id=config.client_id or None, **elsewhere, **_TOKEN, **verify
+            workload = WorkloadIdentityCredential(
+                client_id=config.client_id or None,
+                transport=_transport(config, _TOKEN),
+                **elsewhere,
+                **_TOKEN,
             )
         except ValueError as error:
             if config.credential != "auto":
-                raise arm_errors.no_token(str(error)) from error
-    return ManagedIdentityCredential(
-        client_id=config.client_id or None,
-        # IMDS is link-local: a proxy of the environment must not be asked for it.
-        use_env_settings=False,
-        # Chosen explicitly, so what the environment says of a workload does not count any more.
-        _exclude_workload_identity_credential=True,
-        **_TOKEN,
-    )
+                raise arm_errors.no_token(str(error), f"workload identity, since {why}") from error
+            why += " and the environment has no workload identity"
+        else:
+            return workload, f"workload identity at {authority or 'AZURE_AUTHORITY_HOST'}, since {why}"
+    managed = typing.cast("TokenCredential", ManagedIdentity(imds_endpoint, config.client_id))
+    return managed, f"managed identity at {imds_endpoint}, since {why}"

@@ -1,6 +1,6 @@
-"""What went wrong with Azure Resource Manager, and what an operator can do: words only.
+"""What went wrong with Azure Resource Manager, and what an operator can do: only the words.
 
-It must not import the SDK: what it needs of an error is given to it. No token ever appears in a message.
+It must not import the SDK: what it needs of an error is passed to it. No token ever appears in a message.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ipam.errors import SourceUnreadable
+from ipam.quoting import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,20 +23,19 @@ READS = (
 )
 """The permissions that reading needs; the built-in role Reader has them all."""
 
-_LONGEST_WORDS = 300
 _SECRET = re.compile(r"eyJ[\w-]{5,}(?:\.[\w-]+)*|(?i:bearer)\s+[\w.~+/=-]{8,}|sig=[^&\s]+")
 
 
 def words_of(message: str) -> str:
-    """An error's message in one line, cut short, without anything that looks like a token."""
-    line = " ".join(_SECRET.sub("***", message).split())
-    return line if len(line) <= _LONGEST_WORDS else line[:_LONGEST_WORDS] + "..."
+    """An error's message on one line, cut short, without anything that looks like a token."""
+    return one_line(_SECRET.sub("***", message))
 
 
-def no_token(message: str) -> SourceUnreadable:
-    """No access token could be had."""
+def no_token(message: str, identity: str = "") -> SourceUnreadable:
+    """There is no access token; ``identity``: who asked for one, where and why."""
+    asked = f" ({identity})" if identity else ""
     return SourceUnreadable(
-        f"source arm: no access token: {words_of(message)}",
+        f"source arm: no access token{asked}: {words_of(message)}",
         "Give the machine or scale set a managed identity (az vm identity assign, az vmss identity assign); "
         "if it has several, name one as arm.client_id. With a workload identity check AZURE_TENANT_ID, "
         "AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE.",
@@ -80,7 +80,7 @@ def seconds(retry_after: str | None) -> float:
 
 def _remedy(status: int, place: Placement) -> str:
     if status == 401:
-        return "The token was not taken; a new one is fetched with the next read. Check the node's time."
+        return "The token was not accepted; a new one is fetched with the next read. Check the node's time."
     if status == 403:
         return (
             f"Give the node's identity the role Reader on resource group {place.resource_group} (az role "

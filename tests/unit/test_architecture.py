@@ -71,7 +71,12 @@ ONLY = [
         "pydantic's engine without pydantic is used in one place",
     ),
     Only("http.client", ("ipam/sources/http.py",), "one place has the timeouts and limits of all requests"),
-    Only("urllib", ("ipam/sources/http.py",), "the same"),
+    Only(
+        "urllib",
+        ("ipam/sources/http.py", "ipam/sources/arm_http.py", "ipam/sources/managed_identity.py"),
+        "the same; the others read and write URLs and send nothing with it",
+    ),
+    Only("requests", ("ipam/sources/arm_http.py",), "what the SDK sends is bounded in one place"),
     Only(
         "subprocess",
         ("cni_plugin/cni/delegate.py", "cni_plugin/install/trial.py"),

@@ -7,13 +7,23 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipam.errors import SourceUnreadable
-from ipam.sources import arm_errors
+from ipam.sources import arm_errors, imds
+from ipam.sources.arm_nic import fits, nic_of
 from ipam.sources.bounded import OneAtATime, StillBusy
+from ipam.sources.nic import builder
 from ipam.sources.placement import Placement, last_parts, placement
+from tests.unit.ipam.cloud import imds_network
+
+if TYPE_CHECKING:
+    from ipam.model import Nic
+
+MAC = "00:0d:3a:e5:1c:c0"
 
 GROUP = "/subscriptions/s-1/resourceGroups/MC_rg/providers/Microsoft.Compute"
 PLACE = Placement("AzurePublicCloud", f"{GROUP}/virtualMachines/vm1", "s-1", "MC_rg", "vm1", "")
@@ -82,6 +92,82 @@ class TestWords:
         error = arm_errors.refused("GET x", 403, "AuthorizationFailed", {}, PLACE)
         for words in ("Reader", "MC_rg", *arm_errors.READS):
             assert words in error.remedy
+
+
+def configuration(address: str | None, state: str = "Succeeded", **more: Any) -> SimpleNamespace:
+    given = {"private_ip_address_prefix_length": None, "primary": False, **more}
+    return SimpleNamespace(private_ip_address=address, provisioning_state=state, **given)
+
+
+def nic_with(*configurations: SimpleNamespace) -> SimpleNamespace:
+    own = configuration("10.10.0.4", primary=True)
+    return SimpleNamespace(mac_address=MAC, primary=True, ip_configurations=[own, *configurations])
+
+
+def in_imds(*secondaries: str, prefix: str = "10.10.0.0/16") -> Nic:
+    document = imds_network(*secondaries, mac=MAC)
+    address, _, length = prefix.partition("/")
+    document["interface"][0]["ipv4"]["subnet"] = [{"address": address, "prefix": length}] if prefix else []
+    return imds.parse(json.dumps(document).encode(), "imds").nics[0]
+
+
+def built(nic: SimpleNamespace, seen: Nic) -> tuple[list[str], list[str]]:
+    warnings: list[str] = []
+    begun = builder(MAC, True, warnings)
+    assert begun is not None
+    return [str(each.ip) for each in nic_of(nic, begun, seen).addresses], warnings
+
+
+class TestStates:
+    """IP configurations that ARM does not call Succeeded."""
+
+    @pytest.mark.parametrize("state", ["Failed", "Updating", "Canceled", "New"])
+    def test_imds_decides_about_what_may_work(self, state: str) -> None:
+        nic = nic_with(configuration("10.10.0.5", state), configuration("10.10.0.6", state))
+        addresses, (warning,) = built(nic, in_imds("10.10.0.5"))
+        assert addresses == ["10.10.0.5"]
+        assert f"2 IP configurations in state '{state}': 1 are used, since IMDS lists them, 1 are" in warning
+        assert not fits(nic, in_imds("10.10.0.5")), "IMDS has to be asked"
+
+    def test_what_is_being_deleted_is_never_used(self) -> None:
+        nic = nic_with(configuration("10.10.0.5", "Deleting"))
+        addresses, (warning,) = built(nic, in_imds("10.10.0.5"))
+        assert addresses == []
+        assert "1 IP configurations in state 'Deleting': 0 are used" in warning
+
+    def test_one_without_an_address_yet_is_named(self) -> None:
+        _, (warning,) = built(nic_with(configuration(None, "Updating")), in_imds())
+        assert "'Updating'" in warning
+
+    def test_the_hosts_own_address_is_its_own_whatever_its_state(self) -> None:
+        nic = nic_with()
+        nic.ip_configurations[0].provisioning_state = "Failed"
+        begun = builder(MAC, True, [])
+        assert begun is not None
+        assert [str(ip) for ip in nic_of(nic, begun, in_imds()).own_addresses] == ["10.10.0.4"]
+
+    def test_a_block_is_decided_as_a_whole(self) -> None:
+        nic = nic_with(configuration("10.10.0.16/28", "Failed"))
+        assert len(built(nic, in_imds("10.10.0.16/28"))[0]) == 16
+        assert built(nic, in_imds())[0] == []
+
+
+class TestWhatIsRemembered:
+    """What IMDS said before is used only as long as it fits."""
+
+    def test_it_fits(self) -> None:
+        assert fits(nic_with(configuration("10.10.0.5"), configuration("10.10.0.16/28")), in_imds())
+
+    def test_a_nic_that_imds_did_not_list(self) -> None:
+        assert not fits(nic_with(), None)
+
+    @pytest.mark.parametrize("prefix", ["", "10.10.0.0/29", "10.11.0.0/16"])
+    def test_an_address_in_none_of_the_subnets(self, prefix: str) -> None:
+        """The NIC was incomplete when IMDS was asked, or the subnet was expanded since."""
+        assert not fits(nic_with(configuration("10.10.0.9")), in_imds(prefix=prefix))
+
+    def test_an_ipv6_address_needs_no_subnet(self) -> None:
+        assert fits(nic_with(configuration("fd00::5")), in_imds())
 
 
 class TestOneAtATime:
