@@ -1,8 +1,9 @@
-"""A bundle: what its manifest lists, and whether a folder has just that.
+"""A bundle: what its manifest lists, and whether a directory has just that.
 
 The manifest (``packaging/manifest.py``) has one line per entry: ``f MODE SHA256 PATH``, ``d MODE - PATH``,
-``l - TARGET PATH``. A copy is made from the manifest and not from the folder: links that a careless copy
-turned into files, and modes that it lost, are right again. It must not know where a bundle is put.
+``l - TARGET PATH``. A copy is made from the manifest and not from the directory: links that a careless copy
+turned into files, and modes that it lost, are right again. Nothing of a manifest is written, read or linked
+outside of the bundle. It must not know where a bundle is put.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from cni_plugin.install import files
 from cni_plugin.install.place import NAMES, Refused
+from ipam.quoting import quoted
 
 MANIFEST = "azvnet-lib/MANIFEST"
 NEEDED = (*NAMES, "azvnet-python")
@@ -134,29 +136,55 @@ class Bundle:
                 yield f"{found}: not of this version"
 
 
-def _entries(folder: Path, manifest: bytes) -> Iterator[Entry]:
-    for line in manifest.decode(errors="surrogateescape").splitlines():
-        match = _LINE.fullmatch(line)
-        path = match and (match[3] or match[5] or match[7])
-        if match is None or path is None or not _stays_inside(path):
-            raise Refused(f"{folder / MANIFEST} has a line that is none: {line!r}", AGAIN)
-        if match[6]:
-            if not _stays_inside(f"{PurePosixPath(path).parent}/{match[6]}"):
-                raise Refused(f"{folder / MANIFEST} has a link that leads out of it: {line!r}", AGAIN)
-            yield Entry("l", 0o777, match[6], path)
-        elif match[3]:
-            yield Entry("f", int(match[1], 8), match[2], path)
-        else:
-            yield Entry("d", int(match[4], 8), "", path)
+def _entries(directory: Path, manifest: bytes) -> Iterator[Entry]:
+    """What the manifest lists, directories before what is in them.
+
+    Raises:
+        Refused: a line is malformed, or leads out of the bundle.
+    """
+    listed: dict[PurePosixPath, Entry] = {PurePosixPath(): Entry("d", 0o755, "", "")}
+    for line in manifest.decode(errors="surrogateescape").removesuffix("\n").split("\n"):
+        entry = _entry(line)
+        path = PurePosixPath(entry.path if entry else "")
+        parent = listed.get(path.parent)
+        # Below real directories alone, so that no link of the bundle itself leads a later entry elsewhere.
+        if entry is None or path in listed or parent is None or parent.kind != "d":
+            raise Refused(f"{directory / MANIFEST} has a malformed line: {quoted(line)}", AGAIN)
+        listed[path] = entry
+    for path, entry in listed.items():
+        if entry.kind == "l" and _leads_to(path.parent, PurePosixPath(entry.what)) not in listed:
+            line = f"l - {entry.what} {entry.path}"
+            raise Refused(f"{directory / MANIFEST} has a link that leads out of it: {quoted(line)}", AGAIN)
+        if entry.path:
+            yield entry
 
 
-def _stays_inside(path: str) -> bool:
-    depth = 0
-    for part in PurePosixPath(path).parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0 or part == "/":
-            return False
-    return depth > 0
+def _entry(line: str) -> Entry | None:
+    match = _LINE.fullmatch(line)
+    path = match and (match[3] or match[5] or match[7])
+    if match is None or path is None or not line.isprintable():
+        return None
+    # As it is written: pathlib would drop "." and repeated slashes, and keep two at the start.
+    if any(part in {"", ".", ".."} for part in path.split("/")):
+        return None
+    if match[6]:
+        return Entry("l", 0o777, match[6], path)
+    if match[3]:
+        return Entry("f", int(match[1], 8), match[2], path)
+    return Entry("d", int(match[4], 8), "", path)
+
+
+def _leads_to(parent: PurePosixPath, target: PurePosixPath) -> PurePosixPath | None:
+    """Where a link in ``parent`` leads; None: out of the bundle, or through others, so it can't be told."""
+    at, names = list(parent.parts), list(target.parts)
+    while names and names[0] == "..":
+        if not at:
+            return None
+        at.pop()
+        names.pop(0)
+    if not names or ".." in names or target.is_absolute():
+        return None
+    return PurePosixPath(*at, *names)
 
 
 def _difference(path: Path, entry: Entry, owner: int | None) -> str:

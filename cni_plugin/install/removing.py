@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,17 @@ from cni_plugin.install.lock import LOCK, alone
 from cni_plugin.install.place import CONFLIST, Place, Refused
 from cni_plugin.install.receipt import RECORD, Record
 from cni_plugin.install.releases import Versions, in_use
+from ipam.quoting import one_line
 
 _LOGS = re.compile(r"(azvnet|agent)\.log(\.\d+)?")
+_STATE = re.compile(
+    r"azvnet\.db(\.new|\.corrupt-[\dTZ.]+)?(-wal|-shm|-journal)?"
+    r"|(store|source|adoption|attachments)\.lock"
+    r"|(agent|http)\.sock(\.[0-9a-f]{8})?"
+    r"|sysctls-before\.json"
+)
+"""Names in the state directory (docs/architecture.md, "State"). The directory is named by the environment, so
+only what is known by its name is removed, and nothing below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +139,26 @@ def _take_conflist(removal: Removal, say: Say) -> None:
 
 
 def _take_state(removal: Removal, say: Say) -> None:
-    if removal.purge is not None and removal.purge.is_dir():
-        shutil.rmtree(removal.purge)
-        say(f"removed {removal.place.shown(removal.purge)}")
-    if removal.logs is not None and removal.logs.parent.is_dir():
-        folder = removal.logs.parent
-        for path in folder.iterdir():
-            if _LOGS.fullmatch(path.name):
-                path.unlink()
-        with contextlib.suppress(OSError):  # something else is in it
-            folder.rmdir()
-            say(f"removed {removal.place.shown(folder)}")
+    if removal.purge is not None:
+        _take_known(removal.place, removal.purge, _STATE, say)
+    if removal.logs is not None:
+        _take_known(removal.place, removal.logs.parent, _LOGS, say)
+
+
+def _take_known(place: Place, directory: Path, known: re.Pattern[str], say: Say) -> None:
+    """Remove what has a name of ours from a directory, and the directory if nothing else is in it."""
+    if not directory.is_dir():
+        return
+    for path in directory.iterdir():
+        if known.fullmatch(path.name) and not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+    try:
+        directory.rmdir()
+        say(f"removed {place.shown(directory)}")
+    except OSError:
+        left = sorted(path.name for path in directory.iterdir())
+        if left:
+            say(f"note: {place.shown(directory)} stays: it has {one_line(', '.join(left))}")
 
 
 def _take_names(place: Place, folders: list[str], say: Say) -> None:

@@ -119,6 +119,57 @@ def write_outside(bundle: Path) -> None:
         manifest.write(f"f 0644 {'0' * 64} ../outside\n")
 
 
+def append(line: str) -> Callable[[Path], None]:
+    def harm(bundle: Path) -> None:
+        with (bundle / MANIFEST).open("ab") as manifest:
+            manifest.write(line.encode() + b"\n")
+
+    return harm
+
+
+EMPTY = f"f 0644 {'0' * 64}"
+ESCAPES = {
+    "an absolute link": ("l - /etc azvnet-lib/out", "a link that leads out"),
+    "an absolute link with two slashes": ("l - //etc azvnet-lib/out", "a link that leads out"),
+    "an absolute link, then a file behind it": (
+        f"l - /tmp azvnet-lib/out\n{EMPTY} azvnet-lib/out/x",
+        "malformed",
+    ),
+    "an absolute path": (f"{EMPTY} /tmp/azvnet-outside", "malformed"),
+    "an absolute path with two slashes": (f"{EMPTY} //tmp/azvnet-outside", "malformed"),
+    "a path that climbs": (f"{EMPTY} azvnet-lib/../../outside", "malformed"),
+    "a directory that climbs": ("d 0755 - ..", "malformed"),
+    "a link to the bundle's parent": ("l - .. azvnet-lib/../out", "malformed"),
+    "a link that climbs behind another": (
+        "l - deep/empty azvnet-lib/short\nl - short/../../../../etc azvnet-lib/out",
+        "a link that leads out",
+    ),
+    "a link that climbs one too far": ("l - ../../etc azvnet-lib/out", "a link that leads out"),
+    "a link to nothing of the bundle": ("l - nothing azvnet-lib/out", "a link that leads out"),
+    "a file below a link": (f"l - deep azvnet-lib/out\n{EMPTY} azvnet-lib/out/x", "malformed"),
+    "a path twice": ("l - answer azvnet-lib/again", "malformed"),
+    "a NUL byte": (f"{EMPTY} azvnet-lib/a\0b", "malformed"),
+    "an escape sequence": (f"{EMPTY} azvnet-lib/\x1b[2J", "malformed"),
+}
+
+
+@pytest.mark.parametrize("case", ESCAPES)
+def test_nothing_of_a_bundle_is_outside_of_it(case: str, forge: Forge, node: Node) -> None:
+    """A manifest may come from anywhere: what is not inside is refused before anything is written."""
+    line, reason = ESCAPES[case]
+    bundle = forge.bundle()
+    append(line)(bundle)
+    before = tree(node.root)
+
+    done = node.run("install", f"--bundle={bundle}")
+
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert done.stderr.removesuffix("\n").isprintable()
+    assert tree(node.root) == before
+    assert not Path("/tmp/azvnet-outside").exists()
+
+
 def change_a_byte(bundle: Path) -> None:
     path = bundle / "azvnet-lib" / "deep" / "file"
     path.write_text("y" + path.read_text()[1:])
@@ -151,9 +202,9 @@ def crash(bundle: Path) -> None:
         (lose_a_program, "is incomplete: azvnet-python"),
         (lose_the_manifest, "is no bundle"),
         (cut_the_manifest, "does not list azvnet-python"),
-        (garble_the_manifest, "a line that is none"),
+        (garble_the_manifest, "a malformed line"),
         (lead_out, "a link that leads out of it"),
-        (write_outside, "a line that is none"),
+        (write_outside, "a malformed line"),
         (change_a_byte, "azvnet-lib/deep/file: has another content"),
         (be_of_another_machine, "is for "),
         (answer_nonsense, "does not answer VERSION"),

@@ -148,6 +148,27 @@ def test_the_nodes_state_and_logs_go_only_when_it_is_asked_for(forge: Forge, nod
     assert tree(node.root) == before
 
 
+def test_what_is_not_of_ours_in_the_state_directory_stays(forge: Forge, node: Node) -> None:
+    """The environment names that directory: it may be any."""
+    state = node.root / "run"
+    (state / "azvnet.db.d").mkdir(parents=True)
+    (state / "azvnet.db-wal").mkdir()
+    others = ["systemd", "other.lock", "azvnet.db.backup", "docker.sock", "azvnet.database"]
+    ours = ["azvnet.db", "azvnet.db-shm", "azvnet.db.new", "azvnet.db.corrupt-20261126T150000Z", "store.lock"]
+    ours += ["attachments.lock", "agent.sock", "http.sock.0a1b2c3d", "sysctls-before.json", "source.lock"]
+    for name in (*others, *ours):
+        (state / name).write_text("")
+    (state / "azvnet.db.corrupt-20261126T150001Z").symlink_to(node.bin_dir / "portmap")
+
+    done = node.run("uninstall", "--purge")
+
+    assert done.returncode == 0, done.stderr
+    left = sorted(path.name for path in state.iterdir())
+    assert left == sorted([*others, "azvnet.db.d", "azvnet.db-wal"])
+    assert "run stays: it has azvnet.database" in done.stdout
+    assert (node.bin_dir / "portmap").read_text() == "another plugin"
+
+
 def test_what_is_not_of_ours_beside_the_logs_stays(forge: Forge, node: Node) -> None:
     logs = node.root / "log"
     logs.mkdir()
