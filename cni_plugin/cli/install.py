@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_plugin.install.place import BIN_DIR, CONF_DIR, CONFLIST, PREFIX, Place, Refused
+from cni_plugin.install.place import BIN_DIR, COMMAND_DIR, CONF_DIR, CONFLIST, PREFIX, Place, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
         ("--prefix", PREFIX, "where the versions are"),
         ("--bin-dir", BIN_DIR, "where the runtime looks for plugins"),
         ("--conf-dir", CONF_DIR, "where the runtime looks for networks"),
+        ("--command-dir", COMMAND_DIR, "where a shell looks for azvnet"),
         ("--root", Path("/"), "where the node's root is mounted; the other paths are the node's own"),
     ):
         help_text = f"{what} (default {default})"
@@ -53,7 +54,7 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
 
 def place_of(options: argparse.Namespace) -> Place:
     """The place that ``place_arguments`` describe."""
-    return Place(options.root, options.prefix, options.bin_dir, options.conf_dir)
+    return Place(options.root, options.prefix, options.bin_dir, options.conf_dir, options.command_dir)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.install import files, libc, names, trial
+from cni_plugin.install import command, files, libc, names, trial
 from cni_plugin.install.bundle import AGAIN, Bundle
 from cni_plugin.install.lock import alone
 from cni_plugin.install.network import Network
@@ -129,11 +129,13 @@ def _prepare(order: Order, record: Record, versions: Versions) -> Network | None
         network.file.clear_left_overs()
         if not network.file.is_in_place(network.content):
             files.require_writable(place.real_conf_dir)
-    for folder in (place.real_bin_dir, place.real_conf_dir):
+    for folder in (place.real_bin_dir, place.real_conf_dir, place.real_command_dir):
         names.clear_left_overs(place, folder)
     names.require_possible(place)
     if str(place.bin_dir) not in record.bin_dirs:
         record.bin_dirs.append(str(place.bin_dir))
+    if place.real_command_dir.is_dir() and str(place.command_dir) not in record.command_dirs:
+        record.command_dirs.append(str(place.command_dir))
     record.write(prefix)
     versions.clear_left_overs()
     files.make_folders(versions.folder, lambda _: None)
@@ -152,11 +154,15 @@ def _add(versions: Versions, bundle: Bundle) -> Version:
 def _after_switch(place: Place, record: Record, network: Network | None) -> Iterator[str]:
     if names.put_in_place(place):
         yield f"{place.bin_dir} has azvnet and azvnet-ipam"
+    if command.put_in_place(place):
+        yield f"{place.command_dir} has azvnet"
     if network is not None and network.put_in_place(place, record, place.real_prefix):
         yield f"{place.shown(network.file.destination)} is written"
 
 
 def _warn(place: Place, network: Network | None, say: Say) -> None:
+    if reason := command.why_missing(place):
+        say(f"note: {reason}: the command line is {place.bin_dir / command.NAME}")
     if network is None:
         return
     for other in network.file.sorts_before():

@@ -13,6 +13,7 @@ from pathlib import Path
 PREFIX = Path("/opt/azvnet")
 BIN_DIR = Path("/opt/cni/bin")
 CONF_DIR = Path("/etc/cni/net.d")
+COMMAND_DIR = Path("/usr/local/bin")
 CONFLIST = "10-azvnet.conflist"
 NAMES = ("azvnet", "azvnet-ipam")
 """What a runtime executes."""
@@ -67,6 +68,7 @@ class Place:
     prefix: Path = PREFIX
     bin_dir: Path = BIN_DIR
     conf_dir: Path = CONF_DIR
+    command_dir: Path = COMMAND_DIR
 
     def real(self, path: Path) -> Path:
         """Where a path of the node is, seen from here.
@@ -97,6 +99,11 @@ class Place:
     def real_conf_dir(self) -> Path:
         """Where the runtime looks for networks."""
         return self.real(self.conf_dir)
+
+    @property
+    def real_command_dir(self) -> Path:
+        """Where a shell looks for ``azvnet``."""
+        return self.real(self.command_dir)
 
     def target(self, name: str) -> str:
         """What the link of this name in the runtime's folder contains.

@@ -24,6 +24,8 @@ class Record:
     """Folders that were not there before."""
     bin_dirs: list[str] = field(default_factory=list)
     """Folders in which the two names were put."""
+    command_dirs: list[str] = field(default_factory=list)
+    """Directories in which the command ``azvnet`` may have been put."""
     conflists: dict[str, str | None] = field(default_factory=dict)
     """Conflists that were written, with what was there before."""
 
@@ -37,7 +39,8 @@ class Record:
         path = prefix / RECORD
         try:
             content = json.loads(path.read_bytes())
-            return cls(list(content["made"]), list(content["bin_dirs"]), dict(content["conflists"]))
+            made, bin_dirs, conflists = content["made"], content["bin_dirs"], content["conflists"]
+            return cls(list(made), list(bin_dirs), list(content.get("command_dirs", ())), dict(conflists))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -65,7 +65,7 @@ def uninstall(removal: Removal, say: Say) -> None:
         _require_unused(removal)
         if not prefix.is_dir():
             _take_conflist(removal, say)
-            _take_names(place, [str(place.bin_dir)], say)
+            _take_names(place, [str(place.bin_dir), str(place.command_dir)], say)
             _take_state(removal, say)
             say(f"nothing is installed in {place.prefix}")
             return
@@ -74,7 +74,8 @@ def uninstall(removal: Removal, say: Say) -> None:
             _require_not_running(removal, versions)
             _restore_conflists(place, record, say)
             _take_conflist(removal, say)
-            _take_names(place, sorted({*record.bin_dirs, str(place.bin_dir)}), say)
+            known = {*record.bin_dirs, *record.command_dirs, str(place.bin_dir), str(place.command_dir)}
+            _take_names(place, sorted(known), say)
             _take_prefix(prefix, versions, say)
             _take_state(removal, say)
             _take_folders(place, record, prefix)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration.fabric import control, records, standalone
 from integration.fabric.faults import Empty, Garbage
+from integration.fabric.machine import search_path
 from integration.fabric.model import Placement, State, Surface
 from integration.screen import Screen
 
@@ -218,7 +219,7 @@ def _shell(arguments: argparse.Namespace) -> int:
 def _enter(name: str, machine: str, argv: Sequence[str]) -> None:
     """Become a program in a machine's namespaces, in the same folder if the machine has it."""
     found = control.ask(name, "machine", machine=machine)
-    os.environ.update(found["variables"])
+    os.environ.update({"PATH": search_path(), **found["variables"]})
     target = ["nsenter", "-t", str(found["pid"]), "-m", "-n", "-u", "-p", "--"]
     os.execvp("nsenter", [*target, "/bin/sh", "-c", _IN_FOLDER, str(Path.cwd()), *argv])
 

@@ -37,6 +37,11 @@ CA_FILE = "/etc/azure-fabric/ca.pem"
 _START = "import sys; sys.path.insert(0, sys.argv[1]);from integration.fabric.holder import main; main()"
 
 
+def search_path() -> str:
+    """PATH for programs in a machine: that of here, and the plugins, as ``azvnet`` is a command on a node."""
+    return f"{os.environ.get('PATH', os.defpath)}:/opt/cni/bin"
+
+
 class MachineError(RuntimeError):
     """A machine could not be started; the message says what failed."""
 
@@ -163,7 +168,7 @@ class Machine:
         """Wait for the namespaces of the boot that was asked for. Raises MachineError."""
         self.holder_pid = self._receive()["pid"]
         self._namespaces = ns.Namespaces.of(self.holder_pid)
-        self.environment = {**os.environ, **self.own_variables}
+        self.environment = {**os.environ, "PATH": search_path(), **self.own_variables}
 
     def reboot(self) -> None:
         """Reboot: every process ends, /run and the network are new, so is the boot id; the disk stays."""

@@ -50,6 +50,15 @@ def test_life_of_an_attachment_in_every_version_libcni_speaks(node: Machine, ver
     assert residue.snapshot(node) == before
 
 
+def test_the_command_line_is_a_command_on_a_node(node: Machine) -> None:
+    configure(node)
+    pod = Pod.make(node, "pod")
+    address = str(ip_interface(pod.add()["ips"][0]["address"]).ip)
+
+    assert address in node.run(["azvnet", "status"], check=False).stdout
+    pod.delete()
+
+
 def test_second_add_is_refused_and_harms_nothing(fabric: Fabric, node: Machine) -> None:
     configure(node)
     pod = Pod.make(node, "pod")

@@ -45,6 +45,10 @@ class Node:
         return self.root / "etc" / "cni" / "net.d"
 
     @property
+    def command_dir(self) -> Path:
+        return self.root / "usr" / "local" / "bin"
+
+    @property
     def conflist(self) -> Path:
         return self.conf_dir / "10-azvnet.conflist"
 
@@ -55,6 +59,7 @@ class Node:
             f"--prefix={self.prefix}",
             f"--bin-dir={self.bin_dir}",
             f"--conf-dir={self.conf_dir}",
+            f"--command-dir={self.command_dir}",
             *([] if self.seen_through == Path("/") else [f"--root={self.seen_through}"]),
         ]
 

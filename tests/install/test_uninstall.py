@@ -15,7 +15,7 @@ import pytest
 from cni_plugin.install.network import DEFAULT
 from cni_plugin.kernel.sysctl import BEFORE
 from tests.install.forge import ROOT, Forge, number_of
-from tests.install.node import COMMAND, Node, run, tree
+from tests.install.node import CALL, COMMAND, Node, run, tree
 from tests.install.test_install import agent
 
 
@@ -27,6 +27,61 @@ def test_a_node_is_as_it_was_before(forge: Forge, node: Node) -> None:
     done = node.run("uninstall")
 
     assert done.returncode == 0, done.stderr
+    assert tree(node.root) == before
+
+
+def test_the_command_is_on_the_path_until_then(forge: Forge, node: Node) -> None:
+    node.command_dir.mkdir(parents=True)
+    before = tree(node.root)
+    bundle = forge.bundle()
+
+    assert f"{node.command_dir} has azvnet\n" in node.install(bundle)
+    assert "nothing to do" in node.install(bundle)
+
+    told = subprocess.run(
+        ["azvnet"],
+        env={**CALL, "PATH": str(node.command_dir)},
+        input=b"",
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert json.loads(told.stdout)["number"] == node.number()
+    elsewhere = node.run("uninstall", f"--command-dir={node.root}/other")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert tree(node.root) == before, "the record says where it was put"
+
+
+def test_a_command_of_somebody_else_stays(forge: Forge, node: Node) -> None:
+    node.command_dir.mkdir(parents=True)
+    (node.command_dir / "azvnet").write_text("theirs")
+    before = tree(node.root)
+
+    told = node.install(forge.bundle())
+
+    assert f"note: {node.command_dir}/azvnet is another program" in told
+    assert node.run("uninstall").returncode == 0
+    assert tree(node.root) == before
+
+
+def test_a_directory_for_commands_that_can_not_be_written_is_no_obstacle(forge: Forge, node: Node) -> None:
+    node.command_dir.mkdir(parents=True)
+    bundle = forge.bundle()
+    before = tree(node.root)
+    read_only = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        f'mount --bind -o ro "{node.command_dir}" "$0"; exec "$@"',
+    ]
+    done = run(
+        [*read_only, str(node.command_dir), *COMMAND, *node.argv("install", f"--bundle={bundle}")], node.root
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert f"note: {node.command_dir} can't be written" in done.stdout
+    assert node.run("uninstall").returncode == 0
     assert tree(node.root) == before
 
 
