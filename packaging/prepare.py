@@ -16,13 +16,14 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cni_plugin.datapath import endpoint  # noqa: E402
+from cni_plugin.datapath import names  # noqa: E402
 from cni_plugin.kernel import encode, prepared  # noqa: E402
 from cni_plugin.kernel.templates import Templates  # noqa: E402
+from ipam.model import Attachment  # noqa: E402
 
 HEADER_BYTES = 16
 HOST_NAME = "x" * 14
-"""As long as every name of a host veth (``endpoint.host_ifname``)."""
+"""As long as every name of a host veth (``names.names_of``)."""
 NAMES = ["x" * length for length in range(1, 16)]
 MAC = "02:00:00:00:00:01"
 
@@ -42,8 +43,12 @@ def templates() -> dict[tuple[object, ...], Any]:
             netns_fd=9,
         )
         found.get_link(name=name)
-        found.delete_link(name)
-    for length in range(endpoint.ALIAS_MAX_BYTES + 1):
+    mark = "x" * len(names.names_of(Attachment("", "")).mark)
+    found.set_mark(7, mark)
+    found.get_link(alt_name=mark)
+    found.delete_link(alt_name=mark)
+    found.delete_link(index=7)
+    for length in range(names.ALIAS_MAX_BYTES + 1):
         found.set_link(7, alias="x" * length)
     for length in range(1, 33):
         found.new_address(7, IPv4Interface((1, length)))

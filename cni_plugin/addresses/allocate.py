@@ -14,7 +14,8 @@ from cni_plugin.addresses import reclaim, recovery, uplink
 from cni_plugin.cni import errors
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import IFNAME_MAX_BYTES, Parameters
-from cni_plugin.datapath import endpoint
+from cni_plugin.datapath import for_mode
+from cni_plugin.datapath.names import names_for
 from cni_plugin.kernel import encode, locks, netns
 from cni_plugin.kernel.decode import Link, read_route
 from cni_plugin.kernel.turns import TURNS
@@ -128,7 +129,6 @@ def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: st
         pod_uid=args.get("K8S_POD_UID", ""),
         netns=parameters.netns,
         netns_id=netns_id,
-        host_ifname=endpoint.host_ifname(parameters.attachment) if holder is Holder.ENDPOINT else "",
         call_id=call_id.encode(errors="backslashreplace").decode(),
     )
 
@@ -307,10 +307,8 @@ def is_alive(reservation: Reservation, node: Node) -> bool:
     """Whether the holder of an address can still be seen; what can't be told counts as alive."""
     who = reservation.owner
     if who.holder is Holder.ENDPOINT:
-        return (
-            node.host.one_link(node.host.compile.get_link(name=endpoint.host_ifname(reservation.attachment)))
-            is not None
-        )
+        names = names_for(reservation.attachment, who)
+        return for_mode().host_link(names, node.host) is not None
     if not who.netns or not who.netns_id:
         return True
-    return not netns.is_replaced(who.netns, who.netns_id)
+    return not (netns.is_replaced(who.netns, who.netns_id) or recovery.stranger_is_gone(reservation, node))

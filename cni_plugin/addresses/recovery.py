@@ -11,7 +11,7 @@ from contextlib import suppress
 from ipaddress import ip_interface, ip_network
 
 from cni_plugin.cni.errors import InvalidNetns
-from cni_plugin.datapath import endpoint
+from cni_plugin.datapath import names
 from cni_plugin.kernel import encode, netns
 from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress
 from cni_plugin.node import Node
@@ -21,6 +21,7 @@ from ipam.subnet import gateway_of, reserved_addresses
 
 LOCK = "adoption.lock"
 LOCK_SECONDS = 5.0
+STRANGER = "netns-"
 
 
 def adopt(node: Node) -> None:
@@ -51,9 +52,10 @@ def adopt_endpoints(node: Node) -> None:
 def _write(node: Node, found: list[Reservation]) -> None:
     """Write what was found, and let go what is gone by now: the DEL that came between had nothing to free."""
     node.ipam.adopt(found)
-    links = {link.name for link in node.host.links(encode.dump_links())}
+    links = names.by_name(node.host.links(encode.dump_links()))
     for each in found:
-        if each.owner.host_ifname and each.owner.host_ifname not in links:
+        own = each.owner.holder is Holder.ENDPOINT
+        if own and names.find(names.names_of(each.attachment), links) is None:
             node.ipam.release(each.attachment, expected=each)
 
 
@@ -61,7 +63,18 @@ def stranger(netns_id: str, ifname: str) -> Attachment:
     """What holds an address that a namespace carries, and nothing more is known of: a plugin that delegates
     to us made it, and only the store knew for which container.
     """
-    return Attachment(f"netns-{netns_id.rpartition(':')[2]}", ifname)
+    return Attachment(f"{STRANGER}{netns_id.rpartition(':')[2]}", ifname)
+
+
+def stranger_is_gone(reservation: Reservation, node: Node) -> bool:
+    """Whether a namespace that was held to carry an address certainly does not any more."""
+    who = reservation.owner
+    if not reservation.attachment.container_id.startswith(STRANGER):
+        return False
+    with suppress(InvalidNetns, OSError), netns.opened(None, who.netns) as fd:
+        if netns.identity(fd) == who.netns_id:
+            return all(address.ip != reservation.ip for _, address in _carried(node, fd))
+    return False
 
 
 def _links_and_routes(node: Node) -> tuple[dict[int, Link], list[KernelRoute]]:
@@ -73,11 +86,11 @@ def _endpoints(links: Mapping[int, Link], routes: list[KernelRoute]) -> list[Res
     found = []
     for route in routes:
         link = links.get(route.index)
-        named = endpoint.read_alias(link.alias) if link else None
+        named = names.owner_of(link) if link else None
         if link is None or named is None or route.dst.prefixlen != route.dst.max_prefixlen:
             continue
         attachment, network = named
-        owner = Owner(network=network, host_ifname=link.name)
+        owner = Owner(network=network)
         found.append(_reservation(attachment, owner, ip_interface(route.dst.network_address)))
     return found
 
@@ -85,52 +98,73 @@ def _endpoints(links: Mapping[int, Link], routes: list[KernelRoute]) -> list[Res
 def _in_namespaces(
     node: Node, links: Mapping[int, Link], routes: list[KernelRoute], known: set[IPAddress]
 ) -> Iterator[Reservation]:
-    """Addresses of the uplink's subnets that other network namespaces carry: pods of a plugin that delegates
-    to us, or pods of ours whose host route is lost.
+    """Addresses that other network namespaces carry: pods of a plugin that delegates to us, pods of the
+    plugin that was here before, pods of ours whose host route is lost.
+
+    In whatever subnet they lie: which of them Azure lists is not known yet, and the pool drops the others
+    once it has been read.
     """
-    subnets = _uplink_subnets(node, routes)
-    known = known.union(*map(reserved_addresses, subnets))
-    for path in netns.mounted() if subnets else ():
+    uplinks = {route.index for route in routes if not route.dst.prefixlen}
+    known = known.union(*map(reserved_addresses, _subnets_of(uplinks, node)))
+    inner = {index: link for index, link in links.items() if index not in uplinks or link.kind != "veth"}
+    for path in netns.mounted():
         with suppress(InvalidNetns, OSError), netns.opened(None, path) as fd:
             identity = netns.identity(fd)
             if identity == netns.own_identity():
                 continue
             for link, address in _carried(node, fd):
-                if address.ip in known or not any(address.ip in subnet for subnet in subnets):
+                if address.ip in known or not _leads_to_host(link, inner):
                     continue
+                known.add(address.ip)
                 holder = _holder(link, links, path, identity)
-                if holder is not None:
-                    known.add(address.ip)
-                    yield _reservation(*holder, ip_interface(f"{address.ip}/{address.prefixlen}"))
+                yield _reservation(*holder, ip_interface(f"{address.ip}/{address.prefixlen}"))
 
 
-def _uplink_subnets(node: Node, routes: list[KernelRoute]) -> list[IPNetwork]:
+def _subnets_of(uplinks: set[int], node: Node) -> list[IPNetwork]:
     """Azure lists a NIC's addresses in the subnet of its primary one, which the host has."""
-    over = {route.index for route in routes if not route.dst.prefixlen}
-    own = [each for each in node.host.addresses(encode.dump_addresses(encode.AF_INET)) if each.index in over]
+    every = node.host.addresses(encode.dump_addresses(encode.AF_INET))
+    own = [each for each in every if each.index in uplinks]
     return [ip_network(f"{each.ip}/{each.prefixlen}", strict=False) for each in own if each.prefixlen < 32]
 
 
 def _carried(node: Node, fd: int) -> list[tuple[Link, LinkAddress]]:
+    """The addresses of a namespace that a NIC could have, and the links that carry them."""
     with netns.call_in(fd, node.host.sibling) as inside:
         links = {link.index: link for link in inside.links(encode.dump_links())}
         addresses = inside.addresses(encode.dump_addresses(encode.AF_INET))
-    return [(links[each.index], each) for each in addresses if each.index in links]
+    return [(links[each.index], each) for each in addresses if each.index in links and _is_usual(each.ip)]
 
 
-def _holder(
-    inside: Link, links: Mapping[int, Link], path: str, identity: str
-) -> tuple[Attachment, Owner] | None:
-    """Who holds what a link carries; None for a pod of ours that is not finished: its route guards it."""
+def _is_usual(ip: IPAddress) -> bool:
+    return not (ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
+
+
+def _leads_to_host(link: Link, links: Mapping[int, Link]) -> bool:
+    """Whether what a link of a pod sends comes out on the host or on a NIC, as far as the pod can't feign it.
+
+    A pod with NET_ADMIN makes as many links as it likes and gives them addresses of the pool; they lead
+    nowhere. It can't make hardware, which has no kind, nor an end of a veth pair in the host's namespace.
+
+    Args:
+        link: one of another namespace.
+        links: those of the host, but for an uplink that is a veth: behind that is the network, and no pod.
+    """
+    if not link.kind:
+        return not link.loopback
+    below = links.get(link.lower) if link.lower_elsewhere else None
+    if below is None:
+        return False
+    return link.kind != "veth" or (below.lower_elsewhere and below.lower == link.index)
+
+
+def _holder(inside: Link, links: Mapping[int, Link], path: str, identity: str) -> tuple[Attachment, Owner]:
+    """Who holds what a link carries: our own endpoint, or a stranger, until its namespace is gone."""
     peer = links.get(inside.lower)
-    if peer is None or not peer.name.startswith(endpoint.HOST_PREFIX) or peer.lower != inside.index:
+    named = names.owner_of(peer) if peer is not None and inside.kind == "veth" else None
+    if named is None:
         owner = Owner(network="", holder=Holder.DELEGATED, netns=path, netns_id=identity)
         return stranger(identity, inside.name), owner
-    named = endpoint.read_alias(peer.alias)
-    if named is None:
-        return None
-    owner = Owner(network=named[1], netns=path, netns_id=identity, host_ifname=peer.name)
-    return named[0], owner
+    return named[0], Owner(network=named[1], netns=path, netns_id=identity)
 
 
 def _reservation(attachment: Attachment, owner: Owner, address: IPInterface) -> Reservation:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from cni_plugin.cni.errors import UplinkUnclear
-from cni_plugin.datapath.endpoint import HOST_PREFIX
+from cni_plugin.datapath.names import is_marked
 from cni_plugin.kernel.decode import Link
 
 SYNTHETIC_DRIVER = "hv_netvsc"
@@ -64,7 +64,7 @@ def is_uplink(link: Link | None, mac: str) -> bool:
 
 def _stands_free(link: Link, fitting: Collection[Link]) -> bool:
     """Not enslaved, not ours, and not made on top of another link that fits."""
-    if link.master or link.slave or link.name == LOOPBACK or link.name.startswith(HOST_PREFIX):
+    if link.master or link.slave or link.name == LOOPBACK or is_marked(link):
         return False
     return not (_on_top(link) and any(other.index == link.lower for other in fitting))
 

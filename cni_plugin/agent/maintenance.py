@@ -28,8 +28,6 @@ READ_SECONDS = 20.0
 """How long one read of the source may take; nobody waits for it."""
 THOROUGH_EVERY = 6
 """Every so many looks everything is compared, whether links and routes have changed or not."""
-INSIDE_PER_LOOK = 3
-"""So many pods are entered at each look: a look costs the same on a full node."""
 PASSIVE_SECONDS = 1.0
 """Between two looks whether another agent has taken over still."""
 SILENT_SECONDS = 120.0
@@ -83,7 +81,7 @@ class Background:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know of this node."""
-        return tuple(filter(None, (self._forward_error, self.reconciler.why_not_inside)))
+        return tuple(filter(None, (self._forward_error,)))
 
     def netconf(self) -> NetConf | None:
         """The last configuration a call came with that uses our IPAM."""
@@ -217,7 +215,6 @@ class Background:
     def _look(self, *, thorough: bool) -> None:
         self._forward()
         self.reconciler.look(thorough=thorough, grace=self._settings.reclaim_seconds)
-        self.reconciler.look_inside_some(INSIDE_PER_LOOK)
 
     def _forward(self) -> None:
         """What can't be set is no reason to leave everything else alone."""

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
-from ipaddress import ip_network
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from cni_plugin.cli.asking import AgentSeen, ask_agent
-from cni_plugin.datapath import endpoint
+from cni_plugin.cni.errors import CniError
+from cni_plugin.datapath import drift, for_mode, names
+from cni_plugin.datapath.drift import Difference, FoundHost
 from cni_plugin.kernel import encode, netns
 from cni_plugin.kernel.decode import KernelRoute, Link
+from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from ipam.errors import IpamError, StoreMissing
 from ipam.model import AddressState, AddressStatus, Attachment, Holder, Overview, PoolCounts, Reservation
 from ipam.value import Value
 
-OK, MISSING, UNCONFIRMED, DOWN, NO_ROUTE, UNKNOWN = (
-    "ok",
-    "missing",
-    "unconfirmed",
-    "down",
-    "no-route",
-    "unknown",
-)
+OK, MISSING, UNCONFIRMED, UNKNOWN = "ok", "missing", "unconfirmed", "unknown"
+DOWN, NO_ROUTE, CHANGED = "down", "no-route", "changed"
+STATES = {drift.HOST_MISSING: MISSING, drift.HOST_DOWN: DOWN, drift.HOST_ROUTE: NO_ROUTE}
+"""What a difference makes of an attachment; every other one makes it ``changed``."""
 STORE_OK, STORE_MISSING, STORE_UNREADABLE, STORE_OLD = "ok", "missing", "unreadable", "other-boot"
 
 
@@ -40,7 +39,8 @@ class Seen(Value):
     network: str
     state: str
     """``ok``; ``unconfirmed``: its ADD is under way or was killed; ``missing``: its endpoint is gone;
-    ``down``, ``no-route``: of the endpoint's host side; ``unknown``: it lives, and the store does not know.
+    ``down``, ``no-route``: of the endpoint's host side; ``changed``: something else differs, mostly inside
+    the pod; ``unknown``: it lives, and the store does not know.
     """
     pod_namespace: str = ""
     pod_name: str = ""
@@ -51,6 +51,8 @@ class Seen(Value):
     """Interface index inside the pod: what the host veth names as its peer (IFLA_LINK)."""
     since: float = 0.0
     """Seconds since the epoch; 0: not known, it was adopted from the kernel."""
+    differs: tuple[str, ...] = ()
+    """What is not as ADD made it, in words."""
 
     @property
     def pod(self) -> str:
@@ -72,6 +74,7 @@ class Seen(Value):
             "podIndex": self.pod_index or None,
             "since": self.since or None,
             "state": self.state,
+            "differs": list(self.differs),
         }
 
 
@@ -104,10 +107,11 @@ def look(node: Node) -> Picture:
     kernel_error = ""
     try:
         links = node.host.links(encode.dump_links())
-        routes = node.host.routes(encode.dump_routes(encode.AF_INET))
+        routes = node.host.routes(encode.dump_routes(IPV4.number))
     except OSError as error:
         kernel_error = f"links and routes can't be read: {error.strerror}"
     held = [each.reservation for each in addresses if each.reservation is not None]
+    inside = {each.attachment: _inside(each, node) for each in held}
     return Picture(
         taken_at=time.time(),
         run_dir=str(node.run_dir),
@@ -116,7 +120,7 @@ def look(node: Node) -> Picture:
         store_error=store_error,
         overview=overview,
         addresses=addresses,
-        attachments=tuple(compare(held, links, routes)),
+        attachments=tuple(compare(held, links, routes, inside)),
         kernel_error=kernel_error,
     )
 
@@ -132,20 +136,37 @@ def _store(node: Node, cooldown: float) -> tuple[str, str, Overview | None, tupl
     return STORE_OK if overview.same_boot else STORE_OLD, "", overview, addresses
 
 
-def compare(held: Iterable[Reservation], links: Iterable[Link], routes: Iterable[KernelRoute]) -> list[Seen]:
+def _inside(reservation: Reservation, node: Node) -> list[Difference]:
+    """What differs inside the pod, where its namespace can be reached by the path the runtime gave."""
+    who, expected = reservation.owner, drift.expected_of(reservation)
+    if who.holder is Holder.ENDPOINT and who.netns and who.netns_id:
+        with suppress(CniError, OSError), netns.opened(None, who.netns) as fd:
+            if netns.identity(fd) == who.netns_id:
+                found = for_mode().inspect(expected.names, expected.ifname, expected.routed, node.host, fd)
+                return [each for each in drift.differences(expected, found) if each.kind.startswith("pod_")]
+    return []
+
+
+def compare(
+    held: Iterable[Reservation],
+    links: Iterable[Link],
+    routes: Iterable[KernelRoute],
+    inside: Mapping[Attachment, Iterable[Difference]] | None = None,
+) -> list[Seen]:
     """Attachments of the store beside their endpoints, then endpoints that the store does not know."""
-    by_name = {link.name: link for link in links}
-    over = {(route.dst, route.index): route for route in routes}
-    seen = [_of_store(each, by_name, over) for each in held]
+    links, routes = list(links), list(routes)
+    by_name = names.by_name(links)
+    leading = {route.dst.network_address: route for route in reversed(routes) if route.dst.prefixlen == 32}
+    seen = [_of_store(each, by_name, leading, (inside or {}).get(each.attachment, ())) for each in held]
     known = {each.attachment for each in seen}
-    for link in by_name.values():
-        named = endpoint.read_alias(link.alias)
+    for link in links:
+        named = names.owner_of(link)
         if named is not None and named[0] not in known:
-            leading = [str(dst.network_address) for dst, index in over if index == link.index]
+            carried = [str(ip) for ip, route in leading.items() if route.index == link.index]
             seen.append(
                 Seen(
                     attachment=named[0],
-                    address=leading[0] if leading else "",
+                    address=carried[0] if carried else "",
                     network=named[1],
                     state=UNKNOWN,
                     **_of_link(link),
@@ -155,34 +176,32 @@ def compare(held: Iterable[Reservation], links: Iterable[Link], routes: Iterable
 
 
 def _of_store(
-    reservation: Reservation, links: dict[str, Link], over: dict[tuple[Any, int], KernelRoute]
+    reservation: Reservation,
+    links: dict[str, Link],
+    leading: Mapping[Any, KernelRoute],
+    inside: Iterable[Difference],
 ) -> Seen:
     who = reservation.owner
     link = None
+    found: list[Difference] = []
     if who.holder is Holder.ENDPOINT:
-        link = links.get(endpoint.host_ifname(reservation.attachment))
-        alive = link is not None
-    else:
-        alive = not (who.netns and who.netns_id and netns.is_replaced(who.netns, who.netns_id))
-    if not reservation.confirmed:
-        state = UNCONFIRMED
-    elif not alive:
-        state = MISSING
-    elif link is not None and not link.up:
-        state = DOWN
-    elif link is not None and (ip_network(reservation.ip), link.index) not in over:
-        state = NO_ROUTE
-    else:
-        state = OK
+        expected = drift.expected_of(reservation)
+        link = names.find(expected.names, links)
+        found = [*drift.of_host(expected, FoundHost(link, (leading.get(reservation.ip),))), *inside]
+    elif who.netns and who.netns_id and netns.is_replaced(who.netns, who.netns_id):
+        found = [Difference(drift.HOST_MISSING, f"its network namespace {who.netns} is gone")]
+    found = found if reservation.confirmed else []
+    state = STATES.get(found[0].kind, CHANGED) if found else OK
     return Seen(
         attachment=reservation.attachment,
         address=str(reservation.ip),
         network=who.network,
-        state=state,
+        state=state if reservation.confirmed else UNCONFIRMED,
         pod_namespace=who.pod_namespace,
         pod_name=who.pod_name,
         holder=who.holder.value,
         since=reservation.created_at,
+        differs=tuple(each.text for each in found),
         **_of_link(link),
     )
 

@@ -31,6 +31,7 @@ COLOURS = {
     "ready": "good",
     "assigned": "good",
     "unconfirmed": "odd",
+    "changed": "odd",
     "cooling": "odd",
     "quarantined": "odd",
     "missing": "bad",

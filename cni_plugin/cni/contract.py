@@ -135,7 +135,11 @@ def _checked(
     versions.require_verb(parameters.verb, conf.cni_version)
     if parameters.verb in {"ADD", "STATUS"}:
         netconf.require_supported(conf, as_ipam=call.as_ipam)
-    return VerbCall(call, parameters, conf)
+    from cni_plugin.datapath.names import names_of
+
+    args = parameters.args
+    names = names_of(parameters.attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))
+    return VerbCall(call, parameters, conf, names)
 
 
 def _to_bytes(document: object) -> bytes:

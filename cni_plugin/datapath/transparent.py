@@ -1,4 +1,4 @@
-"""Attach, detach and inspect one endpoint: the kernel work of mode ``transparent``.
+"""The datapath of mode ``transparent``: a routed veth pair.
 
 Owns the order of the steps. It must not know where an address came from, nor the store, nor the contract.
 The host's own network is never written: a veth, a /32 route over it, and what is inside the pod is all.
@@ -6,28 +6,21 @@ The host's own network is never written: a veth, a /32 route over it, and what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
 
 from cni_plugin.cni.errors import AttachmentExists, KernelRefused
-from cni_plugin.datapath import endpoint as plan
-from cni_plugin.datapath.endpoint import Endpoint, Found
+from cni_plugin.datapath import AddressCarried, Endpoint, drift
+from cni_plugin.datapath import names as naming
+from cni_plugin.datapath.drift import Difference, Expected, Found, FoundHost
+from cni_plugin.datapath.names import HOST_MAC, Names
 from cni_plugin.kernel import encode, netns, sysctl
-from cni_plugin.kernel.decode import KernelRoute, Link
+from cni_plugin.kernel.decode import Link
+from cni_plugin.kernel.encode import Request
+from cni_plugin.kernel.family import Family, family_of
 from cni_plugin.kernel.netlink import DeviceBusy, Netlink, NoSuchDevice
-from ipam.model import Attachment, IPAddress, IPInterface
+from ipam.model import IPInterface
 from ipam.value import replace
-
-INDEX_ATTEMPTS = 64
-
-
-class AddressCarried(Exception):
-    """A route to the address exists on the host, so something carries it that the pool does not know of."""
-
-    def __init__(self, ip: IPAddress, route: KernelRoute | None) -> None:
-        over = f"over link {route.index}" if route else "of unknown origin"
-        super().__init__(f"{ip} has a host route {over} already")
-        self.ip = ip
 
 
 def attach(
@@ -37,86 +30,121 @@ def attach(
     *,
     ask: Callable[[], tuple[IPInterface, ...]] | None = None,
 ) -> Endpoint:
-    """Make the endpoint, and return it. When this raises, nothing of it is left.
-
-    Args:
-        endpoint: what to make.
-        host: the socket of the host's namespace.
-        netns_fd: the pod's namespace.
-        ask: tells the addresses when the interface is there and up, for who has to ask over it (DHCP).
-
-    Raises:
-        AttachmentExists: an interface of that name is in the pod already.
-        AddressCarried: the host has a route to one of the addresses.
-        KernelRefused: any other step failed.
-    """
+    """As ``Datapath.attach``."""
     with netns.call_in(netns_fd, host.sibling) as pod:
-        host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
+        host_ifname, host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
-            sysctl.prepare_host_end(endpoint.host_ifname)
+            sysctl.prepare_host_end(host_ifname)
+            addresses = endpoint.addresses
             if ask is not None:
+                host.change([host.compile.set_mark(host_index, endpoint.names.mark)])
                 pod.change([pod.compile.set_link(pod_index)])
-                endpoint = replace(endpoint, addresses=ask())
-            _route_from_host(endpoint, host, host_index)
-            _configure_pod(endpoint, pod, pod_index)
+                addresses = ask()
+            made = replace(endpoint, host_ifname=host_ifname, addresses=addresses)
+            _set_up_host(made, host, host_index, marked=ask is not None)
+            pod.change(list(_pod_requests(made, pod, pod_index)))
             # The alias comes last: a veth without it is what a killed ADD left behind.
-            host.change([host.compile.set_link(host_index, alias=endpoint.alias)])
+            alias = naming.alias(endpoint.names.attachment, endpoint.network)
+            host.change([host.compile.set_link(host_index, alias=alias)])
         except BaseException as error:
-            _remove(endpoint.host_ifname, host)
+            _remove(host.compile.delete_link(index=host_index), host)
             if isinstance(error, OSError):
                 raise KernelRefused(str(error.strerror or error), "Nothing was left behind.") from error
             raise
-    return endpoint
+    return made
 
 
-def detach(attachment: Attachment, host: Netlink) -> bool:
-    """Remove an attachment's veth pair, and with it the host route. True when there was one.
+def detach(names: Names, host: Netlink) -> bool:
+    """As ``Datapath.detach``: one request where the host veth has its mark."""
+    if _remove(host.compile.delete_link(alt_name=names.mark), host):
+        return True
+    link = _unmarked(names, host)
+    return link is not None and _remove(host.compile.delete_link(index=link.index), host)
 
-    Raises:
-        KernelRefused: it is there and can't be removed.
-    """
-    return _remove(plan.host_ifname(attachment), host)
+
+def host_link(names: Names, host: Netlink) -> Link | None:
+    """As ``Datapath.host_link``: one request where the host veth has its mark."""
+    return host.one_link(host.compile.get_link(alt_name=names.mark)) or _unmarked(names, host)
 
 
-def host_link(attachment: Attachment, host: Netlink) -> Link | None:
-    """The host end of an attachment, if there is one."""
-    return host.one_link(host.compile.get_link(name=plan.host_ifname(attachment)))
+def _unmarked(names: Names, host: Netlink) -> Link | None:
+    """What an earlier version made, or an ADD that was killed right after it had created the pair."""
+    for name in dict.fromkeys((names.own_ifname, names.host_ifname)):
+        link = host.one_link(host.compile.get_link(name=name))
+        if link is not None and naming.is_own(link, names):
+            return link
+    return None
+
+
+def inspect_host(names: Names, addresses: Sequence[IPInterface], host: Netlink) -> FoundHost:
+    """As ``Datapath.inspect_host``."""
+    link = host_link(names, host)
+    return FoundHost(link, tuple(host.one_route(host.compile.get_route(each.ip)) for each in addresses))
 
 
 def inspect(
-    attachment: Attachment, ifname: str, addresses: Sequence[IPInterface], host: Netlink, netns_fd: int
+    names: Names, ifname: str, addresses: Sequence[IPInterface], host: Netlink, netns_fd: int
 ) -> Found:
-    """What the kernel has of an attachment, for the comparison with what it should have."""
-    link = host_link(attachment, host)
-    host_routes = tuple(host.one_route(host.compile.get_route(address.ip)) for address in addresses)
+    """As ``Datapath.inspect``."""
+    found = inspect_host(names, addresses, host)
     with netns.call_in(netns_fd, host.sibling) as pod:
-        pod_link = pod.one_link(pod.compile.get_link(name=ifname))
-        if pod_link is None:
-            return Found(link, None)
+        link = pod.one_link(pod.compile.get_link(name=ifname))
+        if link is None:
+            return Found(found, None)
         return Found(
-            host_link=link,
-            pod_link=pod_link,
-            host_routes=host_routes,
+            host=found,
+            pod_link=link,
             pod_addresses=tuple(pod.addresses(encode.dump_addresses(encode.AF_INET))),
             pod_routes=tuple(pod.routes(encode.dump_routes(encode.AF_INET))),
             pod_neighbours=tuple(pod.neighbours(encode.dump_neighbours(encode.AF_INET))),
         )
 
 
-def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int) -> tuple[int, int]:
-    """Create the veth pair under indexes of our choice; returns them.
+def repair(expected: Expected, host: Netlink) -> list[Difference]:
+    """As ``Datapath.repair``."""
+    repaired: list[Difference] = []
+    while True:
+        found = inspect_host(expected.names, expected.routed, host)
+        if found.link is None or not naming.is_finished(found.link, expected.names.attachment):
+            return repaired
+        done = {(each.kind, each.ip) for each in repaired}
+        wrong = (each for each in drift.of_host(expected, found) if (each.kind, each.ip) not in done)
+        difference = next(wrong, None)
+        if difference is None:
+            return repaired
+        # One at a time: a link that is set up has lost its routes, so what was found is not true any more.
+        try:
+            host.change([_correction(difference, found.link.index, expected.names)])
+        except (FileExistsError, NoSuchDevice):
+            return repaired
+        repaired.append(difference)
+
+
+def _correction(difference: Difference, index: int, names: Names) -> Request:
+    if difference.kind == drift.HOST_DOWN:
+        return encode.set_link(index)
+    if difference.kind == drift.HOST_MAC_CHANGED:
+        return encode.set_link(index, mac=HOST_MAC)
+    if difference.kind == drift.HOST_MARK:
+        return encode.set_mark(index, names.mark)
+    assert difference.kind == drift.HOST_ROUTE
+    assert difference.ip is not None
+    return encode.new_route(index, ip_network(difference.ip))
+
+
+def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int) -> tuple[str, int, int]:
+    """Create the veth pair under a name and indexes of our choice; returns them.
 
     A taken index answers EEXIST here and EBUSY there, a taken name EEXIST as well: which it was is only
     looked up then.
     """
-    pairs = plan.index_pairs(endpoint.attachment)
-    for _ in range(INDEX_ATTEMPTS):
-        host_index, pod_index = next(pairs)
+    names, host_ifname = endpoint.names, endpoint.names.host_ifname
+    for host_index, pod_index in naming.index_pairs(names):
         request = host.compile.new_veth(
-            host_name=endpoint.host_ifname,
+            host_name=host_ifname,
             host_index=host_index,
-            host_mac=plan.HOST_MAC,
-            pod_name=endpoint.attachment.ifname,
+            host_mac=HOST_MAC,
+            pod_name=names.attachment.ifname,
             pod_index=pod_index,
             pod_mac=endpoint.pod_mac,
             mtu=endpoint.mtu,
@@ -127,68 +155,87 @@ def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int)
         except DeviceBusy:
             continue
         except FileExistsError:
-            _make_room(endpoint, host, pod)
+            host_ifname = _make_room(endpoint, host_ifname, host, pod)
             continue
         except OSError as error:
             raise KernelRefused(str(error.strerror), "Nothing was made.") from error
-        return host_index, pod_index
+        return host_ifname, host_index, pod_index
     raise KernelRefused(
-        f"no free interface index was found in {INDEX_ATTEMPTS} attempts",
+        f"no free interface index was found in {naming.INDEX_ATTEMPTS} attempts",
         "See `ip link` for what takes them all.",
     )
 
 
-def _make_room(endpoint: Endpoint, host: Netlink, pod: Netlink) -> None:
-    """Something had a name or an index already: refuse, or remove what a killed ADD left."""
-    existing = host_link(endpoint.attachment, host)
-    if plan.is_finished(existing, endpoint.attachment):
+def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink) -> str:
+    """Something had a name or an index already: refuse, or remove what a killed ADD left.
+
+    Returns:
+        The visible name to go on with.
+    """
+    names = endpoint.names
+    existing = host_link(names, host)
+    if naming.is_finished(existing, names.attachment):
         raise AttachmentExists(
-            f"{endpoint.attachment} is attached already",
+            f"{names.attachment} is attached already",
             "Nothing was changed. DEL it before it is added again.",
         )
     if existing is not None:
-        _remove(existing.name, host)
-        return
-    if pod.one_link(pod.compile.get_link(name=endpoint.attachment.ifname)) is not None:
+        _remove(host.compile.delete_link(index=existing.index), host)
+        return host_ifname
+    if pod.one_link(pod.compile.get_link(name=names.attachment.ifname)) is not None:
         raise AttachmentExists(
-            f"the pod has an interface {endpoint.attachment.ifname} already, and it is not ours",
+            f"the pod has an interface {names.attachment.ifname} already, and it is not ours",
             "Nothing was changed. Another plugin made it, or CNI_IFNAME is wrong.",
         )
+    if host.one_link(host.compile.get_link(name=host_ifname)) is None:
+        return host_ifname  # it was the index
+    if host_ifname == names.own_ifname:
+        raise KernelRefused(
+            f"a link {host_ifname} exists that is not of this attachment", "Remove or rename that link."
+        )
+    return names.own_ifname  # another interface of this pod, or of an earlier sandbox of it
 
 
-def _route_from_host(endpoint: Endpoint, host: Netlink, index: int) -> None:
-    for address in endpoint.addresses:
-        try:
-            host.change([host.compile.new_route(index, ip_network(address.ip))])
-        except FileExistsError as error:
-            raise AddressCarried(address.ip, host.one_route(host.compile.get_route(address.ip))) from error
-
-
-def _configure_pod(endpoint: Endpoint, pod: Netlink, index: int) -> None:
-    """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
-    if endpoint.in_host:
-        last = encode.LAST_METRIC
-        routes = [
-            encode.new_pod_route(index, dst, gateway=gateway, metric=last if gateway else 0)
-            for dst, gateway in plan.ROUTES
-        ]
-    else:
-        routes = [pod.compile.new_pod_route(index, dst, gateway=gateway) for dst, gateway in plan.ROUTES]
-    pod.change(
-        [
-            pod.compile.set_link(index),
-            *(pod.compile.new_address(index, address) for address in endpoint.addresses),
-            *routes,
-            pod.compile.new_neighbour(index, plan.GATEWAY, plan.HOST_MAC),
-        ]
-    )
-
-
-def _remove(name: str, host: Netlink) -> bool:
+def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> None:
+    """Mark the host's end, and route to it: both are about the index that was acknowledged before."""
+    requests = [] if marked else [host.compile.set_mark(index, made.names.mark)]
+    requests += [host.compile.new_route(index, ip_network(address.ip)) for address in made.addresses]
     try:
-        host.delete(host.compile.delete_link(name))
+        host.change(requests)
+    except FileExistsError as error:
+        for address in made.addresses:
+            route = host.one_route(host.compile.get_route(address.ip))
+            if route is None or route.index != index:
+                raise AddressCarried(address.ip, route) from error
+        raise AttachmentExists(
+            f"{made.names.attachment} is attached already", "Nothing was changed. DEL it first."
+        ) from error
+
+
+def _pod_requests(made: Endpoint, pod: Netlink, index: int) -> Iterable[Request]:
+    """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
+    yield pod.compile.set_link(index)
+    for address in made.addresses:
+        yield pod.compile.new_address(index, address)
+    for family in dict.fromkeys(family_of(address.ip) for address in made.addresses):
+        yield from _pod_routes(family, pod, index, in_host=made.in_host)
+        yield pod.compile.new_neighbour(index, family.gateway, HOST_MAC)
+
+
+def _pod_routes(family: Family, pod: Netlink, index: int, *, in_host: bool) -> Iterable[Request]:
+    for dst, gateway in family.routes:
+        if in_host:
+            metric = encode.LAST_METRIC if gateway else 0
+            yield encode.new_pod_route(index, dst, gateway=gateway, metric=metric)
+        else:
+            yield pod.compile.new_pod_route(index, dst, gateway=gateway)
+
+
+def _remove(request: Request, host: Netlink) -> bool:
+    try:
+        host.delete(request)
     except NoSuchDevice:
         return False
     except OSError as error:
-        raise KernelRefused(str(error.strerror), f"Remove it by hand: ip link delete {name}") from error
+        raise KernelRefused(str(error.strerror), "See `ip link`, and remove it by hand.") from error
     return True

@@ -33,11 +33,18 @@ class Link(Value):
     """IFLA_LINK: the link below (vlan, macvlan) or the peer (veth)."""
     lower_elsewhere: bool = False
     """Whether ``lower`` is an index of another namespace."""
+    alt_names: tuple[str, ...] = ()
+    """IFLA_ALT_IFNAME: names beside the visible one."""
 
     @property
     def up(self) -> bool:
         """IFF_UP."""
         return bool(self.flags & 1)
+
+    @property
+    def loopback(self) -> bool:
+        """IFF_LOOPBACK."""
+        return bool(self.flags & 0x8)
 
     @property
     def slave(self) -> bool:
@@ -112,6 +119,7 @@ def read_link(body: bytes) -> Link:
         master=_number(attributes, 10),
         lower=_number(attributes, 5),
         lower_elsewhere=37 in attributes,
+        alt_names=tuple(_text(name) for _, name in read_attributes(attributes.get(52, b""), 0)),
     )
 
 

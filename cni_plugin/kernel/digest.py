@@ -16,6 +16,10 @@ except ImportError:
 
 def digest(attachment: Attachment) -> bytes:
     """SHA-1 of the container id, NUL, and the interface name: 20 bytes."""
-    key = f"{attachment.container_id}\0{attachment.ifname}".encode(errors="surrogateescape")
-    value: bytes = sha1(key, usedforsecurity=False).digest()
+    return sha1_of(f"{attachment.container_id}\0{attachment.ifname}")
+
+
+def sha1_of(text: str) -> bytes:
+    """SHA-1 of a text, 20 bytes; of bytes of the environment that are not UTF-8, as they were."""
+    value: bytes = sha1(text.encode(errors="surrogateescape"), usedforsecurity=False).digest()
     return value

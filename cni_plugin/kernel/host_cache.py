@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from cni_plugin.kernel import netns
-from cni_plugin.kernel.watch import RTMGRP_IPV4_IFADDR, Watch
+from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class KnownHost:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._watch = Watch(RTMGRP_IPV4_IFADDR)
+        self._watch = Watch(IPV4.address_group)
         self._changed = True
         self.identity = netns.own_identity()
         """Of the host's namespace, as ``netns.identity``: a process stays in it."""

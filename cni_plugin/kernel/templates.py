@@ -8,7 +8,7 @@ set does not give the second request byte for byte, there is no template and eac
 The resident agent finds a template when it first needs one. A process that carries out one call gains
 nothing by that: it uses those that were found when the bundle was built (``prepared``), or compiles.
 
-Owns finding and filling. It must not know what a request means: ``requests`` builds it.
+Owns finding and filling. It must not know what a request means: ``encode`` builds it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Span = tuple[str, int, int]
 
 
 class Compiler(Protocol):
-    """Who makes requests for the datapath: the module ``requests`` itself, or ``Templates``."""
+    """Who makes requests for the datapath: the module ``encode`` itself, or ``Templates``."""
 
     def new_veth(  # noqa: D102
         self,
@@ -42,12 +42,13 @@ class Compiler(Protocol):
         netns_fd: int,
     ) -> Request: ...
     def set_link(self, index: int, *, alias: str | None = None) -> Request: ...  # noqa: D102
-    def delete_link(self, name: str) -> Request: ...  # noqa: D102
+    def set_mark(self, index: int, alt_name: str) -> Request: ...  # noqa: D102
+    def delete_link(self, name: str = "", *, alt_name: str = "", index: int = 0) -> Request: ...  # noqa: D102
     def new_address(self, index: int, address: IPInterface) -> Request: ...  # noqa: D102
     def new_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request: ...  # noqa: D102
     def new_pod_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request: ...  # noqa: D102
     def new_neighbour(self, index: int, address: IPAddress, mac: str) -> Request: ...  # noqa: D102
-    def get_link(self, *, name: str = "", index: int = 0) -> Request: ...  # noqa: D102
+    def get_link(self, *, name: str = "", alt_name: str = "", index: int = 0) -> Request: ...  # noqa: D102
     def get_route(self, dst: IPAddress) -> Request: ...  # noqa: D102
 
 
@@ -67,39 +68,43 @@ class Templates:
         return {key: (each.data, each.spans) for key, each in self._templates.items() if each is not None}
 
     def new_veth(self, **values: Any) -> Request:
-        """As ``requests.new_veth``, in whatever order the values are given."""
+        """As ``encode.new_veth``, in whatever order the values are given."""
         return self._request(encode.new_veth, dict(sorted(values.items())))
 
     def set_link(self, index: int, *, alias: str | None = None) -> Request:
-        """As ``requests.set_link``."""
+        """As ``encode.set_link``."""
         return self._request(encode.set_link, {"index": index, "alias": alias})
 
-    def delete_link(self, name: str) -> Request:
-        """As ``requests.delete_link``."""
-        return self._request(encode.delete_link, {"name": name})
+    def set_mark(self, index: int, alt_name: str) -> Request:
+        """As ``encode.set_mark``."""
+        return self._request(encode.set_mark, {"index": index, "alt_name": alt_name})
+
+    def delete_link(self, name: str = "", *, alt_name: str = "", index: int = 0) -> Request:
+        """As ``encode.delete_link``."""
+        return self._request(encode.delete_link, {"name": name, "alt_name": alt_name, "index": index})
 
     def new_address(self, index: int, address: IPInterface) -> Request:
-        """As ``requests.new_address``."""
+        """As ``encode.new_address``."""
         return self._request(encode.new_address, {"index": index, "address": address})
 
     def new_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
-        """As ``requests.new_route``."""
+        """As ``encode.new_route``."""
         return self._request(encode.new_route, {"index": index, "dst": dst, "gateway": gateway})
 
     def new_pod_route(self, index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
-        """As ``requests.new_pod_route``."""
+        """As ``encode.new_pod_route``."""
         return self._request(encode.new_pod_route, {"index": index, "dst": dst, "gateway": gateway})
 
     def new_neighbour(self, index: int, address: IPAddress, mac: str) -> Request:
-        """As ``requests.new_neighbour``."""
+        """As ``encode.new_neighbour``."""
         return self._request(encode.new_neighbour, {"index": index, "address": address, "mac": mac})
 
-    def get_link(self, *, name: str = "", index: int = 0) -> Request:
-        """As ``requests.get_link``."""
-        return self._request(encode.get_link, {"name": name, "index": index})
+    def get_link(self, *, name: str = "", alt_name: str = "", index: int = 0) -> Request:
+        """As ``encode.get_link``."""
+        return self._request(encode.get_link, {"name": name, "alt_name": alt_name, "index": index})
 
     def get_route(self, dst: IPAddress) -> Request:
-        """As ``requests.get_route``."""
+        """As ``encode.get_route``."""
         return self._request(encode.get_route, {"dst": dst})
 
     def _request(self, build: Build, values: dict[str, Any]) -> Request:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import _socket as socket
 import errno
 
-RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
+RTMGRP_LINK = 0x1
 
 
 class Watch:
     """Subscribed to objects of the namespace that the calling thread is in.
 
     Args:
-        groups: which (RTMGRP_*).
+        groups: which (RTMGRP_*; those of a family are in ``family``).
 
     Raises:
         OSError: the kernel allows no such socket.

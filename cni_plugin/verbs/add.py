@@ -13,9 +13,9 @@ from cni_plugin.addresses import allocate
 from cni_plugin.addresses.provider import AddressProvider, Delegate, Pool
 from cni_plugin.cni import errors, result
 from cni_plugin.cni.call import VerbCall
-from cni_plugin.datapath import endpoint, transparent
-from cni_plugin.datapath.endpoint import Endpoint
+from cni_plugin.datapath import AddressCarried, Endpoint, names
 from cni_plugin.kernel import locks, netns, sysctl
+from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from ipam.errors import AddressTaken, AlreadyReserved
 from ipam.model import Holder, Reservation
@@ -58,15 +58,16 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
         def connect(undo: ExitStack) -> result.Result:
             late = provider.needs_interface
             planned = Endpoint(
-                attachment=verb_call.parameters.attachment,
+                names=verb_call.names,
                 network=verb_call.netconf.name,
                 addresses=() if late else provider.acquire(),
                 mtu=provider.mtu(),
                 pod_mac=pod_mac(verb_call),
                 in_host=in_host,
             )
-            made = transparent.attach(planned, node.host, netns_fd, ask=provider.acquire if late else None)
-            undo.callback(transparent.detach, made.attachment, node.host)
+            ask = provider.acquire if late else None
+            made = verb_call.datapath.attach(planned, node.host, netns_fd, ask=ask)
+            undo.callback(verb_call.datapath.detach, verb_call.names, node.host)
             return _result(verb_call, made, provider.dns)
 
         return _with_addresses(verb_call, node, provider, connect)
@@ -82,7 +83,7 @@ def _give_address(verb_call: VerbCall, node: Node) -> result.Result:
         assert pool.reservation is not None
         return result.Result(
             ips=(result.Address(pool.reservation.address, pool.reservation.gateway),),
-            routes=(result.Route(endpoint.DEFAULT_ROUTE, pool.reservation.gateway),),
+            routes=(result.Route(IPV4.default, pool.reservation.gateway),),
             dns=_dns(verb_call),
         )
 
@@ -111,7 +112,7 @@ def _with_addresses(
             if finished is not None:
                 return finished
             _remove_leftovers(verb_call, node)
-        except transparent.AddressCarried as carried:
+        except AddressCarried as carried:
             provider.set_aside(carried.ip, str(carried))
         except AddressTaken as error:
             refused = error
@@ -138,12 +139,17 @@ def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.
     attachment, call_id = verb_call.parameters.attachment, verb_call.call.call_id
     same_call = bool(call_id) and existing.owner.call_id == call_id
     if existing.owner.holder is Holder.ENDPOINT:
-        link = transparent.host_link(attachment, node.host)
-        finished = endpoint.is_finished(link, attachment)
+        link = verb_call.datapath.host_link(verb_call.names, node.host)
+        finished = names.is_finished(link, attachment)
         if finished and link and same_call:
             node.ipam.confirm(existing)
             made = Endpoint(
-                attachment, verb_call.netconf.name, (existing.address,), link.mtu, pod_mac(verb_call)
+                names=verb_call.names,
+                network=verb_call.netconf.name,
+                addresses=(existing.address,),
+                mtu=link.mtu,
+                pod_mac=pod_mac(verb_call),
+                host_ifname=link.name,
             )
             return _result(verb_call, made, NO_DNS)
     else:
@@ -158,13 +164,13 @@ def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.
 
 def _remove_leftovers(verb_call: VerbCall, node: Node) -> None:
     """What an ADD of this attachment made that was killed."""
-    transparent.detach(verb_call.parameters.attachment, node.host)
+    verb_call.datapath.detach(verb_call.names, node.host)
     node.ipam.release(verb_call.parameters.attachment)
 
 
 def pod_mac(verb_call: VerbCall) -> str:
     """The MAC of the pod's end: the requested one, or the derived one."""
-    return _wanted_mac(verb_call) or endpoint.default_pod_mac(verb_call.parameters.attachment)
+    return _wanted_mac(verb_call) or verb_call.names.pod_mac
 
 
 def _wanted_mac(verb_call: VerbCall) -> str:
@@ -206,15 +212,14 @@ def _result(verb_call: VerbCall, made: Endpoint, given: result.Dns) -> result.Re
     """What the pod really has: the routes and the gateway are those in its namespace."""
     return result.Result(
         interfaces=(
-            result.Interface(made.host_ifname, endpoint.HOST_MAC, made.mtu),
+            result.Interface(made.host_ifname, names.HOST_MAC, made.mtu),
             result.Interface(
-                made.attachment.ifname, made.pod_mac, made.mtu, sandbox=verb_call.parameters.netns
+                verb_call.parameters.ifname, made.pod_mac, made.mtu, sandbox=verb_call.parameters.netns
             ),
         ),
-        ips=tuple(result.Address(address, endpoint.GATEWAY, 1) for address in made.addresses),
+        ips=tuple(result.Address(address, IPV4.gateway, 1) for address in made.addresses),
         routes=tuple(
-            result.Route(dst, gateway, None if gateway else result.SCOPE_LINK)
-            for dst, gateway in endpoint.ROUTES
+            result.Route(dst, gateway, None if gateway else result.SCOPE_LINK) for dst, gateway in IPV4.routes
         ),
         dns=_dns(verb_call, given),
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 from cni_plugin.addresses import recovery
 from cni_plugin.cni import delegate, errors, result
 from cni_plugin.cni.call import VerbCall
-from cni_plugin.datapath import endpoint, transparent
-from cni_plugin.datapath.endpoint import Expected
+from cni_plugin.datapath import drift
+from cni_plugin.datapath.drift import Expected
 from cni_plugin.kernel import netns
+from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from cni_plugin.verbs.add import pod_mac
 from ipam import errors as ipam_errors
@@ -70,10 +71,10 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
         if ip.address.version == 4
     ]
     return Expected(
-        host_ifname=endpoint.host_ifname(parameters.attachment),
+        names=verb_call.names,
         ifname=parameters.ifname,
         addresses=tuple(ip.address for ip in ips),
-        routed=tuple(ip.address for ip in ips if ip.gateway == endpoint.GATEWAY),
+        routed=tuple(ip.address for ip in ips if ip.gateway == IPV4.gateway),
         given_mac=pod_mac(verb_call),
         routes=tuple((route.dst, route.gateway) for route in previous.routes if route.dst.version == 4),
         pod_mac=interface.mac,
@@ -83,10 +84,10 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
 
 def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[str]:
     with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
-        found = transparent.inspect(
-            verb_call.parameters.attachment, expected.ifname, expected.routed, node.host, netns_fd
+        found = verb_call.datapath.inspect(
+            verb_call.names, expected.ifname, expected.routed, node.host, netns_fd
         )
-    return endpoint.damage(expected, found)
+    return [each.text for each in drift.differences(expected, found)]
 
 
 def _require_reservation(

@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from cni_plugin.addresses import reclaim
 from cni_plugin.cni import delegate, errors, params
 from cni_plugin.cni.call import Call, VerbCall
-from cni_plugin.datapath import transparent
+from cni_plugin.datapath import for_mode
+from cni_plugin.datapath.names import names_for
 from cni_plugin.kernel import locks
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
@@ -32,7 +33,7 @@ def delete(verb_call: VerbCall, node: Node) -> None:
         if verb_call.call.as_ipam:
             _free(verb_call, node)
             return
-        transparent.detach(attachment, node.host)
+        verb_call.datapath.detach(verb_call.names, node.host)
         _free(verb_call, node)
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
         delegate.forward(verb_call, "DEL")
@@ -72,5 +73,5 @@ def delete_made_by(call: Call, node: Node) -> None:
         held = node.ipam.reservation(attachment)
         if held is not None and held.owner.call_id == call.call_id:
             if held.owner.holder is Holder.ENDPOINT:
-                transparent.detach(attachment, node.host)
+                for_mode().detach(names_for(attachment, held.owner), node.host)
             node.ipam.release(attachment, expected=held)

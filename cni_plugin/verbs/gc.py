@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cni_plugin.addresses import reclaim, recovery
 from cni_plugin.cni import delegate, errors
 from cni_plugin.cni.call import VerbCall
-from cni_plugin.datapath import endpoint, transparent
+from cni_plugin.datapath import names
 from cni_plugin.kernel import encode, locks
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
@@ -55,7 +55,7 @@ def _stale(verb_call: VerbCall, node: Node, valid: set[Attachment]) -> set[Attac
 
 def _in_kernel(network: str, node: Node) -> Iterator[Attachment]:
     for link in node.host.links(encode.dump_links()):
-        named = endpoint.read_alias(link.alias)
+        named = names.owner_of(link)
         if named is not None and named[1] == network:
             yield named[0]
 
@@ -66,5 +66,11 @@ def _free_stale(attachment: Attachment, verb_call: VerbCall, node: Node) -> None
             return
         verb_call.warnings.extend(reclaim.forget_connections(attachment, node))
         if not verb_call.call.as_ipam:
-            transparent.detach(attachment, node.host)
+            verb_call.datapath.detach(_names(attachment, node), node.host)
         node.ipam.release(attachment)
+
+
+def _names(attachment: Attachment, node: Node) -> names.Names:
+    """With the pod's name where the store knows it: a killed ADD may have left a link of that name alone."""
+    held = node.ipam.reservation(attachment)
+    return names.names_for(attachment, held.owner) if held else names.names_of(attachment)

@@ -160,7 +160,7 @@ def test_it_is_refused_while_pods_are_attached(forge: Forge, node: Node) -> None
     bundle = forge.bundle()
     node.install(bundle)
     before = tree(node.root)
-    name = "azv0123456789a"
+    name = "azv369c8d47e56"
     link = f"ip link add {name} type veth peer name other; ip link set {name} alias 'azvnet1 c1 eth0 azure'"
     in_netns = ["unshare", "--net", "sh", "-ec", f'{link}; exec "$@"', "sh", *COMMAND]
 

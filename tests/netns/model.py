@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cni_plugin.datapath import endpoint
+from cni_plugin.datapath.names import names_of, read_alias
 from cni_plugin.kernel import encode, netns
 from cni_plugin.kernel.decode import Link
 from cni_plugin.kernel.netlink import Netlink
@@ -77,7 +77,7 @@ def _read(paths: dict[str, str]) -> Facts:
 
 
 def _container(link: Link) -> str:
-    named = endpoint.read_alias(link.alias)
+    named = read_alias(link.alias)
     return named[0].container_id if named else ""
 
 
@@ -165,7 +165,7 @@ class Model:
     def _is_nothing_left(name: str, facts: Facts) -> None:
         assert name not in facts.finished, f"{name} has a veth after its DEL"
         assert not facts.carried.get(name), f"{name} carries an address after its DEL"
-        assert endpoint.host_ifname(Attachment(name, "eth0")) not in facts.unfinished
+        assert names_of(Attachment(name, "eth0"), "default", name).host_ifname not in facts.unfinished
         assert not facts.adopted or name not in facts.held, f"{name} holds an address after its DEL"
 
     def check(self, facts: Facts) -> None:
@@ -180,7 +180,7 @@ class Model:
         for address, name in carriers:
             if facts.adopted and name in facts.finished:
                 assert facts.held.get(name) == address, f"{name} carries {address}, the store differs"
-            veth = endpoint.host_ifname(Attachment(name, "eth0"))
+            veth = names_of(Attachment(name, "eth0"), "default", name).host_ifname
             if name in facts.finished or veth in facts.unfinished:
                 assert facts.routes.get(address) == veth, f"{address} of {name} is routed elsewhere"
         for name in self.attached:

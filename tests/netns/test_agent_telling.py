@@ -325,27 +325,6 @@ def test_a_state_directory_that_a_kubelet_made_is_closed_to_others(
     assert node.sandbox.path("/run/azvnet").stat().st_mode & 0o777 == 0o700
 
 
-def test_namespaces_that_can_not_be_entered_are_told_of_and_only_then(
-    node: Node, telling_agent: NewAgent
-) -> None:
-    """As in a container whose /run/netns was mounted without propagation."""
-    telling_agent(node, reconcile_seconds=0.1)
-    pod = node.sandbox.pod("unseen")
-    node.add(pod).done()
-    words = "no pod's network namespace can be entered by the runtime's path"
-
-    def told() -> bool:
-        return words in get(node.sandbox, "/readyz").body
-
-    time.sleep(3)
-    assert not told(), "it was entered at each look"
-    hidden, umount = f"{pod.netns}.hidden", "umount --lazy"  # the agent may just have it open
-    node.sandbox.run("sh", "-ec", f"touch {hidden}; mount --bind {pod.netns} {hidden}; {umount} {pod.netns}")
-    eventually(told, "namespaces can't be entered")
-    node.sandbox.run("sh", "-ec", f"mount --bind {hidden} {pod.netns}; {umount} {hidden}; rm {hidden}")
-    eventually(lambda: not told(), "they can again")
-
-
 def test_a_port_that_is_none_keeps_the_agent_from_starting(node: Node, product: Executables) -> None:
     node.sandbox.write("/run/agent.json", '{"metrics_address": "node1:9631"}')
     process = node.sandbox.popen(

@@ -6,11 +6,15 @@ import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
+from cni_plugin.cli.looking import look
+from cni_plugin.node import Node as Engine
 from tests.netns.conftest import NewAgent
 from tests.netns.node import INTERFACES, Node
+from tests.netns.sandbox import Pod
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent's own work")
@@ -39,13 +43,17 @@ def test_a_host_route_that_somebody_flushed_comes_back(node: Node, new_agent: Ne
     node.check(pod, added).done()
 
 
-@pytest.mark.parametrize("damage", ["address aa:bb:cc:00:00:01", "down"])
+@pytest.mark.parametrize(
+    "damage",
+    ["set {veth} address aa:bb:cc:00:00:01", "set {veth} down", "property del dev {veth} altname {mark}"],
+)
 def test_a_host_veth_that_somebody_changed_is_put_right(node: Node, new_agent: NewAgent, damage: str) -> None:
     new_agent(node, **QUICK)
     pod = node.sandbox.pod("changed")
     added = node.add(pod).done()
     (veth,) = node.veths()
-    node.sandbox.batch(f"link set {veth} {damage}")
+    mark = node.veths()[veth]["altnames"][0]
+    node.sandbox.batch("link " + damage.format(veth=veth, mark=mark))
     assert not node.check(pod, added).ok
     eventually(lambda: node.check(pod, added).ok, "CHECK passes again")
 
@@ -55,19 +63,56 @@ def test_a_host_veth_that_somebody_changed_is_put_right(node: Node, new_agent: N
     [
         "route del default",
         "route flush table main",
-        "neighbour flush dev eth0",
         "neighbour del 169.254.1.1 dev eth0",
         "address flush dev eth0",
         "link set eth0 down",
     ],
 )
-def test_what_a_pod_needs_to_reach_anything_comes_back(node: Node, new_agent: NewAgent, damage: str) -> None:
+def test_what_somebody_changed_inside_a_pod_is_left_and_named(
+    node: Node, new_agent: NewAgent, damage: str
+) -> None:
+    """gVisor takes the address off eth0, a VPN replaces the default route: who did it meant it."""
     new_agent(node, **QUICK)
-    pod = node.sandbox.pod("inside")
+    pod, other = node.sandbox.pods("inside", "other")
     added = node.add(pod).done()
+    node.add(other).done()
     pod.change(damage)
-    eventually(lambda: node.check(pod, added).ok, "CHECK passes again")
-    pod.run("ping", "-c1", "-W1", "10.10.0.1")
+    before = _inside(pod)
+    _a_look_has_passed(node)
+    assert _inside(pod) == before
+    assert not node.check(pod, added).ok
+
+    def seen() -> dict[str, dict[str, Any]]:
+        return {each.attachment.container_id: each.document() for each in look(Engine({})).attachments}
+
+    states = node.sandbox.ask(seen)
+    assert states["inside"]["state"] == "changed"
+    assert states["inside"]["differs"]
+    assert states["other"]["state"] == "ok"
+
+
+def test_a_foreign_link_that_has_the_name_of_the_pods_interface_is_not_configured(
+    node: Node, new_agent: NewAgent
+) -> None:
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("renamed")
+    node.add(pod).done()
+    pod.change("link set eth0 down", "link set eth0 name uplink0", "link add eth0 type ifb")
+    before = _inside(pod)
+    _a_look_has_passed(node)
+    assert _inside(pod) == before
+
+
+def _inside(pod: Pod) -> list[object]:
+    return [pod.ip("-4", "address"), pod.ip("-4", "route"), pod.ip("neighbour", "show", "nud", "permanent")]
+
+
+def _a_look_has_passed(node: Node) -> None:
+    """Damage on the host was repaired twice, so the agent has looked at everything at least once between."""
+    before = node.host_routes()
+    for _ in range(2):
+        node.sandbox.run("ip", "route", "flush", "proto", "155")
+        eventually(lambda: node.host_routes() == before, "the /32 routes are back")
 
 
 def test_forwarding_that_was_switched_off_is_switched_on(node: Node, new_agent: NewAgent) -> None:

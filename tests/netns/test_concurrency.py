@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,9 +110,10 @@ def test_a_del_that_overtakes_an_add_makes_that_add_undo_itself(busy_node: Node)
         }
         attach = transparent.attach
 
-        def attach_then_release(*given: object) -> None:
-            attach(*given)  # type: ignore[arg-type]
+        def attach_then_release(*given: Any, **how: Any) -> object:
+            made = attach(*given, **how)
             Ipam(Path(RUN_DIR)).release(Attachment("c1", "eth0"))
+            return made
 
         transparent.attach = attach_then_release  # type: ignore[assignment]
         import json

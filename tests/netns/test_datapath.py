@@ -30,8 +30,13 @@ def pod(busy_node: Node) -> Pod:
     return busy_node.sandbox.pod("c1")
 
 
-def host_name(container_id: str, ifname: str = "eth0") -> str:
-    """The name that docs/architecture.md gives a host veth."""
+def host_name(pod_name: str, namespace: str = "default") -> str:
+    """The name that docs/architecture.md gives the host veth of a pod's first interface."""
+    return "azv" + hashlib.sha1(f"{namespace}.{pod_name}".encode()).hexdigest()[:11]
+
+
+def own_name(container_id: str, ifname: str = "eth0") -> str:
+    """The name where that one is taken, or the runtime names no pod."""
     return "azv" + hashlib.sha1(f"{container_id}\0{ifname}".encode()).hexdigest()[:11]
 
 
@@ -187,10 +192,10 @@ def test_an_alias_that_would_be_too_long_leaves_the_network_out(busy_node: Node)
 
 def _indexes(attachment: str) -> Iterator[tuple[int, int]]:
     """The pairs of interface indexes that are tried, as docs/architecture.md derives them."""
-    from cni_plugin.datapath.endpoint import index_pairs
+    from cni_plugin.datapath.names import index_pairs, names_of
     from ipam.model import Attachment
 
-    return index_pairs(Attachment(attachment, "eth0"))
+    return index_pairs(names_of(Attachment(attachment, "eth0")))
 
 
 @pytest.mark.parametrize("side", ["host", "pod"])
@@ -276,7 +281,7 @@ def test_one_container_may_have_several_attachments_each_for_itself(busy_node: N
     assert first.address != second.address
     assert {name: link["ifalias"] for name, link in busy_node.veths().items()} == {
         host_name("c1"): "azvnet1 c1 eth0 azvnet",
-        host_name("c1", "net1"): "azvnet1 c1 net1 second",
+        own_name("c1", "net1"): "azvnet1 c1 net1 second",
     }
     busy_node.delete(pod, ifname="net1", conf=busy_node.conf(name="second")).done()
     busy_node.check(pod, first).done()

@@ -8,12 +8,14 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cni_plugin.addresses import recovery
 from cni_plugin.cni import netconf
 from cni_plugin.datapath import transparent
+from cni_plugin.datapath.names import names_of
 from cni_plugin.node import Node as OurNode
 from integration.fabric import syscalls as sc
 from ipam.model import Attachment, Reservation, SourceConfig
@@ -179,10 +181,19 @@ def test_an_address_that_is_adopted_and_never_listed_is_held_until_its_pod_goes(
 # Pods of plugins that delegate to azvnet-ipam: nothing in the host's namespace names their addresses.
 
 
+def _wire(node: Node, pod: Pod, address: str) -> None:
+    """As ``ptp`` does: a veth pair that is not ours, and an address on the pod's end."""
+    node.sandbox.batch(
+        f"link add ptp-{pod.container_id} type veth peer name eth0 netns {Path(pod.netns).name}",
+        f"link set ptp-{pod.container_id} up",
+    )
+    pod.change("link set eth0 up", f"address add {address} dev eth0")
+
+
 def _delegated(node: Node, pod: Pod) -> str:
     """A pod that another interface plugin makes, with an address of ours; the address."""
     (ip,) = node.add(pod, as_ipam=True).result["ips"]
-    pod.change("link add eth0 type ifb", "link set eth0 up", f"address add {ip['address']} dev eth0")
+    _wire(node, pod, str(ip["address"]))
     return str(ip["address"].partition("/")[0])
 
 
@@ -249,7 +260,7 @@ def test_what_a_namespace_carries_and_the_nic_does_not_own_is_nobodys_address(bu
     """Held until two documents did not list it: one may be incomplete."""
     node = busy_node
     pod = node.sandbox.pod("c1")
-    pod.change("link add eth0 type ifb", "link set eth0 up", "address add 10.10.7.7/16 dev eth0")
+    _wire(node, pod, "10.10.7.7/16")
     documents = [node.sandbox.path("/etc/kubernetes/interfaces.json").read_text()]
     documents.append(documents[0].replace('"10.10.0.12"', '"10.10.0.12 "'))
 
@@ -332,14 +343,14 @@ def test_an_add_whose_address_a_new_store_gave_to_another_takes_the_next_one(bus
 
         engine, attach, losses = EngineNode({}), transparent.attach, [1]
 
-        def attach_and_lose(*given: object) -> None:
+        def attach_and_lose(*given: Any, **how: Any) -> object:
             if losses and losses.pop():
                 for name in ("azvnet.db", "azvnet.db-wal", "azvnet.db-shm"):
                     Path(RUN_DIR, name).unlink()
                 engine.ipam.adopt(())
                 allocate.refresh(netconf.parse_netconf(node.netconf), engine, 5)
                 engine.ipam.reserve(Attachment("quick", "eth0"), Owner(network="azure"), AddressRequest())
-            attach(*given)  # type: ignore[arg-type]
+            return attach(*given, **how)
 
         transparent.attach = attach_and_lose  # type: ignore[assignment]
         environ = {"CNI_CONTAINERID": "slow", "CNI_NETNS": pod.netns, "CNI_IFNAME": "eth0"}
@@ -456,7 +467,7 @@ def test_a_pod_that_goes_while_what_lives_is_written_down_keeps_no_address(
         written = here.ipam.adopt
 
         def go_first(found: Iterable[Reservation]) -> object:
-            transparent.detach(Attachment("goes", "eth0"), here.host)
+            transparent.detach(names_of(Attachment("goes", "eth0")), here.host)
             here.ipam.release(Attachment("goes", "eth0"))
             return written(found)
 

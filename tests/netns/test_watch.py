@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni_plugin.kernel.watch import RTMGRP_IPV4_ROUTE, RTMGRP_LINK, Watch
+from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.watch import RTMGRP_LINK, Watch
 from tests.netns.sandbox import Sandbox
 
 pytestmark = pytest.mark.alone("about a part of the agent, without one")
@@ -24,7 +25,7 @@ CHANGES = [
 
 def test_each_change_of_a_link_or_route_is_told_once(sandbox: Sandbox) -> None:
     def work() -> list[str]:
-        watch = Watch(RTMGRP_LINK | RTMGRP_IPV4_ROUTE)
+        watch = Watch(RTMGRP_LINK | IPV4.route_group)
         wrong = [] if watch.changed() and not watch.changed() else ["the first look"]
         for line, told in CHANGES:
             sandbox.batch("link set v1 up") if "10.9" in line else None
@@ -41,7 +42,7 @@ def test_each_change_of_a_link_or_route_is_told_once(sandbox: Sandbox) -> None:
 
 def test_more_changes_than_can_be_kept_are_a_change(sandbox: Sandbox) -> None:
     def work() -> list[bool]:
-        watch = Watch(RTMGRP_LINK | RTMGRP_IPV4_ROUTE)
+        watch = Watch(RTMGRP_LINK | IPV4.route_group)
         watch.changed()
         sandbox.batch("link add v0 type veth peer name v1", *["link set v0 up", "link set v0 down"] * 2000)
         told = [watch.changed(), watch.changed()]

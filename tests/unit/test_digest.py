@@ -7,16 +7,29 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_plugin.datapath import endpoint
+from cni_plugin.datapath.names import index_pairs, names_of
 from cni_plugin.kernel.digest import digest
 from ipam.model import Attachment
 
 
 def test_names_macs_and_indexes_are_those_of_every_version() -> None:
-    attachment = Attachment("c1", "eth0")
-    assert endpoint.host_ifname(attachment) == "azv369c8d47e56"
-    assert endpoint.default_pod_mac(attachment) == "86:0a:7f:bc:51:9a"
-    assert next(endpoint.index_pairs(attachment)) == (331616, 331617)
+    names = names_of(Attachment("c1", "eth0"))
+    assert names.host_ifname == names.own_ifname == "azv369c8d47e56"
+    assert names.mark == "azvnet-369c8d47e56b850a7fbc519a"
+    assert names.pod_mac == "86:0a:7f:bc:51:9a"
+    assert next(index_pairs(names)) == (331616, 331617)
+
+
+def test_the_visible_name_is_the_one_that_azure_cni_and_calico_compute() -> None:
+    names = names_of(Attachment("c1", "eth0"), "default", "web-0")
+    expected = hashlib.sha1(b"default.web-0", usedforsecurity=False).hexdigest()[:11]
+    assert (names.host_ifname, names.own_ifname) == (f"azv{expected}", "azv369c8d47e56")
+
+
+def test_the_two_ends_of_a_pod_never_have_one_name() -> None:
+    """containerd keys interfaces by name."""
+    taken = names_of(Attachment("c1", "eth0"), "default", "web-0").host_ifname
+    assert names_of(Attachment("c1", taken), "default", "web-0").host_ifname != taken
 
 
 @given(st.text(max_size=70), st.text(max_size=15))

@@ -48,6 +48,7 @@ names = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-é", min_size=1, max_siz
     lambda name: len(name.encode()) <= 15
 )
 host_names = st.integers(0, 16**11 - 1).map(lambda number: f"azv{number:011x}")
+marks = st.integers(0, 16**24 - 1).map(lambda number: f"azvnet-{number:024x}")
 macs = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
 indexes = st.integers(1, 2**31 - 1)
 addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
@@ -67,8 +68,11 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         }
     ),
     "set_link": st.fixed_dictionaries({"index": indexes, "alias": st.none() | aliases}),
-    "delete_link": st.fixed_dictionaries({"name": names}),
-    "get_link": st.fixed_dictionaries({"name": names}) | st.fixed_dictionaries({"index": indexes}),
+    "set_mark": st.fixed_dictionaries({"index": indexes, "alt_name": marks}),
+    "delete_link": st.fixed_dictionaries({"alt_name": marks}) | st.fixed_dictionaries({"index": indexes}),
+    "get_link": st.fixed_dictionaries({"name": names})
+    | st.fixed_dictionaries({"alt_name": marks})
+    | st.fixed_dictionaries({"index": indexes}),
     "new_address": st.fixed_dictionaries(
         {"index": indexes, "address": st.tuples(addresses, st.integers(1, 32)).map(IPv4Interface)}
     ),
@@ -102,8 +106,8 @@ def test_there_is_a_template_for_every_length_of_every_name() -> None:
     kinds = [key[0] for key in TEMPLATES]
     assert {name: kinds.count(name) for name in ("new_veth", "get_link", "delete_link", "set_link")} == {
         "new_veth": 15,
-        "get_link": 16,
-        "delete_link": 15,
+        "get_link": 17,
+        "delete_link": 2,
         "set_link": 257,
     }
 

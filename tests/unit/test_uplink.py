@@ -32,7 +32,10 @@ SITUATIONS: dict[str, list[Link]] = {
         link(3, "a0", master=2, flags=1 | SLAVE),
         link(4, "b0", master=2, flags=1 | SLAVE),
     ],
-    "a pod that was given the NIC's MAC": [SYNTHETIC, link(3, "azv0123456789a", kind="veth", lower=2)],
+    "a pod that was given the NIC's MAC": [
+        SYNTHETIC,
+        link(3, "azv0", kind="veth", lower=2, alt_names=("azvnet-0",)),
+    ],
     "other NICs": [SYNTHETIC, link(3, "eth1", OTHER), link(4, "docker0", "02:42:00:00:00:01", kind="bridge")],
     "a veth whose peer has its index elsewhere": [
         link(2, "eth0", kind="veth", lower=2, lower_elsewhere=True)

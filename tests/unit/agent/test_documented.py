@@ -99,13 +99,13 @@ def test_every_kind_of_repair_and_every_state_of_the_pool_is_named(place: Place,
 
 def test_the_reconciler_counts_no_kind_that_is_not_told_from_the_start() -> None:
     from cni_plugin.agent.metrics import ADOPTED, RECLAIMED, REPAIRS
+    from cni_plugin.datapath.drift import PUT_BACK
 
     sources = [(ROOT / "cni_plugin/agent" / name).read_text() for name in ("reconcile.py", "maintenance.py")]
-    counted: set[str] = set()
+    counted = set(PUT_BACK)
     for text in sources:
-        counted |= set(re.findall(r'_(?:repaired|count)\(\s*"(\w+)"', text))
+        counted |= set(re.findall(r'_count\(\s*"(\w+)"', text))
         counted |= set(re.findall(r'repairs\["(\w+)"\]', text))
-        counted |= set(re.findall(r'steps\.append\(\("(\w+)"', text))
     assert counted == {*REPAIRS, RECLAIMED, ADOPTED}
 
 
@@ -132,6 +132,7 @@ def test_every_state_that_status_shows_is_explained() -> None:
         looking.UNCONFIRMED,
         looking.DOWN,
         looking.NO_ROUTE,
+        looking.CHANGED,
         looking.UNKNOWN,
     }
     assert explained == states

@@ -10,7 +10,7 @@ from cni_plugin.cli.asking import HANGS, NONE, RUNNING, AgentSeen
 from cni_plugin.cli.looking import Picture, Seen, compare
 from cni_plugin.cli.status import document, find_problems, text
 from cni_plugin.cli.table import Paint
-from cni_plugin.datapath.endpoint import alias, host_ifname
+from cni_plugin.datapath.names import HOST_MAC, alias, names_of
 from cni_plugin.kernel.decode import KernelRoute, Link
 from ipam.model import (
     AddressState,
@@ -30,6 +30,7 @@ AGENT = AgentSeen(RUNNING, "/run/azvnet/agent.sock", 7, "1.0", 1, NOW - 90, read
 NO_AGENT = AgentSeen(NONE, "/run/azvnet/agent.sock")
 SOURCE = SourceState("imds", NOW - 5, NOW - 5, 5.0, 5.0, listed=2)
 ATTACHMENT = Attachment("c1", "eth0")
+NAMES = names_of(ATTACHMENT, "default", "web")
 
 
 def status_of(ip: str, state: AddressState, reservation: Reservation | None = None) -> AddressStatus:
@@ -60,7 +61,14 @@ def reservation(ip: str = "10.1.0.5", *, confirmed: bool = True, created_at: flo
 
 def link(*, up: bool = True, attachment: Attachment = ATTACHMENT) -> Link:
     return Link(
-        104, host_ifname(attachment), "aa:aa:aa:aa:aa:aa", 1500, int(up), alias(attachment, "net"), lower=105
+        index=104,
+        name=NAMES.host_ifname,
+        mac=HOST_MAC,
+        mtu=1500,
+        flags=int(up),
+        alias=alias(attachment, "net"),
+        lower=105,
+        alt_names=(names_of(attachment).mark,),
     )
 
 
@@ -86,7 +94,7 @@ def test_nothing_is_wrong_with_a_node_where_all_is_well(agent: AgentSeen) -> Non
 
 def test_indexes_of_both_ends_and_the_pod_are_shown() -> None:
     (seen,) = picture().attachments
-    assert (seen.host_veth, seen.host_index, seen.pod_index) == (host_ifname(ATTACHMENT), 104, 105)
+    assert (seen.host_veth, seen.host_index, seen.pod_index) == (NAMES.host_ifname, 104, 105)
     assert (seen.pod, seen.state, seen.address) == ("default/web", "ok", "10.1.0.5")
 
 

@@ -1,0 +1,192 @@
+"""How an endpoint differs from what it should be: a pure comparison, the only one.
+
+CHECK, the agent's repair and ``azvnet status`` share it. Owns what is compared and how a difference is
+worded. It must not do I/O, nor decide what becomes of a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cni_plugin.datapath.names import HOST_MAC, Names, names_for
+from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
+from cni_plugin.kernel.encode import NUD_PERMANENT, RTN_LOCAL
+from cni_plugin.kernel.family import IPV4, Family, Routes, family_of
+from ipam.model import IPAddress, IPInterface, IPNetwork, Reservation
+from ipam.value import Value
+
+HOST_MISSING, HOST_DOWN, HOST_MAC_CHANGED, HOST_MTU = "host_missing", "host_down", "host_mac", "host_mtu"
+HOST_MARK, HOST_ROUTE = "host_mark", "host_route"
+POD_MISSING, POD_DOWN, POD_MAC, POD_MTU = "pod_missing", "pod_down", "pod_mac", "pod_mtu"
+POD_ADDRESS, POD_ROUTE, POD_NEIGHBOUR = "pod_address", "pod_route", "pod_neighbour"
+PUT_BACK = (HOST_ROUTE, HOST_MAC_CHANGED, HOST_DOWN, HOST_MARK)
+"""What repair puts back: all that ``of_host`` finds, but a link that is gone."""
+
+
+class Difference(Value):
+    """One thing that is not as it should be."""
+
+    kind: str
+    text: str
+    """In words, for people."""
+    ip: IPAddress | None = None
+    """The address it is about, if it is about one."""
+
+
+class Expected(Value):
+    """What an endpoint should be."""
+
+    names: Names
+    ifname: str
+    addresses: tuple[IPInterface, ...]
+    routes: Routes = ()
+    """What later plugins of the chain added as well."""
+    pod_mac: str = ""
+    """As prevResult says, since a later plugin may have changed it; empty where it does not say."""
+    mtu: int = 0
+    """As prevResult says (1.1.0); 0 where it does not say, since a later plugin may have lowered it."""
+    routed: tuple[IPInterface, ...] = ()
+    """Those of ``addresses`` that the host routes to the pod: ours, not what a later plugin added."""
+    given_mac: str = ""
+    """The MAC that ADD gave. The kernel forgets a link's neighbours when its MAC is changed, also permanent
+    ones, so after a later plugin has done that the gateway's is learned (the host veth answers for it)."""
+
+
+def expected_of(reservation: Reservation) -> Expected:
+    """What the endpoint of a reservation should be, as far as the store knows."""
+    return Expected(
+        names_for(reservation.attachment, reservation.owner),
+        reservation.attachment.ifname,
+        (reservation.address,),
+        routed=(reservation.address,),
+    )
+
+
+class FoundHost(Value):
+    """What the kernel has on the host's side."""
+
+    link: Link | None
+    routes: tuple[KernelRoute | None, ...] = ()
+    """The host's best route to each routed address."""
+
+
+class Found(Value):
+    """What the kernel has on both sides."""
+
+    host: FoundHost
+    pod_link: Link | None
+    pod_addresses: tuple[LinkAddress, ...] = ()
+    pod_routes: tuple[KernelRoute, ...] = ()
+    pod_neighbours: tuple[Neighbour, ...] = ()
+
+
+def differences(expected: Expected, found: Found) -> list[Difference]:
+    """What is not as it should be, the causes before their consequences."""
+    if found.pod_link is None:
+        return [Difference(POD_MISSING, f"interface {expected.ifname} is missing in the pod")]
+    host = list(of_host(expected, found.host, found.pod_link.index))
+    if found.host.link is None:
+        return host
+    return [*_of_links(expected, found.host.link, found.pod_link), *of_pod(expected, found), *host]
+
+
+def of_host(expected: Expected, found: FoundHost, pod_index: int = 0) -> Iterator[Difference]:
+    """What is not as it should be on the host: all of it is ours alone.
+
+    Args:
+        expected: what should be.
+        found: what is.
+        pod_index: the pod's end, where it is in the host's own namespace and its address is the host's.
+    """
+    name, link = expected.names.host_ifname, found.link
+    if link is None:
+        yield Difference(HOST_MISSING, f"host veth {name} is missing")
+        return
+    name = link.name
+    if not link.up:
+        yield Difference(HOST_DOWN, f"host veth {name} is down")
+    if link.mac != HOST_MAC:
+        yield Difference(HOST_MAC_CHANGED, f"host veth {name} has MAC {link.mac} instead of {HOST_MAC}")
+    if expected.names.mark not in link.alt_names:
+        yield Difference(HOST_MARK, f"host veth {name} lacks its alternative name {expected.names.mark}")
+    for address, route in zip(expected.routed, found.routes, strict=True):
+        if route is not None and pod_index and (route.kind, route.index) == (RTN_LOCAL, pod_index):
+            continue
+        if route is None or route.index != link.index or not _leads_to(route, address.ip):
+            over = (
+                f"the best route is {route.dst} over link {route.index}" if route else "no route leads there"
+            )
+            yield Difference(
+                HOST_ROUTE, f"host route to {address.ip} over {name} is missing ({over})", address.ip
+            )
+
+
+def _leads_to(route: KernelRoute, ip: IPAddress) -> bool:
+    """Not ``route.dst == ip_network(ip)``: that takes longer than the rest of a look at a full node."""
+    return route.dst.network_address == ip and route.dst.prefixlen == route.dst.max_prefixlen
+
+
+def of_pod(expected: Expected, found: Found) -> Iterator[Difference]:
+    """What is not as it should be inside the pod. Somebody may have meant it: it is named, never changed."""
+    pod = found.pod_link
+    if pod is None:
+        yield Difference(POD_MISSING, f"interface {expected.ifname} is missing in the pod")
+        return
+    yield from _of_addresses(expected, found, pod)
+    yield from _of_routes(expected, found, pod)
+    if expected.pod_mac.lower() in ("", expected.given_mac):
+        for family in _families(expected):
+            yield from _of_neighbour(family, found, pod)
+
+
+def _of_links(expected: Expected, host: Link, pod: Link) -> Iterator[Difference]:
+    name = expected.ifname
+    if not pod.up:
+        yield Difference(POD_DOWN, f"interface {name} is down")
+    if expected.pod_mac and pod.mac != expected.pod_mac.lower():
+        yield Difference(POD_MAC, f"interface {name} has MAC {pod.mac} instead of {expected.pod_mac}")
+    if expected.mtu and pod.mtu != expected.mtu:
+        yield Difference(POD_MTU, f"interface {name} has MTU {pod.mtu} instead of {expected.mtu}")
+    if host.mtu < pod.mtu:
+        text = f"host veth {host.name} has MTU {host.mtu}, less than the pod's {pod.mtu}"
+        yield Difference(HOST_MTU, text)
+
+
+def _of_addresses(expected: Expected, found: Found, pod: Link) -> Iterator[Difference]:
+    there = {(each.ip, each.prefixlen) for each in found.pod_addresses if each.index == pod.index}
+    for address in expected.addresses:
+        if (address.ip, address.network.prefixlen) not in there:
+            has = ", ".join(f"{ip}/{length}" for ip, length in sorted(there, key=str)) or "none"
+            text = f"address {address} is missing on {expected.ifname} (it has {has})"
+            yield Difference(POD_ADDRESS, text, address.ip)
+
+
+def _of_routes(expected: Expected, found: Found, pod: Link) -> Iterator[Difference]:
+    own = {(each.dst, each.gateway) for each in found.pod_routes if each.index == pod.index}
+    every = {(each.dst, each.gateway) for each in found.pod_routes}
+    needed = [route for family in _families(expected) for route in family.routes]
+    for dst, gateway in needed:  # what a pod can do nothing without
+        if (dst, gateway) not in own:
+            text = f"{_route_text(dst, gateway)} over {expected.ifname} is missing in the pod"
+            yield Difference(POD_ROUTE, text)
+    for dst, gateway in expected.routes:
+        if (dst, gateway) not in every and (dst, gateway) not in needed:
+            yield Difference(POD_ROUTE, f"{_route_text(dst, gateway)} is missing in the pod")
+
+
+def _of_neighbour(family: Family, found: Found, pod: Link) -> Iterator[Difference]:
+    gateway = family.gateway
+    known = [each for each in found.pod_neighbours if each.index == pod.index and each.ip == gateway]
+    if not any(each.state & NUD_PERMANENT and each.mac == HOST_MAC for each in known):
+        has = f"it is {known[0].mac or 'unresolved'}" if known else "there is none"
+        text = f"permanent neighbour {gateway} with MAC {HOST_MAC} is missing in the pod ({has})"
+        yield Difference(POD_NEIGHBOUR, text)
+
+
+def _families(expected: Expected) -> tuple[Family, ...]:
+    """Those of the addresses; IPv4 where prevResult names none."""
+    return tuple(dict.fromkeys(family_of(each.ip) for each in expected.addresses)) or (IPV4,)
+
+
+def _route_text(dst: IPNetwork, gateway: IPAddress | None) -> str:
+    return f"route to {dst} via {gateway}" if gateway else f"route to {dst}"

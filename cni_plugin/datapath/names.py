@@ -1,0 +1,148 @@
+"""What an attachment is called in the kernel, and which link is its own: pure functions.
+
+A host veth is known by its mark, an alternative name that is made of the attachment and that nobody else
+uses. Its visible name is for others: network policy of Calico and Azure looks for it. So a link without the
+mark is somebody else's, whatever it is called, unless an earlier version made it. Owns the names, MACs and
+indexes that are derived, and the alias. It must not do I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from cni_plugin.kernel.decode import Link
+from cni_plugin.kernel.digest import digest, sha1_of
+from ipam.model import Attachment, Owner
+from ipam.value import Value
+
+HOST_MAC = "aa:aa:aa:aa:aa:aa"
+"""Every host veth has it: no two are on one segment, and pods can be told it before their veth exists."""
+HOST_PREFIX = "azv"
+"""Of visible names. azure-vnet's links and, on Azure, Calico's begin with it as well."""
+MARK_PREFIX = "azvnet-"
+MARK_DIGITS = 24
+ALIAS_TAG = "azvnet1"
+ALIAS_MAX_BYTES = 255
+"""IFALIASZ of the kernel less the closing NUL."""
+
+FIRST_INDEX, INDEX_PAIRS = 100_000, 450_000
+"""Where chosen interface indexes lie: above what the kernel counts up to by itself, six digits for people."""
+INDEX_ATTEMPTS = 64
+
+
+class Names(Value):
+    """Everything in the kernel that is derived from an attachment; made once for a call."""
+
+    attachment: Attachment
+    mark: str
+    """The alternative name of the host veth: its identity."""
+    host_ifname: str
+    """The visible name it gets, unless something else has that name."""
+    own_ifname: str
+    """The visible name it gets then. Earlier versions gave no other, and no mark."""
+    pod_mac: str
+    """MAC of the pod's end where none is asked for: unicast, locally administered (IEEE 802)."""
+    first_index: int
+
+
+def names_of(attachment: Attachment, pod_namespace: str = "", pod_name: str = "") -> Names:
+    """The names of an attachment, of a pod with a name where the runtime tells one.
+
+    With one, the visible name is that of Azure CNI and of Calico with FELIX_INTERFACEPREFIX=azv: ``azv`` and
+    11 hex digits of SHA-1 of ``namespace.name``. Never that of the pod's end: containerd keys both by name.
+    """
+    own = digest(attachment)
+    octets = bytearray(own[6:12])
+    octets[0] = octets[0] & 0xFC | 0x02
+    own_ifname = HOST_PREFIX + own.hex()[:11]
+    pod_ifname = HOST_PREFIX + sha1_of(f"{pod_namespace}.{pod_name}").hex()[:11] if pod_name else own_ifname
+    return Names(
+        attachment=attachment,
+        mark=MARK_PREFIX + own.hex()[:MARK_DIGITS],
+        host_ifname=pod_ifname if pod_ifname != attachment.ifname else own_ifname,
+        own_ifname=own_ifname,
+        pod_mac=octets.hex(":"),
+        first_index=int.from_bytes(own[12:16], "big"),
+    )
+
+
+def names_for(attachment: Attachment, owner: Owner) -> Names:
+    """The names of an attachment whose owner the store knows."""
+    return names_of(attachment, owner.pod_namespace, owner.pod_name)
+
+
+def index_pairs(names: Names) -> Iterator[tuple[int, int]]:
+    """Interface indexes to try for host and pod end, the derived ones first.
+
+    Choosing them saves asking for them. The two differ, because tools take a link whose index equals its
+    peer's for a physical one.
+    """
+    for attempt in range(INDEX_ATTEMPTS):
+        index = FIRST_INDEX + 2 * ((names.first_index + attempt) % INDEX_PAIRS)
+        yield index, index + 1
+
+
+def alias(attachment: Attachment, network: str) -> str:
+    """The alias of a host veth; the network's name is left out where it does not fit."""
+    short = f"{ALIAS_TAG} {attachment.container_id} {attachment.ifname}"
+    whole = f"{short} {network}"
+    return whole if len(whole.encode()) <= ALIAS_MAX_BYTES else short
+
+
+def read_alias(text: str) -> tuple[Attachment, str] | None:
+    """The attachment and network of an alias; None when it is not one of ours."""
+    words = text.split(" ")
+    if words[0] != ALIAS_TAG or len(words) not in (3, 4):
+        return None
+    return Attachment(words[1], words[2]), words[3] if len(words) > 3 else ""
+
+
+def owner_of(link: Link) -> tuple[Attachment, str] | None:
+    """The attachment and network of a host veth that an ADD finished; None for everybody else's links.
+
+    The alias is text that anybody can set: it counts where something else says the same.
+    """
+    named = read_alias(link.alias)
+    return named if named is not None and is_own(link, names_of(named[0])) else None
+
+
+def is_own(link: Link, names: Names) -> bool:
+    """Whether a link is the attachment's host veth, finished or not.
+
+    Without a mark it is where its alias names the attachment and its name is that of earlier versions, or
+    where it is a veth with an index of the attachment's: its ADD was killed before it could mark it, or
+    somebody took the mark away.
+    """
+    if is_marked(link):
+        return names.mark in link.alt_names
+    named = read_alias(link.alias)
+    if named is not None and named[0] != names.attachment:
+        return False
+    if named is not None and link.name == names.own_ifname:
+        return True
+    return link.kind == "veth" and any(link.index == host for host, _ in index_pairs(names))
+
+
+def is_marked(link: Link) -> bool:
+    """Whether a link is the host veth of any attachment."""
+    return any(each.startswith(MARK_PREFIX) for each in link.alt_names)
+
+
+def is_finished(link: Link | None, attachment: Attachment) -> bool:
+    """Whether a host veth belongs to an ADD that came to its end: the alias is the last thing it sets."""
+    named = read_alias(link.alias) if link else None
+    return named is not None and named[0] == attachment
+
+
+def by_name(links: Iterable[Link]) -> dict[str, Link]:
+    """Links by every name they have, marks among them."""
+    return {name: link for link in links for name in (link.name, *link.alt_names)}
+
+
+def find(names: Names, links: Mapping[str, Link]) -> Link | None:
+    """The host veth of an attachment among links ``by_name``."""
+    marked = links.get(names.mark)
+    if marked is not None:
+        return marked
+    candidates = (links.get(name) for name in (names.own_ifname, names.host_ifname))
+    return next((link for link in candidates if link is not None and is_own(link, names)), None)

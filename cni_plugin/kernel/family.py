@@ -1,0 +1,48 @@
+"""What IPv4 and IPv6 differ in on a routed link.
+
+Owns the numbers, the gateway and the default route of each, so that nothing else has to know which one it is
+dealing with. It must not know what the link is for.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from ipam.model import IPAddress, IPNetwork
+from ipam.value import Value
+
+Routes = tuple[tuple[IPNetwork, IPAddress | None], ...]
+
+
+class Family(Value):
+    """An address family, as a routed veth uses it."""
+
+    version: int
+    """4 or 6, as ``ipaddress`` says it."""
+    number: int
+    """AF_INET or AF_INET6."""
+    gateway: IPAddress
+    """What a pod sends to. It is on no link: a permanent neighbour maps it to the host veth."""
+    default: IPNetwork
+    address_group: int
+    """RTMGRP_*_IFADDR: told of addresses that come and go (rtnetlink(7))."""
+    route_group: int
+    """RTMGRP_*_ROUTE."""
+    routes: Routes
+    """A pod's routes, in the order in which they can be added: destination and gateway."""
+
+
+def _family(
+    version: int, number: int, gateway: IPAddress, default: IPNetwork, groups: tuple[int, int]
+) -> Family:
+    routes: Routes = ((ip_network(gateway), None), (default, gateway))
+    return Family(version, number, gateway, default, *groups, routes)
+
+
+IPV4 = _family(4, 2, IPv4Address("169.254.1.1"), IPv4Network("0.0.0.0/0"), (0x10, 0x40))
+IPV6 = _family(6, 10, IPv6Address("fe80::1"), IPv6Network("::/0"), (0x100, 0x400))
+
+
+def family_of(address: IPAddress) -> Family:
+    """The family of an address."""
+    return IPV4 if address.version == 4 else IPV6
