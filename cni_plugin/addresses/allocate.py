@@ -23,6 +23,7 @@ from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.mac import ANY_NIC
 from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
+from ipam.quoting import quoted
 from ipam.value import replace
 
 READ_SECONDS = 10.0
@@ -160,7 +161,8 @@ def _one_address(asked: Sequence[object]) -> IPAddress:
             wanted.add(ipaddress.ip_interface(str(each)).ip)
         except ValueError as error:
             raise errors.InvalidNetconf(
-                f"the requested address {each!r} is no IP address", "Write it as 10.1.0.7 or 10.1.0.7/16."
+                f"the requested address {quoted(each)} is not an IP address",
+                "Write it as 10.1.0.7 or 10.1.0.7/16.",
             ) from error
     refused = [str(ip) for ip in wanted if ip.version != 4]
     if refused:

@@ -7,13 +7,13 @@ and stdin, or through the agent's socket.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin.cni import errors, netconf, params, versions
+from cni_plugin.cni import errors, netconf, params, strict_json, versions
 from cni_plugin.cni.call import DELEGATED_BY, Call, Reply, VerbCall
 from ipam.errors import IpamError
+from ipam.quoting import one_line
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
@@ -22,7 +22,8 @@ DETAILS_OF_A_BUG = (
     "This is a defect of azvnet. The traceback is in the log under the same call id; please report it."
 )
 
-_to_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+LONGEST_MESSAGE = 2000
+"""Characters of ``msg`` and of ``details``: the kubelet stores both with the pod."""
 
 
 def handle(call: Call, node: Node) -> Reply:
@@ -114,6 +115,7 @@ def failure(
         code, msg, details = error.code, str(error), error.details
     else:
         code, msg, details = 999, f"internal error: {type(error).__name__}: {error}", DETAILS_OF_A_BUG
+    msg, details = one_line(msg, LONGEST_MESSAGE), one_line(details, LONGEST_MESSAGE)
     if call_id:
         details = f"{details} (call {call_id})".strip()
     document = {"cniVersion": version, "code": code, "msg": msg, "details": details}
@@ -143,4 +145,4 @@ def _checked(
 
 
 def _to_bytes(document: object) -> bytes:
-    return _to_text(document).encode() + b"\n"
+    return strict_json.dumps(document) + b"\n"

@@ -17,9 +17,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from cni_plugin.cni import strict_json
 from cni_plugin.cni.call import DELEGATED_BY, VerbCall
 from cni_plugin.cni.errors import DecodingFailure, DelegateError, DelegateFailed, InvalidNetconf
 from cni_plugin.cni.result import Result, from_json
+from ipam.quoting import one_line, quoted
 from ipam.subnet import why_not_for_pods
 
 SECONDS = 110
@@ -61,10 +63,10 @@ def request_addresses(verb_call: VerbCall) -> Result:
     name = verb_call.netconf.ipam_type
     answer = _run_plugin(verb_call, "ADD")
     try:
-        result = from_json(json.loads(answer), verb_call.netconf.cni_version)
-    except (ValueError, RecursionError) as error:
+        result = from_json(strict_json.loads(answer), verb_call.netconf.cni_version)
+    except ValueError as error:
         raise DelegateFailed(
-            f"IPAM plugin {name} did not return valid JSON: {error}", "Is it a CNI plugin?"
+            f"IPAM plugin {name} did not return valid JSON: {one_line(str(error))}", "Is it a CNI plugin?"
         ) from error
     except (DecodingFailure, InvalidNetconf) as error:
         raise DelegateFailed(
@@ -118,7 +120,7 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def _find_plugin(name: str, path: tuple[str, ...]) -> Path:
     if "/" in name or name in {"", ".", ".."}:
         raise InvalidNetconf(
-            f"ipam.type {name!r} is not a plugin name", "It is the name of a file in CNI_PATH."
+            f"ipam.type {quoted(name)} is not a plugin name", "It is the name of a file in CNI_PATH."
         )
     if name in OWN_NAMES:
         raise DelegatesToItself(name)
@@ -157,10 +159,10 @@ def _stdin(verb_call: VerbCall) -> bytes:
     """The complete configuration. Only the version is set, if it was chosen from ``cniVersions``: the other
     plugin need not know that key.
     """
-    conf = json.loads(verb_call.call.stdin)
+    conf = strict_json.loads(verb_call.call.stdin)
     if conf.get("cniVersion") == verb_call.netconf.cni_version or not conf.get("cniVersions"):
         return verb_call.call.stdin
-    return json.dumps({**conf, "cniVersion": verb_call.netconf.cni_version}).encode()
+    return strict_json.dumps({**conf, "cniVersion": verb_call.netconf.cni_version})
 
 
 def _run_plugin(verb_call: VerbCall, verb: str) -> bytes:
@@ -209,6 +211,6 @@ def _error_of(stdout: bytes, name: str, status: int) -> DelegateError | Delegate
         )
     if type(code) is not int or not 0 < code <= LARGEST_CODE:
         return DelegateFailed(
-            f"IPAM plugin {name} {how} and returned the invalid code {code!r}: {msg}", details
+            f"IPAM plugin {name} {how} and returned the invalid code {quoted(code)}: {msg}", details
         )
     return DelegateError(code, f"{name}: {msg}", details)

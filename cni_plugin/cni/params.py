@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from cni_plugin.cni.errors import InvalidEnvironment, InvalidNetns
 from ipam.model import Attachment
+from ipam.quoting import one_line, quoted
 from ipam.value import Value
 
 NEEDED = {
@@ -78,7 +79,7 @@ def parse_environment(environ: Mapping[str, str]) -> Parameters:
     verb = environ.get("CNI_COMMAND", "")
     if verb not in NEEDED:
         raise InvalidEnvironment(
-            f"CNI_COMMAND is {verb!r}" if verb else "CNI_COMMAND is not set",
+            f"CNI_COMMAND is {quoted(verb)}" if verb else "CNI_COMMAND is not set",
             f"It must be one of {', '.join(NEEDED)}. To use the command line instead, run `azvnet --help`.",
         )
     missing = [name for name in NEEDED[verb] if not environ.get(name)]
@@ -100,7 +101,7 @@ def parse_environment(environ: Mapping[str, str]) -> Parameters:
 def _container_id(value: str, *, strict: bool) -> str:
     if value and not CONTAINER_ID.fullmatch(value):
         raise InvalidEnvironment(
-            f"CNI_CONTAINERID {value!r} is malformed",
+            f"CNI_CONTAINERID {quoted(value)} is malformed",
             "It starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
         )
     if strict and len(value) > CONTAINER_ID_MAX_BYTES:
@@ -119,7 +120,7 @@ def _ifname(value: str) -> str:
     bad = value in {".", ".."} or any(each.isspace() for each in value) or IFNAME_BAD_BYTES.intersection(raw)
     if bad or len(raw) > IFNAME_MAX_BYTES or not _is_text(value):
         raise InvalidEnvironment(
-            f"CNI_IFNAME {value!r} is not a valid interface name",
+            f"CNI_IFNAME {quoted(value)} is not a valid interface name",
             "Use 1 to 15 bytes of UTF-8 without '/', ':', '%' and white space; '.' and '..' are not allowed.",
         )
     return value
@@ -127,7 +128,9 @@ def _ifname(value: str) -> str:
 
 def _netns(value: str, *, strict: bool) -> str:
     if strict and not _is_text(value):
-        raise InvalidNetns(f"CNI_NETNS {value!r} is not UTF-8", "The result, which is JSON, contains it.")
+        raise InvalidNetns(
+            f"CNI_NETNS {quoted(value)} is not UTF-8", "The result, which is JSON, contains it."
+        )
     return value
 
 
@@ -141,19 +144,19 @@ def _is_text(value: str) -> bool:
 def _args(value: str, *, strict: bool) -> Mapping[str, str]:
     """``K=V;K=V``. Only ADD is strict: clean-up must not fail because of a pod's name."""
     if strict and not _is_text(value):
-        raise InvalidEnvironment(f"CNI_ARGS is not UTF-8: {value!r}", "Names of pods are ASCII.")
+        raise InvalidEnvironment(f"CNI_ARGS is not UTF-8: {quoted(value)}", "Names of pods are ASCII.")
     args: dict[str, str] = {}
     for pair in filter(None, value.split(";")):
         key, equals, text = pair.partition("=")
         if not equals and strict:
             raise InvalidEnvironment(
-                f"CNI_ARGS contains {pair!r}, which is not KEY=VALUE", "Separate pairs with ';'."
+                f"CNI_ARGS contains {quoted(pair)}, which is not KEY=VALUE", "Separate pairs with ';'."
             )
         args[key] = text
     unknown = sorted(set(args) - KNOWN_ARGS)
     if unknown and strict and args.get("IgnoreUnknown", "").lower() not in {"1", "true", "t"}:
         raise InvalidEnvironment(
-            f"CNI_ARGS has unknown keys: {', '.join(unknown)}",
+            f"CNI_ARGS has unknown keys: {one_line(', '.join(unknown))}",
             "Add IgnoreUnknown=1 to CNI_ARGS to have them ignored.",
         )
     return args

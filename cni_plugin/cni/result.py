@@ -13,6 +13,7 @@ from typing import Any
 from cni_plugin.cni.errors import DecodingFailure, InvalidNetconf
 from cni_plugin.cni.versions import at_least
 from ipam.model import IPAddress, IPInterface, IPNetwork
+from ipam.quoting import one_line, quoted
 from ipam.value import Value, field
 
 SCOPE_LINK = 253
@@ -114,10 +115,11 @@ def from_json(document: object, fallback_version: str) -> Result:
             routes=tuple(_route_from_json(each) for each in document.get("routes") or ()),
             dns=dns_from_json(document.get("dns") or {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         version = document.get("cniVersion", fallback_version)
         raise DecodingFailure(
-            f"the result of the previous plugin (version {version}) can't be read: {error}",
+            f"the result of the previous plugin (version {one_line(str(version), 20)}) can't be read: "
+            f"{one_line(str(error))}",
             "See the plugin before this one in the chain, or the IPAM plugin that was called.",
         ) from error
 
@@ -133,13 +135,13 @@ def dns_from_json(document: Mapping[str, Any]) -> Dns:
         value = document.get(key) or []
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise InvalidNetconf(
-                f"dns.{key} must be a list of strings, not {value!r}", "Correct the dns section."
+                f"dns.{key} must be a list of strings, not {quoted(value)}", "Correct the dns section."
             )
         return tuple(value)
 
     domain = document.get("domain") or ""
     if not isinstance(domain, str):
-        raise InvalidNetconf(f"dns.domain must be a string, not {domain!r}", "Correct the dns section.")
+        raise InvalidNetconf(f"dns.domain must be a string, not {quoted(domain)}", "Correct the dns section.")
     return Dns(strings("nameservers"), domain, strings("search"), strings("options"))
 
 
@@ -172,7 +174,7 @@ def _interface_from_json(document: Mapping[str, Any]) -> Interface:
     return Interface(
         name=_string(document["name"]),
         mac=_string(document.get("mac") or ""),
-        mtu=int(document.get("mtu") or 0),
+        mtu=_number(document.get("mtu")) or 0,
         sandbox=_string(document.get("sandbox") or ""),
         extra={key: value for key, value in document.items() if key not in known},
     )
@@ -192,11 +194,10 @@ def _ip_to_json(ip: Address, *, has_family: bool) -> dict[str, Any]:
 
 def _ip_from_json(document: Mapping[str, Any]) -> Address:
     gateway = document.get("gateway")
-    interface = document.get("interface")
     return Address(
         address=ip_interface(_string(document["address"])),
         gateway=ip_address(_string(gateway)) if gateway else None,
-        interface=None if interface is None else int(interface),
+        interface=_number(document.get("interface")),
     )
 
 
@@ -217,15 +218,24 @@ def _route_from_json(document: Mapping[str, Any]) -> Route:
     return Route(
         dst=ip_network(_string(document["dst"]), strict=False),
         gateway=ip_address(_string(gateway)) if gateway else None,
-        scope=document.get("scope"),
+        scope=_number(document.get("scope")),
         extra={key: value for key, value in document.items() if key not in known},
     )
+
+
+def _number(value: object) -> int | None:
+    """What has to be an integer, if it is there. Go reads 1.0 as one, and no other float."""
+    if value is None or type(value) is int:
+        return value
+    if type(value) is float and value.is_integer():
+        return int(value)
+    raise TypeError(f"{quoted(value)} is not an integer")
 
 
 def _string(value: object) -> str:
     """Refuse what is not a string: ``ipaddress`` takes a number for an address as well."""
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
+        raise TypeError(f"{quoted(value)} is not a string")
     return value
 
 

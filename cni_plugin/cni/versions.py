@@ -7,6 +7,7 @@ anything heavy: the thin start answers VERSION with it.
 from __future__ import annotations
 
 from cni_plugin.cni.errors import IncompatibleVersion, InvalidNetconf
+from ipam.quoting import one_line, quoted
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = SUPPORTED[-1]
@@ -43,7 +44,7 @@ def negotiate(netconf: dict[str, object]) -> str:
     if asked in (None, "") and not offered:
         return SUPPORTED[0]
     raise IncompatibleVersion(
-        f"incompatible CNI version: the configuration asks for {asked or offered}",
+        f"incompatible CNI version: the configuration asks for {one_line(str(asked or offered))}",
         f"Supported are {', '.join(SUPPORTED)}: set cniVersion of the network configuration to one of them.",
     )
 
@@ -82,6 +83,6 @@ def _well_formed(version: object) -> None:
     parts = version.split(".") if isinstance(version, str) else []
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
         raise InvalidNetconf(
-            f"malformed CNI version {version!r}",
+            f"malformed CNI version {quoted(version)}",
             f"A version is three numbers; supported are {', '.join(SUPPORTED)}.",
         )

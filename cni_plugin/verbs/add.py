@@ -19,6 +19,7 @@ from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from ipam.errors import AddressTaken, AlreadyReserved
 from ipam.model import Holder, Reservation
+from ipam.quoting import quoted
 
 LOCK_SECONDS = 20.0
 ADDRESS_ATTEMPTS = 8
@@ -190,7 +191,8 @@ def _wanted_mac(verb_call: VerbCall) -> str:
         or not any(values)
     ):
         raise errors.InvalidNetconf(
-            f"the requested MAC {wanted!r} is not a unicast MAC address", "Write it as 02:00:0a:01:00:07."
+            f"the requested MAC {quoted(wanted)} is not a unicast MAC address",
+            "Write it as 02:00:0a:01:00:07.",
         )
     return bytes(values).hex(":")
 

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from ipam.errors import SourceUnreadable
+from ipam.quoting import quoted
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -170,5 +171,5 @@ def _read_one(name: str, config: SourceConfig, until: float, endpoints: Endpoint
         from ipam.sources import wireserver
 
         return wireserver.read(endpoints.wireserver, until)
-    message = f"there is no source {name!r}"
+    message = f"there is no source {quoted(name)}"
     raise SourceUnreadable(message, "Use auto, file, imds, wireserver or arm as `ipam.environment`.")

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ipam.errors import SourceUnreadable
+from ipam.quoting import quoted
 from ipam.sources import documents_schema
 from ipam.sources.documents import json_document
 from ipam.validation import validator
@@ -55,7 +56,8 @@ def placement(compute: bytes) -> Placement:
     found = _RESOURCE_ID.fullmatch(document.resource_id)
     if found is None:
         raise SourceUnreadable(
-            f"source arm: IMDS gives this machine the resource id {document.resource_id!r}, which is none",
+            f"source arm: IMDS gives this machine the resource id {quoted(document.resource_id)}, which is "
+            "not that of a virtual machine",
             "Choose another `ipam.environment`: this machine is not one that ARM knows.",
         )
     return Placement(
@@ -76,6 +78,6 @@ def last_parts(resource_id: str) -> tuple[str, str]:
     """
     parts = resource_id.strip("/").split("/")
     if len(parts) != 8 or parts[2].casefold() != "resourcegroups":
-        message = f"{resource_id!r} is no id of a resource in a group"
+        message = f"{quoted(resource_id)} is not the id of a resource in a group"
         raise ValueError(message)
     return parts[3], parts[7]

@@ -10,10 +10,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from cni_plugin.cni import strict_json
 from cni_plugin.cni.errors import DecodingFailure, InvalidNetconf, UnsupportedField
 from cni_plugin.cni.netconf import netconf_schema
 from cni_plugin.cni.netconf.spelling import without_nulls
 from cni_plugin.cni.versions import negotiate
+from ipam.quoting import LONGEST_VALUE, one_line, quoted
 from ipam.validation import Read, ValidationError, validator
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ else:  # the engine fills these in as pydantic fills in its models, so they have
     DeclaredIpam = DeclaredNetConf = Read
 
 
+MOST_NAMED = 10
+"""Unknown keys that are named in warnings."""
 OUR_PLUGIN = "azvnet"
 OUR_IPAM = "azvnet-ipam"
 _OUR_IPAM = "_our_ipam"
@@ -111,7 +115,7 @@ class NetConf(DeclaredNetConf):
             environment = self.ipam.get("environment")
             if isinstance(environment, str) and environment not in ENVIRONMENTS:
                 raise UnsupportedField(
-                    f"unsupported value: ipam.environment {environment!r}",
+                    f"unsupported value: ipam.environment {quoted(environment)}",
                     f"Supported are {', '.join(ENVIRONMENTS)}.",
                 ) from error
             raise InvalidNetconf(
@@ -121,16 +125,20 @@ class NetConf(DeclaredNetConf):
         return ipam
 
     def warnings(self, *, as_ipam: bool) -> list[str]:
-        """One line for every key that has no effect or is not known.
+        """One line for every key that has no effect, and for the first ones that are not known.
 
         ``as_ipam``: called as ``azvnet-ipam``; the keys outside ``ipam`` are another plugin's.
         """
         said = [] if as_ipam else _without_effect(self.model_extra or {}, NO_EFFECT, "")
         if self.uses_our_ipam:
             said += _without_effect(self.ipam, IPAM_NO_EFFECT, "ipam.")
-        return said + [
-            f"unknown key {name} is ignored{_did_you_mean(name)}" for name in self.unknown(as_ipam=as_ipam)
+        unknown = self.unknown(as_ipam=as_ipam)
+        said += [
+            f"unknown key {one_line(name, LONGEST_VALUE)} is ignored{_did_you_mean(name)}"
+            for name in unknown[:MOST_NAMED]
         ]
+        more = len(unknown) - MOST_NAMED
+        return [*said, f"{more} more unknown keys are ignored"] if more > 0 else said
 
     def unknown(self, *, as_ipam: bool) -> list[str]:
         """Keys that are neither ours, nor the spec's, nor Azure CNI's."""
@@ -162,13 +170,11 @@ def decode(stdin: bytes) -> dict[str, Any]:
             "no network configuration on stdin", "The runtime writes it there; by hand use cnitool."
         )
     try:
-        document = json.loads(stdin.decode())  # UTF-8 and nothing else (RFC 8259, 8.1)
-        if b"\\ud" in stdin or b"\\uD" in stdin:
-            # A lone surrogate is not a character: it is replaced, as Go does.
-            document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
-    except (ValueError, RecursionError) as error:
+        document = strict_json.loads(stdin)
+    except ValueError as error:
         raise DecodingFailure(
-            f"the network configuration on stdin is not valid JSON: {error}", "Check the conflist."
+            f"the network configuration on stdin is not valid JSON: {one_line(str(error))}",
+            "Check the conflist.",
         ) from error
     if not isinstance(document, dict):
         raise DecodingFailure(
@@ -210,7 +216,7 @@ def parse_netconf(document: dict[str, Any], *, lenient: bool = False) -> NetConf
     name = document.get("name")
     if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
         raise InvalidNetconf(
-            f"network name {name!r} is malformed" if name else "the network configuration has no name",
+            f"network name {quoted(name)} is malformed" if name else "the network configuration has no name",
             "name starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
         )
     previous = document.get("prevResult")
@@ -243,7 +249,7 @@ def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
     """
     if not as_ipam and netconf.mode not in ("", "transparent"):
         raise UnsupportedField(
-            f"unsupported value: mode {netconf.mode!r}",
+            f"unsupported value: mode {quoted(netconf.mode)}",
             "Use transparent, or leave the key out; AKS uses it too, and it never rewires the host.",
         )
     if not netconf.ipam_type:
@@ -257,7 +263,7 @@ def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
         key = unknown[0]
         value = netconf.ipam.get(key[5:]) if key.startswith("ipam.") else (netconf.model_extra or {})[key]
         raise UnsupportedField(
-            f"unsupported field: {key} {json.dumps(value)}{_did_you_mean(key)}",
+            f"unsupported field: {one_line(key, LONGEST_VALUE)} {_as_json(value)}{_did_you_mean(key)}",
             'Remove it, or leave out "strict": true to have it ignored with a warning.',
         )
 
@@ -269,12 +275,16 @@ def _did_you_mean(key: str) -> str:
     prefix, schema = ("ipam.", netconf_schema.IPAM_CONF) if ours else ("", netconf_schema.NET_CONF)
     fields = schema["schema"]["fields"]
     names = [field.get("validation_alias", name) for name, field in fields.items()]
-    near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1)
+    near = difflib.get_close_matches(key.removeprefix(prefix)[:LONGEST_VALUE], names, n=1)
     return f" (did you mean {prefix}{near[0]}?)" if near else ""
 
 
 def _first_problem(error: ValidationError, prefix: str) -> str:
     problem = error.errors(include_url=False)[0]
     where = prefix + ".".join(str(part) for part in problem["loc"])
-    value = json.dumps(problem["input"], default=str)
-    return f"invalid network configuration: {where}: {problem['msg']} (it is {value})"
+    msg = one_line(f"{where}: {problem['msg']}")
+    return f"invalid network configuration: {msg} (it is {_as_json(problem['input'])})"
+
+
+def _as_json(value: object) -> str:
+    return one_line(json.dumps(value, default=str), LONGEST_VALUE)

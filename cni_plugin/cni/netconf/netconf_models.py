@@ -112,7 +112,9 @@ class NetConf(BaseModel):
         "info", alias="logLevel"
     )
     log_file: str = Field(
-        "", alias="logFile", description="Where calls are logged; empty means /var/log/azvnet/azvnet.log."
+        "",
+        alias="logFile",
+        description="Where calls are logged, in /var/log/azvnet; empty means azvnet.log there.",
     )
     args: dict[str, Any] = Field(default={}, description="Free-form arguments; cni.ips is understood.")
     capabilities: dict[str, Any] = Field(default={}, description="Declared for libcni.")

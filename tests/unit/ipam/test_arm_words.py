@@ -54,7 +54,7 @@ class TestPlacement:
     def test_group_and_name_of_a_nic(self) -> None:
         nic = "/subscriptions/s-1/resourceGroups/other/providers/Microsoft.Network/networkInterfaces/nic1"
         assert last_parts(nic) == ("other", "nic1")
-        with pytest.raises(ValueError, match="no id"):
+        with pytest.raises(ValueError, match="not the id"):
             last_parts(nic + "/ipConfigurations/x")
 
 
