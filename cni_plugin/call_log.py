@@ -14,7 +14,7 @@ from cni_plugin import log
 from cni_plugin.cni.call import Call, Reply
 from cni_plugin.cni.errors import CniError
 
-DEFAULT_FILE = "/var/log/azvnet/azvnet.log"
+DEFAULT_FILE = f"{log.DIRECTORY}/azvnet.log"
 
 
 def default_file(environ: Mapping[str, str]) -> Path:
@@ -43,5 +43,5 @@ def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds:
     if reply.warnings:
         fields["warnings"] = list(reply.warnings)
     level = "error" if failed is not None else "warning" if reply.warnings else "info"
-    path = Path(reply.log_file) if reply.log_file else default_file(environ)
+    path = Path(reply.log_file) if log.is_allowed(reply.log_file) else default_file(environ)
     log.write(path, level, reply.log_level or "info", **fields)

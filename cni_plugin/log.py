@@ -1,8 +1,9 @@
 """The log of calls: one JSON line for each, in a file of bounded size.
 
-Owns the format, the levels and the rotation, which is safe with any number of writing processes. It must
-not know what a verb does. A log that can't be written never fails a call: a full disk is no reason to
-leave a pod without a network.
+Owns the format, the levels and the rotation, which is safe with any number of writing processes, and which
+files are logs: written and renamed as root, so never a link, never what somebody else has made. It must not
+know what a verb does. A log that can't be written never fails a call: a full disk is no reason to leave a
+pod without a network.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +25,26 @@ MAX_BYTES = 5 * 1024 * 1024
 TOLERATED, MOMENT_SECONDS = 1.05, 0.001
 KEPT = 4
 """Files beside the current one: together at most 25 MiB."""
+DIRECTORY = "/var/log/azvnet"
+_NAME = re.compile(re.escape(DIRECTORY) + r"/[a-zA-Z0-9][a-zA-Z0-9_.\-]*\.log")
+_START = b'{"time":"'
+"""Every record begins so, and with it every log."""
 
 
-_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+class NotALog(OSError):
+    """What is at the path is not a log of ours: it is left alone."""
+
+
+def is_allowed(path: str) -> bool:
+    """Whether a network configuration may name this file: a ``.log`` file in ``DIRECTORY``."""
+    return len(path) <= 200 and _NAME.fullmatch(path) is not None
+
+
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=str).encode
 
 
 def write(path: Path, level: str, threshold: str, **fields: Any) -> None:
-    """Append one record; ``threshold`` is the level that is still written. Never raises."""
+    """Append one record; ``threshold`` is the least important level that is still written. Never raises."""
     append(path, line(level, threshold, **fields))
 
 
@@ -69,36 +86,67 @@ def _append(path: Path, line: bytes) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Not blocking: what stands at the path may be a pipe that nobody reads."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    """Not blocking: what is at the path may be a pipe that nobody reads.
+
+    Raises:
+        NotALog: it is not a log of ours.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
     try:
-        fd = os.open(path, flags, 0o640)
+        fd = os.open(path, flags | _CAREFULLY, 0o640)
     except FileNotFoundError:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        fd = os.open(path, flags, 0o640)
+        fd = os.open(path, flags | _CAREFULLY, 0o640)
     try:
+        _require_ours(fd, path)
         yield fd
     finally:
         os.close(fd)
 
 
+_CAREFULLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def _require_ours(fd: int, path: Path) -> None:
+    found = os.fstat(fd)
+    ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+    if not ours or not _START.startswith(os.pread(fd, len(_START), 0)):
+        raise NotALog(f"{path} is not a log of azvnet")
+
+
 def _rotate(path: Path, fd: int, needed: int) -> None:
     """Move the files up, unless another process does so: nobody waits for it, it may have been stopped. Where
     the file has grown far beyond its bound meanwhile, it is left a moment.
+
+    Raises:
+        NotALog: one of the names is taken by something else.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        same = os.path.samestat(os.fstat(fd), path.stat())
+        same = os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
     except (BlockingIOError, FileNotFoundError):
         if os.fstat(fd).st_size > MAX_BYTES * TOLERATED:
             time.sleep(MOMENT_SECONDS)
         return
     if same and os.fstat(fd).st_size + needed > MAX_BYTES:
-        for number in range(KEPT - 1, 0, -1):
-            older = path.with_name(f"{path.name}.{number}")
-            if older.exists():
-                older.replace(path.with_name(f"{path.name}.{number + 1}"))
-        path.replace(path.with_name(f"{path.name}.1"))
+        numbered = [path.with_name(f"{path.name}.{number}") for number in range(1, KEPT + 1)]
+        there = [each for each in numbered if _exists_and_is_ours(each)]
+        for older, next_older in reversed(list(pairwise(numbered))):
+            if older in there:
+                older.replace(next_older)
+        path.replace(numbered[0])
+
+
+def _exists_and_is_ours(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | _CAREFULLY)
+    except FileNotFoundError:
+        return False
+    try:
+        _require_ours(fd, path)
+    finally:
+        os.close(fd)
+    return True
 
 
 def _now() -> str:

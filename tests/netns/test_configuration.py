@@ -186,8 +186,8 @@ def test_the_state_directory_may_be_elsewhere(busy_node: Node, pod: Pod) -> None
 
 def test_the_log_may_be_elsewhere_or_off(busy_node: Node) -> None:
     first, second = busy_node.sandbox.pods("c1", "c2")
-    busy_node.add(first, conf=busy_node.conf(logFile="/var/log/elsewhere.log")).done()
-    elsewhere = busy_node.sandbox.path("/var/log/elsewhere.log")
+    busy_node.add(first, conf=busy_node.conf(logFile="/var/log/azvnet/elsewhere.log")).done()
+    elsewhere = busy_node.sandbox.path("/var/log/azvnet/elsewhere.log")
     eventually(lambda: elsewhere.exists() and "c1" in elsewhere.read_text(), "the call is logged there")
     busy_node.add(second, conf=busy_node.conf(logLevel="off")).done()
     busy_node.add(second, conf=busy_node.conf(logLevel="error"))

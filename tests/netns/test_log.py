@@ -139,7 +139,7 @@ def test_many_writers_rotate_one_file_and_lose_no_line_of_the_window(sandbox: Sa
 
 def test_a_process_that_was_stopped_while_it_rotates_stops_no_other(sandbox: Sandbox) -> None:
     path = sandbox.path("/var/log/calls.log")
-    path.write_bytes(b"x" * log.MAX_BYTES)
+    path.write_bytes(b'{"time":"'.ljust(log.MAX_BYTES, b"x"))
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         log.write(path, "info", "info", text="goes on")
@@ -147,6 +147,79 @@ def test_a_process_that_was_stopped_while_it_rotates_stops_no_other(sandbox: San
     log.write(path, "info", "info", text="after it")
     assert [each.name for each in sorted(path.parent.glob("calls*"))] == ["calls.log", "calls.log.1"]
     assert json.loads(path.read_text())["text"] == "after it"
+
+
+FOREIGN = [
+    "/etc/shadow.log",
+    "/var/log/syslog",
+    "/var/log/azvnet/../../../etc/evil.log",
+    "relative.log",
+    "/var/log/azvnet",
+]
+
+
+@pytest.mark.parametrize(
+    "named", [*FOREIGN, "/var/log/azvnet/x", "/var/log/azvnet/.log", "/var/log/azvnet/a/b.log"]
+)
+def test_a_configuration_can_name_a_log_in_one_directory_only(busy_node: Node, named: str) -> None:
+    """It is written, renamed and made as root."""
+    for each in FOREIGN[:2]:
+        busy_node.sandbox.path(each).write_text("somebody else's\n")
+    added = busy_node.add(busy_node.sandbox.pod("c1"), conf=busy_node.conf(logFile=named)).done()
+    assert f"logFile {named!r} is not used" in added.stderr
+    eventually(busy_node.log, "the call is logged where calls are logged otherwise")
+    for each in FOREIGN[:2]:
+        assert busy_node.sandbox.path(each).read_text() == "somebody else's\n"
+    for path in ("/etc/evil.log", "/var/log/azvnet/x", "/var/log/azvnet/a"):
+        assert not busy_node.sandbox.path(path).exists()
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("/var/log/other")
+
+
+def _hard_link(path: Path) -> None:
+    path.hardlink_to("/var/log/other")
+
+
+def _other_content(path: Path) -> None:
+    path.write_text("Nov 26 15:00:00 node systemd[1]: started\n")
+
+
+def _other_owner(path: Path) -> None:
+    path.write_text('{"time":"')
+    os.chown(path, 1000, 1000)
+
+
+@pytest.mark.parametrize("put", [_link, _hard_link, _other_content, _other_owner, os.mkfifo, Path.mkdir])
+@pytest.mark.parametrize("where", ["calls.log", "calls.log.1", "calls.log.4"])
+def test_what_is_not_a_log_of_ours_is_neither_written_nor_moved(
+    sandbox: Sandbox, where: str, put: Callable[[Path], None]
+) -> None:
+    def work() -> tuple[str, list[str], int]:
+        other = Path("/var/log/other")
+        other.write_text("somebody else's\n")
+        folder = Path("/var/log/azvnet")
+        folder.mkdir(exist_ok=True)
+        path = folder / "calls.log"
+        if where != path.name:
+            path.write_bytes(b'{"time":"'.ljust(log.MAX_BYTES, b"x"))
+        put(folder / where)
+        before = _look(folder / where)
+        for _ in range(3):
+            log.write(path, "info", "info", text="y" * 100)
+        assert _look(folder / where) == before
+        return other.read_text(), sorted(each.name for each in folder.glob("calls*")), path.lstat().st_size
+
+    other, names, size = sandbox.ask(work)
+    assert other == "somebody else's\n"
+    assert names == sorted({"calls.log", where})
+    assert size <= log.MAX_BYTES
+
+
+def _look(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def test_the_log_holds_no_configuration_and_no_environment(busy_node: Node) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from cni_plugin import log
 from cni_plugin.cni import strict_json
 from cni_plugin.cni.errors import DecodingFailure, InvalidNetconf, UnsupportedField
 from cni_plugin.cni.netconf import netconf_schema
@@ -130,6 +131,8 @@ class NetConf(DeclaredNetConf):
         ``as_ipam``: called as ``azvnet-ipam``; the keys outside ``ipam`` are another plugin's.
         """
         said = [] if as_ipam else _without_effect(self.model_extra or {}, NO_EFFECT, "")
+        if self.log_file and not log.is_allowed(self.log_file):
+            said.append(f"logFile {quoted(self.log_file)} is not used: name a .log file in {log.DIRECTORY}")
         if self.uses_our_ipam:
             said += _without_effect(self.ipam, IPAM_NO_EFFECT, "ipam.")
         unknown = self.unknown(as_ipam=as_ipam)
