@@ -46,8 +46,12 @@ build-twice: venv ## build twice and compare: the same bytes (about two minutes)
 	@echo "build-twice: both bundles are the same, file by file"
 	@rm -rf build/first build/second build/first-work build/second-work
 
+.PHONY: upgrade
+upgrade: bootstrap ## the Debian packages of which files go into bundle and image (as root)
+	@packaging/upgrade.sh
+
 .PHONY: image
-image: build ## the container image in dist/azvnet-image.tar, with its bill of materials (ARGS=--help)
+image: upgrade build ## the container image in dist/azvnet-image.tar, with its bill of materials (ARGS=--help)
 	@$(STEP) "image" packaging/image/build.sh $(ARGS)
 
 .PHONY: check
@@ -66,7 +70,7 @@ format: venv ## rewrite the sources as ruff formats them
 	@.venv/bin/ruff format .
 
 .PHONY: test
-test: lint image tools kubernetes ## everything: lint, build, and every layer of tests (as root)
+test: upgrade lint image tools kubernetes ## everything: lint, build, and every layer of tests (as root)
 	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-unit

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,24 @@ def test_debian_packages_are_those_of_this_machine(components: list[Json]) -> No
 def test_what_is_linked_statically_is_named(text: str) -> None:
     (own,) = (each for each in json.loads(text)["dependencies"] if each["ref"] == "azvnet:azvnet")
     assert [ref.split("@")[0] for ref in own["dependsOn"]] == ["pkg:deb/debian/musl-dev"]
+
+
+def test_what_wheels_have_linked_in_is_named(text: str) -> None:
+    """OpenSSL is in the image twice: Debian's, and the one in the wheel of ``cryptography``."""
+    bill = json.loads(text)
+    parts = {each["bom-ref"]: each for each in bill["components"]}
+    needs = {each["ref"].split("@")[0]: each["dependsOn"] for each in bill["dependencies"]}
+    for wheel, library in (("cryptography", "pkg:generic/openssl"), ("pydantic-core", "pkg:cargo/regex")):
+        (found,) = (ref for ref in needs[f"pkg:pypi/{wheel}"] if ref.split("@")[0] == library)
+        assert parts[found]["version"]
+
+
+def test_every_package_of_the_image_is_upgraded_before(components: list[Json]) -> None:
+    script = (ROOT / "packaging/upgrade.sh").read_text()
+    patterns = script.split("embedded='")[1].split("'")[0].split()
+    for each in components:
+        if each.get("purl", "").startswith("pkg:deb/"):
+            assert any(fnmatchcase(each["name"], pattern) for pattern in patterns), each["name"]
 
 
 def test_python_distributions_are_those_of_the_lock_with_its_hashes(components: list[Json]) -> None:

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
-from azvnet_image import archive
+from azvnet_image import archive, newest
 from azvnet_image.content import ROOT, content
-from azvnet_image.debian import ImageError, distribution
+from azvnet_image.debian import ImageError, Package, distribution
 
+SWITCH = "AZVNET_OLD_PACKAGES"
+"""Variable that allows packages which are not the newest."""
 DEFAULT_EPOCH = 315532800
 """As packaging/build.sh: 1980-01-01."""
 
@@ -31,6 +34,7 @@ def main() -> int:
     try:
         _require_whole(options.bundle)
         what = content(options.bundle, name.rpartition(":")[0], version, created)
+        _require_newest(what.base)
     except ImageError as error:
         sys.stderr.write(f"image: {error}\n")
         return 1
@@ -40,7 +44,7 @@ def main() -> int:
         "org.opencontainers.image.version": version,
         "org.opencontainers.image.licenses": str(project["license"]),
         "azvnet.base": f"{distribution().get('ID')}-{distribution().get('VERSION_ID')}",
-        "azvnet.base.packages": " ".join(f"{each}={what.base[each]}" for each in sorted(what.base)),
+        "azvnet.base.packages": " ".join(f"{each.name}={each.version}" for each in what.base),
     }
     if options.revision:
         labels["org.opencontainers.image.revision"] = options.revision
@@ -83,6 +87,18 @@ def _require_whole(bundle: Path) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it has none"]
         raise ImageError(f"{bundle} is not as its manifest says, {said[-1]}: make build")
+
+
+def _require_newest(packages: Iterable[Package]) -> None:
+    """Raises ImageError: a package is not the newest of its release, and nobody said that it may be older."""
+    lines = newest.outdated(packages)
+    for line in lines:
+        sys.stderr.write(f"image: {line}\n")
+    if lines and not os.environ.get(SWITCH):
+        raise ImageError(
+            f"{len(lines)} packages are not the newest of this release: run packaging/upgrade.sh as root and "
+            f"make build again, or say {SWITCH}=1"
+        )
 
 
 def _arguments() -> argparse.Namespace:

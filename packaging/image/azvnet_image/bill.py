@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -70,9 +70,14 @@ def write(subject: Subject, files: Mapping[str, Entry], shares: Shares) -> bytes
         ),
         _own("azvnet", subject.version, [files[each] for each in rest]),
     ]
+    inside = {name: list(_inside_wheel(name)) for name in shares.distributions}
+    parts += {str(each["bom-ref"]): each for found in inside.values() for each in found}.values()
     parts.sort(key=lambda each: str(each["bom-ref"]))
     static = [_of_package(each, distribution, ())["bom-ref"] for each in shares.static]
     depends = {"azvnet:image": [each["bom-ref"] for each in parts], "azvnet:azvnet": static}
+    for name, found in inside.items():
+        if found:
+            depends[f"pkg:pypi/{name}@{locked[name][0]}"] = [each["bom-ref"] for each in found]
     image = {
         "type": "container",
         "bom-ref": "azvnet:image",
@@ -136,6 +141,17 @@ def _of_distribution(name: str, locked: Mapping[str, tuple[str, list[str]]], fil
         "licenses": _licences(name),
         "properties": [{"name": "azvnet:lock:sha256", "value": each} for each in hashes],
     }
+
+
+def _inside_wheel(name: str) -> Iterator[Json]:
+    """What a wheel has linked into its libraries, as its own bills say (PEP 770)."""
+    for file in metadata.files(name) or ():
+        if file.parent.name == "sboms" and file.name.endswith(".json"):
+            for each in json.loads(file.read_text()).get("components", ()):
+                ref = str(each.get("purl") or each["bom-ref"])
+                part = _component("library", ref, str(each["name"]), str(each.get("version", "")), ())
+                licences = {"licenses": each["licenses"]} if each.get("licenses") else {}
+                yield part | licences | ({"purl": ref} if "purl" in each else {})
 
 
 def _licences(name: str) -> list[Json]:

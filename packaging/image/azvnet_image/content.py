@@ -55,8 +55,8 @@ class Content:
     architecture: str
     entries: tuple[Entry, ...]
     sbom: bytes
-    base: dict[str, str]
-    """Debian packages in it by name, with their versions."""
+    base: tuple[debian.Package, ...]
+    """Debian packages in it, or linked into what is in it."""
 
 
 def content(bundle: Path, name: str, version: str, created: str) -> Content:
@@ -90,7 +90,7 @@ def content(bundle: Path, name: str, version: str, created: str) -> Content:
         architecture,
         (*entries, *_parents(entries)),
         sbom,
-        {package.name: package.version for package in every},
+        tuple(sorted({*every, *static_libraries().values()})),
     )
 
 
