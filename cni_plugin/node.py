@@ -39,7 +39,7 @@ class Node:
         """The same pool, only to be looked at: nothing is made or repaired, and no call is waited for."""
         self.background_reads = False
         """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
-        self.compiler: Compiler = Templates(learn=False)
+        self.compiler: Compiler = Templates()
         """Who makes netlink requests."""
         self.deleter: Deleter | None = None
         """Who deletes links for those who do not want to wait; None: nobody."""

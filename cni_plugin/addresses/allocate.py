@@ -18,7 +18,6 @@ from cni_plugin.datapath import for_mode
 from cni_plugin.datapath.names import names_for
 from cni_plugin.kernel import encode, locks, netns
 from cni_plugin.kernel.decode import Link, read_route
-from cni_plugin.kernel.turns import TURNS
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.mac import ANY_NIC
@@ -255,8 +254,7 @@ def refresh(
     """
     try:
         config = source_config(netconf, node)
-        with TURNS.left():
-            node.ipam.refresh(config, deadline=seconds, patient=patient)
+        node.ipam.refresh(config, deadline=seconds, patient=patient)
     except (ipam_errors.SourceUnreadable, ipam_errors.SourceEmpty):
         if not quietly:
             raise

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cni_plugin import host
 from cni_plugin.addresses import allocate, recovery
 from cni_plugin.agent.reconcile import Reconciler, Say
 from cni_plugin.agent.settings import Settings
 from cni_plugin.cni import errors, netconf
 from cni_plugin.cni.netconf import NetConf
-from cni_plugin.kernel import sysctl
 from cni_plugin.node import Node
 from ipam import sources
 from ipam.errors import IpamError, SourceEmpty, SourceUnreadable
@@ -51,7 +51,9 @@ class Background:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="background", daemon=True)
         self._beat = time.monotonic()
-        self._source_error = self._forward_error = ""
+        self._source_error = ""
+        self._host_problems: tuple[str, ...] = ()
+        self._in_the_way: list[str] = []
         self._has_read = False
         self.say: Say = _silent
         self.serves: Callable[[], bool] = lambda: True
@@ -81,7 +83,7 @@ class Background:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know of this node."""
-        return tuple(filter(None, (self._forward_error,)))
+        return self._host_problems
 
     def netconf(self) -> NetConf | None:
         """The last configuration a call came with that uses our IPAM."""
@@ -213,22 +215,28 @@ class Background:
         )
 
     def _look(self, *, thorough: bool) -> None:
-        self._forward()
+        self._keep_host(thorough=thorough)
         self.reconciler.look(thorough=thorough, grace=self._settings.reclaim_seconds)
 
-    def _forward(self) -> None:
-        """What can't be set is no reason to leave everything else alone."""
-        try:
-            was_off = sysctl.ensure_forwarding(self._node.run_dir)
-        except errors.CniError as error:
-            if str(error) != self._forward_error:
-                self._say("error", str(error))
-            self._forward_error = str(error)
-            return
-        self._forward_error = ""
-        if was_off:
-            self.reconciler.repairs["ip_forward"] += 1
-            self._say("warning", "net.ipv4.ip_forward was 0 and was set to 1")
+    def _keep_host(self, *, thorough: bool) -> None:
+        """What can't be made is no reason to leave everything else alone."""
+        problems: list[str] = []
+        for state in host.STATES:
+            try:
+                made = state.ensure(self._node.run_dir)
+            except errors.CniError as error:
+                problems.append(str(error))
+                continue
+            if made:
+                self.reconciler.repairs[state.KIND] += 1
+                self._say("warning", made)
+        if thorough:
+            self._in_the_way = host.check(self._node.host)
+        problems += self._in_the_way
+        for each in problems:
+            if each not in self._host_problems:
+                self._say("error", each)
+        self._host_problems = tuple(problems)
 
 
 def _silent(level: str, text: str, **fields: Any) -> None:

@@ -30,6 +30,7 @@ from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.params import NEEDED
 from cni_plugin.datapath.drift import PUT_BACK
+from cni_plugin.host import STATES
 from cni_plugin.node import Node
 from ipam.errors import IpamError
 from ipam.model import AddressState, Overview
@@ -42,7 +43,7 @@ OK, OTHER = "ok", "other"
 INTERNAL = 999
 """The code of what is our own defect."""
 RECLAIMED, ADOPTED = "reclaimed", "adopted"
-REPAIRS = (*PUT_BACK, "ip_forward")
+REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
 """What is put back; each is told from the start, so that the first repair shows up as a change."""
 
 

@@ -22,7 +22,6 @@ from cni_plugin.call_log import default_file, record
 from cni_plugin.cni import contract
 from cni_plugin.cni.call import Call, Reply
 from cni_plugin.cni.netconf import remembered
-from cni_plugin.kernel.turns import TURNS
 from cni_plugin.node import Node
 
 SOCKET_NAME = "agent.sock"
@@ -208,12 +207,11 @@ class Server:
             return
         request = protocol.read_request(connection, time.monotonic() + REQUEST_SECONDS)
         try:
-            with TURNS.taken():
-                netconf = _netconf_of(request)
-                if self._draining.is_set() or not _ours(request, netconf):
-                    _say_not_taken(connection, request.version)
-                elif protocol.caller_alive(connection):
-                    self._carry_out(connection, request, netconf)
+            netconf = _netconf_of(request)
+            if self._draining.is_set() or not _ours(request, netconf):
+                _say_not_taken(connection, request.version)
+            elif protocol.caller_alive(connection):
+                self._carry_out(connection, request, netconf)
         finally:
             request.close()
 

@@ -20,7 +20,6 @@ from cni_plugin.agent.signals import Signals
 from cni_plugin.agent.telling import Telling
 from cni_plugin.kernel.deferred_delete import Unregistering
 from cni_plugin.kernel.host_cache import KnownHost
-from cni_plugin.kernel.templates import Templates
 from cni_plugin.node import Node
 
 LOOK_SECONDS = 2.0
@@ -43,7 +42,6 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     node = Node(environ)
     node.background_reads = True
-    node.compiler = Templates(learn=True)
     node.deleter = Unregistering()
     with contextlib.suppress(OSError):
         node.known_host = KnownHost()

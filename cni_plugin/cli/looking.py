@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from cni_plugin import host
 from cni_plugin.cli.asking import AgentSeen, ask_agent
 from cni_plugin.cni.errors import CniError
 from cni_plugin.datapath import drift, for_mode, names
@@ -90,6 +91,8 @@ class Picture(Value):
     addresses: tuple[AddressStatus, ...]
     attachments: tuple[Seen, ...]
     kernel_error: str = ""
+    in_the_way: tuple[str, ...] = ()
+    """What of the host keeps packets from pods."""
 
     @property
     def counts(self) -> PoolCounts:
@@ -122,6 +125,7 @@ def look(node: Node) -> Picture:
         addresses=addresses,
         attachments=tuple(compare(held, links, routes, inside)),
         kernel_error=kernel_error,
+        in_the_way=tuple(host.check(node.host)),
     )
 
 
@@ -191,7 +195,8 @@ def _of_store(
     elif who.netns and who.netns_id and netns.is_replaced(who.netns, who.netns_id):
         found = [Difference(drift.HOST_MISSING, f"its network namespace {who.netns} is gone")]
     found = found if reservation.confirmed else []
-    state = STATES.get(found[0].kind, CHANGED) if found else OK
+    usual = (STATES[each.kind] for each in found if each.kind in STATES)
+    state = next(usual, CHANGED) if found else OK
     return Seen(
         attachment=reservation.attachment,
         address=str(reservation.ip),

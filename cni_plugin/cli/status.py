@@ -81,6 +81,7 @@ def find_problems(picture: Picture) -> list[str]:
     found = [picture.kernel_error] if picture.kernel_error else []
     found += _store_problems(picture)
     found += _agent_problems(picture)
+    found += [each for each in picture.in_the_way if each not in found]
     found += _pool_problems(picture)
     late = [each for each in picture.attachments if each.state == "unconfirmed" and _is_late(each, picture)]
     for number, words in (

@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     """Uninstall."""
     from cni_plugin.call_log import DEFAULT_FILE
     from cni_plugin.cli.asking import HANGS, RUNNING, ask_agent
+    from cni_plugin.host import forwarding
     from cni_plugin.install.removing import Removal, uninstall
-    from cni_plugin.kernel import sysctl
 
     def work() -> None:
         place = place_of(options)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
         log = os.environ.get("AZVNET_LOG_FILE")
         logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
-        agent, attached, before = ask_agent(run_dir), attachments(run_dir), sysctl.before(run_dir)
+        agent, attached, before = ask_agent(run_dir), attachments(run_dir), forwarding.recorded(run_dir)
         removal = Removal(
             place,
             attached,
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         uninstall(removal, say)
         if before:
             restore_forwarding(place, before, attached)
-            (run_dir / sysctl.BEFORE).unlink(missing_ok=True)
+            (run_dir / forwarding.BEFORE).unlink(missing_ok=True)
 
     status = carry_out("uninstall", work)
     if options.stay and not status:
@@ -69,19 +69,21 @@ def run(options: argparse.Namespace) -> int:
 def restore_forwarding(place: Place, before: dict[str, str], attached: int) -> None:
     """Switch forwarding off again, which was switched on for pods, unless somebody else may need it."""
     from cni_plugin.conflist import EXTENSIONS
-    from cni_plugin.kernel import sysctl
+    from cni_plugin.host import forwarding
+    from cni_plugin.kernel.sysctl import PLACE
 
     folder = place.real_conf_dir
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     users = [str(place.conf_dir / name) for name in names if name.endswith(EXTENSIONS)]
     users += ["pods that are still attached"] if attached else []
-    value = before[sysctl.FORWARDING]
+    value = before[forwarding.FORWARDING]
     if users:
         say(f"note: net.ipv4.ip_forward stays as it is, {', '.join(users)} may need it; it was {value}")
         return
     try:
-        if sysctl.restore(before, place.real(sysctl.PLACE)):
-            say(f"net.ipv4.ip_forward is {value}, as it was before")
+        restored = forwarding.restore(before, place.real(PLACE))
+        if restored:
+            say(restored)
     except OSError as error:
         say(f"note: net.ipv4.ip_forward can't be set to {value}, as it was before: {error.strerror}")
 

@@ -12,14 +12,16 @@ from cni_plugin.datapath.names import HOST_MAC, Names, names_for
 from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
 from cni_plugin.kernel.encode import NUD_PERMANENT, RTN_LOCAL
 from cni_plugin.kernel.family import IPV4, Family, Routes, family_of
+from cni_plugin.kernel.messages import HOST_SETTINGS
 from ipam.model import IPAddress, IPInterface, IPNetwork, Reservation
 from ipam.value import Value
 
 HOST_MISSING, HOST_DOWN, HOST_MAC_CHANGED, HOST_MTU = "host_missing", "host_down", "host_mac", "host_mtu"
 HOST_MARK, HOST_ROUTE = "host_mark", "host_route"
+HOST_SETTINGS_CHANGED, HOST_IPV6 = "host_settings", "host_ipv6"
 POD_MISSING, POD_DOWN, POD_MAC, POD_MTU = "pod_missing", "pod_down", "pod_mac", "pod_mtu"
 POD_ADDRESS, POD_ROUTE, POD_NEIGHBOUR = "pod_address", "pod_route", "pod_neighbour"
-PUT_BACK = (HOST_ROUTE, HOST_MAC_CHANGED, HOST_DOWN, HOST_MARK)
+PUT_BACK = (HOST_ROUTE, HOST_MAC_CHANGED, HOST_DOWN, HOST_MARK, HOST_SETTINGS_CHANGED, HOST_IPV6)
 """What repair puts back: all that ``of_host`` finds, but a link that is gone."""
 
 
@@ -109,6 +111,15 @@ def of_host(expected: Expected, found: FoundHost, pod_index: int = 0) -> Iterato
         yield Difference(HOST_MAC_CHANGED, f"host veth {name} has MAC {link.mac} instead of {HOST_MAC}")
     if expected.names.mark not in link.alt_names:
         yield Difference(HOST_MARK, f"host veth {name} lacks its alternative name {expected.names.mark}")
+    wrong = [
+        f"net.ipv4.conf.{name}.{key.lower()} is not {value}"
+        for key, number, value in HOST_SETTINGS
+        if link.ipv4_settings[number - 1 : number] != (value,)
+    ]
+    if wrong:
+        yield Difference(HOST_SETTINGS_CHANGED, ", ".join(wrong))
+    if link.has_ipv6 and all(address.version == 4 for address in expected.routed):
+        yield Difference(HOST_IPV6, f"IPv6 is not disabled on host veth {name}, whose pod has none")
     for address, route in zip(expected.routed, found.routes, strict=True):
         if route is not None and pod_index and (route.kind, route.index) == (RTN_LOCAL, pod_index):
             continue

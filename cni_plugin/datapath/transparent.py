@@ -34,18 +34,16 @@ def attach(
     with netns.call_in(netns_fd, host.sibling) as pod:
         host_ifname, host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
-            sysctl.prepare_host_end(host_ifname)
+            sysctl.disable_ipv6(host_ifname)
             addresses = endpoint.addresses
             if ask is not None:
-                host.change([host.compile.set_mark(host_index, endpoint.names.mark)])
+                host.change(_identity(endpoint.names, host, host_index))
                 pod.change([pod.compile.set_link(pod_index)])
                 addresses = ask()
             made = replace(endpoint, host_ifname=host_ifname, addresses=addresses)
             _set_up_host(made, host, host_index, marked=ask is not None)
             pod.change(list(_pod_requests(made, pod, pod_index)))
-            # The alias comes last: a veth without it is what a killed ADD left behind.
-            alias = naming.alias(endpoint.names.attachment, endpoint.network)
-            host.change([host.compile.set_link(host_index, alias=alias)])
+            host.change(list(_last_requests(made, host, host_index)))
         except BaseException as error:
             _remove(host.compile.delete_link(index=host_index), host)
             if isinstance(error, OSError):
@@ -114,22 +112,24 @@ def repair(expected: Expected, host: Netlink) -> list[Difference]:
             return repaired
         # One at a time: a link that is set up has lost its routes, so what was found is not true any more.
         try:
-            host.change([_correction(difference, found.link.index, expected.names)])
+            _put_back(difference, found.link, expected.names, host)
         except (FileExistsError, NoSuchDevice):
             return repaired
         repaired.append(difference)
 
 
-def _correction(difference: Difference, index: int, names: Names) -> Request:
-    if difference.kind == drift.HOST_DOWN:
-        return encode.set_link(index)
-    if difference.kind == drift.HOST_MAC_CHANGED:
-        return encode.set_link(index, mac=HOST_MAC)
-    if difference.kind == drift.HOST_MARK:
-        return encode.set_mark(index, names.mark)
-    assert difference.kind == drift.HOST_ROUTE
-    assert difference.ip is not None
-    return encode.new_route(index, ip_network(difference.ip))
+def _put_back(difference: Difference, link: Link, names: Names, host: Netlink) -> None:
+    if difference.kind == drift.HOST_IPV6:
+        sysctl.disable_ipv6(link.name)
+        return
+    requests = {
+        drift.HOST_DOWN: lambda: encode.set_link(link.index),
+        drift.HOST_MAC_CHANGED: lambda: encode.set_link(link.index, mac=HOST_MAC),
+        drift.HOST_MARK: lambda: encode.set_mark(link.index, names.mark),
+        drift.HOST_SETTINGS_CHANGED: lambda: encode.secure_link(link.index),
+        drift.HOST_ROUTE: lambda: encode.new_route(link.index, ip_network(difference.ip)),  # type: ignore[arg-type]
+    }
+    host.change([requests[difference.kind]()])
 
 
 def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int) -> tuple[str, int, int]:
@@ -198,7 +198,7 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
 
 def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> None:
     """Mark the host's end, and route to it: both are about the index that was acknowledged before."""
-    requests = [] if marked else [host.compile.set_mark(index, made.names.mark)]
+    requests = [] if marked else _identity(made.names, host, index)
     requests += [host.compile.new_route(index, ip_network(address.ip)) for address in made.addresses]
     try:
         host.change(requests)
@@ -210,6 +210,23 @@ def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> 
         raise AttachmentExists(
             f"{made.names.attachment} is attached already", "Nothing was changed. DEL it first."
         ) from error
+
+
+def _identity(names: Names, host: Netlink, index: int) -> list[Request]:
+    """Before the pod's end goes up: until then nothing of the pod comes in."""
+    return [host.compile.secure_link(index), host.compile.set_mark(index, names.mark)]
+
+
+def _last_requests(made: Endpoint, host: Netlink, index: int) -> Iterable[Request]:
+    """After the pod's end is up. The alias comes last: a veth without it is what a killed ADD left behind.
+
+    Who asks for a link makes the kernel look at its carrier now (linkwatch_sync_dev), and not up to a second
+    later: until it has, it drops what the host sends to the pod.
+    """
+    for address in made.addresses:
+        yield host.compile.learn_neighbour(index, address.ip, made.pod_mac)
+    yield host.compile.get_link(index=index)
+    yield host.compile.set_link(index, alias=naming.alias(made.names.attachment, made.network))
 
 
 def _pod_requests(made: Endpoint, pod: Netlink, index: int) -> Iterable[Request]:

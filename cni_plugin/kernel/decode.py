@@ -10,12 +10,13 @@ import struct
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from cni_plugin.kernel.encode import AF_INET
+from cni_plugin.kernel.encode import AF_INET, AF_INET6
 from ipam.model import IPAddress, IPNetwork
 from ipam.value import Value
 
 ATTRIBUTE = struct.Struct("=HH")
 NLA_TYPE_MASK = 0x3FFF
+DEVCONF_DISABLE_IPV6 = 26
 
 
 class Link(Value):
@@ -35,6 +36,10 @@ class Link(Value):
     """Whether ``lower`` is an index of another namespace."""
     alt_names: tuple[str, ...] = ()
     """IFLA_ALT_IFNAME: names beside the visible one."""
+    ipv4_settings: tuple[int, ...] = ()
+    """IFLA_INET_CONF, by IPV4_DEVCONF_* less 1."""
+    has_ipv6: bool = False
+    """Whether IPv6 is there and not disabled on the link (IFLA_INET6_CONF)."""
 
     @property
     def up(self) -> bool:
@@ -108,6 +113,9 @@ def read_link(body: bytes) -> Link:
     _, _, _, index, flags, _ = struct.unpack_from("=BBHiII", body)
     attributes = dict(read_attributes(body, 16))
     info = dict(read_attributes(attributes.get(18, b""), 0))
+    families = dict(read_attributes(attributes.get(26, b""), 0))
+    ipv4 = dict(read_attributes(families.get(AF_INET, b""), 0)).get(1, b"")
+    ipv6 = dict(read_attributes(families.get(AF_INET6, b""), 0)).get(2, b"")
     return Link(
         index=index,
         name=_text(attributes.get(3, b"")),
@@ -120,6 +128,8 @@ def read_link(body: bytes) -> Link:
         lower=_number(attributes, 5),
         lower_elsewhere=37 in attributes,
         alt_names=tuple(_text(name) for _, name in read_attributes(attributes.get(52, b""), 0)),
+        ipv4_settings=struct.unpack(f"={len(ipv4) // 4}I", ipv4),
+        has_ipv6=bool(ipv6) and not struct.unpack_from("=I", ipv6, 4 * DEVCONF_DISABLE_IPV6)[0],
     )
 
 

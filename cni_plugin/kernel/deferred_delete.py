@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.kernel.encode import NLM_F_ECHO, RTM_DELLINK
 from cni_plugin.kernel.netlink import ANSWER_SECONDS, NLMSG_ERROR, Netlink, error_of
-from cni_plugin.kernel.turns import TURNS
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.encode import Request
@@ -116,8 +115,7 @@ class _Sender:
         self._batch, self._failure, self._busy = self._netlink.numbered([request], NLM_F_ECHO), None, 2
         self._asked.release()
         try:
-            with TURNS.left():
-                self._wait(request)
+            self._wait(request)
         finally:
             self._done()
 

@@ -1,25 +1,19 @@
 """Netlink requests, compiled to bytes.
 
-The only module that imports pyroute2, and of it only the message classes: ``pyroute2/__init__`` loads the
-whole library (four times as long as these four modules), so a bare package object stands in for it. They
-are loaded when a request has to be compiled; an ordinary call of the frozen bundle has none (``prepared``).
-It must not send anything; ``netlink`` does. Layouts: rtnetlink(7), Documentation/netlink/specs/rt-*.yaml.
+Owns what is in each request. It must not know how one becomes bytes (``messages``), nor send any
+(``netlink``). Layouts: rtnetlink(7), Documentation/netlink/specs/rt-*.yaml.
 """
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Callable
 from functools import cache
-from importlib.machinery import PathFinder
-from typing import Any
 
-from cni_plugin.kernel import prepared
+from cni_plugin.kernel.messages import HOST_SETTINGS, compiled, compiled_once
 from ipam.model import IPAddress, IPInterface, IPNetwork
 from ipam.value import Value
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
@@ -31,7 +25,8 @@ NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_APPEND = 0x200, 0x400, 0x100, 0x8
 AF_INET, AF_INET6 = 2, 10
 IFF_UP = 1
 IFA_F_NOPREFIXROUTE = 0x200
-NUD_PERMANENT = 0x80
+NUD_REACHABLE, NUD_PERMANENT = 0x02, 0x80
+NTF_EXT_LEARNED = 0x10
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
@@ -43,8 +38,6 @@ RTPROT_AZVNET = 155
 """Marks our routes, so that an operator tells them apart (``ip route show proto 155``); unassigned in
 include/uapi/linux/rtnetlink.h and iproute2's rt_protos."""
 
-COMPILED = dict(prepared.COMPILED)
-"""Requests that are the same each time, by what they are compiled from."""
 
 _CREATE = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 _CHANGE = NLM_F_REQUEST | NLM_F_ACK
@@ -104,7 +97,7 @@ def new_veth(
         *queues,
     ]
     return Request(
-        _compile("ifinfmsg", RTM_NEWLINK, _CREATE, fields, attributes),
+        compiled("ifinfmsg", RTM_NEWLINK, _CREATE, fields, attributes),
         lambda: f"create the veth pair {host_name} (host) and {pod_name} (pod)",
     )
 
@@ -118,7 +111,8 @@ def set_link(index: int, *, alias: str | None = None, mac: str = "") -> Request:
         attributes.append(("IFLA_ADDRESS", mac))
     fields = {"index": index, "flags": IFF_UP, "change": IFF_UP}
     return Request(
-        _compile("ifinfmsg", RTM_NEWLINK, _CHANGE, fields, attributes), lambda: f"configure link {index}"
+        compiled("ifinfmsg", RTM_NEWLINK, _CHANGE, fields, attributes),
+        lambda: f"configure link {index}",
     )
 
 
@@ -131,15 +125,27 @@ def set_mark(index: int, alt_name: str) -> Request:
     attributes = [("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", alt_name)]})]
     flags = _CREATE | NLM_F_APPEND
     return Request(
-        _compile("ifinfmsg", RTM_NEWLINKPROP, flags, {"index": index}, attributes),
+        compiled("ifinfmsg", RTM_NEWLINKPROP, flags, {"index": index}, attributes),
         lambda: f"give link {index} the alternative name {alt_name}",
+    )
+
+
+def secure_link(index: int) -> Request:
+    """Make ``HOST_SETTINGS`` of a link. Unlike the files in /proc/sys, which are read-only in a container,
+    netlink takes them wherever links can be made (inet_set_link_af, net/ipv4/devinet.c).
+    """
+    conf = {"attrs": [(name, value) for name, _, value in HOST_SETTINGS]}
+    attributes = [("IFLA_AF_SPEC", {"attrs": [("AF_INET", {"attrs": [("IFLA_INET_CONF", conf)]})]})]
+    return Request(
+        compiled("linkconf", RTM_SETLINK, _CHANGE, {"index": index}, attributes),
+        lambda: f"set rp_filter, forwarding, proxy_arp and accept_redirects of link {index}",
     )
 
 
 def delete_link(name: str = "", *, alt_name: str = "", index: int = 0) -> Request:
     """Delete a link by name, alternative name or index; its peer and the routes over it go with it."""
     return Request(
-        _compile("ifinfmsg", RTM_DELLINK, _CHANGE, {"index": index}, _link_name(name, alt_name)),
+        compiled("ifinfmsg", RTM_DELLINK, _CHANGE, {"index": index}, _link_name(name, alt_name)),
         lambda: f"delete link {name or alt_name or index}",
     )
 
@@ -147,7 +153,7 @@ def delete_link(name: str = "", *, alt_name: str = "", index: int = 0) -> Reques
 def get_link(*, name: str = "", alt_name: str = "", index: int = 0) -> Request:
     """Ask for one link, by name, alternative name or index."""
     return Request(
-        _compile("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST, {"index": index}, _link_name(name, alt_name)),
+        compiled("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST, {"index": index}, _link_name(name, alt_name)),
         lambda: f"read link {name or alt_name or index}",
     )
 
@@ -163,7 +169,7 @@ def dump_links() -> Request:
     """Ask for every link of the namespace, without its statistics, which are half of each answer."""
     attributes = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
     return Request(
-        _compile_once("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes),
+        compiled_once("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes),
         lambda: "list the links",
     )
 
@@ -185,7 +191,8 @@ def new_address(index: int, address: IPInterface) -> Request:
         ("IFA_FLAGS", IFA_F_NOPREFIXROUTE),
     ]
     return Request(
-        _compile("ifaddrmsg", RTM_NEWADDR, _CREATE, fields, attributes), lambda: f"add address {address}"
+        compiled("ifaddrmsg", RTM_NEWADDR, _CREATE, fields, attributes),
+        lambda: f"add address {address}",
     )
 
 
@@ -193,7 +200,7 @@ def new_address(index: int, address: IPInterface) -> Request:
 def dump_addresses(family: int) -> Request:
     """Ask for the addresses of one family."""
     return Request(
-        _compile_once("ifaddrmsg", RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
+        compiled_once("ifaddrmsg", RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
         lambda: "list the addresses",
     )
 
@@ -232,7 +239,7 @@ def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None, me
     if metric:
         attributes.append(("RTA_PRIORITY", metric))
     return Request(
-        _compile("rtmsg", RTM_NEWROUTE, flags, fields, attributes), lambda: f"add the route to {dst}"
+        compiled("rtmsg", RTM_NEWROUTE, flags, fields, attributes), lambda: f"add the route to {dst}"
     )
 
 
@@ -240,7 +247,7 @@ def get_route(dst: IPAddress) -> Request:
     """Ask for the route of the table that matches an address best."""
     fields = {"family": _family(dst), "dst_len": dst.max_prefixlen, "flags": RTM_F_FIB_MATCH}
     return Request(
-        _compile("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]),
+        compiled("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]),
         lambda: f"read the route to {dst}",
     )
 
@@ -250,7 +257,7 @@ def dump_routes(family: int) -> Request:
     """Ask for the routes of the main table, of one family."""
     fields = {"family": family, "table": RT_TABLE_MAIN}
     return Request(
-        _compile_once("rtmsg", RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []),
+        compiled_once("rtmsg", RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []),
         lambda: "list the routes",
     )
 
@@ -260,7 +267,26 @@ def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
     fields = {"family": _family(address), "ifindex": index, "state": NUD_PERMANENT}
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     return Request(
-        _compile("ndmsg", RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
+        compiled("ndmsg", RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
+        lambda: f"add the neighbour {address}",
+    )
+
+
+def learn_neighbour(index: int, address: IPAddress, mac: str) -> Request:
+    """Say which MAC an address has, so that the first packet need not wait for ARP.
+
+    As if something beside the kernel had learned it (NTF_EXT_LEARNED): such an entry is not collected, and
+    one is made also when the table is full. Unlike a permanent one it follows a pod whose MAC is changed.
+    """
+    fields = {
+        "family": _family(address),
+        "ifindex": index,
+        "state": NUD_REACHABLE,
+        "flags": NTF_EXT_LEARNED,
+    }
+    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+    return Request(
+        compiled("ndmsg", RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
         lambda: f"add the neighbour {address}",
     )
 
@@ -269,56 +295,10 @@ def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
 def dump_neighbours(family: int) -> Request:
     """Ask for the neighbours of one family."""
     return Request(
-        _compile_once("ndmsg", RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
+        compiled_once("ndmsg", RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
         lambda: "list the neighbours",
     )
 
 
 def _family(address: IPAddress) -> int:
     return AF_INET if address.version == 4 else AF_INET6
-
-
-def _compile_once(
-    message: str, kind: int, flags: int, fields: dict[str, int], attributes: list[Any]
-) -> bytes:
-    """For requests that are the same each time."""
-    key = repr((message, kind, flags, fields, attributes))
-    data = COMPILED.get(key)
-    if data is None:
-        data = COMPILED[key] = _compile(message, kind, flags, fields, attributes)
-    return data
-
-
-def _compile(message: str, kind: int, flags: int, fields: dict[str, int], attributes: list[Any]) -> bytes:
-    made = _messages()[message]()
-    made["header"] = {"type": kind, "flags": flags, "sequence_number": 0, "pid": 0}
-    for name, value in fields.items():
-        made[name] = value
-    made["attrs"] = attributes
-    made.encode()
-    return bytes(made.data)
-
-
-@cache
-def _messages() -> dict[str, Any]:
-    """The message classes of pyroute2, by name."""
-    _without_running_init()
-    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-    from pyroute2.netlink.rtnl.ndmsg import ndmsg
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-    return {"ifaddrmsg": ifaddrmsg, "ifinfmsg": ifinfmsg, "ndmsg": ndmsg, "rtmsg": rtmsg}
-
-
-def _without_running_init() -> None:
-    """Put a package object for ``pyroute2`` in place whose submodules can be imported as usual."""
-    if "pyroute2" in sys.modules:
-        return
-    spec = PathFinder.find_spec("pyroute2")
-    if spec is None or spec.submodule_search_locations is None:
-        raise ImportError("pyroute2 is not installed")
-    package = types.ModuleType("pyroute2")
-    package.__path__ = list(spec.submodule_search_locations)
-    package.__spec__ = spec
-    sys.modules["pyroute2"] = package

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from cni_plugin.cni.errors import TEMPORARY, StateUnavailable
 from cni_plugin.kernel.digest import digest
-from cni_plugin.kernel.turns import TURNS
 from ipam.model import Attachment
 
 LOCK_FILE = "attachments.lock"
@@ -86,8 +85,7 @@ def _behind_others(key: tuple[str, int], deadline: float) -> Iterator[bool]:
 
 
 def _wait_for(lock: threading.Lock, deadline: float) -> bool:
-    with TURNS.left():
-        return lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+    return lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _acquire(fd: int, offset: int, deadline: float) -> bool:
@@ -101,8 +99,7 @@ def _acquire(fd: int, offset: int, deadline: float) -> bool:
                 return False
         else:
             return True
-        with TURNS.left():
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 2, LONGEST_PAUSE)
 
 

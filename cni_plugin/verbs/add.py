@@ -9,12 +9,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from cni_plugin import host
 from cni_plugin.addresses import allocate
 from cni_plugin.addresses.provider import AddressProvider, Delegate, Pool
 from cni_plugin.cni import errors, result
 from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import AddressCarried, Endpoint, names
-from cni_plugin.kernel import locks, netns, sysctl
+from cni_plugin.kernel import locks, netns
 from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from ipam.errors import AddressTaken, AlreadyReserved
@@ -49,7 +50,7 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
         in_host = identity == (node.known_host.identity if node.known_host else netns.own_identity())
         if in_host:
             _require_override(verb_call)
-        sysctl.ensure_forwarding(node.run_dir)
+        host.ensure(node.run_dir)
         provider: AddressProvider = (
             Pool(verb_call, node, Holder.ENDPOINT, identity)
             if verb_call.netconf.uses_our_ipam

@@ -5,6 +5,7 @@ It changes nothing. Changes by later plugins of the chain are expected as prevRe
 
 from __future__ import annotations
 
+from cni_plugin import host
 from cni_plugin.addresses import recovery
 from cni_plugin.cni import delegate, errors, result
 from cni_plugin.cni.call import VerbCall
@@ -32,6 +33,7 @@ def check(verb_call: VerbCall, node: Node) -> None:
         _require_reservation(verb_call, node, found_damage, expected)
     elif not found_damage:
         delegate.forward(verb_call, "CHECK")
+    verb_call.warnings.extend(host.check(node.host))
     if found_damage:
         raise errors.CheckFailed("; ".join(found_damage), REMEDY)
 

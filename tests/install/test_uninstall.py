@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cni_plugin.host.forwarding import BEFORE
 from cni_plugin.install.network import DEFAULT
-from cni_plugin.kernel.sysctl import BEFORE
 from tests.install.forge import ROOT, Forge, number_of
 from tests.install.node import CALL, COMMAND, Node, run, tree
 from tests.install.test_install import agent

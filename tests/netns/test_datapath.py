@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 
 from integration.fabric import syscalls as sc
 from tests.netns.conftest import NewNode
-from tests.netns.node import MAC, Node, pod_addresses
+from tests.netns.node import ADDRESS, MAC, Node, ping, pod_addresses
 from tests.netns.sandbox import Pod
 from tests.waiting import eventually
 
@@ -165,10 +164,11 @@ def test_a_pod_can_not_make_itself_the_router_of_its_host(busy_node: Node, pod: 
         return [dst for dst in routes if dst != "fe80::/64"]
 
     _advertise_a_router(pod)
-    time.sleep(0.3)
+    ping(pod, ADDRESS)  # comes after it on the same link
     assert not taken()
     # And the advertisement is one that the kernel would have believed.
-    sandbox.do(lambda: Path(f"/proc/sys/net/ipv6/conf/{veth}/accept_ra").write_text("2"))
+    conf = Path(f"/proc/sys/net/ipv6/conf/{veth}")
+    sandbox.do(lambda: (conf / "accept_ra").write_text("2"), lambda: (conf / "disable_ipv6").write_text("0"))
     _advertise_a_router(pod)
     eventually(lambda: taken() == ["2001:db8::/64", "default"], "the advertisement is taken")
 

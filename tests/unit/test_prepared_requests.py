@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_network,
+)
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cni_plugin.kernel import encode, prepared
+from cni_plugin.kernel import encode, messages, prepared
 from cni_plugin.kernel.templates import Templates
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +49,7 @@ class Refusing:
 def filled_in(monkeypatch: pytest.MonkeyPatch) -> Templates:
     """As in a call of the bundle."""
     monkeypatch.setattr(prepared, "TEMPLATES", TEMPLATES)
-    return Templates(learn=False)
+    return Templates()
 
 
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-é", min_size=1, max_size=15).filter(
@@ -51,7 +59,13 @@ host_names = st.integers(0, 16**11 - 1).map(lambda number: f"azv{number:011x}")
 marks = st.integers(0, 16**24 - 1).map(lambda number: f"azvnet-{number:024x}")
 macs = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
 indexes = st.integers(1, 2**31 - 1)
-addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
+addresses = st.integers(0, 2**32 - 1).map(IPv4Address) | st.integers(0, 2**128 - 1).map(IPv6Address)
+interfaces = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 32)).map(IPv4Interface) | st.tuples(
+    st.integers(0, 2**128 - 1), st.integers(1, 128)
+).map(IPv6Interface)
+defaults = st.integers(0, 2**32 - 1).map(
+    lambda ip: (IPv4Network("0.0.0.0/0"), IPv4Address(ip))
+) | st.integers(0, 2**128 - 1).map(lambda ip: (IPv6Network("::/0"), IPv6Address(ip)))
 aliases = st.text(max_size=255).filter(lambda alias: len(alias.encode()) <= 255 and "\0" not in alias)
 
 REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
@@ -68,18 +82,18 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         }
     ),
     "set_link": st.fixed_dictionaries({"index": indexes, "alias": st.none() | aliases}),
+    "secure_link": st.fixed_dictionaries({"index": indexes}),
+    "learn_neighbour": st.fixed_dictionaries({"index": indexes, "address": addresses, "mac": macs}),
     "set_mark": st.fixed_dictionaries({"index": indexes, "alt_name": marks}),
     "delete_link": st.fixed_dictionaries({"alt_name": marks}) | st.fixed_dictionaries({"index": indexes}),
     "get_link": st.fixed_dictionaries({"name": names})
     | st.fixed_dictionaries({"alt_name": marks})
     | st.fixed_dictionaries({"index": indexes}),
-    "new_address": st.fixed_dictionaries(
-        {"index": indexes, "address": st.tuples(addresses, st.integers(1, 32)).map(IPv4Interface)}
-    ),
-    "new_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(IPv4Network)}),
-    "new_pod_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(IPv4Network)})
-    | st.fixed_dictionaries(
-        {"index": indexes, "dst": st.just(IPv4Network("0.0.0.0/0")), "gateway": addresses}
+    "new_address": st.fixed_dictionaries({"index": indexes, "address": interfaces}),
+    "new_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(ip_network)}),
+    "new_pod_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(ip_network)})
+    | st.tuples(indexes, defaults).map(
+        lambda drawn: {"index": drawn[0], "dst": drawn[1][0], "gateway": drawn[1][1]}
     ),
     "new_neighbour": st.fixed_dictionaries({"index": indexes, "address": addresses, "mac": macs}),
     "get_route": st.fixed_dictionaries({"dst": addresses}),
@@ -95,7 +109,7 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 def test_filled_in_is_compiled(name: str, data: st.DataObject, filled_in: Templates) -> None:
     values = data.draw(REQUESTS[name])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "_messages", Refusing)
+        patch.setattr(messages, "classes", Refusing)
         request = getattr(filled_in, name)(**values)
     expected = getattr(encode, name)(**values)
     assert request.data == expected.data
@@ -115,10 +129,9 @@ def test_there_is_a_template_for_every_length_of_every_name() -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("new_address", {"index": 7, "address": IPv6Interface("fd00::1/64")}),
-        ("new_route", {"index": 7, "dst": IPv6Network("fd00::1/128")}),
+        ("new_route", {"index": 7, "dst": IPv6Network("fd00::/64")}),
         ("new_route", {"index": 7, "dst": IPv4Network("10.0.0.0/8")}),
-        ("get_route", {"dst": IPv6Address("fd00::1")}),
+        ("delete_link", {"name": "eth0"}),
         ("set_link", {"index": 0}),
     ],
 )

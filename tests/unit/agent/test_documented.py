@@ -100,9 +100,10 @@ def test_every_kind_of_repair_and_every_state_of_the_pool_is_named(place: Place,
 def test_the_reconciler_counts_no_kind_that_is_not_told_from_the_start() -> None:
     from cni_plugin.agent.metrics import ADOPTED, RECLAIMED, REPAIRS
     from cni_plugin.datapath.drift import PUT_BACK
+    from cni_plugin.host import STATES
 
     sources = [(ROOT / "cni_plugin/agent" / name).read_text() for name in ("reconcile.py", "maintenance.py")]
-    counted = set(PUT_BACK)
+    counted = {*PUT_BACK, *(state.KIND for state in STATES)}
     for text in sources:
         counted |= set(re.findall(r'_count\(\s*"(\w+)"', text))
         counted |= set(re.findall(r'repairs\["(\w+)"\]', text))

@@ -69,6 +69,7 @@ def link(*, up: bool = True, attachment: Attachment = ATTACHMENT) -> Link:
         alias=alias(attachment, "net"),
         lower=105,
         alt_names=(names_of(attachment).mark,),
+        ipv4_settings=(1, 0, 1, 0, 1, 1, 1, 1),
     )
 
 

@@ -1,0 +1,88 @@
+"""The host forwards between its NIC and its pods (ip-sysctl.rst, ``ip_forward``).
+
+Owns switching that on, remembering what was before, and finding what keeps packets from being forwarded all
+the same. Only what is wrong is written, and nothing that is the operator's.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cni_plugin.cni.errors import KernelRefused
+from cni_plugin.kernel import encode, sysctl
+from cni_plugin.kernel.family import IPV4
+
+if TYPE_CHECKING:
+    from cni_plugin.kernel.netlink import Netlink
+
+KIND = "ip_forward"
+FORWARDING = "ipv4/ip_forward"
+_FOLLOWS = "ipv4/conf/all/accept_redirects"
+"""The kernel changes it when forwarding is switched on or off, to 0 or to 1 (``inet_forward_change``)."""
+BEFORE = "sysctls-before.json"
+"""File of the state directory: what sysctls were before they were changed. Both go with a reboot."""
+
+
+def ensure(run_dir: Path) -> str:
+    """As ``HostState.ensure``."""
+    try:
+        if sysctl.read(FORWARDING) != "0":
+            return ""
+        before = {name: sysctl.read(name) for name in (FORWARDING, _FOLLOWS)}
+        with suppress(OSError), (run_dir / BEFORE).open("x") as file:  # the first who changes it knows
+            file.write(json.dumps(before))
+        sysctl.write(FORWARDING, "1")
+    except OSError as error:
+        raise KernelRefused(
+            f"net.ipv4.ip_forward is not 1 and can't be set: {error.strerror}",
+            "Set net.ipv4.ip_forward=1 on the node (sysctl.d); without it no pod reaches anything.",
+        ) from error
+    return "net.ipv4.ip_forward was 0 and was set to 1"
+
+
+def check(host: Netlink) -> list[str]:
+    """As ``HostState.check``: an uplink that does not forward, a filter that drops what is forwarded, and a
+    source check that another setting loosens.
+    """
+    from cni_plugin.kernel import packet_filter
+
+    found = []
+    for name in _uplinks(host):
+        with suppress(FileNotFoundError):  # it has just gone
+            if sysctl.read(f"ipv4/conf/{name}/forwarding") == "0":
+                found.append(f"net.ipv4.conf.{name}.forwarding is 0: what comes in by {name} reaches no pod")
+    if sysctl.read("ipv4/conf/all/rp_filter") == "2":
+        found.append("net.ipv4.conf.all.rp_filter is 2: pods can send from addresses that are not theirs")
+    for chain in packet_filter.forward_drops():
+        found += [f"{chain} has policy DROP: no pod reaches anything that no rule of it allows"]
+    return found
+
+
+def _uplinks(host: Netlink) -> list[str]:
+    """The links that a default route leads over."""
+    routes = host.routes(encode.dump_routes(IPV4.number))
+    indexes = dict.fromkeys(route.index for route in routes if not route.dst.prefixlen and route.index)
+    links = (host.one_link(host.compile.get_link(index=index)) for index in indexes)
+    return [link.name for link in links if link is not None]
+
+
+def recorded(run_dir: Path) -> dict[str, str]:
+    """As ``HostState.recorded``."""
+    try:
+        found = json.loads((run_dir / BEFORE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and FORWARDING in found else {}
+
+
+def restore(values: dict[str, str], place: Path) -> str:
+    """As ``HostState.restore``."""
+    if (place / FORWARDING).read_text().strip() == values[FORWARDING]:
+        return ""
+    # ip_forward first: the kernel changes the other with it.
+    for name in sorted(values, key=lambda name: name != FORWARDING):
+        (place / name).write_text(values[name])
+    return f"net.ipv4.ip_forward is {values[FORWARDING]}, as it was before"

@@ -1,0 +1,105 @@
+"""Whether the host's packet filter drops what it forwards unless a rule allows it.
+
+Owns asking nf_tables, which iptables-nft uses as well, and the older iptables (``iptables-legacy``), this
+only where it is loaded: asking would load it. It must not know what is forwarded. Layouts:
+include/uapi/linux/netfilter/nf_tables.h, include/uapi/linux/netfilter_ipv4/ip_tables.h.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import ctypes
+import errno
+import os
+import struct
+
+from cni_plugin.kernel.decode import read_attributes
+from cni_plugin.kernel.encode import AF_INET, NLM_F_DUMP, NLM_F_REQUEST, Request
+from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink
+
+NFT_GETCHAIN = 0xA04
+"""NFT_MSG_GETCHAIN of NFNL_SUBSYS_NFTABLES."""
+CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, HOOK_NUMBER = 1, 3, 4, 5, 1
+NFPROTO_INET = 1
+FORWARD, DROP = 2, 0
+"""NF_INET_FORWARD, NF_DROP."""
+LEGACY_TABLES = "/proc/self/net/ip_tables_names"
+IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES = 64, 65
+INFO = struct.Struct("=32sI5I5III")
+"""Struct ipt_getinfo: name, valid hooks, entry and policy by hook, number and size of the entries."""
+ENTRIES_HEADER = 40
+"""Struct ipt_get_entries: name and size, padded to the alignment of what follows."""
+VERDICT = struct.Struct("=i")
+ENTRY_BYTES, TARGET_HEADER = 112, 32
+"""Struct ipt_entry; struct xt_entry_target."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def forward_drops() -> list[str]:
+    """The chains that drop what no rule allows to be forwarded, as an operator would name them.
+
+    Raises:
+        OSError: the kernel does not tell.
+    """
+    return [*_of_nf_tables(), *_of_iptables()]
+
+
+def _of_nf_tables() -> list[str]:
+    """Chains at hook FORWARD with policy DROP."""
+    request = Request(_get_chains(), lambda: "list the chains of nf_tables")
+    with Netlink(protocol=NETLINK_NETFILTER) as netlink:
+        try:
+            bodies = netlink.dump(request)
+        except OSError as error:
+            if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:  # this kernel has no nf_tables
+                return []
+            raise
+    found = []
+    for body in bodies:
+        chain = dict(read_attributes(body, 4))
+        hook = dict(read_attributes(chain.get(CHAIN_HOOK, b""), 0)).get(HOOK_NUMBER)
+        policy = chain.get(CHAIN_POLICY)
+        is_drop = policy is not None and int.from_bytes(policy, "big") == DROP
+        if body[0] in {AF_INET, NFPROTO_INET} and hook and int.from_bytes(hook, "big") == FORWARD and is_drop:
+            names = (chain[each].rstrip(b"\0").decode(errors="replace") for each in (CHAIN_NAME, CHAIN_TABLE))
+            found.append("chain {} of nf_tables table {}".format(*names))
+    return found
+
+
+def _get_chains() -> bytes:
+    body = struct.pack("=BBH", 0, 0, 0)
+    return HEADER.pack(HEADER.size + len(body), NFT_GETCHAIN, NLM_F_REQUEST | NLM_F_DUMP, 0, 0) + body
+
+
+def _of_iptables() -> list[str]:
+    """The policy of FORWARD in table ``filter``: the verdict of the rule that ends the chain."""
+    try:
+        fd = os.open(LEGACY_TABLES, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        if b"filter" not in os.read(fd, 4096).split():
+            return []
+    finally:
+        os.close(fd)
+    asked = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+    try:
+        info = INFO.unpack(_getsockopt(asked.fileno(), IPT_SO_GET_INFO, b"filter".ljust(INFO.size, b"\0")))
+        policy, size = info[7 + FORWARD], info[-1]
+        header = struct.pack("=32sI", b"filter", size).ljust(ENTRIES_HEADER, b"\0")
+        entries = _getsockopt(asked.fileno(), IPT_SO_GET_ENTRIES, header + bytes(size))
+    finally:
+        asked.close()
+    (verdict,) = VERDICT.unpack_from(entries, ENTRIES_HEADER + policy + ENTRY_BYTES + TARGET_HEADER)
+    return ["chain FORWARD of iptables-legacy"] if verdict == -DROP - 1 else []
+
+
+def _getsockopt(fd: int, option: int, asked: bytes) -> bytes:
+    """Python's own passes nothing in; these options want to know which table."""
+    buffer = ctypes.create_string_buffer(asked, len(asked))
+    size = ctypes.c_uint(len(asked))
+    if _libc.getsockopt(fd, socket.IPPROTO_IP, option, buffer, ctypes.byref(size)):
+        number = ctypes.get_errno()
+        raise OSError(number, f"ask for the policy of iptables-legacy: {os.strerror(number)}")
+    return buffer.raw
