@@ -64,7 +64,7 @@ def test_nesting_has_an_end(levels: int, begin: str, end: str) -> None:
 
 def reply(stdin: str, verb: str = "ADD") -> dict[str, Any]:
     environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/nowhere"}
-    with closing(Node({"AZVNET_RUN_DIR": "/nonexistent/azvnet"})) as node:
+    with closing(Node({"AZVNET_RUN_DIR": "/dev/null/azvnet"})) as node:
         made = contract.handle(Call(environ=environ, stdin=stdin.encode()), node)
     document = json.loads(made.stdout, parse_constant=pytest.fail)
     assert isinstance(document, dict)
