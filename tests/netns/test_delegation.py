@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tests.netns.calls import Engine
 from tests.netns.node import Node, ping, pod_addresses
 from tests.netns.sandbox import Pod
 from tests.netns.ways import Executables
+from tests.waiting import eventually
 
 SCRIPT = Path(__file__).with_name("delegate_script.py")
 PLUGINS = "/run/plugins"
@@ -334,16 +334,11 @@ def test_a_call_that_is_killed_takes_its_delegate_along(
     delegate.behave(ADD="hangs")
     running = busy_node.start("ADD", pod)
     path = busy_node.sandbox.path("/run/delegate/pid")
-    deadline = time.monotonic() + 20
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: path.exists() and path.read_text(), "the delegate runs")
     child = int(path.read_text())
     running.signal(signal.SIGKILL)
     running.finish()
-    while Path(f"/proc/{child}").exists() and _state(child) != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not Path(f"/proc/{child}").exists() or _state(child) == "Z", "the delegate has ended")
     delegate.behave()
     busy_node.delete(pod).done()
     busy_node.add(pod).done()

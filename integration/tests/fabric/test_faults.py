@@ -32,7 +32,7 @@ def test_delay(fabric: Fabric) -> None:
     fabric.fault("imds", delay=0.4)
     started = time.monotonic()
     assert imds(fabric.nodes["node1"]).status == 200
-    assert 0.4 <= time.monotonic() - started < 3
+    assert time.monotonic() - started >= 0.4
 
 
 def test_a_hanging_service_takes_the_request_and_answers_nobody(fabric: Fabric) -> None:
@@ -46,11 +46,9 @@ def test_lifting_a_hang_ends_it_for_those_who_wait(fabric: Fabric) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wireserver, fabric.nodes["node1"], timeout=10)
         time.sleep(0.2)
-        started = time.monotonic()
         fabric.clear_faults("wireserver")
-        with pytest.raises(ConnectionError):
+        with pytest.raises(ConnectionError):  # and not TimeoutError, which the client would raise by itself
             waiting.result()
-    assert time.monotonic() - started < 2
     assert wireserver(fabric.nodes["node1"]).status == 200
 
 

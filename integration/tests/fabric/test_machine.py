@@ -265,7 +265,9 @@ def test_sysctls_of_a_node_are_those_of_a_fresh_vm_or_as_asked_for(
     assert read.stdout.split() == ["0", "1"]
 
 
-def test_a_fabric_is_up_and_down_within_seconds(make_fabric: Callable[..., Fabric]) -> None:
-    started = time.monotonic()
-    make_fabric(nodes=2, addresses=255).down()
-    assert time.monotonic() - started < 10
+def test_nodes_with_as_many_addresses_as_a_nic_has_come_and_go(
+    make_fabric: Callable[..., Fabric],
+) -> None:
+    fabric = make_fabric(nodes=2, addresses=255)
+    assert len(fabric.nodes["node2"].pod_addresses) == 255
+    fabric.down()

@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,10 +33,8 @@ class TestLocked:
         node.ready(5)
         writer = sqlite3.connect(node.run_dir / "azvnet.db", isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")
-        began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"locked for more than 0\.3 s") as refused:
             node.process(busy_timeout=0.3).reserve(P1, owner(), ANY)
-        assert 0.25 < time.monotonic() - began < 5
         assert "fuser" in refused.value.remedy
         writer.execute("ROLLBACK")
         writer.close()
