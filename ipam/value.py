@@ -27,6 +27,20 @@ class _Factory:
         self.make = make
 
 
+class _Compiling:
+    is_on = False
+
+
+def compile_constructors() -> None:
+    """Make values two to three times as fast from now on, at 0.1 ms for each class: for a process that stays.
+
+    An agent's ADD makes about 60 values. The classes behave as before.
+    """
+    _Compiling.is_on = True
+    for each in Value.__subclasses__():
+        _compile_constructor(each)
+
+
 def replace(value: _V, **changes: Any) -> _V:
     """A copy with other values in some fields; raises TypeError for a field that there is not."""
     fields = [changes.pop(n) if n in changes else getattr(value, n) for n in value.__match_args__]
@@ -66,6 +80,8 @@ class _ValueType(type):
         body["_fields"] = attrgetter(*names)
         made = super().__new__(cls, name, bases, body)
         type.__setattr__(made, "_setters", tuple(vars(made)[each].__set__ for each in names))
+        if _Compiling.is_on:
+            _compile_constructor(made)  # type: ignore[arg-type]  # the metaclass is of nothing else
         return made
 
 
@@ -127,6 +143,20 @@ def _complete(cls: type[Value], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if cls._has_factories:
         rest = tuple([each.make() if type(each) is _Factory else each for each in rest])
     return args + rest
+
+
+def _compile_constructor(cls: type[Value]) -> None:
+    """Write ``__init__`` out for the fields of a class."""
+    fields = list(zip(cls.__match_args__, cls._defaults, cls._setters, strict=True))
+    scope: dict[str, Any] = {}
+    parameters, body = ["self"], []
+    for at, (name, default, setter) in enumerate(fields):
+        scope |= {f"_default{at}": default, f"_set{at}": setter}
+        parameters.append(name if default is _REQUIRED else f"{name}=_default{at}")
+        made = f"_default{at}.make() if {name} is _default{at} else " if type(default) is _Factory else ""
+        body.append(f" _set{at}(self, {made}{name})")
+    exec("\n".join([f"def __init__({', '.join(parameters)}):", *body]), scope)  # noqa: S102 - names of fields
+    type.__setattr__(cls, "__init__", scope["__init__"])
 
 
 def _ordering(compare: Callable[[Any, Any], bool]) -> Callable[[Value, object], bool]:

@@ -21,6 +21,7 @@ from cni_plugin.agent.telling import Telling
 from cni_plugin.kernel.deferred_delete import Unregistering
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.node import Node
+from ipam.value import compile_constructors
 
 LOOK_SECONDS = 2.0
 """Between two looks at the settings file and the socket."""
@@ -39,6 +40,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
         StateUnavailable, OSError: the state directory can't be used.
     """
     _keep_memory_small()
+    compile_constructors()
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     node = Node(environ)
     node.background_reads = True

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.model import Attachment
-from ipam.value import Value, field, replace
+from ipam.value import Value, _compile_constructor, field, replace
 
 NAMES = ("address", "mac", "mtu", "name", "netns")
 NUMBERS = st.integers(-3, 3)
@@ -91,9 +91,13 @@ ARGUMENTS = st.tuples(
 )
 
 
-@given(pairs(), ARGUMENTS)
-def test_it_takes_the_same_arguments(pair: Pair, arguments: tuple[list[int], dict[str, int]]) -> None:
+@given(pairs(), ARGUMENTS, st.booleans())
+def test_it_takes_the_same_arguments(
+    pair: Pair, arguments: tuple[list[int], dict[str, int]], compiled: bool
+) -> None:
     args, kwargs = arguments
+    if compiled:
+        _compile_constructor(pair.value)
     outcome = _outcome(pair.value, *args, **kwargs)
     assert outcome == _outcome(pair.decorated, *args, **kwargs)
     if outcome is not TypeError:
@@ -195,6 +199,15 @@ def test_a_class_that_can_not_work_is_refused(body: dict[str, Any]) -> None:
 def test_fields_are_not_inherited() -> None:
     with pytest.raises(TypeError):
         _new("Longer", Link, {"__annotations__": {"speed": "int"}})
+
+
+def test_a_process_that_stays_compiles_the_classes_of_before_and_later() -> None:
+    code = (
+        "from ipam import value, model; value.compile_constructors(); from ipam import pool;"
+        "print([each.__init__ is value.Value.__init__ for each in (model.Attachment, pool.Choice)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[False, False]\n"
 
 
 def test_making_classes_compiles_and_inspects_nothing() -> None:
