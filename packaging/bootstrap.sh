@@ -5,6 +5,7 @@
 #
 #   bootstrap.sh            what building and every layer of tests but e2e need
 #   bootstrap.sh cluster    that, and what a cluster and Kubernetes' e2e specs need
+#   bootstrap.sh kind       that, and what makes the root of kind's node image
 set -eu
 
 # package                 program or file that proves it is there
@@ -43,11 +44,19 @@ ipset                     ipset
 netcat-openbsd            nc.openbsd
 '
 
+# Docker is not here: installed, it would start a daemon on this machine. integration/kind unpacks it.
+WANTED_KIND='
+dpkg                      dpkg-deb
+mmdebstrap                mmdebstrap
+tar                       tar
+'
+
 case ${1:-} in
     '') ;;
     cluster) WANTED=$WANTED$WANTED_CLUSTER ;;
+    kind) WANTED=$WANTED$WANTED_CLUSTER$WANTED_KIND ;;
     *)
-        echo "bootstrap: there is no list '$1'; there is cluster" >&2
+        echo "bootstrap: there is no list '$1'; there are cluster and kind" >&2
         exit 2
         ;;
 esac

@@ -47,6 +47,12 @@ def kubernetes() -> Path:
     return built("kubernetes")
 
 
+@cache
+def kind() -> Path:
+    """The folder with kind, kubeadm and the files of kind's node image; see `built`."""
+    return built("kind")
+
+
 def built(programs: str) -> Path:
     """A set of programs of ``build.sh``, built when anything they are made of changed.
 

@@ -4,6 +4,7 @@
 #   build.sh              cnitool, the reference plugins, our criclient
 #   build.sh containerd   the newest containerd (Debian's is 1.6)
 #   build.sh kubernetes   etcd, Kubernetes, CoreDNS, helm, its e2e tests
+#   build.sh kind         kind, the kubeadm of that Kubernetes, and the files of kind's node image
 #
 # Prints the folder with the programs: .cache/tools/SET-HASH, where the hash is over all inputs. So a
 # second call costs nothing, and checkouts that differ can share a cache, which AZVNET_TOOLS_CACHE puts
@@ -23,8 +24,9 @@ inputs() {
         bin) sha256sum build.sh cni/go.mod cni/go.sum criclient/go.mod criclient/go.sum criclient/*.go ;;
         containerd) sha256sum build.sh containerd/go.mod containerd/go.sum ;;
         kubernetes) sha256sum build.sh kubernetes/go.mod kubernetes/go.sum kubernetes/*/*.go ;;
+        kind) sha256sum build.sh kind/go.mod kind/go.sum kubernetes/go.mod kubernetes/go.sum ;;
         *)
-            echo "build.sh: there is no set '$wanted'; there are bin, containerd, kubernetes" >&2
+            echo "build.sh: there is no set '$wanted'; there are bin, containerd, kubernetes, kind" >&2
             exit 2
             ;;
     esac
@@ -59,7 +61,7 @@ counted() { # counted PROGRAM COMMAND...
     say "$program: $(($(date +%s) - begun)) s"
 }
 
-kubernetes() {
+modules() { # of Kubernetes; sets version and flags
     cd "$here/kubernetes"
     say "kubernetes: modules"
     "$go" mod download
@@ -68,6 +70,18 @@ kubernetes() {
     v=k8s.io/component-base/version
     # Without these, clients are told v0.0.0.
     flags="-s -w -X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%%.*}"
+}
+
+kind() {
+    build kind tool
+    cp -rT "$(cd "$here/kind" && "$go" list -m -f '{{.Dir}}' sigs.k8s.io/kind)/images/base/files" "$bin/files"
+    chmod -R u+w "$bin/files" # Go's cache of modules is read-only
+    modules
+    counted kubeadm nice "$go" build -v -trimpath -ldflags "$flags" -o "$bin/kubeadm" k8s.io/kubernetes/cmd/kubeadm
+}
+
+kubernetes() {
+    modules
     # What agnhost's image has beside the program.
     porter=$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter
     install -m 644 "$porter/localhost.crt" "$porter/localhost.key" "$bin"
@@ -91,7 +105,8 @@ END
     # "go test" shows no progress; what it links is compiled before.
     # shellcheck disable=SC2046  # a list of packages
     counted e2e nice "$go" build -v -trimpath $("$go" list -f '{{join .XTestImports " "}} {{join .TestImports " "}}' ./e2e)
-    counted e2e.test nice "$go" test -c -trimpath -ldflags "$flags" -o "$bin/e2e.test" ./e2e
+    # Without vet, which would look through all of Kubernetes again.
+    counted e2e.test nice "$go" test -c -vet=off -trimpath -ldflags "$flags" -o "$bin/e2e.test" ./e2e
 }
 
 now=$(inputs)
@@ -125,6 +140,7 @@ case $wanted in
         ;;
     containerd) build containerd -tags no_zfs,no_devmapper,no_tracing tool ;;
     kubernetes) (kubernetes) ;;
+    kind) (kind) ;;
 esac
 touch "$stamp"
 say "$(find "$bin" -type f -perm -u+x | wc -l) programs after $(($(date +%s) - started)) s"
