@@ -71,6 +71,7 @@ format: venv ## rewrite the sources as ruff formats them
 
 .PHONY: test
 test: upgrade lint image tools kubernetes ## everything: lint, build, and every layer of tests (as root)
+	@packaging/bootstrap.sh kind
 	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-unit
@@ -133,6 +134,23 @@ cluster-conformance: venv ## Kubernetes' own specs about networking on it (ARGS=
 .PHONY: cluster-down
 cluster-down: venv ## take it down
 	@$(PY) -m integration.cluster down
+
+.PHONY: kind
+kind: $(if $(findstring -h,$(ARGS)),venv,image) ## a real kind cluster with azvnet (NODES=3 DOCKER=own|system ARGS=--help)
+	@$(PY) -m integration.kind up --nodes $(or $(NODES),2) --docker $(or $(DOCKER),auto) $(ARGS)
+
+.PHONY: kind-reload
+kind-reload: image ## load a changed build into it and roll it out
+	@$(PY) -m integration.kind reload
+
+.PHONY: kind-down
+kind-down: venv ## delete it, or what a killed one left
+	@$(PY) -m integration.kind down
+
+.PHONY: test-kind
+test-kind: image kubernetes ## a real kind cluster, made twice, and what it leaves on the machine (as root)
+	@packaging/bootstrap.sh kind
+	@$(PY) packaging/run_tests.py kind $(if $(ARGS),-- $(ARGS))
 
 .PHONY: bench
 bench: build tools ## whole calls against ptp + host-local, as a table with ratios

@@ -51,6 +51,8 @@ LAYERS = (
     Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
     # One process: its tests share one cluster.
     Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes", ("--timeout=600",)),
+    # Behind e2e and in one process: its clusters and those of e2e need more inotify instances than there are.
+    Layer("kind", "integration/kind", 0, "a real kind cluster, and what it leaves", ("--timeout=900",)),
 )
 
 

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """kubectl with one kubeconfig."""
+    """kubectl with one kubeconfig; ``program``: another one than that of `tools.kubernetes`."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, *, program: str | None = None) -> None:
         self.kubeconfig = kubeconfig
         """An administrator's, which works on this machine as long as the cluster is up."""
+        self._kubectl = program
 
     def kubectl(
         self,
@@ -38,7 +39,10 @@ class Client:
             KubectlFailed: its exit code is not 0 and ``check``; str() shows what it said.
             subprocess.TimeoutExpired: after ``timeout`` seconds.
         """
-        command = [str(kubernetes() / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        program = self._kubectl or str(kubernetes() / "kubectl")
+        # What it remembers of the API would go into the home.
+        cache = self.kubeconfig.parent / "kubectl"
+        command = [program, f"--kubeconfig={self.kubeconfig}", f"--cache-dir={cache}", *arguments]
         done = subprocess.run(
             command, input=input, capture_output=True, text=True, check=False, timeout=timeout
         )
@@ -85,5 +89,5 @@ class KubectlFailed(subprocess.CalledProcessError):
     """kubectl ended with an exit code that was not expected; str() shows what it said."""
 
     def __str__(self) -> str:
-        arguments = [each for each in self.cmd[1:] if not each.startswith("--kubeconfig=")]
+        arguments = [each for each in self.cmd[1:] if not each.startswith(("--kubeconfig=", "--cache-dir="))]
         return f"kubectl {' '.join(arguments)}: {self.stderr.strip()}"

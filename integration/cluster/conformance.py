@@ -74,18 +74,20 @@ def run(
     focus: str = CONFORMANCE,
     processes: int = 6,
     minutes: int = 30,
+    kubeconfig: str = _KUBECONFIG,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Spec]:
     """Run the specs that ``focus`` matches; returns what came of each, in the order of their names.
 
     Args:
-        pid: first process of the control plane's machine (``holder_pid``).
+        pid: first process of the machine where the suite runs (``holder_pid``); 0: this machine.
         folder: for ``output.log`` and ``report.json``.
         nodes: how many nodes the cluster has.
         taints: keys of taints that nodes have and that the suite should not wait for to go.
         focus: regular expression over the full name of a spec.
         processes: how many specs run at once.
         minutes: after which the suite gives up.
+        kubeconfig: an administrator's, as that machine sees it.
         progress: is told how many specs have ended, each time there are more.
 
     Raises:
@@ -95,7 +97,7 @@ def run(
     output, report = folder / "output.log", folder / "report.json"
     report.unlink(missing_ok=True)
     programs = kubernetes()
-    command = ["nsenter", "-t", str(pid), "-m", "-n", "-u", "-p", "--"]
+    command = ["nsenter", "-t", str(pid), "-m", "-n", "-u", "-p", "--"] if pid else []
     command += [str(programs / "ginkgo"), f"--procs={processes}", f"--focus={focus}"]
     command += [
         f"--timeout={minutes}m",
@@ -103,7 +105,7 @@ def run(
         f"--output-dir={folder}",
         f"--json-report={report.name}",
     ]
-    command += [str(programs / "e2e.test"), "--", f"--kubeconfig={_KUBECONFIG}", "--provider=skeleton"]
+    command += [str(programs / "e2e.test"), "--", f"--kubeconfig={kubeconfig}", "--provider=skeleton"]
     command += [f"--num-nodes={nodes}"]
     if taints:
         command += [f"--non-blocking-taints={','.join(taints)}"]

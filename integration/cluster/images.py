@@ -51,7 +51,7 @@ def e2e() -> Path:
     shell, applets = busybox()
     programs = {"agnhost": folder / "agnhost", "bin/busybox": shell}
     for name, source in _PROGRAMS.items():
-        programs |= _with_libraries(f"bin/{name}", _program(source))
+        programs |= with_libraries(f"bin/{name}", program(source))
     image = Image(
         names[0],
         ["pause"],
@@ -90,14 +90,15 @@ def _named(image: str) -> list[str]:
     return found
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """A program of this machine. Raises ImageError."""
     found = shutil.which(name)
     if found is None:
         raise ImageError(f"no {name} on this machine for an image; run: packaging/bootstrap.sh cluster")
     return Path(found)
 
 
-def _with_libraries(name: str, program: Path) -> dict[str, Path]:
+def with_libraries(name: str, program: Path) -> dict[str, Path]:
     """A program and its libraries, each at the path where the loader looks for it."""
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     libraries = re.findall(r"(/\S+) \(0x", listed)

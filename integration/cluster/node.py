@@ -27,7 +27,7 @@ DNS_SERVICE = "10.96.0.10"
 PROXY_MODES = ("nftables", "iptables", "ipvs")
 
 _FILES = "/etc/kubernetes"
-_KERNEL = {
+KERNEL_SETTINGS = {
     # What the kubelet wants of the whole machine (its --protect-kernel-defaults). The node sees these
     # values as files of its own, so that the kubelet writes nothing into the machine's kernel.
     "vm/overcommit_memory": "1",
@@ -189,7 +189,7 @@ class Node:
                     (group / name).write_text(above.read_text())
 
     def _bind_kernel_settings(self) -> None:
-        for name, value in _KERNEL.items():
+        for name, value in KERNEL_SETTINGS.items():
             own = f"/run/kernel-settings/{name}"
             put(self.machine, own, value + "\n", mode="644")
             self.machine.run(["mount", "--bind", own, f"/proc/sys/{name}"])

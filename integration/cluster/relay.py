@@ -22,16 +22,16 @@ class Relay:
 
     Args:
         machine: whose network the other end is in.
-        address: address and port there.
+        address: address and port there; port 0: the one that is listened at here.
         port: to listen at; 0: any free one.
     """
 
     def __init__(self, machine: Machine, address: tuple[str, int], port: int = 0) -> None:
         self._machine = machine
-        self._address = address
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
+        self._address = (address[0], address[1] or self.port)
         self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
         self._thread.start()
 

@@ -13,7 +13,7 @@ import threading
 from dataclasses import asdict
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from integration.fabric import records
 
@@ -56,10 +56,22 @@ def ask(name: str, do: str, *, patience: float = _PATIENCE, **arguments: Any) ->
     return answer["ok"]
 
 
+class Controlled(Protocol):
+    """What can be asked: a fabric, or a process that ends like one."""
+
+    @property
+    def name(self) -> str:
+        """Unique on this machine."""
+
+    @property
+    def commands(self) -> dict[str, Callable[..., Any]]:
+        """Beside or instead of those that every fabric knows."""
+
+
 class ControlServer:
     """One thread that answers at the control socket until `close`."""
 
-    def __init__(self, fabric: Fabric, folder: Path, stop: Callable[[], None] | None) -> None:
+    def __init__(self, fabric: Controlled, folder: Path, stop: Callable[[], None] | None) -> None:
         self._fabric = fabric
         self._stop = stop
         self._listener = socket.socket(socket.AF_UNIX)

@@ -112,12 +112,13 @@ def take_down(name: str) -> str:
         raise control.ControlError(
             f"fabric {name} belongs to process {record.owner.pid}, which does other things too; end that one"
         )
+    ended = False
     with contextlib.suppress(control.ControlError):
         control.ask(name, "down")
-    for sent in (None, signal.SIGTERM, signal.SIGKILL):
-        if sent is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(record.owner.pid, sent)
+        ended = _ended(record.owner)
+    for sent in () if ended else (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.owner.pid, sent)
         if _ended(record.owner):
             break
     records.remove(name)

@@ -19,6 +19,7 @@ LIFE = "integration/e2e/life"
 FABRIC = "integration/tests/fabric/test_cli.py::"
 CLUSTER = "integration/e2e/test_cluster.py::"
 INSTALL = "tests/install/"
+KIND = "integration/kind/tests/"
 INSTALLED = f"{LIFE}/test_install.py::"
 INSTALLED += "test_one_manifest_makes_nodes_ready_and_adopts_running_pods_and_another_takes_it_off_again"
 
@@ -29,6 +30,9 @@ RUN_BY = {
     r"make cluster-shell .*": FABRIC + "test_exec_runs_inside_and_gives_back_the_exit_code",
     r"make cluster-conformance": "integration/e2e/test_conformance.py::test_all_45_conformance_specs",
     r"make cluster-down": FABRIC + "test_down_ends_the_process",
+    r"(\w+=\w+ )*make kind( ARGS=.*)?": KIND + "test_cluster.py::test_what_is_printed_says_how_to_go_on",
+    r"make kind-reload": KIND + "test_cluster.py::test_changed_build_is_rolled_out",
+    r"make kind-down": KIND + "test_life.py::test_kill_9_while_it_comes_up_leaves_what_kind_down_ends",
     r"make bench( ARGS=.*)?": "integration/tests/test_bench.py::test_",
     r"make bench-pods": f"{LIFE}/test_crowd.py::test_hundred_pods_at_once_have_an_address_each",
     r"python -m integration.cluster (kubectl|status) ?.*": CLUSTER + "test_node_is_ready",

@@ -1,0 +1,1 @@
+"""A real kind cluster with azvnet as its CNI plugin, where there is neither Docker nor a registry, too."""

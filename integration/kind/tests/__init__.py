@@ -1,0 +1,1 @@
+"""Tests of a real kind cluster: the layer ``kind``."""

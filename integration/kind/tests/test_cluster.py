@@ -1,0 +1,150 @@
+"""A kind cluster of three nodes made by the recipe of docs/kind.md, as a developer uses it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.cluster import wait_until
+from integration.kind import life
+from integration.kind.places import ENVIRONMENT
+from integration.kind.tests import ends
+from integration.kind.tests.conftest import CLIENT, NODES, WEB, environment, run
+
+if TYPE_CHECKING:
+    from integration.kind.cluster import KindCluster
+
+SAMPLE = (
+    r"\[sig-network\] ("
+    r"Networking Granular Checks: Pods should function for (intra|node)-pod communication: http"
+    r"|Services should serve a basic endpoint from pods"
+    r"|Services should be able to create a functioning NodePort service"
+    r"|DNS should provide DNS for services"
+    r"|HostPort validates that there is no conflict"
+    r").*\[Conformance\]"
+)
+
+
+def everybody_reaches_everybody(cluster: KindCluster) -> None:
+    """From every node pods reach pods and, by its name, a service as themselves; and host ports."""
+    clients, servers = (ends.pods(cluster, name) for name in (CLIENT, WEB))
+    assert len({pod.node for pod in clients}) == len({pod.node for pod in servers}) == NODES
+    nodes = [_address(node) for node in cluster.get("nodes")["items"]]
+    targets = [*(f"{pod.address}:{ends.PORT}" for pod in (*servers, *clients)), f"{WEB}:80"]
+    host_ports = [f"{address}:{ends.HOST_PORT}" for address in nodes]
+    for pod in clients:
+        seen = ends.seen_by(cluster, pod, [*targets, *host_ports])
+        assert {target: seen[target] for target in targets} == dict.fromkeys(targets, pod.address), pod
+        # portmap masquerades what comes from the pod's own subnet, and here everything does.
+        assert all(seen[target] for target in host_ports), (pod, seen)
+
+
+def _address(node: dict[str, dict[str, list[dict[str, str]]]]) -> str:
+    addresses = node["status"]["addresses"]
+    return next(each["address"] for each in addresses if each["type"] == "InternalIP")
+
+
+def test_what_is_printed_says_how_to_go_on(printed: str) -> None:
+    for words in (str(ENVIRONMENT), "kubectl run", "cnitool add", "azvnet status", "make kind-reload"):
+        assert words in printed
+
+
+def test_printed_environment_makes_kubectl_work_in_a_new_shell(cluster: KindCluster) -> None:
+    asked = f". {ENVIRONMENT}; kubectl get nodes --output=name; docker ps --format='{{{{.Names}}}}'"
+    done = subprocess.run(
+        ["sh", "-euc", asked], env=environment(), capture_output=True, text=True, check=True
+    )
+    names = cluster.node_names()
+    assert sorted(done.stdout.split()) == sorted([*names, *(f"node/{name}" for name in names)])
+
+
+@pytest.mark.usefixtures("pods")
+def test_pods_on_all_nodes_reach_pods_services_and_host_ports(cluster: KindCluster) -> None:
+    everybody_reaches_everybody(cluster)
+
+
+@pytest.mark.usefixtures("pods")
+def test_pods_have_addresses_of_their_own_node(cluster: KindCluster) -> None:
+    servers = ends.pods(cluster, WEB)
+    for name, document in cluster.documents().items():
+        given = {each["Address"] for each in document["Interfaces"][0]["IPSubnets"][0]["IPAddresses"][1:]}
+        assert {pod.address for pod in servers if pod.node == name} <= given
+
+
+@pytest.mark.usefixtures("pods")
+def test_cnitool_works_on_a_node_beside_its_pods(cluster: KindCluster) -> None:
+    printed = cluster.change("cnitool on a node")
+    assert '"cniVersion"' in printed
+    assert "inet " in printed
+    everybody_reaches_everybody(cluster)
+
+
+@pytest.mark.usefixtures("pods")
+def test_pods_are_reachable_again_after_their_node_restarted(cluster: KindCluster) -> None:
+    node = cluster.node_names()[-1]
+    before = _restarts(cluster, node)
+    cluster.docker.run("docker", "restart", node)
+    wait_until(
+        "all pods of the node were started again", lambda: _are_back(cluster, node, before), patience=240
+    )
+    everybody_reaches_everybody(cluster)
+    assert cluster.on_node(node, "cat", "/proc/sys/net/ipv4/conf/eth0/proxy_arp").strip() == "1"
+
+
+def _restarts(cluster: KindCluster, node: str) -> dict[str, int]:
+    """Pods of ours on a node that are Ready, and how often their containers were started again."""
+    found = cluster.get("pods", f"--field-selector=spec.nodeName={node}")["items"]
+    return {
+        pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"]
+        for pod in found
+        if any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"]["conditions"])
+    }
+
+
+def _are_back(cluster: KindCluster, node: str, before: dict[str, int]) -> bool:
+    now = _restarts(cluster, node)
+    return now.keys() == before.keys() and all(now[name] > before[name] for name in now)
+
+
+@pytest.mark.usefixtures("pods")
+def test_changed_build_is_rolled_out_while_pods_keep_running(cluster: KindCluster) -> None:
+    before = {pod.name for pod in ends.pods(cluster, WEB)}
+    agents = _agents(cluster)
+    done = run("reload")
+    assert done.returncode == 0, done.stderr
+    assert not agents & _agents(cluster)
+    assert {pod.name for pod in ends.pods(cluster, WEB)} == before
+    everybody_reaches_everybody(cluster)
+
+
+def _agents(cluster: KindCluster) -> set[str]:
+    chosen = ("--namespace=kube-system", "--selector=app.kubernetes.io/name=azvnet")
+    found = cluster.get("pods", *chosen)["items"]
+    return {each["metadata"]["name"] for each in found if "deletionTimestamp" not in each["metadata"]}
+
+
+@pytest.mark.usefixtures("pods")
+def test_living_cluster_moves_to_imds(cluster: KindCluster) -> None:
+    pod = ends.pods(cluster, WEB)[0]
+    cluster.change("From IMDS")
+    cluster.change("Ready")
+    assert "imds" in cluster.on_node(pod.node, "/opt/cni/bin/azvnet", "status")
+    cluster.kubectl("delete", "pod", pod.name)
+    cluster.wait_available(f"daemonset/{WEB}")
+    everybody_reaches_everybody(cluster)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_sample_of_conformance_specs_passes() -> None:
+    specs = life.conformance(SAMPLE, lambda _: None)
+    assert [f"{spec.name}: {spec.state} {spec.message}" for spec in specs if not spec.passed] == []
+    assert len(specs) >= 5
+
+
+def test_nothing_was_written_into_the_home(cluster: KindCluster) -> None:
+    assert cluster.kubectl("config", "current-context").stdout.strip() == "kind-azvnet"
+    config = Path("~/.kube/config").expanduser()
+    assert not config.exists() or "kind-azvnet" not in config.read_text(encoding="utf-8")

@@ -1,0 +1,88 @@
+"""A kind cluster from the second ``make kind`` to its end, as it should be and by kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.fabric import records
+from integration.kind import life
+from integration.kind.places import CACHE, DAEMON
+from integration.kind.tests import machine
+from integration.kind.tests.conftest import ROOT, command, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_up(quiet_machine: frozenset[str]) -> Iterator[None]:
+    """A test that fails must not fail the next ones."""
+    assert quiet_machine
+    yield
+    run("down")
+
+
+def test_one_node_comes_up_warm_and_azvnet_goes_again(quiet_machine: frozenset[str]) -> None:
+    is_cold = not any(CACHE.glob("docker/image/*/imagedb/content/sha256/*"))
+    done = run("up", "--nodes=1", "--docker=own", "--source=imds")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("node image" in done.stdout) == is_cold
+    cluster = life.cluster()
+    (node,) = cluster.node_names()
+    again = run("up", "--nodes=1", "--docker=own")
+    assert "up already" in again.stdout
+    cluster.change("Uninstall")
+    left = cluster.on_node(
+        node, "sh", "-c", "ls -d /opt/azvnet /opt/cni/bin/azvnet* /run/azvnet /etc/cni/net.d/* || :"
+    )
+    assert left == ""
+    _kill_keeper()
+    assert life.running() is None
+    down = run("down")
+    assert down.returncode == 0, down.stderr
+    assert machine.changes(quiet_machine) == []
+
+
+def test_ctrl_c_while_it_comes_up_leaves_nothing(quiet_machine: frozenset[str]) -> None:
+    with subprocess.Popen(
+        command("up", "--nodes=1", "--docker=own"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as coming:
+        for line in coming.stdout or ():
+            if "Preparing nodes" in line:
+                os.killpg(coming.pid, signal.SIGINT)  # as a terminal does: kind gets it as well
+                break
+        assert "taking it down" in (coming.stdout.read() if coming.stdout else "")
+    assert coming.returncode != 0
+    assert machine.changes(quiet_machine) == []
+
+
+def test_kill_9_while_it_comes_up_leaves_what_kind_down_ends(quiet_machine: frozenset[str]) -> None:
+    with subprocess.Popen(
+        command("up", "--nodes=1", "--docker=own"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as coming:
+        for line in coming.stdout or ():
+            if "Cluster" in line:
+                os.killpg(coming.pid, signal.SIGKILL)
+                break
+    down = run("down")
+    assert down.returncode == 0, down.stderr
+    assert machine.changes(quiet_machine) == []
+
+
+def _kill_keeper() -> None:
+    record = records.read(DAEMON)
+    assert record is not None
+    os.kill(record.owner.pid, signal.SIGKILL)
