@@ -218,6 +218,10 @@ class Ipam:
             lambda row, tx: records.status_from(row, tx.generation, cooldown, tx.now),
         )
 
+    def configuration_of(self, ip: IPAddress) -> str:
+        """The name of the NIC's IP configuration that ``ip`` is; empty: no source has said it."""
+        return self._store.read(lambda tx: records.configuration_of(tx, ip))
+
     def counts(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS, *, family: int = 4) -> PoolCounts:
         """The pool by state; ``cooldown`` decides what is still cooling."""
         return self._store.read(lambda tx: reservations.counts(tx, cooldown, family))

@@ -88,6 +88,8 @@ class Nic(Value):
     addresses: tuple[PoolAddress, ...]
     """The secondary IP configurations, fit for pods."""
     subnets: tuple[IPNetwork, ...] = ()
+    configurations: tuple[tuple[IPAddress, str], ...] = ()
+    """Addresses with the names of their IP configurations, where the source says them (ARM)."""
 
 
 class Listing(Value):

@@ -206,6 +206,7 @@ def _succeeded(
     if tx.generation != generation:
         return None
     records.apply(tx, changes, listing.source)
+    records.name_configurations(tx, listing)
     _remember(tx, config, listing, listed)
     return source_state(tx)
 

@@ -37,6 +37,7 @@ def read(deadline: float, config: sources.ArmConfig) -> dict[str, Any]:
         "own": [str(ip) for nic in listing.nics for ip in nic.own_addresses],
         "pods": [str(address.address) for nic in listing.nics for address in nic.addresses],
         "gateways": sorted({str(a.gateway) for nic in listing.nics for a in nic.addresses}),
+        "configurations": {str(ip): name for nic in listing.nics for ip, name in nic.configurations},
         "warnings": list(listing.warnings),
         "digest": listing.digest,
     }

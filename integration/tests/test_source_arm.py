@@ -104,6 +104,8 @@ def test_a_stand_alone_machine_reads_its_own_nic(fabric: Fabric, start: Callable
         assert seen["own"] == [str(node.primary_ip)]
         assert seen["pods"] == of_pods(node)
         assert seen["gateways"] == [str(node.vm.primary_nic.subnet.gateway)]
+        nic = node.vm.primary_nic
+        assert seen["configurations"] == {str(each.address): each.name for each in nic.configurations}
         assert seen["warnings"] == []
 
 

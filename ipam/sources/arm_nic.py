@@ -63,7 +63,7 @@ def nic_of(nic: NetworkInterface, built: NicBuilder, seen: Nic | None) -> Nic:
                 skipped[state] += 1
                 continue
             used[state] += 1
-        built.add(Entry(text, own=own), [*subnets, *host_subnet(text)])
+        built.add(Entry(text, own, str(each.name or "")), [*subnets, *host_subnet(text)])
     for state in sorted({*used, *skipped}):
         built.warnings.append(
             f"NIC {built.mac}: {used[state] + skipped[state]} IP configurations in state {quoted(state)}: "

@@ -15,7 +15,7 @@ from ipam.mac import normalize_mac
 from ipam.model import IPAddress, IPNetwork, Listing, Nic, PoolAddress
 from ipam.quoting import one_line, quoted
 from ipam.subnet import gateway_of, reserved_addresses, why_not_for_pods
-from ipam.value import Value, field
+from ipam.value import Value, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +29,8 @@ MOST_NICS = 16
 """NICs of one machine: more than any size of virtual machine can have ("Sizes for virtual machines")."""
 LARGEST_BLOCK = 16
 """Addresses: the blocks that Azure puts on a NIC are /28 ("Private IP address blocks")."""
+LONGEST_NAME = 80
+"""Characters of the name of an IP configuration ("Naming rules and restrictions for Azure resources")."""
 MOST_WARNINGS = 32
 """Of one listing; the others are counted."""
 
@@ -40,6 +42,8 @@ class Entry(Value):
     """``10.0.0.5``, or a block ``10.0.0.16/28``."""
     own: bool
     """It belongs to the host, not to pods."""
+    configuration: str = ""
+    """Name of its IP configuration; empty where the document has none."""
 
 
 class NicBuilder(Value):
@@ -52,6 +56,7 @@ class NicBuilder(Value):
     own: list[IPAddress] = field(default_factory=list)
     addresses: dict[IPAddress, PoolAddress] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
+    configurations: dict[IPAddress, str] = field(default_factory=dict)
 
     def add_subnet(self, prefix: str) -> IPNetwork | None:
         """A subnet of this NIC; None when ``prefix`` is not a network, or one too many."""
@@ -72,6 +77,8 @@ class NicBuilder(Value):
         if len(self.entries) > MOST_CONFIGURATIONS:
             return  # ``nic`` says how many
         for ip in self._addresses_of(entry.text):
+            if entry.configuration:
+                self.configurations.setdefault(ip, entry.configuration[:LONGEST_NAME])
             if entry.own:
                 self.own.append(ip)
             else:
@@ -102,7 +109,8 @@ class NicBuilder(Value):
             )
         own = frozenset(self.own)
         free = tuple(address for ip, address in self.addresses.items() if ip not in own)
-        return Nic(self.mac, self.primary, tuple(self.own), free, tuple(self.subnets))
+        names = tuple(self.configurations.items())
+        return Nic(self.mac, self.primary, tuple(self.own), free, tuple(self.subnets), names)
 
     def _addresses_of(self, text: str) -> Iterable[IPAddress]:
         """The address, or all addresses of a block: Azure gives a pod any of them, first and last too."""
@@ -153,7 +161,7 @@ def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: byt
                 continue
             taken.add(address.ip)
             kept.append(address)
-        found.append(Nic(nic.mac, nic.primary, nic.own_addresses, tuple(kept), nic.subnets))
+        found.append(replace(nic, addresses=tuple(kept)))
     return Listing(source, tuple(found), bounded(warnings), sha256(document).hexdigest())
 
 

@@ -17,7 +17,7 @@ from ipam.store.transaction import StoreDamaged
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ipam.model import AddressRequest, IPAddress
+    from ipam.model import AddressRequest, IPAddress, Listing
     from ipam.pool import Changes
     from ipam.store.transaction import Row, Transaction
 
@@ -196,6 +196,22 @@ def apply(tx: Transaction, changes: Changes, source: str) -> None:
     tx.change_each(REMOVE, ((ip.packed,) for ip in changes.removed))
     # What was adopted because some namespace carries it, and is none of this NIC's after all.
     tx.change(FORGET_STRANGERS, READS_UNTIL_GONE)
+
+
+def name_configurations(tx: Transaction, listing: Listing) -> None:
+    """Write the names of the IP configurations that a source listed, instead of those it listed before."""
+    tx.change("DELETE FROM ip_configuration WHERE source = ?", listing.source)
+    named = {ip: name for nic in listing.nics for ip, name in nic.configurations}
+    tx.change_each(
+        "INSERT INTO ip_configuration (source, ip, name) VALUES (?, ?, ?)",
+        ((listing.source, ip.packed, name) for ip, name in named.items()),
+    )
+
+
+def configuration_of(tx: Transaction, ip: IPAddress) -> str:
+    """The name of the IP configuration of an address; empty: no source has said it."""
+    row = tx.one("SELECT name FROM ip_configuration WHERE ip = ?", ip.packed)
+    return "" if row is None else str(row["name"])
 
 
 def reservation_from(row: Row, generation: str) -> Reservation:

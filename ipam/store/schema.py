@@ -88,7 +88,19 @@ _VERSION_1: Final = (
     "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2: Final = (
+    # What the cloud calls an address, for people: the names that one source said in its last listing.
+    """
+    CREATE TABLE ip_configuration (
+        source TEXT NOT NULL,
+        ip BLOB NOT NULL,
+        name TEXT NOT NULL,
+        PRIMARY KEY (source, ip)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 
 FORGET_HOLDERS: Final = (
     # Another boot: the pods are gone with their namespaces, CLOCK_BOOTTIME started again from zero.

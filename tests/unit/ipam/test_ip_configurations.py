@@ -1,0 +1,84 @@
+"""The names that the cloud gives to addresses: as the last listing of each source has them, for people."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_network
+from typing import TYPE_CHECKING
+
+from ipam.ipam import Ipam
+from ipam.model import Listing
+from ipam.sources.nic import Entry, builder, listing
+from ipam.store import schema
+from ipam.value import replace
+from tests.unit.ipam.node import ANY, Node, attachment, ips, listing_of, owner, refresh
+
+if TYPE_CHECKING:
+    import pytest
+
+FIVE, SIX = ips(5, 6)
+
+
+def named(source: str = "arm", **names: str) -> Listing:
+    """A listing of 10.0.0.5 and 10.0.0.6, whose configurations have these names."""
+    plain = listing_of(FIVE, SIX, source=source)
+    pairs = tuple((IPv4Address(f"10.0.0.{ip[1:]}"), name) for ip, name in names.items())
+    return Listing(source, (replace(plain.nics[0], configurations=pairs),))
+
+
+def test_a_name_is_kept_beside_the_address_held_or_not(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    ipam.reserve(attachment("a"), owner(), ANY)
+    node.says = named(_5="ipconfig2", _6="ipconfig3")
+    refresh(ipam)
+    assert ipam.configuration_of(FIVE) == "ipconfig2"
+    assert ipam.configuration_of(SIX) == "ipconfig3"
+
+
+def test_the_last_listing_counts(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    node.says = named(_5="ipconfig2", _6="ipconfig3")
+    refresh(ipam)
+    node.says = named(_6="renamed")
+    refresh(ipam)
+    assert (ipam.configuration_of(FIVE), ipam.configuration_of(SIX)) == ("", "renamed")
+
+
+def test_a_source_without_names_leaves_those_of_another(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    node.says = named(_5="ipconfig2")
+    refresh(ipam)
+    node.says = named("imds")
+    refresh(ipam)
+    assert ipam.configuration_of(FIVE) == "ipconfig2"
+
+
+def test_a_store_of_the_version_before_gets_the_table(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        older.setattr("ipam.store.records.name_configurations", lambda *_: None)
+        before = node.ready(5, 6)
+        held = before.reserve(attachment("a"), owner(), ANY)
+        before.close()
+    view = Ipam(node.run_dir, boot_id_file=node.boot_id_file, read_only=True)
+    assert view.configuration_of(FIVE) == "", "looking does not change the file, and finds no name"
+    ipam = node.process()
+    node.says = named(_5="ipconfig2")
+    refresh(ipam)
+    assert ipam.configuration_of(FIVE) == "ipconfig2"
+    assert ipam.reservation(attachment("a")) is not None
+    assert held.ip == FIVE
+
+
+def test_every_address_of_a_block_has_the_name_of_its_configuration() -> None:
+    warnings: list[str] = []
+    built = builder("00:0d:3a:00:00:01", True, warnings)
+    assert built is not None
+    subnet = ip_network("10.0.0.0/16")
+    built.add(Entry("10.0.0.4", own=True, configuration="primary"), [subnet])
+    built.add(Entry("10.0.1.16/28", own=False, configuration="block"), [subnet])
+    built.add(Entry("10.0.0.9", own=False), [subnet])
+    names = dict(listing("arm", [built.nic()], warnings, b"").nics[0].configurations)
+    assert len(names) == 1 + 16
+    assert {name for ip, name in names.items() if ip in ip_network("10.0.1.16/28")} == {"block"}
+    assert names[IPv4Address("10.0.0.4")] == "primary"
+    assert not warnings
