@@ -16,6 +16,7 @@ from cni_plugin import __version__
 SUBCOMMANDS = {
     "agent": "run the resident agent, which carries calls out in milliseconds and keeps the pool fresh",
     "status": "show the pool, who holds which address, and where addresses come from",
+    "show": "show one pod from end to end: interfaces, addresses, routes, and which IP configuration it is",
     "install": "put the bundle on the node and switch to it; the version before stays for --rollback",
     "uninstall": "take away what install made",
     "verify": "check that what is installed is whole",

@@ -104,7 +104,7 @@ class Picture(Value):
 def look(node: Node) -> Picture:
     """Look at a node. Raises nothing that says only that it is in a bad state."""
     agent = ask_agent(node.run_dir)
-    store, store_error, overview, addresses = _store(node, agent.cooldown)
+    store, store_error, overview, addresses = read_store(node, agent.cooldown)
     links: list[Link] = []
     routes: list[KernelRoute] = []
     kernel_error = ""
@@ -129,7 +129,8 @@ def look(node: Node) -> Picture:
     )
 
 
-def _store(node: Node, cooldown: float) -> tuple[str, str, Overview | None, tuple[AddressStatus, ...]]:
+def read_store(node: Node, cooldown: float) -> tuple[str, str, Overview | None, tuple[AddressStatus, ...]]:
+    """The state of the store, why it can't be read, and what it holds. ``cooldown``: in seconds."""
     try:
         overview = node.view.overview(cooldown)
         addresses = node.view.addresses(cooldown)

@@ -50,6 +50,7 @@ RUN_BY = {
     r"(\./)?azvnet/azvnet install": INSTALL + "test_uninstall.py::test_the_command_is_on_the_path_until_then",
     r"azvnet verify": INSTALL + "test_verify.py::test_each_thing_that_is_wrong_has_a_line",
     r"azvnet status": "integration/tests/test_cnitool.py::test_the_command_line_is_a_command_on_a_node",
+    r"azvnet show .*": "tests/netns/test_show.py::test_a_pod_is_found_by_everything",
     r"ip (-d link|route) show .*": "tests/netns/test_datapath.py::test_",
     r"nsenter --net=/run/netns/NAME ip addr": "tests/netns/test_datapath.py::test_",
     r"curl --unix-socket .*": "tests/netns/test_agent_telling.py::test_status_and_readyz_say_the_same",
