@@ -20,7 +20,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     place_arguments(parser)
     parser.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="what to install (default: the folder of this executable)"
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="what to install (default: the directory of this executable)",
     )
     parser.add_argument(
         "--conflist",
@@ -29,7 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"install it as {CONFLIST} (default: leave the one that is there, or else a plain one)",
     )
     parser.add_argument(
-        "--no-conflist", action="store_true", help="leave the conflist to others, as to the agent"
+        "--no-conflist",
+        action="store_true",
+        help="do not install a conflist (for example because the agent manages it)",
     )
     parser.add_argument(
         "--keep", type=_positive, default=KEEP, metavar="N", help=f"versions that stay (default {KEEP})"
@@ -100,12 +105,12 @@ def own_bundle() -> Path:
         Refused: it runs from its sources.
     """
     if not getattr(sys, "frozen", False):
-        raise Refused("this is no frozen executable", "Name the bundle with --bundle.")
+        raise Refused("this is not the frozen executable", "Name the bundle with --bundle.")
     return Path("/proc/self/exe").readlink().parent
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least the current one stays: 1")
+        raise argparse.ArgumentTypeError("it must be at least 1, the current version")
     return number

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where, and how thoroughly."""
     place_arguments(parser)
-    parser.add_argument("--force", action="store_true", help="although pods are attached, or the agent runs")
+    parser.add_argument("--force", action="store_true", help="even if pods are attached or the agent runs")
     parser.add_argument(
         "--remove-conflist",
         action="store_true",
-        help="10-azvnet.conflist too, whoever wrote it, as the agent",
+        help="remove 10-azvnet.conflist too, even if the agent wrote it",
     )
     parser.add_argument(
-        "--purge", action="store_true", help="the node's state (/run/azvnet) and logs (/var/log/azvnet), too"
+        "--purge",
+        action="store_true",
+        help="remove the node's state (/run/azvnet) and logs (/var/log/azvnet) too",
     )
     parser.add_argument(
         "--stay", action="store_true", help="then wait for SIGTERM: for a DaemonSet, whose pods must not end"
@@ -72,8 +74,8 @@ def restore_forwarding(place: Place, before: dict[str, str], attached: int) -> N
     from cni_plugin.host import forwarding
     from cni_plugin.kernel.sysctl import PLACE
 
-    folder = place.real_conf_dir
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    directory = place.real_conf_dir
+    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
     users = [str(place.conf_dir / name) for name in names if name.endswith(EXTENSIONS)]
     users += ["pods that are still attached"] if attached else []
     value = before[forwarding.FORWARDING]

@@ -36,7 +36,7 @@ class Entry:
     """One line of the manifest."""
 
     kind: str
-    """``f`` file, ``d`` folder, ``l`` link."""
+    """``f`` file, ``d`` directory, ``l`` link."""
     mode: int
     what: str
     """SHA-256 of a file, target of a link."""
@@ -45,29 +45,31 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A folder with a manifest."""
+    """A directory with a manifest."""
 
-    folder: Path
+    directory: Path
     manifest: bytes
     entries: tuple[Entry, ...]
 
     @classmethod
-    def read(cls, folder: Path) -> Bundle:
-        """The bundle of a folder; that it is whole is not said.
+    def read(cls, directory: Path) -> Bundle:
+        """The bundle of a directory; whether it is complete is not checked.
 
         Raises:
-            Refused: it has no manifest, or one that is none of ours.
+            Refused: it has no manifest, or one that is malformed.
         """
         try:
-            manifest = (folder / MANIFEST).read_bytes()
+            manifest = (directory / MANIFEST).read_bytes()
         except OSError as error:
-            reason = f"{folder} is no bundle: {MANIFEST} can't be read: {error.strerror}"
-            raise Refused(reason, "Name the folder that has azvnet and azvnet-lib with --bundle.") from error
-        entries = tuple(_entries(folder, manifest))
+            reason = f"{directory} is not a bundle: {MANIFEST} can't be read: {error.strerror}"
+            raise Refused(
+                reason, "Name the directory that has azvnet and azvnet-lib with --bundle."
+            ) from error
+        entries = tuple(_entries(directory, manifest))
         missing = {*NEEDED, "azvnet-lib"} - {entry.path for entry in entries}
         if missing:
-            raise Refused(f"{folder / MANIFEST} does not list {', '.join(sorted(missing))}", AGAIN)
-        return cls(folder, manifest, entries)
+            raise Refused(f"{directory / MANIFEST} does not list {', '.join(sorted(missing))}", AGAIN)
+        return cls(directory, manifest, entries)
 
     @property
     def digest(self) -> str:
@@ -82,17 +84,17 @@ class Bundle:
         """
         own = machine(Path("/proc/self/exe"))
         for name in ("azvnet", "azvnet-python"):
-            if not (self.folder / name).exists():
+            if not (self.directory / name).exists():
                 continue  # the copy says so
-            its = machine(self.folder / name)
+            its = machine(self.directory / name)
             if its != own:
-                reason = f"the bundle {self.folder} is for {_MACHINES.get(its, 'another architecture')}"
+                reason = f"the bundle {self.directory} is for {_MACHINES.get(its, 'another architecture')}"
                 raise Refused(
                     f"{reason}, this machine is {_MACHINES.get(own, own)}", "Take the other bundle."
                 )
 
     def copy(self, target: Path) -> None:
-        """Copy it into an empty folder, and bring every file to the disk.
+        """Copy it into an empty directory, and bring every file to the disk.
 
         Raises:
             Refused: a file of the manifest is missing.
@@ -116,22 +118,22 @@ class Bundle:
 
     def _copy_file(self, name: str, to: Path) -> None:
         try:
-            source = (self.folder / name).open("rb")
+            source = (self.directory / name).open("rb")
         except OSError as error:
-            reason = f"the bundle {self.folder} is incomplete: {name}: {error.strerror}"
+            reason = f"the bundle {self.directory} is incomplete: {name}: {error.strerror}"
             raise Refused(reason, AGAIN) from error
         with source, to.open("xb") as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
 
-    def differences(self, folder: Path | None = None, owner: int | None = None) -> Iterator[str]:
-        """What a folder (this one) has otherwise than the manifest says; ``owner``: of everything, too."""
-        folder = folder or self.folder
+    def differences(self, directory: Path | None = None, owner: int | None = None) -> Iterator[str]:
+        """What a directory (this one) has otherwise than the manifest says; ``owner``: of everything, too."""
+        directory = directory or self.directory
         listed = {entry.path for entry in self.entries} | {MANIFEST}
         for entry in (*self.entries, Entry("f", 0o644, self.digest, MANIFEST)):
-            problem = _difference(folder / entry.path, entry, owner)
+            problem = _difference(directory / entry.path, entry, owner)
             if problem:
                 yield f"{entry.path}: {problem}"
-        for found in _walk(folder):
+        for found in _walk(directory):
             if found not in listed:
                 yield f"{found}: not of this version"
 
@@ -194,7 +196,7 @@ def _difference(path: Path, entry: Entry, owner: int | None) -> str:
             stat.S_IFMT(found.st_mode)
             != {"f": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK}[entry.kind]
         ):
-            return f"is no {({'f': 'file', 'd': 'folder', 'l': 'link'})[entry.kind]}"
+            return f"is not a {({'f': 'file', 'd': 'directory', 'l': 'link'})[entry.kind]}"
         if entry.kind == "l":
             target = str(path.readlink())
             if target != entry.what:
@@ -204,7 +206,7 @@ def _difference(path: Path, entry: Entry, owner: int | None) -> str:
         if owner is not None and (found.st_uid, found.st_gid) != (owner, owner):
             return f"belongs to {found.st_uid}:{found.st_gid} instead of {owner}:{owner}"
         if entry.kind == "f" and _digest(path) != entry.what:
-            return "has another content"
+            return "has different content"
     except OSError as error:
         return "is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
     return ""
@@ -215,10 +217,10 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    for at, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            yield str((Path(at) / name).relative_to(folder))
+def _walk(directory: Path) -> Iterator[str]:
+    for at, directories, names in os.walk(directory):
+        for name in (*directories, *names):
+            yield str((Path(at) / name).relative_to(directory))
 
 
 def machine(program: Path) -> int:

@@ -35,11 +35,11 @@ def check(place: Place) -> Iterator[Finding]:
     current = versions.current()
     where = str(place.prefix / "current")
     if current is None:
-        yield Finding("current", where, "leads to no version", INSTALL)
+        yield Finding("current", where, "does not lead to a version", INSTALL)
     else:
         yield Finding("current", where, f"ok: {current.name}")
         yield from _files(place, current)
-    yield from _folders(place, versions)
+    yield from _directories(place, versions)
     yield from _names(place)
     if current is not None:
         yield _answer(place, current)
@@ -47,9 +47,9 @@ def check(place: Place) -> Iterator[Finding]:
 
 
 def _files(place: Place, current: Version) -> Iterator[Finding]:
-    where = place.shown(current.folder)
+    where = place.shown(current.directory)
     try:
-        bundle = Bundle.read(current.folder)
+        bundle = Bundle.read(current.directory)
     except Refused as error:
         yield Finding("files", str(where), error.reason, INSTALL)
         return
@@ -61,16 +61,18 @@ def _files(place: Place, current: Version) -> Iterator[Finding]:
         yield Finding("files", str(where), f"ok: {len(bundle.entries)} as the manifest says")
 
 
-def _folders(place: Place, versions: Versions) -> Iterator[Finding]:
-    for folder in (place.real_prefix, versions.folder):
-        if folder.is_dir():
-            found = folder.stat()
+def _directories(place: Place, versions: Versions) -> Iterator[Finding]:
+    for directory in (place.real_prefix, versions.directory):
+        if directory.is_dir():
+            found = directory.stat()
             if found.st_uid != ROOT or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 problem = (
                     f"others than root may write: {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
                 )
-                where = place.shown(folder)
-                yield Finding("folder", str(where), problem, f"chown root:root {where}; chmod 0755 {where}")
+                where = place.shown(directory)
+                yield Finding(
+                    "directory", str(where), problem, f"chown root:root {where}; chmod 0755 {where}"
+                )
 
 
 def _names(place: Place) -> Iterator[Finding]:
@@ -78,7 +80,7 @@ def _names(place: Place) -> Iterator[Finding]:
         path = place.real_bin_dir / name
         where = str(place.bin_dir / name)
         if not path.is_symlink():
-            problem = "is no link" if path.exists() else "is missing"
+            problem = "is not a link" if path.exists() else "is missing"
             yield Finding("plugin", where, problem, INSTALL)
         elif str(path.readlink()) != place.target(name):
             yield Finding("plugin", where, f"leads to {path.readlink()}", INSTALL)
@@ -88,8 +90,8 @@ def _names(place: Place) -> Iterator[Finding]:
 
 def _answer(place: Place, current: Version) -> Finding:
     try:
-        trial.require_answer(current.folder / "azvnet")
-        said = trial.version(current.folder / "azvnet")
+        trial.require_answer(current.directory / "azvnet")
+        said = trial.version(current.directory / "azvnet")
     except Refused as error:
         return Finding("VERSION", str(place.prefix / "current/azvnet"), error.reason, error.remedy)
     return Finding("VERSION", str(place.prefix / "current/azvnet"), f"ok: azvnet {said} answers")

@@ -14,11 +14,11 @@ NAME = NAMES[0]
 
 def put_in_place(place: Place) -> bool:
     """Make the link lead to the current version; False: it does already, or can't."""
-    folder = place.real_command_dir
-    if not folder.is_dir() or _is_foreign(place):
+    directory = place.real_command_dir
+    if not directory.is_dir() or _is_foreign(place):
         return False
     try:
-        return files.put_link(folder / NAME, place.target(NAME))
+        return files.put_link(directory / NAME, place.target(NAME))
     except OSError:
         return False
 
@@ -27,8 +27,8 @@ def why_missing(place: Place) -> str:
     """Why there is no such command, though there is a directory for it; empty where all is well."""
     if _is_foreign(place):
         return f"{place.command_dir / NAME} is another program"
-    folder = place.real_command_dir
-    if folder.is_dir() and not place.is_ours(folder / NAME):
+    directory = place.real_command_dir
+    if directory.is_dir() and not place.is_ours(directory / NAME):
         return f"{place.command_dir} can't be written"
     return ""
 

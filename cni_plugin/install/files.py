@@ -1,4 +1,4 @@
-"""Changing folders so that whoever looks sees the old or the new, and a power cut changes nothing of that.
+"""Changing directories so that whoever looks sees the old or the new state, after a power cut too.
 
 Everything is made under a name of its own beside its place, written to the disk, and renamed (rename(2) is
 atomic). Names begin with ``.`` and end with ``.tmp``: what is left of an installer that was killed is known
@@ -28,7 +28,7 @@ def is_left_over(path: Path, of: str = "") -> bool:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or folder to the disk."""
+    """Bring a file or directory to the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
@@ -68,13 +68,13 @@ def write(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
-def require_writable(folder: Path) -> None:
-    """Whether a name can be made in a folder; leaves it as it was.
+def require_writable(directory: Path) -> None:
+    """Whether a name can be made in a directory; leaves it as it was.
 
     Raises:
         OSError: it can't.
     """
-    probe = own_name(folder / "azvnet-probe")
+    probe = own_name(directory / "azvnet-probe")
     probe.symlink_to(PROBE)
     probe.unlink(missing_ok=True)
 
@@ -87,17 +87,17 @@ def is_probe(path: Path) -> bool:
         return False
 
 
-def remove_tree(folder: Path) -> None:
-    """Take a folder away: first its name, so that nobody finds half of it."""
-    gone = folder if is_left_over(folder) else own_name(folder)
-    if gone != folder:
-        folder.rename(gone)
+def remove_tree(directory: Path) -> None:
+    """Take a directory away: first its name, so that nobody finds half of it."""
+    gone = directory if is_left_over(directory) else own_name(directory)
+    if gone != directory:
+        directory.rename(gone)
     shutil.rmtree(gone)
 
 
-def make_folders(folder: Path, before: Callable[[list[Path]], None]) -> None:
-    """Make a folder and those above it that are missing, mode 0755; ``before`` hears which will be made."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+def make_directories(directory: Path, before: Callable[[list[Path]], None]) -> None:
+    """Make a directory and missing parents, mode 0755; ``before`` is called with those that will be made."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
     if not missing:
         return
     before(missing)
@@ -109,9 +109,9 @@ def make_folders(folder: Path, before: Callable[[list[Path]], None]) -> None:
 
 
 @contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A new folder inside ``folder``, taken away again unless it got another name meanwhile."""
-    stage = own_name(folder / "new")
+def staged(directory: Path) -> Iterator[Path]:
+    """A new directory inside ``directory``, taken away again unless it got another name meanwhile."""
+    stage = own_name(directory / "new")
     stage.mkdir(mode=0o755)
     try:
         yield stage

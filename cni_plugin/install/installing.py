@@ -25,10 +25,10 @@ Say = Callable[[str], None]
 KEEP = 2
 FRESH = "Free some space, or install with another --prefix."
 _REMEDIES = {
-    errno.EROFS: "It is on a read-only file system: name another folder (--prefix, --bin-dir, --conf-dir).",
+    errno.EROFS: "It is on a read-only file system: use another one (--prefix, --bin-dir, --conf-dir).",
     errno.ENOSPC: FRESH,
     errno.EDQUOT: FRESH,
-    errno.ENOTDIR: "Something in the path is no folder: name another one (--prefix, --bin-dir, --conf-dir).",
+    errno.ENOTDIR: "Part of the path is not a directory: use another (--prefix, --bin-dir, --conf-dir).",
 }
 
 
@@ -44,19 +44,19 @@ class Order:
     """Path as seen from here, unlike those of the place."""
 
 
-def install(order: Order, bundle_folder: Path, say: Say) -> None:
+def install(order: Order, bundle_directory: Path, say: Say) -> None:
     """Put a bundle on the node, or what is missing of it.
 
     Raises:
         Refused: it is not done; the version that was there works as before.
     """
     require_root()
-    bundle = Bundle.read(bundle_folder)
+    bundle = Bundle.read(bundle_directory)
     bundle.require_architecture()
     note = libc.require(order.place, bundle)
     with explained():
         record, made = Record(), list[Path]()
-        files.make_folders(order.place.real_prefix, made.extend)
+        files.make_directories(order.place.real_prefix, made.extend)
         with alone(order.place.real_prefix):
             record = Record.read(order.place.real_prefix)
             record.add_made([order.place.shown(each) for each in made])
@@ -71,7 +71,7 @@ def _install(order: Order, bundle: Bundle, record: Record, say: Say) -> None:
     network = _prepare(order, record, versions)
     before = versions.current()
     version = versions.find(bundle) or _add(versions, bundle)
-    trial.require_answer(version.folder / "azvnet")
+    trial.require_answer(version.directory / "azvnet")
     done = []
     if version != before:
         versions.switch(version)
@@ -103,8 +103,8 @@ def roll_back(order: Order, say: Say) -> None:
             _prepare(Order(place, with_conflist=False), record, versions)
             version, before = versions.previous(), versions.current()
             if version is None:
-                raise Refused(f"{versions.folder} has no other whole version", "Install a bundle.")
-            trial.require_answer(version.folder / "azvnet")
+                raise Refused(f"{versions.directory} has no other whole version", "Install a bundle.")
+            trial.require_answer(version.directory / "azvnet")
             versions.switch(version)
             say(f"{version.name} is current" + (f", {before.name} was" if before else ""))
             for line in _after_switch(place, record, None):
@@ -118,19 +118,19 @@ def _prepare(order: Order, record: Record, versions: Versions) -> Network | None
         reason = f"the file system of {prefix} is mounted noexec: no call could be executed"
         raise Refused(reason, "Remount it, or install with another --prefix.")
 
-    def will_make(folders: list[Path]) -> None:
-        record.add_made([place.shown(each) for each in folders])
+    def will_make(directories: list[Path]) -> None:
+        record.add_made([place.shown(each) for each in directories])
         record.write(prefix)
 
     network = Network.plan(place, order.conflist) if order.with_conflist else None
-    files.make_folders(place.real_bin_dir, will_make)
+    files.make_directories(place.real_bin_dir, will_make)
     if network is not None:
-        files.make_folders(place.real_conf_dir, will_make)
+        files.make_directories(place.real_conf_dir, will_make)
         network.file.clear_left_overs()
         if not network.file.is_in_place(network.content):
             files.require_writable(place.real_conf_dir)
-    for folder in (place.real_bin_dir, place.real_conf_dir, place.real_command_dir):
-        names.clear_left_overs(place, folder)
+    for directory in (place.real_bin_dir, place.real_conf_dir, place.real_command_dir):
+        names.clear_left_overs(place, directory)
     names.require_possible(place)
     if str(place.bin_dir) not in record.bin_dirs:
         record.bin_dirs.append(str(place.bin_dir))
@@ -138,15 +138,15 @@ def _prepare(order: Order, record: Record, versions: Versions) -> Network | None
         record.command_dirs.append(str(place.command_dir))
     record.write(prefix)
     versions.clear_left_overs()
-    files.make_folders(versions.folder, lambda _: None)
+    files.make_directories(versions.directory, lambda _: None)
     return network
 
 
 def _add(versions: Versions, bundle: Bundle) -> Version:
-    with files.staged(versions.folder) as stage:
+    with files.staged(versions.directory) as stage:
         bundle.copy(stage)
         for difference in bundle.differences(stage, owner=ROOT):
-            raise Refused(f"the bundle {bundle.folder} is damaged: {difference}", AGAIN)
+            raise Refused(f"the bundle {bundle.directory} is damaged: {difference}", AGAIN)
         trial.require_answer(stage / "azvnet")
         return versions.add(stage, bundle, trial.version(stage / "azvnet"))
 
@@ -175,7 +175,7 @@ def require_root() -> None:
     """Whether this process may do it.
 
     Raises:
-        Refused: it is not root's.
+        Refused: it does not run as root.
     """
     if os.geteuid() != ROOT:
         raise Refused("only root can install and uninstall", "Run it as root.")
@@ -188,5 +188,5 @@ def explained() -> Iterator[None]:
         yield
     except OSError as error:
         path = f"{error.filename2 or error.filename or 'a file'} can't be changed"
-        remedy = _REMEDIES.get(error.errno or 0, "Look at it, and at `findmnt -T` of its folder.")
+        remedy = _REMEDIES.get(error.errno or 0, "Look at it, and at `findmnt -T` of its directory.")
         raise Refused(f"{path}: {error.strerror}", remedy) from error

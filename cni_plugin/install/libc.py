@@ -1,8 +1,8 @@
-"""Whether the node's C library is new enough for a bundle, where the trial can't tell.
+"""Whether the node's C library is new enough for a bundle, where running it can't tell.
 
 From a container (``--root``) a bundle is tried with the container's libraries, while the node's runtime will
-execute it with the node's. As long as the agent carries the calls out nobody would notice, and then every
-call would fail. So the node's library is read. It must not execute anything of the node.
+execute it with the node's. While an agent handles the calls nobody would notice, and then every call would
+fail. So the node's library is read. It must not execute anything of the node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cni_plugin.install.bundle import Bundle, machine
 from cni_plugin.install.place import Place, Refused
 
 NAME = "libc.so.6"
-FOLDERS = ("/lib64", "/usr/lib64", "/lib/*-linux-gnu", "/usr/lib/*-linux-gnu", "/lib", "/usr/lib")
+DIRECTORIES = ("/lib64", "/usr/lib64", "/lib/*-linux-gnu", "/usr/lib/*-linux-gnu", "/lib", "/usr/lib")
 """Where distributions have it; the last two may have one of another architecture."""
 Number = tuple[int, int]
 _NEEDED = re.compile(rb"\0GLIBC_(\d+)\.(\d+)")
@@ -24,7 +24,7 @@ _BANNER = re.compile(rb"GNU C Library [^\0\n]*? version (\d+)\.(\d+)")
 
 
 def require(place: Place, bundle: Bundle) -> str:
-    """Look at it; a note when it is not to be seen from here.
+    """Check it; returns a note if it cannot be found from here.
 
     Raises:
         Refused: it is too old.
@@ -36,9 +36,7 @@ def require(place: Place, bundle: Bundle) -> str:
     found = next((path for path in _candidates(place) if machine(path) == own), None)
     has = _number(found) if found else None
     if has is None or found is None:
-        return (
-            f"the node's {NAME} is not to be seen below {place.root}: whether it is new enough is not known"
-        )
+        return f"cannot find {NAME} under {place.root}; glibc version not checked"
     if has < needed:
         raise Refused(
             f"the node's C library is glibc {_text(has)} ({place.shown(found)}), "
@@ -51,13 +49,13 @@ def require(place: Place, bundle: Bundle) -> str:
 def _numbers_needed(bundle: Bundle) -> Iterator[Number]:
     for entry in bundle.entries:
         if entry.kind == "f" and (entry.path == "azvnet-python" or ".so" in entry.path):
-            yield from _find(_NEEDED, bundle.folder / entry.path)
+            yield from _find(_NEEDED, bundle.directory / entry.path)
 
 
 def _candidates(place: Place) -> Iterator[Path]:
-    for pattern in FOLDERS:
-        folder, _, wildcard = pattern.partition("*")
-        parent = place.real(Path(folder))
+    for pattern in DIRECTORIES:
+        directory, _, wildcard = pattern.partition("*")
+        parent = place.real(Path(directory))
         for path in sorted(parent.glob(f"*{wildcard}")) if wildcard else [parent]:
             real = place.real(place.shown(path) / NAME)
             if real.is_file():

@@ -1,4 +1,4 @@
-"""The names that a runtime executes, in its folder of plugins: links to the current version.
+"""The names that a runtime executes, in its directory of plugins: links to the current version.
 
 Links, because the program finds its files through ``/proc/self/exe``: a call that began before a switch stays
 with the version that it began with. Owns whose a name is. It must not know versions.
@@ -18,18 +18,18 @@ def require_possible(place: Place) -> None:
 
     Raises:
         Refused: one of them is somebody else's.
-        OSError: the folder can't be written.
+        OSError: the directory can't be written.
     """
-    folder = place.real_bin_dir
+    directory = place.real_bin_dir
     for name in NAMES:
-        path = folder / name
+        path = directory / name
         if (path.exists() or path.is_symlink()) and not place.is_ours(path):
             raise Refused(
                 f"{path} is there already, and does not lead into {place.prefix}",
                 "Take it away (by azvnet uninstall, if it made it), or choose another --bin-dir.",
             )
     if list(_wrong(place)):
-        files.require_writable(folder)
+        files.require_writable(directory)
 
 
 def put_in_place(place: Place) -> bool:
@@ -40,18 +40,18 @@ def put_in_place(place: Place) -> bool:
     return bool(wrong)
 
 
-def take_away(place: Place, folder: Path) -> list[Path]:
-    """Remove them from a folder, where they are ours; returns what was removed."""
-    clear_left_overs(place, folder)
-    taken = [folder / name for name in NAMES if place.is_ours(folder / name)]
+def take_away(place: Place, directory: Path) -> list[Path]:
+    """Remove them from a directory, where they are ours; returns what was removed."""
+    clear_left_overs(place, directory)
+    taken = [directory / name for name in NAMES if place.is_ours(directory / name)]
     for path in taken:
         path.unlink()
     return taken
 
 
-def clear_left_overs(place: Place, folder: Path) -> None:
+def clear_left_overs(place: Place, directory: Path) -> None:
     """Remove what an installer into this prefix left when it was killed."""
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in directory.iterdir() if directory.is_dir() else ():
         ours = any(files.is_left_over(path, of=name) for name in NAMES) and place.is_ours(path)
         if ours or files.is_probe(path):
             path.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ DEFAULT = b"""{
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What is to be in the runtime's folder of networks."""
+    """What is to be in the runtime's directory of networks."""
 
     file: ConflistFile
     content: bytes
@@ -84,7 +84,7 @@ class Network:
         return True
 
     def missing_plugins(self, bin_dir: Path) -> list[str]:
-        """Other plugins that the conflist names and the folder does not have."""
+        """Other plugins that the conflist names and the directory does not have."""
         return [each for each in missing_plugins(self.content, bin_dir) if each not in NAMES]
 
 
@@ -97,7 +97,7 @@ def write(file: ConflistFile, content: bytes) -> None:
     try:
         file.put_in_place(content)
     except NotInPlace as error:
-        raise Refused(str(error), "Name another folder with --conf-dir, or use --no-conflist.") from error
+        raise Refused(str(error), "Name another directory with --conf-dir, or use --no-conflist.") from error
 
 
 def names_us(content: bytes) -> bool:

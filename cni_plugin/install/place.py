@@ -1,8 +1,8 @@
 """Where things belong on a node, and where they are seen from here.
 
 An operator names paths as the node has them. With ``--root`` the node's files are mounted elsewhere, as in a
-container: every path is then walked as if that folder were ``/``, links included. Owns that translation and
-the error that ends a command; nothing here is written.
+container: every path is then walked as if that directory were ``/``, links included. Owns that translation
+and the error that ends a command; nothing here is written.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def beneath(root: Path, path: Path) -> Path:
     """Where ``path`` of a node whose root is ``root`` really is; what does not exist is taken as written.
 
     Raises:
-        Refused: it is not absolute, or its links lead in a circle.
+        Refused: it is not absolute, or its links form a loop.
     """
     if not path.is_absolute():
-        raise Refused(f"{path} is no absolute path", "Name it as the node has it, from /.")
+        raise Refused(f"{path} is not an absolute path", "Name it as the node has it, from /.")
     left = list(reversed(path.parts[1:]))
     at: list[str] = []
     links = 0
@@ -53,7 +53,7 @@ def beneath(root: Path, path: Path) -> Path:
             continue
         links += 1
         if links > MAX_LINKS:
-            raise Refused(f"the symbolic links of {path} lead in a circle", "Look at it with `namei -l`.")
+            raise Refused(f"the symbolic links of {path} form a loop", "Look at it with `namei -l`.")
         if target.is_absolute():
             at = []
         left.extend(reversed([each for each in target.parts if each != "/"]))
@@ -62,7 +62,7 @@ def beneath(root: Path, path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One node's folders. Paths named ``real_...`` are the ones to work with here."""
+    """One node's directories. Paths named ``real_...`` are the ones to work with here."""
 
     root: Path = Path("/")
     prefix: Path = PREFIX
@@ -77,7 +77,9 @@ class Place:
             Refused: as ``beneath``; or there is no such root.
         """
         if not self.root.is_dir():
-            raise Refused(f"the root {self.root} is no folder", "--root is where the node's / is mounted.")
+            raise Refused(
+                f"the root {self.root} is not a directory", "--root is where the node's / is mounted."
+            )
         return beneath(self.root.resolve(), path)
 
     def shown(self, path: Path) -> Path:
@@ -106,15 +108,15 @@ class Place:
         return self.real(self.command_dir)
 
     def target(self, name: str) -> str:
-        """What the link of this name in the runtime's folder contains.
+        """What the link of this name in the runtime's directory contains.
 
-        Absolute, as the node has it: it holds wherever that folder is mounted or linked to (a runtime's
-        folder of plugins often is), while a relative one is counted from where the folder really is.
+        Absolute, as the node has it: it holds wherever that directory is mounted or linked to (a runtime's
+        directory of plugins often is), while a relative one is counted from where the directory really is.
         """
         return str(self.prefix / "current" / name)
 
     def is_ours(self, link: Path) -> bool:
-        """Whether something in the runtime's folder is a link into the prefix, current or not."""
+        """Whether something in the runtime's directory is a link into the prefix, current or not."""
         try:
             target = link.readlink()
         except OSError:

@@ -21,9 +21,9 @@ class Record:
     """All paths are the node's own."""
 
     made: list[str] = field(default_factory=list)
-    """Folders that were not there before."""
+    """Directories that were not there before."""
     bin_dirs: list[str] = field(default_factory=list)
-    """Folders in which the two names were put."""
+    """Directories in which the two names were put."""
     command_dirs: list[str] = field(default_factory=list)
     """Directories in which the command ``azvnet`` may have been put."""
     conflists: dict[str, str | None] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refused(
                 f"{path} can't be read: {error}",
-                "Move it away; then look after the conflist and empty folders yourself.",
+                "Move it away; then look after the conflist and empty directories yourself.",
             ) from error
 
     def write(self, prefix: Path) -> None:
@@ -56,6 +56,6 @@ class Record:
         if not path.exists() or path.read_bytes() != content:
             files.write(path, content)
 
-    def add_made(self, folders: list[Path]) -> None:
-        """Remember folders."""
-        self.made += [str(each) for each in folders if str(each) not in self.made]
+    def add_made(self, directories: list[Path]) -> None:
+        """Remember directories."""
+        self.made += [str(each) for each in directories if str(each) not in self.made]

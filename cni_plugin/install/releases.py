@@ -1,6 +1,6 @@
 """The versions below a prefix: ``versions/<version>-<digest>/``, and ``current``, a link to one of them.
 
-A folder gets its name when it is whole and never changes afterwards. Its time of modification says when
+A directory gets its name when it is whole and never changes afterwards. Its time of modification says when
 something else became current instead of it; 0: it never was. Owns adding, switching and taking away. It must
 not know how a runtime finds them.
 """
@@ -27,31 +27,31 @@ ROOT = 0
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One folder below ``versions``."""
+    """One directory below ``versions``."""
 
-    folder: Path
+    directory: Path
 
     @property
     def name(self) -> str:
         """``0.1.0-3f2a...``."""
-        return self.folder.name
+        return self.directory.name
 
     @property
     def left_at(self) -> float:
         """When something else became current, seconds since the epoch; 0: never."""
-        return self.folder.stat().st_mtime
+        return self.directory.stat().st_mtime
 
     def is_whole(self) -> bool:
         """Whether every file is as its manifest says."""
         try:
-            return not any(Bundle.read(self.folder).differences(owner=ROOT))
+            return not any(Bundle.read(self.directory).differences(owner=ROOT))
         except Refused:
             return False
 
     def has(self, bundle: Bundle) -> bool:
         """Whether it is of this bundle; that it is whole is not said."""
         try:
-            return (self.folder / MANIFEST).read_bytes() == bundle.manifest
+            return (self.directory / MANIFEST).read_bytes() == bundle.manifest
         except OSError:
             return False
 
@@ -61,12 +61,12 @@ class Versions:
 
     def __init__(self, prefix: Path) -> None:
         self._link = prefix / "current"
-        self.folder = prefix / "versions"
+        self.directory = prefix / "versions"
 
     def all(self) -> Iterator[Version]:
         """Every version, by name."""
-        if self.folder.is_dir():
-            for each in sorted(self.folder.iterdir()):
+        if self.directory.is_dir():
+            for each in sorted(self.directory.iterdir()):
                 if each.is_dir() and not each.is_symlink() and not each.name.startswith("."):
                     yield Version(each)
 
@@ -76,8 +76,8 @@ class Versions:
             target = self._link.readlink()
         except OSError:
             return None
-        folder = self.folder / target.name
-        return Version(folder) if target.parent == Path("versions") and folder.is_dir() else None
+        directory = self.directory / target.name
+        return Version(directory) if target.parent == Path("versions") and directory.is_dir() else None
 
     def find(self, bundle: Bundle) -> Version | None:
         """A whole version of this bundle; the current one before others."""
@@ -91,18 +91,18 @@ class Versions:
         """Give a whole copy its name. What a damaged copy has taken is left to it."""
         name = f"{version}-{bundle.digest[:DIGITS]}"
         number = 1
-        while (folder := self.folder / (name if number == 1 else f"{name}.{number}")).exists():
+        while (directory := self.directory / (name if number == 1 else f"{name}.{number}")).exists():
             number += 1
         os.utime(stage, (0, 0))
-        stage.rename(folder)
-        files.sync(self.folder)
-        return Version(folder)
+        stage.rename(directory)
+        files.sync(self.directory)
+        return Version(directory)
 
     def switch(self, to: Version) -> None:
         """Make it current, by one rename."""
         now = self.current()
         if now is not None and now != to:
-            os.utime(now.folder)
+            os.utime(now.directory)
         files.put_link(self._link, f"versions/{to.name}")
 
     def previous(self) -> Version | None:
@@ -126,14 +126,14 @@ class Versions:
             wanted = place < keep and each.left_at
             resting = abs(time.time() - each.left_at) < REST
             if not wanted and not resting and each not in running:
-                files.remove_tree(each.folder)
+                files.remove_tree(each.directory)
                 taken.append(each)
         return taken
 
     def clear_left_overs(self) -> None:
         """Take away what installers that were killed have left."""
-        for folder in (self.folder, self.folder.parent):
-            for path in folder.iterdir() if folder.is_dir() else ():
+        for directory in (self.directory, self.directory.parent):
+            for path in directory.iterdir() if directory.is_dir() else ():
                 if files.is_left_over(path):
                     if path.is_dir() and not path.is_symlink():
                         files.remove_tree(path)
@@ -152,7 +152,7 @@ def in_use(versions: list[Version], but: int = 0) -> set[Version]:
     for each in versions:
         for name in (*NAMES, "azvnet-python"):
             try:
-                found = (each.folder / name).stat()
+                found = (each.directory / name).stat()
             except OSError:
                 continue
             owners[found.st_dev, found.st_ino] = each

@@ -1,6 +1,6 @@
 """Taking an installation away: in the reverse order, and only what it made.
 
-First the conflist, so that no pod is sent to a plugin that is going; last the folders that were not there
+First the conflist, so that no pod is sent to a plugin that is going; last the directories that were not there
 before. What pods have in the kernel, and the state of the node, is not the business of this module.
 """
 
@@ -78,7 +78,7 @@ def uninstall(removal: Removal, say: Say) -> None:
             _take_names(place, sorted(known), say)
             _take_prefix(prefix, versions, say)
             _take_state(removal, say)
-            _take_folders(place, record, prefix)
+            _take_directories(place, record, prefix)
     if prefix.is_dir():
         say(f"note: {place.prefix} stays: it has files that are not of the installation")
 
@@ -162,10 +162,10 @@ def _take_known(place: Place, directory: Path, known: re.Pattern[str], say: Say)
             say(f"note: {place.shown(directory)} stays: it has {one_line(', '.join(left))}")
 
 
-def _take_names(place: Place, folders: list[str], say: Say) -> None:
-    for folder in folders:
+def _take_names(place: Place, directories: list[str], say: Say) -> None:
+    for directory in directories:
         names.clear_left_overs(place, place.real_conf_dir)
-        for path in names.take_away(place, place.real(Path(folder))):
+        for path in names.take_away(place, place.real(Path(directory))):
             say(f"removed {place.shown(path)}")
 
 
@@ -174,22 +174,22 @@ def _take_prefix(prefix: Path, versions: Versions, say: Say) -> None:
         (prefix / "current").unlink()
     versions.clear_left_overs()
     for each in list(versions.all()):
-        files.remove_tree(each.folder)
+        files.remove_tree(each.directory)
         say(f"removed {each.name}")
     with contextlib.suppress(OSError):  # something else is in it
-        versions.folder.rmdir()
+        versions.directory.rmdir()
 
 
-def _take_folders(place: Place, record: Record, prefix: Path) -> None:
+def _take_directories(place: Place, record: Record, prefix: Path) -> None:
     """The record goes with the prefix: nothing can be taken back any more without it."""
     made = sorted((place.real(Path(each)) for each in record.made), key=lambda each: -len(each.parts))
-    for folder in made:
-        if not prefix.is_relative_to(folder):
+    for directory in made:
+        if not prefix.is_relative_to(directory):
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                directory.rmdir()
     for name in (RECORD, LOCK):
         with contextlib.suppress(FileNotFoundError):
             (prefix / name).unlink()
-    for folder in (prefix, *(each for each in made if prefix.is_relative_to(each) and each != prefix)):
+    for directory in (prefix, *(each for each in made if prefix.is_relative_to(each) and each != prefix)):
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            directory.rmdir()

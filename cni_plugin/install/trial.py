@@ -78,9 +78,9 @@ def _remedy(error: OSError, program: Path) -> str:
     return "The bundle is damaged: install it again."
 
 
-def is_noexec(folder: Path) -> bool:
-    """Whether nothing can be executed from the folder's file system."""
-    return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+def is_noexec(directory: Path) -> bool:
+    """Whether nothing can be executed from the directory's file system."""
+    return bool(os.statvfs(directory).f_flag & os.ST_NOEXEC)
 
 
 def _said(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -200,12 +200,12 @@ def crash(bundle: Path) -> None:
     [
         (lose_a_file, "is incomplete: azvnet-lib/again"),
         (lose_a_program, "is incomplete: azvnet-python"),
-        (lose_the_manifest, "is no bundle"),
+        (lose_the_manifest, "is not a bundle"),
         (cut_the_manifest, "does not list azvnet-python"),
         (garble_the_manifest, "a malformed line"),
         (lead_out, "a link that leads out of it"),
         (write_outside, "a malformed line"),
-        (change_a_byte, "azvnet-lib/deep/file: has another content"),
+        (change_a_byte, "azvnet-lib/deep/file: has different content"),
         (be_of_another_machine, "is for "),
         (answer_nonsense, "does not answer VERSION"),
         (crash, "does not answer VERSION: exit code 3"),
@@ -254,8 +254,8 @@ def test_links_made_by_hand_into_the_prefix_are_taken_over(forge: Forge, node: N
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--prefix=opt/azvnet"], "no absolute path"),
-        (["--root=/nonexistent"], "is no folder"),
+        (["--prefix=opt/azvnet"], "not an absolute path"),
+        (["--root=/nonexistent"], "is not a directory"),
         (["--conflist=/nonexistent"], "can't be read"),
         (["--conflist=/dev/null", "--no-conflist"], "contradict"),
         (["--rollback"], "no other whole version"),

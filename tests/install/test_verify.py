@@ -28,7 +28,7 @@ def bend(link: Path, target: str) -> None:
 HARM: dict[str, tuple[Harm, str]] = {
     "content": (
         lambda node, at: change(at / "azvnet-lib/deep/file"),
-        "deep/file: has another content",
+        "deep/file: has different content",
     ),
     "mode": (lambda node, at: (at / "azvnet-python").chmod(0o777), "has mode 0777 instead of 0755"),
     "owner": (lambda node, at: os.chown(at / "azvnet-lib/version", 1, 0), "belongs to 1:0"),
@@ -42,10 +42,13 @@ HARM: dict[str, tuple[Harm, str]] = {
         "more: not of this version",
     ),
     "link inside": (lambda node, at: bend(at / "azvnet-ipam", "azvnet-python"), "leads to azvnet-python"),
-    "manifest": (lambda node, at: (at / "azvnet-lib/MANIFEST").unlink(), "is no bundle"),
+    "manifest": (lambda node, at: (at / "azvnet-lib/MANIFEST").unlink(), "is not a bundle"),
     "folder": (lambda node, at: (node.prefix / "versions").chmod(0o777), "others than root may write"),
-    "current": (lambda node, at: (node.prefix / "current").unlink(), "leads to no version"),
-    "current elsewhere": (lambda node, at: bend(node.prefix / "current", "/etc"), "leads to no version"),
+    "current": (lambda node, at: (node.prefix / "current").unlink(), "does not lead to a version"),
+    "current elsewhere": (
+        lambda node, at: bend(node.prefix / "current", "/etc"),
+        "does not lead to a version",
+    ),
     "name lost": (lambda node, at: (node.bin_dir / "azvnet").unlink(), "bin/azvnet: is missing"),
     "name bent": (lambda node, at: bend(node.bin_dir / "azvnet-ipam", "/bin/true"), "leads to /bin/true"),
     "conflist lost": (lambda node, at: node.conflist.unlink(), "10-azvnet.conflist: is missing"),
