@@ -1,0 +1,20 @@
+"""``uninstall --purge`` knows every file of the state directory by its name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cni_plugin.install import removing
+
+TEXT = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+
+
+def test_every_documented_file_of_the_state_directory_is_removed_by_its_name() -> None:
+    table = TEXT[TEXT.index("## State") :].split("\n\n")[1:3]
+    rows = [line.split("|")[1] for line in "\n".join(table).splitlines() if line.startswith("| `")]
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert len(names) > 8
+    for name in names:
+        whole = f"azvnet.db{name}" if name.startswith("-") else name.replace("<time>", "20261126T150000Z")
+        assert removing._STATE.fullmatch(whole), f"uninstall --purge leaves {whole}"
