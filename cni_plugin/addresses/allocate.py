@@ -186,7 +186,6 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
     request = AddressRequest(
         requested=requested_address(parameters, netconf),
         cooldown=netconf.our_ipam().cooldown,
-        excluded=host_addresses(node),
         looked_at=frozenset(),
         nic_mac=_named_link(netconf.master, node).mac if netconf.master else "",
     )
@@ -206,7 +205,11 @@ def _reserve(
     """Reserve; what a new store lacks is filled in first. It may be lost again while that is done."""
     for _ in range(FILLINGS):
         try:
-            return node.ipam.reserve(attachment, who, request)
+            reservation = node.ipam.reserve(attachment, who, request)
+            if request.excluded or not _is_of_host(reservation.ip, node):
+                return reservation
+            node.ipam.abandon(reservation)
+            request = replace(request, excluded=host_addresses(node) | {reservation.ip})
         except ipam_errors.PredecessorsFound as found:
             release_predecessors(found.reservations, node)
             looked_at = frozenset(old.attachment for old in found.reservations)
@@ -216,6 +219,14 @@ def _reserve(
         except ipam_errors.NoAddressesKnown:
             refresh(netconf, node, READ_SECONDS)
     return node.ipam.reserve(attachment, who, replace(request, looked_at=None))
+
+
+def _is_of_host(ip: IPAddress, node: Node) -> bool:
+    """Whether the host itself carries an address. Asked for the one that is to be given: a list of all takes
+    long where there are thousands (kube-proxy with IPVS), and never comes to an end while they change.
+    """
+    route = node.host.one_route(node.host.compile.get_route(ip))
+    return route is not None and route.kind == encode.RTN_LOCAL
 
 
 def set_aside_carried(node: Node, seconds: float) -> None:

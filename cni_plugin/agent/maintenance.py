@@ -137,7 +137,7 @@ class Background:
         try:
             if self._node.ipam.needs_adoption():
                 recovery.adopt(self._node)
-        except IpamError as error:
+        except (IpamError, OSError) as error:
             self._say("error", f"what is alive can't be written to the store: {error}")
 
     def _say(self, level: str, text: str, **fields: Any) -> None:
@@ -224,7 +224,7 @@ class Background:
         for state in host.STATES:
             try:
                 made = state.ensure(self._node.run_dir)
-            except errors.CniError as error:
+            except (errors.CniError, OSError) as error:
                 problems.append(str(error))
                 continue
             if made:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
 
-from cni_plugin.cni.errors import AttachmentExists, KernelRefused
+from cni_plugin.cni.errors import AttachmentExists, KernelRefused, of_system
 from cni_plugin.datapath import AddressCarried, Endpoint, drift
 from cni_plugin.datapath import names as naming
 from cni_plugin.datapath.drift import Difference, Expected, Found, FoundHost
@@ -47,7 +47,7 @@ def attach(
         except BaseException as error:
             _remove(host.compile.delete_link(index=host_index), host)
             if isinstance(error, OSError):
-                raise KernelRefused(str(error.strerror or error), "Nothing was left behind.") from error
+                raise of_system(error, "Nothing was left behind.") from error
             raise
     return made
 

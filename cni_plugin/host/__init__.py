@@ -30,6 +30,7 @@ class HostState(Protocol):
 
         Raises:
             KernelRefused: it is missing and can't be made from here.
+            OSError: whether it is there can't be told.
         """
         ...
 
@@ -58,7 +59,7 @@ STATES: tuple[HostState, ...] = (forwarding,)
 
 
 def ensure(run_dir: Path) -> None:
-    """Make everything that is missing. Raises KernelRefused."""
+    """Make everything that is missing. Raises KernelRefused and OSError, as ``HostState.ensure``."""
     for state in STATES:
         state.ensure(run_dir)
 

@@ -28,16 +28,16 @@ BEFORE = "sysctls-before.json"
 
 def ensure(run_dir: Path) -> str:
     """As ``HostState.ensure``."""
+    if sysctl.read(FORWARDING) != "0":
+        return ""
+    before = {name: sysctl.read(name) for name in (FORWARDING, _FOLLOWS)}
+    with suppress(OSError), (run_dir / BEFORE).open("x") as file:  # the first who changes it knows
+        file.write(json.dumps(before))
     try:
-        if sysctl.read(FORWARDING) != "0":
-            return ""
-        before = {name: sysctl.read(name) for name in (FORWARDING, _FOLLOWS)}
-        with suppress(OSError), (run_dir / BEFORE).open("x") as file:  # the first who changes it knows
-            file.write(json.dumps(before))
         sysctl.write(FORWARDING, "1")
     except OSError as error:
         raise KernelRefused(
-            f"net.ipv4.ip_forward is not 1 and can't be set: {error.strerror}",
+            f"net.ipv4.ip_forward is 0 and can't be set: {error.strerror}",
             "Set net.ipv4.ip_forward=1 on the node (sysctl.d); without it no pod reaches anything.",
         ) from error
     return "net.ipv4.ip_forward was 0 and was set to 1"

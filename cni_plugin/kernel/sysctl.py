@@ -10,7 +10,7 @@ import errno
 import os
 from pathlib import Path
 
-from cni_plugin.cni.errors import KernelRefused
+from cni_plugin.cni.errors import TEMPORARY, KernelRefused
 
 PLACE = Path("/proc/sys/net")
 PLACE_IN_POD = Path("/host/proc/sys/net")
@@ -27,6 +27,7 @@ def disable_ipv6(ifname: str) -> None:
 
     Raises:
         KernelRefused: it is not disabled and can't be. A pod that can redirect its host is worse than none.
+        OSError: it may be possible later.
     """
     name = f"ipv6/conf/{ifname}/disable_ipv6"
     try:
@@ -34,6 +35,8 @@ def disable_ipv6(ifname: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
+        if error.errno in TEMPORARY:
+            raise
         if read(name) != "1":
             raise KernelRefused(
                 f"net.ipv6.conf.{ifname}.disable_ipv6 can't be set: {error.strerror}",

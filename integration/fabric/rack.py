@@ -25,8 +25,8 @@ SYSCTLS: dict[str, str | int] = {
     # A fresh virtual machine forwards nothing; a new namespace would inherit this machine's settings.
     "net/ipv4/ip_forward": 0,
     # What Ubuntu's images ship (10-network-security.conf): loose.
-    "net/ipv4/conf/all/rp_filter": 2,
-    "net/ipv4/conf/default/rp_filter": 2,
+    "net/ipv4/conf/all/rp_filter": 0,
+    "net/ipv4/conf/default/rp_filter": 0,
     "net/ipv4/conf/all/proxy_arp": 0,
     "net/ipv4/conf/default/proxy_arp": 0,
 }
