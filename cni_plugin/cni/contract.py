@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_plugin.cni import errors, netconf, params, strict_json, versions
 from cni_plugin.cni.call import DELEGATED_BY, Call, Reply, VerbCall
+from cni_plugin.datapath.names import names_of
 from ipam.errors import IpamError
 from ipam.quoting import one_line
 
@@ -44,8 +45,6 @@ def handle(call: Call, node: Node) -> Reply:
         verb_call = _checked(call, parameters, document, known[1] if known else None)
         version = verb_call.netconf.cni_version
         warnings, log = verb_call.warnings, (verb_call.netconf.log_level, verb_call.netconf.log_file)
-        if parameters.verb == "ADD":
-            warnings += verb_call.netconf.warnings(as_ipam=call.as_ipam)
         result = _run_verb(verb_call, node)
         return Reply(b"" if result is None else _to_bytes(result), 0, tuple(warnings), None, *log)
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
@@ -135,13 +134,12 @@ def _checked(
     if parameters.verb == "ADD" and not known:
         netconf.remember(call.stdin, document, conf)
     versions.require_verb(parameters.verb, conf.cni_version)
+    warnings: tuple[str, ...] = ()
     if parameters.verb in {"ADD", "STATUS"}:
-        netconf.require_supported(conf, as_ipam=call.as_ipam)
-    from cni_plugin.datapath.names import names_of
-
+        warnings = netconf.require_supported(conf, as_ipam=call.as_ipam)
     args = parameters.args
     names = names_of(parameters.attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))
-    return VerbCall(call, parameters, conf, names)
+    return VerbCall(call, parameters, conf, names, list(warnings) if parameters.verb == "ADD" else [])
 
 
 def _to_bytes(document: object) -> bytes:

@@ -243,13 +243,25 @@ def parse_netconf(document: dict[str, Any], *, lenient: bool = False) -> NetConf
     return netconf
 
 
-def require_supported(netconf: NetConf, *, as_ipam: bool) -> None:
+def require_supported(netconf: NetConf, *, as_ipam: bool) -> tuple[str, ...]:
     """Refuse what is not supported; for ADD, and for STATUS, which says whether an ADD would succeed.
+
+    Returns:
+        Warnings about keys that have no effect or are not known; found once for each configuration.
 
     Raises:
         UnsupportedField: a mode that is not supported, or an unknown key with ``strict``.
         InvalidNetconf: no ``ipam.type``, or this plugin's own name.
     """
+    key = f"_warnings_{as_ipam}"
+    known: tuple[str, ...] | None = netconf.__dict__.get(key)
+    if known is None:
+        _refuse_unsupported(netconf, as_ipam=as_ipam)
+        known = netconf.__dict__[key] = tuple(netconf.warnings(as_ipam=as_ipam))
+    return known
+
+
+def _refuse_unsupported(netconf: NetConf, *, as_ipam: bool) -> None:
     if not as_ipam and netconf.mode not in ("", "transparent"):
         raise UnsupportedField(
             f"unsupported value: mode {quoted(netconf.mode)}",
