@@ -89,8 +89,8 @@ def _endpoints(links: Mapping[int, Link], routes: list[KernelRoute]) -> list[Res
         named = names.owner_of(link) if link else None
         if link is None or named is None or route.dst.prefixlen != route.dst.max_prefixlen:
             continue
-        attachment, network = named
-        owner = Owner(network=network)
+        attachment, network, call_id = named
+        owner = Owner(network=network, call_id=call_id)
         found.append(_reservation(attachment, owner, ip_interface(route.dst.network_address)))
     return found
 
@@ -164,7 +164,7 @@ def _holder(inside: Link, links: Mapping[int, Link], path: str, identity: str) -
     if named is None:
         owner = Owner(network="", holder=Holder.DELEGATED, netns=path, netns_id=identity)
         return stranger(identity, inside.name), owner
-    return named[0], Owner(network=named[1], netns=path, netns_id=identity)
+    return named[0], Owner(network=named[1], netns=path, netns_id=identity, call_id=named[2])
 
 
 def _reservation(attachment: Attachment, owner: Owner, address: IPInterface) -> Reservation:

@@ -24,8 +24,9 @@ NEEDED = {
 }
 """The variables that each verb requires."""
 
-CONTAINER_ID_MAX_BYTES = 230
-"""An interface's alias (255 bytes) has to name its attachment. The spec sets no limit; runtimes use 64."""
+ATTACHMENT_MAX_BYTES = 245
+"""Container id and interface name together: the alias of the host veth has to hold both. The spec sets no
+limit; the ids of runtimes have 64 bytes."""
 CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 IFNAME_MAX_BYTES = 15
 """IFNAMSIZ of the kernel less the closing NUL."""
@@ -88,26 +89,29 @@ def parse_environment(environ: Mapping[str, str]) -> Parameters:
             f"{verb} needs {', '.join(missing)}, which the environment does not have",
             "The container runtime sets these variables; by hand use cnitool.",
         )
+    container_id = _container_id(environ.get("CNI_CONTAINERID", ""))
+    ifname = _ifname(environ.get("CNI_IFNAME", ""))
+    most = ATTACHMENT_MAX_BYTES - len(ifname.encode(errors="surrogateescape"))
+    if verb == "ADD" and len(container_id) > most:
+        raise InvalidEnvironment(
+            f"CNI_CONTAINERID has {len(container_id)} bytes",
+            f"At most {most} are supported with this CNI_IFNAME; container runtimes use 64.",
+        )
     return Parameters(
         verb=verb,
-        container_id=_container_id(environ.get("CNI_CONTAINERID", ""), strict=verb == "ADD"),
-        ifname=_ifname(environ.get("CNI_IFNAME", "")),
+        container_id=container_id,
+        ifname=ifname,
         netns=_netns(environ.get("CNI_NETNS", ""), strict=verb in {"ADD", "CHECK"}),
         path=tuple(each for each in environ.get("CNI_PATH", "").split(":") if each),
         args=_args(environ.get("CNI_ARGS", ""), strict=verb == "ADD"),
     )
 
 
-def _container_id(value: str, *, strict: bool) -> str:
+def _container_id(value: str) -> str:
     if value and not CONTAINER_ID.fullmatch(value):
         raise InvalidEnvironment(
             f"CNI_CONTAINERID {quoted(value)} is malformed",
             "It starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
-        )
-    if strict and len(value) > CONTAINER_ID_MAX_BYTES:
-        raise InvalidEnvironment(
-            f"CNI_CONTAINERID has {len(value)} bytes",
-            f"At most {CONTAINER_ID_MAX_BYTES} are supported; container runtimes use 64.",
         )
     return value
 

@@ -31,6 +31,8 @@ class Endpoint(Value):
     """Its namespace is the host's own (CNI_NETNS_OVERRIDE), whose default route must stay the one in use."""
     host_ifname: str = ""
     """Name of the host end, once it is made."""
+    call_id: str = ""
+    """The call that makes it: when an agent dies before it can answer, the call is repeated."""
 
 
 class AddressCarried(Exception):

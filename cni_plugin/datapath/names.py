@@ -8,6 +8,7 @@ indexes that are derived, and the alias. It must not do I/O.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from cni_plugin.kernel.decode import Link
@@ -22,8 +23,10 @@ HOST_PREFIX = "azv"
 MARK_PREFIX = "azvnet-"
 MARK_DIGITS = 24
 ALIAS_TAG = "azvnet1"
-ALIAS_MAX_BYTES = 255
-"""IFALIASZ of the kernel less the closing NUL."""
+ALIAS_MAX_BYTES = 254
+"""The kernel refuses IFALIASZ (256) bytes with the closing NUL, which a request has (rtnl_set_alias)."""
+CALL_ID = re.compile("[0-9a-f]{32}")
+"""As the launcher makes them; anything else in AZVNET_CALL_ID is not put into an alias."""
 
 FIRST_INDEX, INDEX_PAIRS = 100_000, 450_000
 """Where chosen interface indexes lie: above what the kernel counts up to by itself, six digits for people."""
@@ -82,23 +85,30 @@ def index_pairs(names: Names) -> Iterator[tuple[int, int]]:
         yield index, index + 1
 
 
-def alias(attachment: Attachment, network: str) -> str:
-    """The alias of a host veth; the network's name is left out where it does not fit."""
+def alias(attachment: Attachment, network: str, call_id: str = "") -> str:
+    """The alias of a host veth: whose it is, and which call made it, in case the store is lost.
+
+    What does not fit is left out: the id of the call first, then the network's name.
+    """
     short = f"{ALIAS_TAG} {attachment.container_id} {attachment.ifname}"
-    whole = f"{short} {network}"
-    return whole if len(whole.encode()) <= ALIAS_MAX_BYTES else short
+    longest = f"{short} {network} {call_id}" if CALL_ID.fullmatch(call_id) else f"{short} {network}"
+    for whole in (longest, f"{short} {network}"):
+        if len(whole.encode()) <= ALIAS_MAX_BYTES:
+            return whole
+    return short
 
 
-def read_alias(text: str) -> tuple[Attachment, str] | None:
-    """The attachment and network of an alias; None when it is not one of ours."""
+def read_alias(text: str) -> tuple[Attachment, str, str] | None:
+    """The attachment, network and call of an alias, empty where left out; None when it is not one of ours."""
     words = text.split(" ")
-    if words[0] != ALIAS_TAG or len(words) not in (3, 4):
+    if words[0] != ALIAS_TAG or not 3 <= len(words) <= 5:
         return None
-    return Attachment(words[1], words[2]), words[3] if len(words) > 3 else ""
+    network, call_id = (*words[3:], "", "")[:2]
+    return Attachment(words[1], words[2]), network, call_id
 
 
-def owner_of(link: Link) -> tuple[Attachment, str] | None:
-    """The attachment and network of a host veth that an ADD finished; None for everybody else's links.
+def owner_of(link: Link) -> tuple[Attachment, str, str] | None:
+    """What the alias of a host veth that an ADD finished says; None for everybody else's links.
 
     The alias is text that anybody can set: it counts where something else says the same.
     """

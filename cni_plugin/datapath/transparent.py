@@ -226,7 +226,7 @@ def _last_requests(made: Endpoint, host: Netlink, index: int) -> Iterable[Reques
     for address in made.addresses:
         yield host.compile.learn_neighbour(index, address.ip, made.pod_mac)
     yield host.compile.get_link(index=index)
-    yield host.compile.set_link(index, alias=naming.alias(made.names.attachment, made.network))
+    yield host.compile.set_link(index, alias=naming.alias(made.names.attachment, made.network, made.call_id))
 
 
 def _pod_requests(made: Endpoint, pod: Netlink, index: int) -> Iterable[Request]:

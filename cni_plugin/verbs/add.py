@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from ipaddress import ip_interface
 from typing import Any
 
 from cni_plugin import host
@@ -66,6 +67,7 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
                 mtu=provider.mtu(),
                 pod_mac=pod_mac(verb_call),
                 in_host=in_host,
+                call_id=verb_call.call.call_id,
             )
             ask = provider.acquire if late else None
             made = verb_call.datapath.attach(planned, node.host, netns_fd, ask=ask)
@@ -133,7 +135,8 @@ def _require_override(verb_call: VerbCall) -> None:
 
 
 def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.Result | None:
-    """The result, if this very call was finished before, by an agent that died before it could answer.
+    """The result, if this very call was finished before, by an agent that died before it could answer. None
+    for what an ADD left that was killed.
 
     Raises:
         AttachmentExists: another call has attached it.
@@ -144,16 +147,7 @@ def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.
         link = verb_call.datapath.host_link(verb_call.names, node.host)
         finished = names.is_finished(link, attachment)
         if finished and link and same_call:
-            node.ipam.confirm(existing)
-            made = Endpoint(
-                names=verb_call.names,
-                network=verb_call.netconf.name,
-                addresses=(existing.address,),
-                mtu=link.mtu,
-                pod_mac=pod_mac(verb_call),
-                host_ifname=link.name,
-            )
-            return _result(verb_call, made, NO_DNS)
+            return _made_before(verb_call, node, existing, link.name)
     else:
         finished = allocate.is_alive(existing, node) and not same_call
     if finished:
@@ -162,6 +156,36 @@ def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.
             "Nothing was changed. DEL it before it is added again.",
         )
     return None
+
+
+def _made_before(
+    verb_call: VerbCall, node: Node, existing: Reservation, host_ifname: str
+) -> result.Result | None:
+    """The result of this very call as the pod has it; None if the pod does not have the address.
+
+    The store may be a new one that knows the address from its host route, so without its subnet.
+    """
+    ifname = verb_call.parameters.ifname
+    with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
+        found = verb_call.datapath.inspect(verb_call.names, ifname, (existing.address,), node.host, netns_fd)
+    pod = found.pod_link
+    addresses = tuple(
+        ip_interface(f"{each.ip}/{each.prefixlen}")
+        for each in found.pod_addresses
+        if pod is not None and each.index == pod.index and each.ip == existing.ip
+    )
+    if pod is None or not addresses:
+        return None
+    node.ipam.confirm(existing)
+    made = Endpoint(
+        names=verb_call.names,
+        network=verb_call.netconf.name,
+        addresses=addresses,
+        mtu=pod.mtu,
+        pod_mac=pod.mac,
+        host_ifname=host_ifname,
+    )
+    return _result(verb_call, made, NO_DNS)
 
 
 def _remove_leftovers(verb_call: VerbCall, node: Node) -> None:

@@ -13,8 +13,9 @@ from cni_plugin.addresses import reclaim
 from cni_plugin.cni import delegate, errors, params
 from cni_plugin.cni.call import Call, VerbCall
 from cni_plugin.datapath import for_mode
-from cni_plugin.datapath.names import names_for
+from cni_plugin.datapath.names import names_of, owner_of
 from cni_plugin.kernel import locks
+from cni_plugin.kernel.decode import Link
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.model import Holder
@@ -71,7 +72,19 @@ def delete_made_by(call: Call, node: Node) -> None:
     attachment = parameters.attachment
     with suppress(errors.CniError, ipam_errors.IpamError), locks.hold(node.run_dir, attachment, LOCK_SECONDS):
         held = node.ipam.reservation(attachment)
-        if held is not None and held.owner.call_id == call.call_id:
-            if held.owner.holder is Holder.ENDPOINT:
-                for_mode().detach(names_for(attachment, held.owner), node.host)
+        args = parameters.args
+        names = names_of(attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))
+        link = for_mode().host_link(names, node.host)
+        made_by = held.owner.call_id if held else _call_in_alias(link)
+        if made_by != call.call_id:
+            return
+        if link is not None and (held is None or held.owner.holder is Holder.ENDPOINT):
+            for_mode().detach(names, node.host)
+        if held is not None:
             node.ipam.release(attachment, expected=held)
+
+
+def _call_in_alias(link: Link | None) -> str:
+    """The call that made an endpoint which the store does not know: it was lost."""
+    named = owner_of(link) if link is not None else None
+    return named[2] if named is not None else ""

@@ -178,6 +178,43 @@ def test_an_address_that_is_adopted_and_never_listed_is_held_until_its_pod_goes(
     assert given not in {node.add(each).address for each in rest}
 
 
+def _lose(node: Node, what: str) -> None:
+    if what != "nothing":
+        LOSSES[what](node)
+
+
+@pytest.mark.alone("the id of the call is the launcher's own there")
+@pytest.mark.parametrize("what", ["nothing", "deleted", "random bytes"])
+def test_an_add_that_was_finished_is_answered_when_its_call_is_repeated(busy_node: Node, what: str) -> None:
+    """Its agent died before it could answer, and the store with it: the endpoint knows the call."""
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    call = {"AZVNET_CALL_ID": "5eed" * 8}
+    first = node.add(pod, env=call)
+    _lose(node, what)
+    again = node.add(pod, env=call | {"AZVNET_AGENT": "lost"})
+    assert again.result == first.result
+    assert node.held() == {first.address: "c1"}
+    _lose(node, what)
+    assert node.add(pod, env={"AZVNET_CALL_ID": "0" * 32}).code == 104
+    node.check(pod, first).done()
+
+
+@pytest.mark.alone("the id of the call is the launcher's own there")
+@pytest.mark.parametrize("what", ["nothing", "deleted"])
+def test_an_add_whose_result_reached_nobody_is_undone_by_its_call_alone(busy_node: Node, what: str) -> None:
+    node = busy_node
+    pod = node.sandbox.pod("c1")
+    node.add(pod, env={"AZVNET_CALL_ID": "5eed" * 8}).done()
+    _lose(node, what)
+    gone = {"AZVNET_AGENT": "gone"}
+    assert node.add(pod, env=gone | {"AZVNET_CALL_ID": "0" * 32}).code == 5
+    assert len(node.veths()) == 1
+    assert node.add(pod, env=gone | {"AZVNET_CALL_ID": "5eed" * 8}).code == 5
+    assert not node.veths()
+    node.add(pod).done()
+
+
 # Pods of plugins that delegate to azvnet-ipam: nothing in the host's namespace names their addresses.
 
 

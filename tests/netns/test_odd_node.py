@@ -70,6 +70,8 @@ def test_a_sysctl_that_can_not_be_read_is_named(node: Node) -> None:
 def test_a_container_id_that_no_alias_can_hold_is_refused(busy_node: Node) -> None:
     longest, longer = busy_node.sandbox.pods("a" * 230, "a" * 242)
     busy_node.add(longest, env={"CNI_IFNAME": "e" * 15}).done()
+    (link,) = busy_node.veths().values()
+    assert link["ifalias"] == f"azvnet1 {'a' * 230} {'e' * 15}", "254 bytes"
     failed = busy_node.add(longer)
     assert failed.code == 4
     assert "CNI_CONTAINERID" in failed.msg

@@ -122,7 +122,7 @@ def test_there_is_a_template_for_every_length_of_every_name() -> None:
         "new_veth": 15,
         "get_link": 17,
         "delete_link": 2,
-        "set_link": 257,
+        "set_link": 256,
     }
 
 

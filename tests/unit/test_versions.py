@@ -90,6 +90,12 @@ def test_a_version_is_three_numbers_of_plain_digits(malformed: str) -> None:
     assert version._asked_version(json.dumps({"cniVersion": malformed}).encode()) is None
 
 
+@pytest.mark.parametrize("offered", ["1.0.0", {"1.0.0": True}, 7, True, ("1.0.0",)])
+def test_versions_to_choose_from_are_a_list(offered: object) -> None:
+    with pytest.raises(InvalidNetconf, match="list"):
+        versions.negotiate({"cniVersion": "1.0.0", "cniVersions": offered})
+
+
 @given(KNOWN, KNOWN)
 def test_later_versions_are_told_from_earlier_ones(first: str, second: str) -> None:
     assert versions.at_least(first, second) == (_number(first) >= _number(second))
