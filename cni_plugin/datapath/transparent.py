@@ -17,7 +17,7 @@ from cni_plugin.datapath.names import HOST_MAC, Names
 from cni_plugin.kernel import encode, netns, sysctl
 from cni_plugin.kernel.decode import Link
 from cni_plugin.kernel.encode import Request
-from cni_plugin.kernel.family import Family, family_of
+from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.netlink import DeviceBusy, Netlink, NoSuchDevice
 from ipam.model import IPInterface
 from ipam.value import replace
@@ -42,7 +42,7 @@ def attach(
                 addresses = ask()
             made = replace(endpoint, host_ifname=host_ifname, addresses=addresses)
             _set_up_host(made, host, host_index, marked=ask is not None)
-            pod.change(list(_pod_requests(made, pod, pod_index)))
+            pod.change(_pod_requests(made, pod, pod_index))
             host.change(list(_last_requests(made, host, host_index)))
         except BaseException as error:
             _remove(host.compile.delete_link(index=host_index), host)
@@ -158,7 +158,7 @@ def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int)
             host_ifname = _make_room(endpoint, host_ifname, host, pod)
             continue
         except OSError as error:
-            raise KernelRefused(str(error.strerror), "Nothing was made.") from error
+            raise of_system(error, "Nothing was made.") from error
         return host_ifname, host_index, pod_index
     raise KernelRefused(
         f"no free interface index was found in {naming.INDEX_ATTEMPTS} attempts",
@@ -229,23 +229,19 @@ def _last_requests(made: Endpoint, host: Netlink, index: int) -> Iterable[Reques
     yield host.compile.set_link(index, alias=naming.alias(made.names.attachment, made.network, made.call_id))
 
 
-def _pod_requests(made: Endpoint, pod: Netlink, index: int) -> Iterable[Request]:
+def _pod_requests(made: Endpoint, pod: Netlink, index: int) -> list[Request]:
     """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
-    yield pod.compile.set_link(index)
-    for address in made.addresses:
-        yield pod.compile.new_address(index, address)
-    for family in dict.fromkeys(family_of(address.ip) for address in made.addresses):
-        yield from _pod_routes(family, pod, index, in_host=made.in_host)
-        yield pod.compile.new_neighbour(index, family.gateway, HOST_MAC)
-
-
-def _pod_routes(family: Family, pod: Netlink, index: int, *, in_host: bool) -> Iterable[Request]:
-    for dst, gateway in family.routes:
-        if in_host:
-            metric = encode.LAST_METRIC if gateway else 0
-            yield encode.new_pod_route(index, dst, gateway=gateway, metric=metric)
-        else:
-            yield pod.compile.new_pod_route(index, dst, gateway=gateway)
+    compiler = pod.compile
+    requests = [compiler.set_link(index), *[compiler.new_address(index, each) for each in made.addresses]]
+    for family in {each.version: family_of(each.ip) for each in made.addresses}.values():
+        for dst, gateway in family.routes:
+            if made.in_host:
+                metric = encode.LAST_METRIC if gateway else 0
+                requests.append(encode.new_pod_route(index, dst, gateway=gateway, metric=metric))
+            else:
+                requests.append(compiler.new_pod_route(index, dst, gateway=gateway))
+        requests.append(compiler.new_neighbour(index, family.gateway, HOST_MAC))
+    return requests
 
 
 def _remove(request: Request, host: Netlink) -> bool:
@@ -254,5 +250,5 @@ def _remove(request: Request, host: Netlink) -> bool:
     except NoSuchDevice:
         return False
     except OSError as error:
-        raise KernelRefused(str(error.strerror), "See `ip link`, and remove it by hand.") from error
+        raise of_system(error, "See `ip link`, and remove it by hand.") from error
     return True

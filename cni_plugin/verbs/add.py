@@ -34,7 +34,7 @@ def add(verb_call: VerbCall, node: Node) -> dict[str, Any]:
     # Read first: if what the plugins before this one made can't be read, nothing may be made.
     previous = result.from_json(conf.prev_result, conf.cni_version) if conf.prev_result else None
     node.ensure_run_dir()
-    with locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS) as ours:
+    with locks.hold(node.run_dir, verb_call.names.attachment, LOCK_SECONDS) as ours:
         if not ours:
             raise errors.TryAgainLater(
                 "another call for this interface of this container is still in progress",
@@ -58,6 +58,8 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
             else Delegate(verb_call, node)
         )
 
+        datapath, netlink = verb_call.datapath, node.host
+
         def connect(undo: ExitStack) -> result.Result:
             late = provider.needs_interface
             planned = Endpoint(
@@ -70,8 +72,8 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
                 call_id=verb_call.call.call_id,
             )
             ask = provider.acquire if late else None
-            made = verb_call.datapath.attach(planned, node.host, netns_fd, ask=ask)
-            undo.callback(verb_call.datapath.detach, verb_call.names, node.host)
+            made = datapath.attach(planned, netlink, netns_fd, ask=ask)
+            undo.callback(datapath.detach, verb_call.names, netlink)
             return _result(verb_call, made, provider.dns)
 
         return _with_addresses(verb_call, node, provider, connect)
