@@ -90,6 +90,18 @@ def test_a_version_is_three_numbers_of_plain_digits(malformed: str) -> None:
     assert version._asked_version(json.dumps({"cniVersion": malformed}).encode()) is None
 
 
+@pytest.mark.parametrize("absent", [{}, {"cniVersion": ""}, {"cniVersion": None, "cniVersions": []}])
+def test_a_netconf_without_a_version_is_of_the_first_one(absent: dict[str, object]) -> None:
+    assert versions.negotiate(absent) == "0.1.0"
+
+
+@pytest.mark.parametrize("asked", ["", None])
+def test_a_version_is_chosen_where_none_is_asked_for(asked: object) -> None:
+    assert versions.negotiate({"cniVersion": asked, "cniVersions": ["0.4.0", "9.9.9"]}) == "0.4.0"
+    with pytest.raises(IncompatibleVersion, match=r"9\.9\.9"):
+        versions.negotiate({"cniVersion": asked, "cniVersions": ["9.9.9"]})
+
+
 @pytest.mark.parametrize("offered", ["1.0.0", {"1.0.0": True}, 7, True, ("1.0.0",)])
 def test_versions_to_choose_from_are_a_list(offered: object) -> None:
     with pytest.raises(InvalidNetconf, match="list"):
