@@ -6,101 +6,106 @@ to be had. It reads the store within the transaction that failed, and must not c
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from ipam.errors import AddressUnavailable, NoAddressesKnown, PoolExhausted
-from ipam.pool import is_of
-from ipam.store import records
+from ipam.errors import AddressUnavailable, IpamError, NoAddressesKnown, PoolExhausted
+from ipam.pool import cooling_left, no_address_for_pods
+from ipam.store import records, source_records
 
 if TYPE_CHECKING:
-    from ipam.model import AddressRequest, PoolCounts
+    from collections.abc import Iterable, Mapping
+
+    from ipam.model import AddressRequest, IPAddress
+    from ipam.store.records import Scope
     from ipam.store.transaction import Row, Transaction
 
 _NAMED = 5
 """So many holders, addresses or reasons are named; the rest is counted."""
 
-_TOP_OWNERS = """
-    SELECT pod_namespace, pod_name, count(*) AS addresses, min(container_id) AS container_id
-    FROM address WHERE container_id IS NOT NULL AND family = ?
-    GROUP BY pod_namespace, pod_name, CASE WHEN pod_name = '' THEN container_id ELSE '' END
-    ORDER BY addresses DESC, pod_namespace, pod_name, container_id LIMIT ?
-"""
-_QUARANTINE_REASONS = """
-    SELECT CASE WHEN quarantined_until > :now THEN quarantine_reason
-                ELSE 'not listed by the source any more' END AS reason, count(*) AS addresses
-    FROM address
-    WHERE container_id IS NULL AND family = :family AND (quarantined_until > :now OR NOT listed)
-    GROUP BY reason ORDER BY addresses DESC, reason LIMIT :named
-"""
-_NEXT_COOLED = """
-    SELECT min(released_at) AS released_at FROM address
-    WHERE container_id IS NULL AND listed = 1 AND quarantined_until IS NULL AND released_at > ?
-"""
+
+def nothing_free(tx: Transaction, scope: Scope, family: int, request: AddressRequest) -> IpamError:
+    """Every address in scope is held, excluded or in quarantine; or there is none."""
+    rows = tx.rows_named(records.IN_SCOPE, source=scope.source, nic_mac=scope.nic_mac, family=family)
+    if not rows:
+        return no_address_for_pods(scope.source_name, f"{scope.nic_mac} for IPv{family}")
+    held = [row for row in rows if row["container_id"] is not None]
+    reasons = Counter(
+        why for row in rows if row["container_id"] is None and (why := records.unusable_because(row, tx.now))
+    )
+    free = [row for row in rows if row["container_id"] is None and not records.unusable_because(row, tx.now)]
+    own = [row for row in free if records.unpacked(row["ip"]) in request.excluded]
+    cooling = [
+        left for row in free if (left := cooling_left(row["released_at"], request.cooldown, tx.now)) > 0
+    ]
+    parts = [f"{len(held)} held{_holders(held)}"]
+    if own:
+        named = ", ".join(str(records.unpacked(row["ip"])) for row in own[:_NAMED])
+        parts.append(f"{len(own)} carried by the node itself ({named})")
+    if cooling:
+        parts.append(f"{len(cooling)} cooling, the next one for {min(cooling):.0f} s")
+    if reasons:
+        parts.append(f"{reasons.total()} in quarantine ({_counted(reasons)})")
+    message = f"no free IPv{family} address: {len(rows)} known, {', '.join(parts)}"
+    return PoolExhausted(
+        f"{message}; {source_words(tx, request.source)}", _remedy(len(rows), carried=bool(own))
+    )
 
 
-def pool_exhausted(
-    tx: Transaction, request: AddressRequest, counts: PoolCounts, family: int
-) -> PoolExhausted:
-    """Every address is held, resting beyond use, in quarantine or the node's own."""
-    parts = [f"{counts.assigned} held{_owners(tx, family)}"]
-    unheld = list(records.candidates(tx, family))
-    own = sum(candidate.ip in request.excluded for candidate in unheld)
-    if own:
-        named = ", ".join(str(ip) for ip in sorted(request.excluded, key=str)[:_NAMED])
-        parts.append(f"{own} carried by the node itself ({named})")
-    elsewhere = sum(not is_of(candidate.nic_mac, request) for candidate in unheld)
-    if elsewhere:
-        parts.append(f"{elsewhere} of other NICs than {request.nic_mac}")
-    if counts.cooling:
-        row = tx.one(_NEXT_COOLED, tx.now - request.cooldown)
-        if row is not None and row["released_at"] is not None:
-            left = request.cooldown - (tx.now - row["released_at"])
-            parts.append(f"{counts.cooling} cooling, the next one for {left:.0f} s")
-    if counts.quarantined:
-        parts.append(f"{counts.quarantined} in quarantine ({_reasons(tx, family)})")
-    message = f"no free IPv{family} address: {counts.total} known, {', '.join(parts)}; {source_words(tx)}"
-    if own:
-        remedy = (
+def _remedy(known: int, *, carried: bool) -> str:
+    if carried:
+        return (
             "The node's own links carry addresses that are meant for pods: cloud-init adds them unless its "
             "Azure datasource has apply_network_config_for_secondary_ips: false. Remove them from the links."
         )
-    else:
-        remedy = (
-            "Add IP configurations to the node's NIC (az network nic ip-config create), move pods to another "
-            f"node, or set the kubelet's max-pods to {counts.total} or less."
-        )
-    return PoolExhausted(message, remedy)
+    return (
+        "Add IP configurations to the node's NIC (az network nic ip-config create), move pods to another "
+        f"node, or set the kubelet's max-pods to {known} or less."
+    )
 
 
-def no_addresses_known(tx: Transaction) -> NoAddressesKnown:
-    """No source was ever read with success."""
-    row = tx.one("SELECT remedy FROM source")
+def no_addresses_known(tx: Transaction, source: str) -> NoAddressesKnown:
+    """The source was never read with success since the node was started."""
+    row = source_records.row_of_source(tx, source)
     remedy = row["remedy"] if row is not None and row["remedy"] else "Check `ipam.environment`."
-    return NoAddressesKnown(f"no address is known on this node: {source_words(tx)}", remedy)
+    return NoAddressesKnown(f"no address is known on this node: {source_words(tx, source)}", remedy)
 
 
-def address_unavailable(tx: Transaction, request: AddressRequest, row: Row | None) -> AddressUnavailable:
-    """The address that was asked for can't be given out; ``row`` is what is known of it."""
-    ip = request.requested
-    if row is None:
-        return AddressUnavailable(
-            f"address {ip} is not one of this node's NIC; {source_words(tx)}",
-            "Ask for an address that `azvnet status` lists, or add it to the NIC as an IP configuration.",
-        )
-    if row["container_id"] is not None:
+def unknown_address(tx: Transaction, ip: IPAddress, request: AddressRequest) -> AddressUnavailable:
+    """The address that was asked for is in no listing."""
+    return AddressUnavailable(
+        f"address {ip} is not one of this node's NIC; {source_words(tx, request.source)}",
+        "Ask for an address that `azvnet status` lists, or add it to the NIC as an IP configuration.",
+    )
+
+
+def unavailable(
+    tx: Transaction, ip: IPAddress, row: Row | None, scope: Scope, request: AddressRequest
+) -> AddressUnavailable | None:
+    """Why the address that was asked for can't be given out; ``row`` is what is known of it. None: it can."""
+    if row is not None and row["container_id"] is not None:
         return AddressUnavailable(
             f"address {ip} is held by {_named(row)}, {row['ifname']}",
             "Delete that pod first, or ask for another address.",
         )
-    why = records.unusable_because(row, request, tx.now)
+    if row is None or row["misses"] is None:
+        return unknown_address(tx, ip, request)
+    if ip in request.excluded:
+        why = "the node itself carries it"
+    elif not records.is_of(row["offered_mac"], scope):
+        why = f"it is one of NIC {row['offered_mac']}, not of {scope.nic_mac}"
+    else:
+        why = records.unusable_because(row, tx.now)
+    if not why:
+        return None
     return AddressUnavailable(
         f"address {ip} can't be given out: {why}", "Ask for another address, or for none."
     )
 
 
-def source_words(tx: Transaction) -> str:
+def source_words(tx: Transaction, source: str) -> str:
     """Which source, how old what it said is, and what went wrong last."""
-    row = tx.one("SELECT * FROM source")
+    row = source_records.row_of_source(tx, source)
     if row is None or row["attempt_wall"] is None:
         return "its source was not read yet"
     name = row["name"] or "the source"
@@ -115,17 +120,22 @@ def source_words(tx: Transaction) -> str:
     return words
 
 
-def _owners(tx: Transaction, family: int) -> str:
-    rows = tx.rows(_TOP_OWNERS, family, _NAMED + 1)
-    if not rows:
+def _holders(rows: Iterable[Row]) -> str:
+    names = Counter(_named(row) for row in rows)
+    if not names:
         return ""
-    names = [_named(row) + (f" x{row['addresses']}" if row["addresses"] > 1 else "") for row in rows[:_NAMED]]
-    return f" ({', '.join(names)}{', ...' if len(rows) > _NAMED else ''})"
+    first = _most(names)
+    words = [name + (f" x{number}" if number > 1 else "") for name, number in first[:_NAMED]]
+    return f" ({', '.join(words)}{', ...' if len(first) > _NAMED else ''})"
 
 
-def _reasons(tx: Transaction, family: int) -> str:
-    rows = tx.rows_named(_QUARANTINE_REASONS, now=tx.now, family=family, named=_NAMED)
-    return "; ".join(f"{row['addresses']}: {row['reason']}" for row in rows)
+def _counted(reasons: Mapping[str, int]) -> str:
+    return "; ".join(f"{number}: {reason}" for reason, number in _most(reasons)[:_NAMED])
+
+
+def _most(numbers: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The most frequent first, then by name."""
+    return sorted(numbers.items(), key=lambda each: (-each[1], each[0]))
 
 
 def _named(row: Row) -> str:

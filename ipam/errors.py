@@ -44,6 +44,14 @@ class NoAddressesKnown(IpamError):
     """No source was ever read with success, so nothing is known to give out."""
 
 
+class ListingStale(NoAddressesKnown):
+    """The source's listing is older than the caller wants: read it again first."""
+
+
+class NicUnclear(IpamError):
+    """The source lists several NICs, and nothing tells which of them the pod's packets leave by."""
+
+
 class AddressUnavailable(IpamError):
     """The requested address is not in the pool, held by another attachment, or not usable."""
 
@@ -51,10 +59,10 @@ class AddressUnavailable(IpamError):
 class AlreadyReserved(IpamError):
     """The attachment holds an address already."""
 
-    def __init__(self, message: str, remedy: str, reservation: Reservation) -> None:
+    def __init__(self, message: str, remedy: str, reservations: tuple[Reservation, ...]) -> None:
         super().__init__(message, remedy)
-        self.reservation = reservation
-        """What it holds; its ``owner.call_id`` tells whether the same call made it."""
+        self.reservations = reservations
+        """What it holds; their ``owner.call_id`` tells whether the same call made them."""
 
 
 class PredecessorsFound(IpamError):

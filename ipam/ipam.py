@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ipam import reclaim, refresh, reservations
 from ipam.errors import IpamError, StoreUnavailable
-from ipam.model import DEFAULT_COOLDOWN_SECONDS, Overview, PoolCounts, Reservation
-from ipam.store import records
+from ipam.model import DEFAULT_COOLDOWN_SECONDS, Overview
+from ipam.store import records, source_records
 from ipam.store.database import Store
 from ipam.store.files import why_unwritable
+from ipam.store.identity import NodeIdentity
+from ipam.store.read_only import ReadOnlyStore
 from ipam.store.transaction import StoreDamaged
-from ipam.store.view import StoreView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
         AddressStatus,
         Attachment,
         IPAddress,
+        ListedNic,
         Listing,
         Owner,
+        PoolAddress,
+        Reservation,
         SourceConfig,
         SourceState,
     )
@@ -38,15 +42,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+MACHINE_ID_FILE = Path("/etc/machine-id")
 COUNTERS = (
     "exhausted",
     "cooldown_shortened",
     "quarantined",
     "reclaimed",
+    "adopted",
     "source_reads",
     "source_errors",
 )
-"""What ``Ipam.counters`` counts since the store was made."""
+"""What ``Overview.counters`` counts since the store was made."""
 
 
 def boottime() -> float:
@@ -60,6 +66,7 @@ class Ipam:
     Args:
         run_dir: where the store is kept; made if it does not exist.
         boot_id_file: tells one start of the node from another.
+        machine_id_file: tells one node from another, where it holds an id (machine-id(5)).
         clock: seconds of CLOCK_BOOTTIME; every decision by time is taken with it.
         wall_clock: seconds since the epoch, for people only.
         busy_timeout: seconds to wait for another process that writes.
@@ -75,6 +82,7 @@ class Ipam:
         run_dir: Path,
         *,
         boot_id_file: Path = BOOT_ID_FILE,
+        machine_id_file: Path = MACHINE_ID_FILE,
         clock: Callable[[], float] = boottime,
         wall_clock: Callable[[], float] = time.time,
         busy_timeout: float = 5.0,
@@ -84,13 +92,14 @@ class Ipam:
         self._run_dir = run_dir
         self.reader = reader
         """How sources are read from now on; None: as ``ipam.sources.read`` does by itself."""
-        self._store: Store | StoreView
+        identity = NodeIdentity(boot_id_file, machine_id_file)
+        self._store: Store | ReadOnlyStore
         if read_only:
-            self._store = StoreView(run_dir, boot_id_file=boot_id_file, clock=clock, wall_clock=wall_clock)
+            self._store = ReadOnlyStore(run_dir, identity=identity, clock=clock, wall_clock=wall_clock)
             return
         self._store = Store(
             run_dir,
-            boot_id_file=boot_id_file,
+            identity=identity,
             clock=clock,
             wall_clock=wall_clock,
             busy_timeout=busy_timeout,
@@ -100,48 +109,61 @@ class Ipam:
         """Close the store's file. The next operation opens it again."""
         self._store.close()
 
-    # The life of one address
+    # The life of an attachment's addresses
 
-    def reserve(self, attachment: Attachment, owner: Owner, request: AddressRequest) -> Reservation:
-        """Choose an address and hold it for ``attachment``, not confirmed yet.
+    def reserve(
+        self, attachment: Attachment, owner: Owner, request: AddressRequest
+    ) -> tuple[Reservation, ...]:
+        """Choose an address of each family and hold them for ``attachment``, not confirmed yet: all or none.
 
         Raises:
             AdoptionNeeded: the store is new; call ``adopt`` first.
-            AlreadyReserved: the attachment holds an address; it is in the error.
+            AlreadyReserved: the attachment holds addresses; they are in the error.
             PredecessorsFound: the same pod holds others that the request does not know of.
-            NoAddressesKnown: no source was ever read.
+            NoAddressesKnown: the source was not read since the node was started.
+            ListingStale: it was, but longer ago than the request accepts.
+            SourceEmpty: the source lists nothing for pods on the NIC, or not the NIC.
+            NicUnclear: it lists several NICs, and which one is wanted is not known.
             PoolExhausted: nothing is free.
-            AddressUnavailable: the requested address can't be had.
+            AddressUnavailable: a requested address can't be had.
         """
         outcome = self._store.write(lambda tx: reservations.reserve(tx, attachment, owner, request))
         if isinstance(outcome, IpamError):
             raise outcome
         return outcome
 
-    def confirm(self, reservation: Reservation) -> Reservation:
-        """Say that the pod now carries the address.
+    def confirm(self, *made: Reservation) -> tuple[Reservation, ...]:
+        """Say that the pod now carries the addresses that ``reserve`` returned.
 
-        If the store was lost since ``reservation`` was made, it is written again.
+        If the store was lost since then, they are written again.
 
         Raises:
-            ReservationLost: it was released meanwhile (a DEL came in between), or, in a store that was
-                made anew, the address is held by another by now. The ADD has to be rolled back.
+            ReservationLost: they were released meanwhile (a DEL came in between), or, in a store that was
+                made anew, one is held by another by now. The ADD has to be rolled back.
         """
-        return self._store.write(lambda tx: reservations.confirm(tx, reservation))
+        return self._store.write(lambda tx: reservations.confirm(tx, made))
 
-    def release(self, attachment: Attachment, *, expected: Reservation | None = None) -> Reservation | None:
-        """Let the address of ``attachment`` go, to rest for its cooldown; what it was, or None.
+    def release(
+        self, attachment: Attachment, *, expected: Reservation | None = None
+    ) -> tuple[Reservation, ...]:
+        """Let the addresses of ``attachment`` go, to cool down; what it held.
 
-        Doing it again is no error. With ``expected``, only if it still is that very reservation.
+        Doing it again is no error. With ``expected``, only if it still holds that very reservation.
         """
         return self._store.write(lambda tx: reservations.release(tx, attachment, expected))
 
-    def abandon(self, reservation: Reservation) -> bool:
-        """Give an address back that its pod never had: no cooldown. Whether it was still held.
-
-        Only if it is still that unconfirmed reservation of this store.
+    def release_dead(self, dead: Reservation) -> bool:
+        """Release what an attachment holds whose endpoint is gone, and count it. ``dead`` is any of its
+        reservations. False: that one is not held any more.
         """
-        return self._store.write(lambda tx: reservations.abandon(tx, reservation))
+        return self._store.write(lambda tx: reclaim.release_dead(tx, dead))
+
+    def abandon(self, *made: Reservation) -> bool:
+        """Give back addresses that their pod never had: no cooldown. Whether they were still held.
+
+        Only if they are still those unconfirmed reservations of this store.
+        """
+        return self._store.write(lambda tx: reservations.abandon(tx, made))
 
     def quarantine(self, ip: IPAddress, reason: str, seconds: float) -> bool:
         """Give ``ip`` to nobody for a while; its holder, if it has one, keeps it. Whether it is known."""
@@ -179,31 +201,15 @@ class Ipam:
         present = tuple(attachments)
         self._store.write(lambda tx: reclaim.note_present(tx, present))
 
-    def sweep(
-        self,
-        missing: Iterable[Attachment],
-        present: Iterable[Attachment] = (),
-        *,
-        grace: float = reclaim.GRACE,
-    ) -> tuple[Reservation, ...]:
-        """``note_present``, ``note_missing`` and the release of what may be freed, in one step; the freed."""
-        gone, alive = tuple(missing), tuple(present)
-        return self._store.write(lambda tx: reclaim.sweep(tx, gone, alive, grace))
-
     # Looking
 
-    def reservation(self, attachment: Attachment) -> Reservation | None:
-        """What ``attachment`` holds."""
-        return self._store.read(lambda tx: _value(tx, records.reservation_of(tx, attachment)))
-
-    def find(self, ip: IPAddress) -> Reservation | None:
-        """Who holds ``ip``."""
-
-        def work(tx: Transaction) -> Reservation | None:
-            row = records.row_of(tx, ip)
-            return _value(tx, row if row is not None and row["container_id"] is not None else None)
-
-        return self._store.read(work)
+    def held_by(self, attachment: Attachment) -> tuple[Reservation, ...]:
+        """What ``attachment`` holds, one address of each family at most."""
+        return self._store.read(
+            lambda tx: tuple(
+                records.reservation_from(row, tx.generation) for row in records.held_by(tx, attachment)
+            )
+        )
 
     def reservations(self, network: str | None = None) -> tuple[Reservation, ...]:
         """Everything that is held, of one network or of all, by address."""
@@ -214,7 +220,7 @@ class Ipam:
     def addresses(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS) -> tuple[AddressStatus, ...]:
         """Every address with its state, in ascending order."""
         return self._each(
-            "SELECT * FROM address ORDER BY family, ip",
+            records.POOL,
             lambda row, tx: records.status_from(row, tx.generation, cooldown, tx.now),
         )
 
@@ -222,61 +228,67 @@ class Ipam:
         """The name of the NIC's IP configuration that ``ip`` is; empty: no source has said it."""
         return self._store.read(lambda tx: records.configuration_of(tx, ip))
 
-    def counts(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS, *, family: int = 4) -> PoolCounts:
-        """The pool by state; ``cooldown`` decides what is still cooling."""
-        return self._store.read(lambda tx: reservations.counts(tx, cooldown, family))
-
-    def counters(self) -> dict[str, int]:
-        """Events since the store was made, by the names of ``COUNTERS``."""
-        return self._store.read(_counters)
-
     def overview(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS) -> Overview:
-        """Counts, counters and source, all of one moment."""
+        """Counts, counters and sources, all of one moment."""
         return self._store.read(lambda tx: _overview(tx, cooldown))
 
-    def require_available(self, request: AddressRequest) -> None:
-        """Find out whether ``reserve`` could give an address now, without giving one.
+    def require_available(self, request: AddressRequest) -> tuple[PoolAddress, ...]:
+        """What ``reserve`` would give now, without giving it.
 
         It asks as a writer does, so a store that nobody can write to is noticed too.
 
         Raises:
-            NoAddressesKnown, PoolExhausted: as ``reserve`` would.
+            NoAddressesKnown, SourceEmpty, NicUnclear, PoolExhausted: as ``reserve`` would.
         """
-        why_not = self._store.write(lambda tx: reservations.nothing_to_give(tx, request))
+        outcome = self._store.write(lambda tx: reservations.would_get(tx, request))
         unwritable, remedy = why_unwritable(self._run_dir)
         if unwritable:
             raise StoreUnavailable(f"the store can't be written: {unwritable}", remedy)
-        if why_not is not None:
-            raise why_not
+        if isinstance(outcome, IpamError):
+            raise outcome
+        return outcome
 
-    def source_state(self) -> SourceState:
-        """When and how the source was read last."""
-        return self._store.read(refresh.source_state)
+    # Sources
 
-    # The source
+    def source_state(self, config: SourceConfig) -> SourceState:
+        """When and how this source was read last."""
+        return self._store.read(lambda tx: refresh.source_state(tx, config))
+
+    def sources_in_use(self) -> tuple[SourceConfig, ...]:
+        """Every source that a call needed since the node was started."""
+        used = self._store.read(lambda tx: source_records.states(tx, in_use=True))
+        return tuple(each.config for each in used)
+
+    def nics(self, config: SourceConfig) -> tuple[ListedNic, ...]:
+        """The NICs that this source listed last; none before it was read since the node was started."""
+
+        def work(tx: Transaction) -> tuple[ListedNic, ...]:
+            row = source_records.row_of_source(tx, config.key)
+            return () if row is None or row["success_at"] is None else source_records.nics(tx, row["id"])
+
+        return self._store.read(work)
 
     def refresh(
-        self, config: SourceConfig, *, deadline: float, force: bool = False, patient: bool = False
+        self, config: SourceConfig, *, deadline: float, force: bool = False, in_use: bool = False
     ) -> SourceState:
-        """Read the source if it is due, and let the pool follow what it lists.
+        """Read a source if it is due, and let the pool follow what it lists.
 
-        One process reads at a time; the others go on with what is known, or, if nothing is known,
-        wait for it. After failures it is left alone for longer and longer, up to a minute, and never
-        asked before a Retry-After is over. ``force`` reads at once whatever the interval says. Where nothing
-        is known because another configuration failed just now, this one waits for its turn, a second at most.
+        One process reads a source at a time; the others go on with what is known of it, or, if that is
+        nothing, wait. After failures it is left alone for longer and longer, up to a minute, and never asked
+        before a Retry-After is over. ``force`` reads at once whatever the interval says.
 
         Args:
             config: which source.
             deadline: seconds that all of this may take.
             force: for a person who asks; never for an ADD.
-            patient: what is known is of no use, so wait until this configuration's turn has come.
+            in_use: a network needs it now.
 
         Raises:
             SourceUnreadable, SourceEmpty: reading failed just now; or it failed a moment ago, is not
                 due again, and nothing is known from before.
         """
         return refresh.refresh(
-            self._store, self._run_dir, self.reader, config, deadline=deadline, force=force, patient=patient
+            self._store, self._run_dir, self.reader, config, deadline=deadline, force=force, in_use=in_use
         )
 
     def _each(self, sql: str, value: Callable[[Row, Transaction], T]) -> tuple[T, ...]:
@@ -289,22 +301,21 @@ class Ipam:
             return self._store.read(lambda tx: tuple(value(row, tx) for row in tx.rows(sql)))
 
 
-def _value(tx: Transaction, row: Row | None) -> Reservation | None:
-    return None if row is None else records.reservation_from(row, tx.generation)
-
-
 def _counters(tx: Transaction) -> dict[str, int]:
     rows = tx.rows("SELECT name, value FROM counter")
     return dict.fromkeys(COUNTERS, 0) | {row["name"]: row["value"] for row in rows}
 
 
 def _overview(tx: Transaction, cooldown: float) -> Overview:
-    known = tx.one("SELECT count(*) AS known FROM address WHERE family = 4")
+    known = tx.one(
+        "SELECT count(*) AS known FROM address"
+        " WHERE container_id IS NOT NULL OR id IN (SELECT address FROM offer)"
+    )
     return Overview(
-        counts=reservations.counts(tx, cooldown, 4),
+        counts=reservations.counts(tx, cooldown),
         known=0 if known is None else known["known"],
         counters=_counters(tx),
-        source=refresh.source_state(tx),
+        sources=source_records.states(tx),
         adopted=tx.adopted,
         same_boot=tx.same_boot,
     )

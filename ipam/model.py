@@ -112,28 +112,37 @@ class SourceConfig(Value):
     file: str = "/etc/kubernetes/interfaces.json"
     query_interval: float = 10.0
     """Seconds: no source is read more often than this."""
-    uplink_macs: tuple[str, ...] | None = None
-    """MACs of the NIC whose addresses may be used; None means every NIC of the listing. The caller
-    knows the links of the node, this package does not."""
+
+    @property
+    def key(self) -> str:
+        """Names the source in the store: configurations with the same key read the same documents."""
+        return f"{self.environment}:{self.file}" if self.environment in {"auto", "file"} else self.environment
 
 
 class AddressRequest(Value):
-    """What an ADD wants."""
+    """What an attachment needs: one address of each family, from one NIC of one source."""
 
-    requested: IPAddress | None = None
-    """One certain address (CNI_ARGS ``IP``, ``runtimeConfig.ips``, ``args.cni.ips``); None: any."""
+    source: str
+    """``SourceConfig.key`` of the source that has to list them."""
+    families: tuple[int, ...]
+    """IP versions. All of them are reserved, or none."""
+    nic_mac: str = ""
+    """The NIC that has to own them; empty: not known, see ``pool.choose_nic``."""
+    requested: tuple[IPAddress, ...] = ()
+    """Certain addresses (CNI_ARGS ``IP``, ``runtimeConfig.ips``, ``args.cni.ips``), at most one of each
+    family; where there is none, any will do."""
     cooldown: float = DEFAULT_COOLDOWN_SECONDS
-    """Seconds a released address rests before it is given out again."""
+    """Seconds a released address cools down before it is given out again."""
     excluded: frozenset[IPAddress] = field(default_factory=frozenset)
     """Never to be given out now: addresses that the host itself carries."""
     looked_at: frozenset[Attachment] | None = None
     """What the same pod holds under other container ids and the caller knows of; None: it does not care."""
-    nic_mac: str = ""
-    """The NIC that the address has to be one of; empty: any will do."""
+    max_age: float | None = None
+    """Seconds; a listing that is older has to be read again first. None: however old it is."""
 
 
 class Reservation(Value):
-    """An address that is held, with its holder."""
+    """An address that is held, with its holder. An attachment holds one of each family at most."""
 
     attachment: Attachment
     owner: Owner
@@ -221,20 +230,41 @@ class SourceState(Value):
     """Attempts that failed since the last success."""
     retry_in: float = 0.0
     """Seconds until the source may be asked again; 0: now."""
-    asked: SourceConfig | None = None
-    """What the last attempt since the node was started asked for, its interval aside; None: nothing."""
+    config: SourceConfig = field(default_factory=SourceConfig)
+    """Which source this is, its interval aside."""
+
+
+class ListedNic(Value):
+    """A NIC as the last successful read of one source described it."""
+
+    mac: str
+    primary: bool | None
+    own_addresses: tuple[IPAddress, ...]
+    subnets: tuple[IPNetwork, ...]
+    example: IPAddress | None
+    """One of its addresses for pods; None: it has none."""
 
 
 class Overview(Value):
-    """The pool, its counters and its source, all as they were at one moment."""
+    """The pool, its counters and its sources, all as they were at one moment."""
 
     counts: PoolCounts
     known: int
     """Every address of the pool, counted by itself: what the four states have to add up to."""
     counters: Mapping[str, int]
-    """Events since the store was made, by the names of ``allocator.COUNTERS``."""
-    source: SourceState
+    """Events since the store was made, by the names of ``ipam.COUNTERS``."""
+    sources: tuple[SourceState, ...]
+    """Every source that a network of the node uses."""
     adopted: bool
     """Somebody has told the store what is alive."""
     same_boot: bool
     """False: the store is from before the node was started anew, and nobody has used it since."""
+
+    @property
+    def source(self) -> SourceState:
+        """The source that is worst off: one that fails, else the one whose listing is the oldest."""
+        return max(
+            self.sources,
+            key=lambda each: (each.failures > 0, each.success_age is None, each.success_age or 0.0),
+            default=SourceState(""),
+        )

@@ -1,35 +1,40 @@
 """Reserve, confirm, release, abandon: each as what happens within one transaction.
 
-It must not know how transactions are made, nor wait for anything.
+An attachment holds one address of each family that it asked for; all of them are reserved, confirmed and
+released together. It must not know how transactions are made, nor wait for anything.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipam import diagnostics, reclaim
+from ipam import diagnostics
 from ipam.errors import (
     AddressTaken,
     AdoptionNeeded,
     AlreadyReserved,
     IpamError,
+    ListingStale,
     PoolExhausted,
     PredecessorsFound,
     ReservationLost,
 )
-from ipam.model import AddressState, PoolCounts
-from ipam.pool import choose, cooling_left
-from ipam.store import records
+from ipam.model import AddressState, PoolAddress, PoolCounts
+from ipam.pool import Candidate, Choice, choose, choose_nic, cooling_left
+from ipam.store import records, source_records
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ipam.model import AddressRequest, Attachment, IPAddress, Owner, Reservation
-    from ipam.store.transaction import Transaction
+    from ipam.store.records import Scope
+    from ipam.store.transaction import Row, Transaction
 
 
 def reserve(
     tx: Transaction, attachment: Attachment, owner: Owner, request: AddressRequest
-) -> Reservation | IpamError:
-    """A reservation, or the error as a value: what was counted with it has to be kept."""
+) -> tuple[Reservation, ...] | IpamError:
+    """One reservation for each family, or the error as a value: what was counted with it has to be kept."""
     if not tx.adopted:
         return AdoptionNeeded(
             "the store is new and does not know yet which addresses are in use",
@@ -40,22 +45,88 @@ def reserve(
         unknown = tuple(each for each in others if each.attachment not in request.looked_at)
         if unknown:
             return _predecessors(owner, unknown)
-    held = records.reservation_of(tx, attachment)
-    if held is not None:
-        return _already_reserved(records.reservation_from(held, tx.generation))
-    if request.requested is not None:
-        row = records.row_of(tx, request.requested)
-        if row is None or row["container_id"] is not None or records.unusable_because(row, request, tx.now):
-            return diagnostics.address_unavailable(tx, request, row)
-        key, shortened = row["id"], cooling_left(row["released_at"], request.cooldown, tx.now) > 0
-    else:
-        choice = choose(records.candidates(tx, 4), request, tx.now)
-        if choice is None:
-            return _nothing_to_give(tx, request)
-        key, shortened = choice.candidate.key, choice.shortened
-    tx.count("cooldown_shortened", int(shortened))
-    held = records.hold(tx, key, attachment, owner, created_at=tx.wall, confirmed=False)
-    return records.reservation_from(held, tx.generation)
+    held = records.held_by(tx, attachment)
+    if held:
+        return _already_reserved(tuple(records.reservation_from(row, tx.generation) for row in held))
+    source_records.note_use(tx, request.source)
+    try:
+        chosen = _choose_all(tx, scope := _scope(tx, request), request)
+    except IpamError as error:
+        tx.count("exhausted", int(isinstance(error, PoolExhausted)))
+        return error
+    tx.count("cooldown_shortened", sum(choice.shortened for choice in chosen))
+    rows = [
+        records.hold(
+            tx,
+            choice.candidate.key,
+            attachment,
+            owner,
+            choice.candidate.address,
+            source=scope.source_name,
+            created_at=tx.wall,
+            confirmed=False,
+        )
+        for choice in chosen
+    ]
+    return tuple(records.reservation_from(row, tx.generation) for row in rows)
+
+
+def would_get(tx: Transaction, request: AddressRequest) -> tuple[PoolAddress, ...] | IpamError:
+    """What an attachment would be given now, or why it would not."""
+    source_records.note_use(tx, request.source)
+    try:
+        chosen = _choose_all(tx, _scope(tx, request), request)
+    except IpamError as error:
+        return error
+    return tuple(choice.candidate.address for choice in chosen)
+
+
+def _scope(tx: Transaction, request: AddressRequest) -> Scope:
+    """Which addresses the request may have.
+
+    Raises:
+        NoAddressesKnown: the source was not read since the node was started.
+        ListingStale: it was, but too long ago for this request.
+        SourceEmpty, NicUnclear: see ``pool.choose_nic``.
+    """
+    source = source_records.row_of_source(tx, request.source)
+    if source is None or source["success_at"] is None:
+        raise diagnostics.no_addresses_known(tx, request.source)
+    if request.max_age is not None and tx.now - source["success_at"] > request.max_age:
+        raise ListingStale(f"the listing is old: {diagnostics.source_words(tx, request.source)}")
+    nics = source_records.nics(tx, source["id"])
+    return records.Scope(source["id"], source["name"], choose_nic(nics, request.nic_mac, source["name"]))
+
+
+def _choose_all(tx: Transaction, scope: Scope, request: AddressRequest) -> list[Choice]:
+    """An address of each family. Raises as ``_choose`` does."""
+    for ip in request.requested:
+        if ip.version not in request.families:
+            raise diagnostics.unknown_address(tx, ip, request)
+    return [_choose(tx, scope, family, request) for family in request.families]
+
+
+def _choose(tx: Transaction, scope: Scope, family: int, request: AddressRequest) -> Choice:
+    """The address of one family.
+
+    Raises:
+        AddressUnavailable: the requested one can't be given out.
+        PoolExhausted: none can be.
+        SourceEmpty: the NIC has none at all.
+    """
+    wanted = next((ip for ip in request.requested if ip.version == family), None)
+    if wanted is not None:
+        row = records.requested(tx, scope, wanted)
+        why = diagnostics.unavailable(tx, wanted, row, scope, request)
+        if row is None or why is not None:
+            raise why or diagnostics.unknown_address(tx, wanted, request)
+        offered = records.pool_address(row["offered"], row["offered_gateway"], row["offered_mac"])
+        shortened = cooling_left(row["released_at"], request.cooldown, tx.now) > 0
+        return Choice(Candidate(row["id"], offered, row["released_at"]), shortened)
+    choice = choose(records.candidates(tx, scope, family), request, tx.now)
+    if choice is None:
+        raise diagnostics.nothing_free(tx, scope, family, request)
+    return choice
 
 
 def _same_pod(tx: Transaction, attachment: Attachment, owner: Owner) -> tuple[Reservation, ...]:
@@ -66,16 +137,20 @@ def _same_pod(tx: Transaction, attachment: Attachment, owner: Owner) -> tuple[Re
     return tuple(records.reservation_from(row, tx.generation) for row in tx.rows(records.BY_POD, *wanted))
 
 
-def confirm(tx: Transaction, reservation: Reservation) -> Reservation:
-    """Mark as confirmed, or write again what was made in a store that is gone.
+def confirm(tx: Transaction, made: Sequence[Reservation]) -> tuple[Reservation, ...]:
+    """Mark as confirmed, or write again what was made in a store that is gone: all of it or nothing.
 
     Raises:
         ReservationLost: it was released meanwhile.
         AddressTaken: that store is gone, and in this one another attachment holds the address.
     """
+    return tuple(_confirm_one(tx, each) for each in made)
+
+
+def _confirm_one(tx: Transaction, reservation: Reservation) -> Reservation:
     if reservation.generation == tx.generation and records.confirm_exactly(tx, reservation):
         return records.confirmed(reservation)
-    row = records.reservation_of(tx, reservation.attachment)
+    row = _held(tx, reservation)
     if row is not None:
         if not _same(records.reservation_from(row, tx.generation), reservation):
             raise _lost(reservation, "was released, and another one was made for the same attachment")
@@ -87,31 +162,64 @@ def confirm(tx: Transaction, reservation: Reservation) -> Reservation:
         if row is not None and row["container_id"] is not None:
             why = "was in a store that is lost, and the address has another holder now"
             raise _lost(reservation, why, AddressTaken)
-        row = reclaim.write_again(tx, reservation, row)
+        row = write_again(tx, reservation)
     return records.reservation_from(row, tx.generation)
 
 
-def release(tx: Transaction, attachment: Attachment, expected: Reservation | None) -> Reservation | None:
-    """Let go what ``attachment`` holds; if ``expected`` is given, only if it is that."""
-    row = records.reservation_of(tx, attachment)
-    if row is None:
-        return None
-    held = records.reservation_from(row, tx.generation)
-    if expected is not None and not _same(held, expected):
-        return None
-    records.let_go(tx, row, tx.now)
+def _held(tx: Transaction, reservation: Reservation) -> Row | None:
+    """What the attachment of ``reservation`` holds of the same family."""
+    rows = records.held_by(tx, reservation.attachment)
+    return next((row for row in rows if row["family"] == reservation.ip.version), None)
+
+
+def write_again(tx: Transaction, reservation: Reservation) -> Row:
+    """Write a reservation that an earlier store had, of an address that nobody holds.
+
+    What a source lists of the address (prefix, gateway, NIC) is taken from there; an address that no source
+    has listed yet is written as the reservation says it.
+    """
+    key = records.key_of(tx, reservation.ip)
+    as_it_was = PoolAddress(reservation.address, reservation.gateway, reservation.nic_mac)
+    given, source = records.offered_by_any(tx, key) or (as_it_was, "")
+    return records.hold(
+        tx,
+        key,
+        reservation.attachment,
+        reservation.owner,
+        given,
+        source=source,
+        created_at=reservation.created_at,
+        confirmed=True,
+    )
+
+
+def release(tx: Transaction, attachment: Attachment, expected: Reservation | None) -> tuple[Reservation, ...]:
+    """Let go everything that ``attachment`` holds; if ``expected`` is given, only if that is part of it."""
+    rows = records.held_by(tx, attachment)
+    held = tuple(records.reservation_from(row, tx.generation) for row in rows)
+    if expected is not None and not any(_same(each, expected) for each in held):
+        return ()
+    for row in rows:
+        records.let_go(tx, row, tx.now)
     return held
 
 
-def abandon(tx: Transaction, reservation: Reservation) -> bool:
-    """Give back what no pod ever had; the time of the release before stays."""
-    row = records.reservation_of(tx, reservation.attachment)
-    if row is None or row["confirmed"] or reservation.generation != tx.generation:
+def abandon(tx: Transaction, made: Sequence[Reservation]) -> bool:
+    """Give back what no pod ever had; the time of the release before stays. All of it or nothing."""
+    rows = [row for each in made if (row := _unconfirmed(tx, each)) is not None]
+    if not rows or len(rows) != len(made):
         return False
-    if not _same(records.reservation_from(row, tx.generation), reservation):
-        return False
-    records.let_go(tx, row, row["released_at"])
+    for row in rows:
+        records.let_go(tx, row, row["released_at"])
     return True
+
+
+def _unconfirmed(tx: Transaction, reservation: Reservation) -> Row | None:
+    """The row of exactly this reservation of this store, if it is not confirmed yet."""
+    row = _held(tx, reservation)
+    if row is None or row["confirmed"] or reservation.generation != tx.generation:
+        return None
+    return row if _same(records.reservation_from(row, tx.generation), reservation) else None
 
 
 def quarantine(tx: Transaction, ip: IPAddress, reason: str, seconds: float) -> bool:
@@ -124,6 +232,13 @@ def quarantine(tx: Transaction, ip: IPAddress, reason: str, seconds: float) -> b
     )
     tx.count("quarantined", changed)
     return changed == 1
+
+
+def counts(tx: Transaction, cooldown: float) -> PoolCounts:
+    """The pool by state."""
+    rows = tx.rows_named(records.COUNTS, now=tx.now, cooldown=cooldown)
+    by_state = {row["state"]: row["addresses"] for row in rows}
+    return PoolCounts(**{state.value: by_state.get(state.value, 0) for state in AddressState})
 
 
 def _same(held: Reservation, expected: Reservation) -> bool:
@@ -148,40 +263,14 @@ def _predecessors(owner: Owner, unknown: tuple[Reservation, ...]) -> Predecessor
     )
 
 
-def _already_reserved(held: Reservation) -> AlreadyReserved:
-    attachment = held.attachment
+def _already_reserved(held: tuple[Reservation, ...]) -> AlreadyReserved:
+    attachment = held[0].attachment
+    addresses = ", ".join(str(each.ip) for each in held)
     return AlreadyReserved(
-        f"container {attachment.container_id}, {attachment.ifname} holds {held.ip} already",
+        f"container {attachment.container_id}, {attachment.ifname} holds {addresses} already",
         "Run DEL for this attachment before it is added again.",
         held,
     )
-
-
-def nothing_to_give(tx: Transaction, request: AddressRequest) -> IpamError | None:
-    """Why no address could be given now; None where one could."""
-    if choose(records.candidates(tx, 4), request, tx.now) is not None:
-        return None
-    return _why_nothing(tx, request)
-
-
-def _nothing_to_give(tx: Transaction, request: AddressRequest) -> IpamError:
-    why = _why_nothing(tx, request)
-    tx.count("exhausted", int(isinstance(why, PoolExhausted)))
-    return why
-
-
-def _why_nothing(tx: Transaction, request: AddressRequest) -> IpamError:
-    source = tx.one("SELECT success_wall FROM source")
-    if source is None or source["success_wall"] is None:
-        return diagnostics.no_addresses_known(tx)
-    return diagnostics.pool_exhausted(tx, request, counts(tx, request.cooldown, 4), 4)
-
-
-def counts(tx: Transaction, cooldown: float, family: int) -> PoolCounts:
-    """The pool by state."""
-    rows = tx.rows_named(records.COUNTS, now=tx.now, cooldown=cooldown, family=family)
-    by_state = {row["state"]: row["addresses"] for row in rows}
-    return PoolCounts(**{state.value: by_state.get(state.value, 0) for state in AddressState})
 
 
 def _lost(

@@ -32,26 +32,45 @@ QUICK_READ_SECONDS = 2.0
 GRACE_SECONDS = 60.0
 """Between the two looks after which an address without an endpoint is freed."""
 STALE_SECONDS = 300.0
-"""Without an agent: a listing older than this is read again before an address is given out."""
+"""A listing older than this is read again before an address is given out: there is no agent, or the node was
+suspended meanwhile.
+"""
+FAMILIES = (4,)
+"""IP versions of which an attachment gets one address each."""
 
 FILLINGS = 5
 """A new store needs two: what is alive, and what the source lists."""
 
 
-def source_config(netconf: NetConf, node: Node) -> SourceConfig:
-    """Where addresses come from, narrowed to the NIC that pods can use.
-
-    A pod's packets leave through the host's default route; the fabric drops those whose source address
-    belongs to another NIC than they leave by. So only that NIC's addresses are of use, or ``master``'s.
-    """
+def source_config(netconf: NetConf) -> SourceConfig:
+    """Where the addresses of a network come from."""
     ipam = netconf.our_ipam()
+    return SourceConfig(environment=ipam.source, file=ipam.file, query_interval=ipam.query_interval)
+
+
+def address_request(netconf: NetConf, node: Node, requested: tuple[IPAddress, ...] = ()) -> AddressRequest:
+    """What an attachment of this network needs: addresses of the NIC by which its packets leave.
+
+    The fabric drops packets whose source address belongs to another NIC than they leave by.
+
+    Raises:
+        UplinkUnclear: there is no link of the name that the netconf gives as ``master``.
+    """
     link = _named_link(netconf.master, node) if netconf.master else default_link(node)
-    return SourceConfig(
-        environment=ipam.source,
-        file=ipam.file,
-        query_interval=ipam.query_interval,
-        uplink_macs=(link.mac,) if link and link.mac else None,
+    return AddressRequest(
+        source=source_config(netconf).key,
+        families=FAMILIES,
+        nic_mac=link.mac if link is not None else "",
+        requested=requested,
+        cooldown=netconf.our_ipam().cooldown,
     )
+
+
+def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
+    """What an attachment of a network that nothing is known of but its source needs."""
+    link = default_link(node)
+    mac = link.mac if link is not None else ""
+    return AddressRequest(config.key, FAMILIES, mac, excluded=host_addresses(node))
 
 
 def _named_link(name: str, node: Node) -> Link:
@@ -183,19 +202,14 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
     Raises:
         IpamError: no address can be given.
     """
-    request = AddressRequest(
-        requested=requested_address(parameters, netconf),
-        cooldown=netconf.our_ipam().cooldown,
-        looked_at=frozenset(),
-        nic_mac=_named_link(netconf.master, node).mac if netconf.master else "",
-    )
-    if not node.background_reads:
-        _refresh_when_stale(netconf, node)
+    asked = requested_address(parameters, netconf)
+    request = address_request(netconf, node, (asked,) if asked else ())
+    request = replace(request, looked_at=frozenset(), max_age=STALE_SECONDS)
     try:
         return _reserve(parameters.attachment, netconf, who, request, node)
-    except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable):
+    except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable, ipam_errors.SourceEmpty):
         reclaim_dead(node)
-        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True, patient=bool(netconf.master))
+        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
     return _reserve(parameters.attachment, netconf, who, request, node)
 
 
@@ -205,7 +219,7 @@ def _reserve(
     """Reserve; what a new store lacks is filled in first. It may be lost again while that is done."""
     for _ in range(FILLINGS):
         try:
-            reservation = node.ipam.reserve(attachment, who, request)
+            reservation = node.ipam.reserve(attachment, who, request)[0]
             if request.excluded or not _is_of_host(reservation.ip, node):
                 return reservation
             node.ipam.abandon(reservation)
@@ -216,9 +230,12 @@ def _reserve(
             request = replace(request, looked_at=(request.looked_at or frozenset()) | looked_at)
         except ipam_errors.AdoptionNeeded:
             recovery.adopt(node)
+        except ipam_errors.ListingStale:
+            refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
+            request = replace(request, max_age=None)
         except ipam_errors.NoAddressesKnown:
             refresh(netconf, node, READ_SECONDS)
-    return node.ipam.reserve(attachment, who, replace(request, looked_at=None))
+    return node.ipam.reserve(attachment, who, replace(request, looked_at=None, max_age=None))[0]
 
 
 def _is_of_host(ip: IPAddress, node: Node) -> bool:
@@ -245,37 +262,28 @@ def set_aside_carried(node: Node, seconds: float) -> None:
             node.ipam.quarantine(ip, reason, seconds)
 
 
-def require_available(cooldown: float, node: Node) -> None:
+def require_available(netconf: NetConf, node: Node) -> None:
     """Find out whether an ADD could be given an address now.
 
     Raises:
-        PoolExhausted, NoAddressesKnown, StoreUnavailable: it could not.
+        IpamError: it could not.
+        UplinkUnclear: there is no link of the name that the netconf gives as ``master``.
     """
-    node.ipam.require_available(AddressRequest(cooldown=cooldown, excluded=host_addresses(node)))
+    request = replace(address_request(netconf, node), excluded=host_addresses(node))
+    node.ipam.require_available(request)
 
 
-def refresh(
-    netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False, patient: bool = False
-) -> None:
-    """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it,
-    ``patient`` where what is known is of no use, as what was asked for another NIC.
+def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False) -> None:
+    """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it.
 
     Raises:
         SourceUnreadable, SourceEmpty: only where it is not quietly.
     """
     try:
-        config = source_config(netconf, node)
-        node.ipam.refresh(config, deadline=seconds, patient=patient)
+        node.ipam.refresh(source_config(netconf), deadline=seconds, in_use=True)
     except (ipam_errors.SourceUnreadable, ipam_errors.SourceEmpty):
         if not quietly:
             raise
-
-
-def _refresh_when_stale(netconf: NetConf, node: Node) -> None:
-    """Nobody reads in the background: do it here, rarely, and never in the way of a pod."""
-    age = node.ipam.source_state().success_age
-    if age is not None and age > STALE_SECONDS:
-        refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
 
 
 def release_predecessors(reservations: Iterable[Reservation], node: Node) -> None:

@@ -27,8 +27,7 @@ def forget_connections(attachment: Attachment, node: Node) -> list[str]:
     apply for good, whoever has the address. What can't be forgotten keeps no pod from going.
     """
     try:
-        held = node.ipam.reservation(attachment)
-        if held is not None:
+        for held in node.ipam.held_by(attachment):
             conntrack.forget(held.ip)
     except ipam_errors.StoreUnavailable:
         return []  # releasing the address says so
@@ -41,4 +40,4 @@ def release_dead(dead: Reservation, node: Node) -> bool:
     """Free the address of an endpoint that went without a DEL. False when it is another's by now."""
     with suppress(OSError):
         conntrack.forget(dead.ip)
-    return node.ipam.release(dead.attachment, expected=dead) is not None
+    return node.ipam.release_dead(dead)

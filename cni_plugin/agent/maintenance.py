@@ -21,7 +21,7 @@ from cni_plugin.cni.netconf import NetConf
 from cni_plugin.node import Node
 from ipam import sources
 from ipam.errors import IpamError, SourceEmpty, SourceUnreadable
-from ipam.model import DEFAULT_COOLDOWN_SECONDS, SourceConfig
+from ipam.model import DEFAULT_COOLDOWN_SECONDS, AddressRequest, SourceConfig
 from ipam.value import replace
 
 READ_SECONDS = 20.0
@@ -30,6 +30,8 @@ THOROUGH_EVERY = 6
 """Every so many looks everything is compared, whether links and routes have changed or not."""
 PASSIVE_SECONDS = 1.0
 """Between two looks whether another agent has taken over still."""
+FORGOTTEN_AFTER = 86400.0
+"""Seconds after which a source that no call came with any more is not read any more."""
 SILENT_SECONDS = 120.0
 """Longer than anything here may take: a thread that was not heard of for so long is stuck."""
 
@@ -46,12 +48,13 @@ class Background:
         self._node = node
         self._settings = settings
         self._netconf: NetConf | None = None
+        self._asked_for: dict[str, tuple[SourceConfig, float]] = {}
         self._heard_last: object = None
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="background", daemon=True)
         self._beat = time.monotonic()
-        self._source_error = ""
+        self._source_errors: dict[str, str] = {}
         self._host_problems: tuple[str, ...] = ()
         self._in_the_way: list[str] = []
         self._has_read = False
@@ -78,7 +81,7 @@ class Background:
         """Why this process has not read the source with success yet; empty when it has."""
         if self._has_read:
             return ""
-        return self._source_error or "the source of addresses was not read yet"
+        return next(iter(self._source_errors.values()), "") or "the source of addresses was not read yet"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -130,6 +133,8 @@ class Background:
         except errors.CniError:
             return
         self._heard_last, self._netconf = told, conf
+        config = allocate.source_config(conf)
+        self._asked_for = {**self._asked_for, config.key: (config, time.monotonic())}
         self._wake.set()
 
     def adopt(self) -> None:
@@ -175,44 +180,62 @@ class Background:
             self._say("error", f"internal error: {type(error).__name__}: {error}")
 
     def _read(self) -> None:
+        for config in self._sources():
+            self._read_one(config)
+
+    def _read_one(self, config: SourceConfig) -> None:
+        before = self._source_errors.get(config.key, "")
         try:
-            self._node.ipam.refresh(self._source(), deadline=READ_SECONDS)
+            self._node.ipam.refresh(config, deadline=READ_SECONDS)
         except (SourceUnreadable, SourceEmpty) as error:
-            if str(error) != self._source_error:  # once for each kind of trouble, not every half minute
+            if str(error) != before:  # once for each kind of trouble, not every half minute
                 self._say("error", str(error), remedy=error.remedy)
-            self._source_error = str(error)
+            self._source_errors[config.key] = str(error)
         else:
-            if self._source_error:
+            if before:
                 self._say("info", "the source of addresses is readable again")
-            self._source_error = ""
+            self._source_errors.pop(config.key, None)
             self._has_read = True
 
     def _until_next_read(self) -> float:
         """Sooner than usual while nothing is known: pods wait for it, and at boot the node itself."""
         usual = self._settings.refresh_seconds
         try:
-            state = self._node.ipam.source_state()
+            states = [self._node.ipam.source_state(config) for config in self._sources()]
         except IpamError:
             return usual
-        return usual if state.last_success_at is not None else min(usual, state.retry_in)
+        return min([usual, *(state.retry_in for state in states if state.success_age is None)])
 
-    def _source(self) -> SourceConfig:
+    def _sources(self) -> list[SourceConfig]:
+        """Every source that some network of the node uses: those that calls came with, and those that were
+        asked before this agent was started. Where there is none, what the settings say.
+        """
         interval = self._settings.refresh_seconds
+        known = {each.key: each for each in self._node.ipam.sources_in_use()}
+        known |= {
+            config.key: config
+            for config, at in self._asked_for.values()
+            if time.monotonic() - at < FORGOTTEN_AFTER
+        }
+        if not known or (not self._asked_for and self._settings.source != "auto"):
+            return [self._default_source()]
+        return [replace(each, query_interval=min(each.query_interval, interval)) for each in known.values()]
+
+    def _default_source(self) -> SourceConfig:
+        return SourceConfig(self._settings.source, self._settings.file, self._settings.refresh_seconds)
+
+    def address_request(self) -> AddressRequest:
+        """What the next pod will need, as far as it is known: what the last one asked for.
+
+        Raises:
+            UplinkUnclear: there is no such link.
+        """
         if self._netconf is not None:
-            config = allocate.source_config(self._netconf, self._node)
-            return replace(config, query_interval=min(config.query_interval, interval))
-        before = self._node.ipam.source_state().asked if self._settings.source == "auto" else None
-        if before is not None:
-            # What the calls asked for before this agent was started. Another source, or another NIC, would
-            # replace the pool's addresses by its own.
-            return replace(before, query_interval=interval)
-        link = allocate.default_link(self._node)
-        return SourceConfig(
-            environment=self._settings.source,
-            file=self._settings.file,
-            query_interval=interval,
-            uplink_macs=(link.mac,) if link and link.mac else None,
-        )
+            request = allocate.address_request(self._netconf, self._node)
+            return replace(request, excluded=allocate.host_addresses(self._node))
+        used = self._node.ipam.sources_in_use() if self._settings.source == "auto" else ()
+        config = used[0] if used else self._default_source()
+        return allocate.request_without_netconf(config, self._node)
 
     def _look(self, *, thorough: bool) -> None:
         self._keep_host(thorough=thorough)

@@ -42,7 +42,6 @@ TOLD_FROM_THE_START = ("ADD", "DEL", "CHECK")
 OK, OTHER = "ok", "other"
 INTERNAL = 999
 """The code of what is our own defect."""
-RECLAIMED, ADOPTED = "reclaimed", "adopted"
 REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
 """What is put back; each is told from the start, so that the first repair shows up as a change."""
 
@@ -149,12 +148,7 @@ class NodeCollector(Collector):
             "Whether an address could be given at the last look.",
             int(not self._readiness.last),
         )
-        repairs = self._background.repairs
-        yield _by_kind(repairs)
-        yield _counter("azvnet_pool_reclaimed", "Addresses freed whose holder was gone.", repairs, RECLAIMED)
-        yield _counter(
-            "azvnet_pool_adopted", "Live pods written again to a store that was lost.", repairs, ADOPTED
-        )
+        yield _by_kind(self._background.repairs)
         try:
             overview = self._node.view.overview(self._background.cooldown)
         except IpamError:
@@ -189,6 +183,10 @@ def _pool(overview: Overview) -> Iterator[Metric]:
         counters,
         "quarantined",
     )
+    yield _counter("azvnet_pool_reclaimed", "Addresses freed whose holder was gone.", counters, "reclaimed")
+    yield _counter(
+        "azvnet_pool_adopted", "Live pods written again to a store that was lost.", counters, "adopted"
+    )
 
 
 def _source(overview: Overview) -> Iterator[Metric]:
@@ -221,7 +219,7 @@ def _by_kind(repairs: Mapping[str, int]) -> Metric:
         "Things that something else took from a pod and that were put back.",
         labels=("kind",),
     )
-    for kind in sorted({*REPAIRS, *repairs} - {RECLAIMED, ADOPTED}):
+    for kind in sorted({*REPAIRS, *repairs}):
         family.add_metric((kind,), repairs.get(kind, 0))
     return family
 

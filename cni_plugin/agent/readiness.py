@@ -1,6 +1,6 @@
 """Whether a pod could get an address from this node now, and if not, why, in words.
 
-Owns the question. STATUS asks the pool the same one (``addressing.require_available``); the agent adds what
+Owns the question. STATUS asks the pool the same one (``allocate.require_available``); the agent adds what
 concerns itself. Another question is whether the agent does its own work: a full node is no fault of it, and
 a rollout must not wait for pods to go. It must not know who wants to know.
 """
@@ -11,9 +11,10 @@ import threading
 import time
 from typing import Protocol
 
-from cni_plugin.addresses import allocate
+from cni_plugin.cni.errors import CniError
 from cni_plugin.node import Node
 from ipam.errors import IpamError, PoolExhausted
+from ipam.model import AddressRequest
 
 FRESH_SECONDS = 1.0
 """How long an answer is good for those who ask in between: probes must not cost more than calls."""
@@ -22,9 +23,8 @@ FRESH_SECONDS = 1.0
 class Work(Protocol):
     """What is asked of the background work."""
 
-    @property
-    def cooldown(self) -> float:
-        """Seconds an address rests."""
+    def address_request(self) -> AddressRequest:
+        """What the next pod will need."""
 
     @property
     def why_no_listing(self) -> str:
@@ -90,7 +90,9 @@ class Readiness:
     def _ask(self) -> str:
         self._is_exhausted = False
         try:
-            allocate.require_available(self._background.cooldown, self._node)
+            self._node.ipam.require_available(self._background.address_request())
+        except CniError as error:
+            return f"{error}. {error.details}" if error.details else str(error)
         except IpamError as error:
             self._is_exhausted = isinstance(error, PoolExhausted)
             return f"{error}. {error.remedy}" if error.remedy else str(error)

@@ -96,10 +96,8 @@ class Reconciler:
             any(each is not None and each[0] not in known for each in named)
             or self._node.ipam.needs_adoption()
         ):
-            before = len(self._node.ipam.reservations())
             recovery.adopt(self._node)
             recovery.adopt_endpoints(self._node)
-            self._count("adopted", len(self._node.ipam.reservations()) - before)
 
     def _reclaim(self, held: Iterable[Reservation], links: Mapping[str, Link], grace: float) -> None:
         missing: list[Attachment] = []
@@ -111,8 +109,7 @@ class Reconciler:
                 alive = allocate.is_alive(each, self._node)
             (present if alive else missing).append(each.attachment)
         self._node.ipam.note_present(present)
-        freed = allocate.free_missing(missing, self._node, grace)
-        self._count("reclaimed", freed)
+        allocate.free_missing(missing, self._node, grace)
 
     def _repair_host(
         self, held: Iterable[Reservation], links: Mapping[str, Link], routes: Iterable[KernelRoute]

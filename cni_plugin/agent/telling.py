@@ -33,6 +33,7 @@ from cni_plugin.agent.unixsocket import Holder, UnixSocket
 from cni_plugin.cni.call import Reply
 from cni_plugin.conflist import ConflistFile, NotInPlace
 from cni_plugin.node import Node
+from ipam.model import AddressRequest
 
 HTTP_SOCKET = "http.sock"
 LOOK_SECONDS = 10.0
@@ -58,6 +59,9 @@ class Work(Protocol):
     @property
     def cooldown(self) -> float:
         """Seconds an address rests."""
+
+    def address_request(self) -> AddressRequest:
+        """What the next pod will need."""
 
     @property
     def why_no_listing(self) -> str:

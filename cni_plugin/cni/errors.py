@@ -157,6 +157,7 @@ POOL_CODES: dict[type[pool.IpamError], int] = {
     pool.NoAddressesKnown: 101,
     pool.SourceEmpty: 102,
     pool.AddressUnavailable: 103,
+    pool.NicUnclear: UplinkUnclear.code,
     pool.AlreadyReserved: AttachmentExists.code,
     pool.StoreUnavailable: StateUnavailable.code,
     pool.AdoptionNeeded: StateUnavailable.code,

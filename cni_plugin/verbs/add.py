@@ -114,7 +114,7 @@ def _with_addresses(
                 undo.pop_all()
                 return made
         except AlreadyReserved as error:
-            finished = _finished(verb_call, node, error.reservation)
+            finished = _finished(verb_call, node, error.reservations[0])
             if finished is not None:
                 return finished
             _remove_leftovers(verb_call, node)

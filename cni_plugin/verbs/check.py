@@ -100,10 +100,10 @@ def _require_reservation(
     try:
         if node.ipam.needs_adoption():
             return None  # the store was lost: until the next ADD only the kernel can be compared
-        held = node.ipam.reservation(attachment)
+        held = next(iter(node.ipam.held_by(attachment)), None)
         if held is None and verb_call.call.netns_fd is not None:
             identity = netns.identity(verb_call.call.netns_fd)
-            held = node.ipam.reservation(recovery.stranger(identity, attachment.ifname))
+            held = next(iter(node.ipam.held_by(recovery.stranger(identity, attachment.ifname))), None)
     except ipam_errors.StoreUnavailable as error:
         raise errors.TryAgainLater(str(error), error.remedy) from error
     problems = list(damage)

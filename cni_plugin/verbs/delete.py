@@ -71,7 +71,7 @@ def delete_made_by(call: Call, node: Node) -> None:
     parameters = params.parse_environment(call.environ)
     attachment = parameters.attachment
     with suppress(errors.CniError, ipam_errors.IpamError), locks.hold(node.run_dir, attachment, LOCK_SECONDS):
-        held = node.ipam.reservation(attachment)
+        held = next(iter(node.ipam.held_by(attachment)), None)
         args = parameters.args
         names = names_of(attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))
         link = for_mode().host_link(names, node.host)

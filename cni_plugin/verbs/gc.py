@@ -72,5 +72,5 @@ def _free_stale(attachment: Attachment, verb_call: VerbCall, node: Node) -> None
 
 def _names(attachment: Attachment, node: Node) -> names.Names:
     """With the pod's name where the store knows it: a killed ADD may have left a link of that name alone."""
-    held = node.ipam.reservation(attachment)
+    held = next(iter(node.ipam.held_by(attachment)), None)
     return names.names_for(attachment, held.owner) if held else names.names_of(attachment)

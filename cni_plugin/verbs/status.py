@@ -25,8 +25,6 @@ def require_ready(verb_call: VerbCall, node: Node) -> None:
     try:
         node.ensure_run_dir()
         _require_addresses(verb_call, node)
-        if conf.master:
-            allocate.source_config(conf, node)
     except ipam_errors.StoreUnavailable as error:
         raise errors.LimitedConnectivity(str(error), error.remedy) from error
     except ipam_errors.IpamError as error:
@@ -36,9 +34,8 @@ def require_ready(verb_call: VerbCall, node: Node) -> None:
 
 
 def _require_addresses(verb_call: VerbCall, node: Node) -> None:
-    cooldown = verb_call.netconf.our_ipam().cooldown
     try:
-        allocate.require_available(cooldown, node)
-    except (ipam_errors.PoolExhausted, ipam_errors.NoAddressesKnown):
+        allocate.require_available(verb_call.netconf, node)
+    except (ipam_errors.PoolExhausted, ipam_errors.NoAddressesKnown, ipam_errors.SourceEmpty):
         allocate.refresh(verb_call.netconf, node, READ_SECONDS)
-        allocate.require_available(cooldown, node)
+        allocate.require_available(verb_call.netconf, node)

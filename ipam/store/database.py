@@ -1,7 +1,7 @@
 """The SQLite file of the node: opening, checking, repairing and locking it. The only importer of
 ``sqlite3`` (loaded when the store is first used: it costs 3 to 5 ms).
 
-It owns transactions, not what is done in them (``records``, ``allocator``). It must not know netlink,
+It owns transactions, not what is done in them (``records``, ``reservations``). It must not know netlink,
 HTTP or CNI. One connection for the whole process, under a mutex: a transaction is shorter than the
 1 ms that SQLite's busy handler sleeps at least when two connections meet.
 """
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ipam.errors import StoreUnavailable
 from ipam.filelock import file_lock
 from ipam.store import schema
-from ipam.store.files import PAGE_SIZE, Identity, StoreFiles, open_identities, why_unwritable
+from ipam.store.files import CORRUPT, NEWER, PAGE_SIZE, Identity, StoreFiles, open_identities, why_unwritable
+from ipam.store.identity import NodeIdentity, is_ours
 from ipam.store.sqlite_codes import NOMEM, code_of, is_damage, is_full, is_locked, is_passing
 from ipam.store.transaction import StoreDamaged, Transaction
 
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OPEN_ATTEMPTS = 25
+_PATIENCE = 2.0
+"""Seconds in which an operation begins again because files were replaced or removed under it."""
 _REPAIRS = 3
 """Within one operation; more than one when somebody keeps removing files while it goes on."""
-_PASSING_ATTEMPTS = 20
 _PAUSE = 0.005
 _NODE = """
-    SELECT generation, boot_id, adopted,
+    SELECT generation, boot_id, machine_id, adopted,
+        (SELECT user_version FROM pragma_user_version) AS version,
         (SELECT min(quarantined_until) FROM address WHERE quarantined_until IS NOT NULL) AS quarantine_ends
     FROM node
 """
@@ -46,7 +48,13 @@ class _Moved(Exception):
 
 
 class _OtherBoot(Exception):
-    """The store was last written before the node was started anew, and this transaction may not write."""
+    """The store was last written by another start, or another machine, and this transaction may not write."""
+
+
+class _Newer(StoreDamaged):
+    """A later version wrote the store. It is moved aside and made anew from what is alive on the node: an
+    azvnet that was rolled back must not keep every pod from starting.
+    """
 
 
 class Store:
@@ -60,14 +68,14 @@ class Store:
         self,
         directory: Path,
         *,
-        boot_id_file: Path,
+        identity: NodeIdentity,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         busy_timeout: float,
     ) -> None:
         self._files = StoreFiles(directory)
-        self._boot_id_file = boot_id_file
-        self._boot_id = ""
+        self._identity = identity
+        self._boot_id = self._machine_id = ""
         self._clock = clock
         self._wall_clock = wall_clock
         self._busy_timeout = busy_timeout
@@ -101,19 +109,20 @@ class Store:
         if not self._mutex.acquire(timeout=self._busy_timeout):
             raise self._locked()
         try:
-            return self._carry_out(begin, work, deadline)
+            return self._run(begin, work, deadline)
         except OSError as error:
             raise self._unavailable(str(error)) from error
         finally:
             self._mutex.release()
 
-    def _carry_out(self, begin: str, work: Callable[[Transaction], T], deadline: float) -> T:
+    def _run(self, begin: str, work: Callable[[Transaction], T], deadline: float) -> T:
         """Open if needed, transact, and repair what is damaged, for as long as that promises anything."""
         import sqlite3
 
         repairs = 0
         made_room = False
-        for attempt in range(_OPEN_ATTEMPTS):
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
             try:
                 connection = self._connection or self._connect(deadline)
                 return self._transact(connection, begin, work)
@@ -126,10 +135,10 @@ class Store:
                     made_room = self._reuse_log(self._connection)
                     continue
                 repairs += is_damage(error)
-                if repairs > _REPAIRS or not (is_damage(error) or self._may_pass(error, attempt)):
+                if repairs > _REPAIRS or not (is_damage(error) or self._may_pass(error)):
                     raise self._translated(error) from error
                 if is_damage(error):
-                    self._set_aside(deadline)
+                    self._set_aside(deadline, NEWER if isinstance(error, _Newer) else CORRUPT)
                 else:
                     self._disconnect()
                     time.sleep(_PAUSE)
@@ -159,13 +168,19 @@ class Store:
             message = "the row of the node is missing"
             raise StoreDamaged(message)
         adopted = bool(node["adopted"])
-        if node["boot_id"] != self._boot_id:
+        if node["version"] != len(schema.MIGRATIONS):
+            raise _Moved  # another version of azvnet changed it: what that means is found out by opening it
+        if not is_ours((node["boot_id"], node["machine_id"]), self._boot_id, self._machine_id):
             if not may_write:
                 raise _OtherBoot
             for statement in schema.FORGET_HOLDERS:
                 connection.execute(statement)
-            connection.execute("UPDATE node SET boot_id = ?, adopted = 0", (self._boot_id,))
+            connection.execute(
+                "UPDATE node SET boot_id = ?, machine_id = ?, adopted = 0", (self._boot_id, self._machine_id)
+            )
             adopted = False
+        elif may_write and self._machine_id and not node["machine_id"]:
+            connection.execute("UPDATE node SET machine_id = ?", (self._machine_id,))
         clock, quarantine_ends = self._clock(), node["quarantine_ends"]
         if may_write and quarantine_ends is not None and quarantine_ends <= clock:
             connection.execute(schema.END_QUARANTINES, (clock,))
@@ -175,7 +190,8 @@ class Store:
 
     def _connect(self, deadline: float) -> sqlite3.Connection:
         """Open the store, making it when there is none."""
-        self._boot_id = self._boot_id or self._read_boot_id()
+        self._boot_id = self._boot_id or self._identity.boot_id()
+        self._machine_id = self._machine_id or self._identity.machine_id()
         flaw = None
         while flaw is None:
             try:
@@ -228,12 +244,8 @@ class Store:
             raise StoreDamaged(message)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(schema.MIGRATIONS):
-            message = f"{self._files.database} was written by a newer azvnet (store version {version})"
-            raise StoreUnavailable(
-                message,
-                f"Use that version again; this one knows store version {len(schema.MIGRATIONS)}. Or "
-                f"remove {self._files.database}: it is made anew from what is alive on the node.",
-            )
+            message = f"was written by a newer azvnet (store version {version})"
+            raise _Newer(message)
         if version < len(schema.MIGRATIONS):
             connection.execute("BEGIN IMMEDIATE")
             migrate(connection)
@@ -261,7 +273,8 @@ class Store:
                 connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
                 migrate(connection)
                 connection.execute(
-                    "INSERT INTO node VALUES (1, ?, ?, 0)", (os.urandom(8).hex(), self._boot_id)
+                    "INSERT INTO node VALUES (1, ?, ?, 0, ?)",
+                    (os.urandom(8).hex(), self._boot_id, self._machine_id),
                 )
                 connection.execute("COMMIT")
                 # Only now: what is in a log is moved to the file when it is closed, and that fails
@@ -271,29 +284,18 @@ class Store:
                 connection.close()
             fresh.rename(self._files.database)
 
-    def _set_aside(self, deadline: float) -> None:
+    def _set_aside(self, deadline: float, why: str) -> None:
         bad = self._identities[0]
         # Closed after the rename: SQLite leaves the log of a file alone that is not at its path any
         # more, and closing first would write a damaged log into the file that is kept for a look.
         with suppress(FileNotFoundError), file_lock(self._files.lock, deadline):
-            self._files.move_aside(bad)
+            self._files.move_aside(bad, why)
         self._disconnect()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-    def _read_boot_id(self) -> str:
-        try:
-            boot_id = self._boot_id_file.read_text().strip()
-        except OSError as error:
-            message = f"can't tell whether the node was restarted: {error}"
-            raise StoreUnavailable(message, f"Make {self._boot_id_file} readable.") from error
-        if not boot_id:
-            message = f"can't tell whether the node was restarted: {self._boot_id_file} is empty"
-            raise StoreUnavailable(message, "It has to hold the boot id of the kernel.")
-        return boot_id
 
     # Errors
 
@@ -310,11 +312,9 @@ class Store:
             message += f" ({why})"
         return StoreUnavailable(message, remedy or "Look at the kernel's log for errors of the file system.")
 
-    def _may_pass(self, error: Exception, attempt: int) -> bool:
+    def _may_pass(self, error: Exception) -> bool:
         """Whether an error looks like files that were removed at the wrong moment."""
-        return (
-            is_passing(error) and attempt < _PASSING_ATTEMPTS and not why_unwritable(self._files.directory)[0]
-        )
+        return is_passing(error) and not why_unwritable(self._files.directory)[0]
 
     def _reuse_log(self, connection: sqlite3.Connection) -> bool:
         """Move what is in the log to the file, so that the next writes have the log's room on a full disk

@@ -18,8 +18,10 @@ LOCK = "store.lock"
 SIDE_FILES = ("-wal", "-shm")
 PAGE_SIZE = 4096
 """Bytes; whole pages are all that is ever written to a database."""
+CORRUPT, NEWER = "corrupt", "newer"
+"""Why a store was moved aside, as part of its name."""
 KEPT_ASIDE = 3
-"""So many unreadable stores are kept for a look at what went wrong."""
+"""So many unusable stores are kept for a look at what went wrong."""
 
 Identity = tuple[int, int]
 """Device and inode: what a path leads to now."""
@@ -67,7 +69,7 @@ class StoreFiles:
                     return f"has beside it {path.name}, which is no regular file"
         return ""
 
-    def move_aside(self, found_bad: Identity | None) -> Path | None:
+    def move_aside(self, found_bad: Identity | None, why: str = CORRUPT) -> Path | None:
         """Rename the store that was found bad; None: somebody else did it meanwhile.
 
         The database goes first: were it left alone with its log gone, it would be read as an older
@@ -75,7 +77,7 @@ class StoreFiles:
         """
         if found_bad is None or _identity(self.database) != found_bad:
             return None
-        target = self._free_name_aside()
+        target = self._free_name_aside(why)
         self.database.rename(target)
         for suffix in SIDE_FILES:
             with suppress(FileNotFoundError):
@@ -105,17 +107,18 @@ class StoreFiles:
     def _beside(self, suffix: str) -> Path:
         return self.directory / (STORE + suffix)
 
-    def _free_name_aside(self) -> Path:
+    def _free_name_aside(self, why: str = CORRUPT) -> Path:
         now = datetime.now(tz=UTC).strftime("%Y%m%dT%H%M%SZ")
-        name = self.directory / f"{STORE}.corrupt-{now}"
+        name = self.directory / f"{STORE}.{why}-{now}"
         number = 1
         while os.path.lexists(name):
-            name = self.directory / f"{STORE}.corrupt-{now}.{number}"
+            name = self.directory / f"{STORE}.{why}-{now}.{number}"
             number += 1
         return name
 
     def _forget_oldest(self) -> None:
-        kept = [p for p in self.directory.glob(f"{STORE}.corrupt-*") if not p.name.endswith(SIDE_FILES)]
+        aside = (path for why in (CORRUPT, NEWER) for path in self.directory.glob(f"{STORE}.{why}-*"))
+        kept = [path for path in aside if not path.name.endswith(SIDE_FILES)]
         kept.sort(key=lambda path: (path.lstat().st_ctime_ns, path.name))
         for path in kept[:-KEPT_ASIDE]:
             for each in (path, *(path.with_name(path.name + suffix) for suffix in SIDE_FILES)):

@@ -1,7 +1,7 @@
-"""Rows of the store as values, and the statements that read and change them.
+"""Rows of the store as values, and the statements that read and change addresses.
 
 Every function takes an open ``Transaction``. It must not know how transactions are made, nor decide
-anything: what to choose is ``pool``'s, when to do what is ``allocator``'s.
+anything: what to choose is ``pool``'s, when to do what is ``reservations``'s and ``refresh``'s.
 """
 
 from __future__ import annotations
@@ -10,76 +10,98 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import TYPE_CHECKING
 
+from ipam.mac import ANY_NIC
 from ipam.model import AddressState, AddressStatus, Attachment, Holder, Owner, PoolAddress, Reservation
-from ipam.pool import READS_UNTIL_GONE, Candidate, Known, cooling_left, is_of, state_of
+from ipam.pool import Candidate, cooling_left, state_of
 from ipam.store.transaction import StoreDamaged
+from ipam.value import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from ipam.model import AddressRequest, IPAddress, Listing
-    from ipam.pool import Changes
+    from ipam.model import IPAddress, Listing
     from ipam.store.transaction import Row, Transaction
 
 CANDIDATES = """
-    SELECT id, ip, released_at, nic_mac FROM address
-    WHERE family = ? AND container_id IS NULL AND listed = 1 AND quarantined_until IS NULL
-    ORDER BY family, released_at, ip
+    SELECT a.id, a.ip, a.released_at, o.interface, o.gateway, o.nic_mac
+    FROM address AS a CROSS JOIN offer AS o ON o.address = a.id AND o.source = ?
+    WHERE a.family = ? AND a.container_id IS NULL AND a.quarantined_until IS NULL
+        AND o.misses = 0 AND o.nic_mac IN (?, '*')
+    ORDER BY a.family, a.released_at, a.ip
 """
-BY_ATTACHMENT = "SELECT * FROM address WHERE container_id = ? AND ifname = ?"
+BY_ATTACHMENT = "SELECT * FROM address WHERE container_id = ? AND ifname = ? ORDER BY family"
 BY_IP = "SELECT * FROM address WHERE ip = ?"
 BY_POD = """
     SELECT * FROM address
     WHERE pod_namespace = ? AND pod_name = ? AND container_id IS NOT NULL AND container_id != ? AND ifname = ?
 """
+REQUESTED = """
+    SELECT a.*, o.interface AS offered, o.gateway AS offered_gateway, o.nic_mac AS offered_mac, o.misses
+    FROM address AS a LEFT JOIN offer AS o ON o.address = a.id AND o.source = ? WHERE a.ip = ?
+"""
+OFFERS_OF = "SELECT interface, gateway, nic_mac, source, misses FROM offer WHERE address = ?"
 HOLD = """
     UPDATE address SET container_id = ?, ifname = ?, network = ?, holder = ?, pod_namespace = ?,
         pod_name = ?, pod_uid = ?, netns = ?, netns_id = ?, host_ifname = ?, call_id = ?,
-        created_wall = ?, confirmed = ?
+        created_wall = ?, confirmed = ?, interface = ?, gateway = ?, nic_mac = ?, source = ?, adopted_at = ?
     WHERE id = ? AND container_id IS NULL
     RETURNING *
 """
 CONFIRM_EXACTLY = """
     UPDATE address SET confirmed = 1, missing_since = NULL
-    WHERE container_id = ? AND ifname = ? AND ip = ? AND created_wall = ? AND call_id = ?
+    WHERE container_id = ? AND ifname = ? AND family = ? AND ip = ? AND created_wall = ? AND call_id = ?
 """
 CONFIRM = "UPDATE address SET confirmed = 1, missing_since = NULL WHERE id = ? RETURNING *"
 LET_GO = """
     UPDATE address SET container_id = NULL, ifname = NULL, network = NULL, holder = NULL,
         pod_namespace = NULL, pod_name = NULL, pod_uid = NULL, netns = NULL, netns_id = NULL,
         host_ifname = NULL, call_id = NULL, created_wall = NULL, confirmed = NULL, missing_since = NULL,
-        released_at = ?
+        interface = NULL, gateway = NULL, nic_mac = NULL, source = NULL, adopted_at = NULL, released_at = ?
     WHERE id = ?
 """
 POOL = """
-    SELECT address, gateway, nic_mac, source, listed, misses, container_id IS NOT NULL AS held FROM address
+    SELECT a.*, o.interface AS offered, o.gateway AS offered_gateway, o.nic_mac AS offered_mac, o.misses,
+        s.name AS offered_by
+    FROM address AS a
+        LEFT JOIN offer AS o ON o.address = a.id
+            AND o.source = (SELECT source FROM offer WHERE address = a.id ORDER BY misses, source LIMIT 1)
+        LEFT JOIN source AS s ON s.id = o.source
+    WHERE a.container_id IS NOT NULL OR o.address IS NOT NULL
+    ORDER BY a.family, a.ip
 """
-LIST = """
-    INSERT INTO address (ip, family, address, gateway, nic_mac, source, listed)
-    VALUES (?, ?, ?, ?, ?, ?, 1)
-    ON CONFLICT (ip) DO UPDATE SET listed = 1, misses = 0
-"""
-DESCRIBE = """
-    UPDATE address SET address = ?, gateway = ?, nic_mac = ?, source = ?
-    WHERE ip = ? AND (container_id IS NULL OR source = '')
-"""
-MISS = "UPDATE address SET listed = 0, misses = misses + 1 WHERE ip = ?"
-FORGET_STRANGERS = """
-    DELETE FROM address WHERE listed = 0 AND source = '' AND holder = 'delegated' AND misses >= ?
-"""
-REMOVE = "DELETE FROM address WHERE ip = ? AND container_id IS NULL"
+"""What is held or offered; an address that is neither has only a history."""
 COUNTS = """
     SELECT CASE WHEN container_id IS NOT NULL THEN 'assigned'
-                WHEN quarantined_until > :now OR NOT listed THEN 'quarantined'
+                WHEN quarantined_until > :now OR misses > 0 THEN 'quarantined'
                 WHEN released_at > :now - :cooldown AND :cooldown > 0 THEN 'cooling'
                 ELSE 'free' END AS state, count(*) AS addresses
-    FROM address WHERE family = :family GROUP BY state
+    FROM (
+        SELECT *, (SELECT min(misses) FROM offer WHERE offer.address = address.id) AS misses FROM address
+    )
+    WHERE container_id IS NOT NULL OR misses IS NOT NULL
+    GROUP BY state
+"""
+IN_SCOPE = """
+    SELECT a.*, o.misses
+    FROM address AS a LEFT JOIN offer AS o
+        ON o.address = a.id AND o.source = :source AND o.nic_mac IN (:nic_mac, '*')
+    WHERE a.family = :family
+        AND (o.address IS NOT NULL OR (a.container_id IS NOT NULL AND a.nic_mac IN (:nic_mac, '*', '')))
 """
 
 
-def reservation_of(tx: Transaction, attachment: Attachment) -> Row | None:
-    """The row that ``attachment`` holds."""
-    return tx.one(BY_ATTACHMENT, attachment.container_id, attachment.ifname)
+class Scope(Value):
+    """What a request can be given: the addresses of one NIC, as one source lists them."""
+
+    source: int
+    """The row of the source."""
+    source_name: str
+    nic_mac: str
+
+
+def held_by(tx: Transaction, attachment: Attachment) -> list[Row]:
+    """The rows that ``attachment`` holds, one of each family at most."""
+    return tx.rows(BY_ATTACHMENT, attachment.container_id, attachment.ifname)
 
 
 def row_of(tx: Transaction, ip: IPAddress) -> Row | None:
@@ -87,16 +109,32 @@ def row_of(tx: Transaction, ip: IPAddress) -> Row | None:
     return tx.one(BY_IP, ip.packed)
 
 
-def candidates(tx: Transaction, family: int) -> Iterator[Candidate]:
+def requested(tx: Transaction, scope: Scope, ip: IPAddress) -> Row | None:
+    """The row of one address with what the source of ``scope`` says of it."""
+    return tx.one(REQUESTED, scope.source, ip.packed)
+
+
+def candidates(tx: Transaction, scope: Scope, family: int) -> Iterator[Candidate]:
     """What could be given out, in the order of choice; read from an index as it is asked for."""
-    for row in tx.each(CANDIDATES, family):
-        yield Candidate(row["id"], _unpacked(row["ip"]), row["released_at"], row["nic_mac"])
+    for row in tx.each(CANDIDATES, scope.source, family, scope.nic_mac):
+        yield Candidate(row["id"], _described(row, "interface", "gateway", "nic_mac"), row["released_at"])
 
 
 def hold(
-    tx: Transaction, key: int, attachment: Attachment, owner: Owner, *, created_at: float, confirmed: bool
+    tx: Transaction,
+    key: int,
+    attachment: Attachment,
+    owner: Owner,
+    given: PoolAddress,
+    *,
+    source: str,
+    created_at: float,
+    confirmed: bool,
 ) -> Row:
-    """Write the holder of a row that has none; the row as it is now."""
+    """Write the holder of a row that has none, and what it was given; the row as it is now.
+
+    Without a ``source`` the address was adopted from the kernel and is in no listing.
+    """
     return tx.change_into(
         HOLD,
         attachment.container_id,
@@ -112,6 +150,11 @@ def hold(
         owner.call_id,
         created_at,
         int(confirmed),
+        str(given.address),
+        str(given.gateway),
+        given.nic_mac,
+        source,
+        None if source else tx.now,
         key,
     )
 
@@ -119,7 +162,7 @@ def hold(
 def confirm_exactly(tx: Transaction, reservation: Reservation) -> bool:
     """Confirm what is held, if it is that very reservation of this store."""
     attachment, call_id = reservation.attachment, reservation.owner.call_id
-    key = (attachment.container_id, attachment.ifname, reservation.ip.packed)
+    key = (attachment.container_id, attachment.ifname, reservation.ip.version, reservation.ip.packed)
     return tx.change(CONFIRM_EXACTLY, *key, reservation.created_at, call_id) == 1
 
 
@@ -139,63 +182,29 @@ def confirmed(reservation: Reservation) -> Reservation:
 
 
 def let_go(tx: Transaction, row: Row, released_at: float | None) -> None:
-    """Take the holder out of a row; one that the source lists no more leaves the pool with it."""
-    if not row["listed"] and row["misses"] >= READS_UNTIL_GONE:
-        tx.change_one("DELETE FROM address WHERE id = ?", row["id"])
-    else:
-        tx.change_one(LET_GO, released_at, row["id"])
+    """Take the holder out of a row."""
+    tx.change_one(LET_GO, released_at, row["id"])
 
 
-def insert_adopted(tx: Transaction, reservation: Reservation) -> int:
-    """Make a row for an address that no source has listed yet but a living endpoint carries; its key."""
-    interface = reservation.address
-    tx.change_one(
-        "INSERT INTO address (ip, family, address, gateway, nic_mac, source, listed)"
-        " VALUES (?, ?, ?, ?, ?, '', 0)",
-        interface.ip.packed,
-        interface.version,
-        str(interface),
-        str(reservation.gateway),
-        reservation.nic_mac,
-    )
-    row = row_of(tx, interface.ip)
+def key_of(tx: Transaction, ip: IPAddress) -> int:
+    """The key of the row of ``ip``, which is made if there is none."""
+    tx.change("INSERT INTO address (ip, family) VALUES (?, ?) ON CONFLICT DO NOTHING", ip.packed, ip.version)
+    row = row_of(tx, ip)
     if row is None:
-        message = f"{interface.ip} was written and is not there"
+        message = f"{ip} was written and is not there"
         raise StoreDamaged(message)
     key: int = row["id"]
     return key
 
 
-def known_addresses(rows: Iterable[Row]) -> dict[IPAddress, Known]:
-    """The rows of ``POOL`` as ``pool.merge`` wants them."""
-    known: dict[IPAddress, Known] = {}
-    for row in rows:
-        address = _pool_address(row["address"], row["gateway"], row["nic_mac"])
-        known[address.ip] = Known(
-            address, bool(row["listed"]), row["misses"], held=bool(row["held"]), adopted=not row["source"]
-        )
-    return known
-
-
-def apply(tx: Transaction, changes: Changes, source: str) -> None:
-    """Write what a listing changes.
-
-    ``changes`` may have been found a moment ago: an address that got a holder since then is neither
-    removed nor described anew.
-    """
-    listed = (*changes.added, *changes.changed)
-    tx.change_each(
-        LIST,
-        ((a.ip.packed, a.ip.version, str(a.address), str(a.gateway), a.nic_mac, source) for a in listed),
-    )
-    tx.change_each(
-        DESCRIBE,
-        ((str(a.address), str(a.gateway), a.nic_mac, source, a.ip.packed) for a in changes.changed),
-    )
-    tx.change_each(MISS, ((ip.packed,) for ip in (*changes.missed, *changes.removed)))
-    tx.change_each(REMOVE, ((ip.packed,) for ip in changes.removed))
-    # What was adopted because some namespace carries it, and is none of this NIC's after all.
-    tx.change(FORGET_STRANGERS, READS_UNTIL_GONE)
+def offered_by_any(tx: Transaction, key: int) -> tuple[PoolAddress, str] | None:
+    """An address as a source lists it, and that source's name; None where none does."""
+    row = min(tx.rows(OFFERS_OF, key), key=lambda row: row["misses"], default=None)
+    if row is None:
+        return None
+    source = tx.one("SELECT name FROM source WHERE id = ?", row["source"])
+    name = "" if source is None else source["name"]
+    return pool_address(row["interface"], row["gateway"], row["nic_mac"]), name
 
 
 def name_configurations(tx: Transaction, listing: Listing) -> None:
@@ -220,7 +229,7 @@ def reservation_from(row: Row, generation: str) -> Reservation:
     Raises:
         StoreDamaged: a column holds what was never written to it.
     """
-    known = _pool_address(row["address"], row["gateway"], row["nic_mac"])
+    given = _described(row, "interface", "gateway", "nic_mac")
     try:
         return Reservation(
             Attachment(row["container_id"], row["ifname"]),
@@ -235,13 +244,13 @@ def reservation_from(row: Row, generation: str) -> Reservation:
                 host_ifname=row["host_ifname"],
                 call_id=row["call_id"],
             ),
-            known.address,
-            known.gateway,
+            given.address,
+            given.gateway,
             row["source"],
             row["created_wall"],
             bool(row["confirmed"]),
             generation,
-            nic_mac=known.nic_mac,
+            nic_mac=given.nic_mac,
         )
     except ValueError as error:
         message = f"unreadable row: {error}"
@@ -249,58 +258,80 @@ def reservation_from(row: Row, generation: str) -> Reservation:
 
 
 def status_from(row: Row, generation: str, cooldown: float, now: float) -> AddressStatus:
-    """Any row as a value."""
+    """A row of ``POOL`` as a value."""
     held = row["container_id"] is not None
+    listed = row["misses"] == 0
     quarantine_left = max(0.0, (row["quarantined_until"] or 0.0) - now)
     state = state_of(
         held=held,
-        listed=bool(row["listed"]),
+        listed=listed,
         quarantined=quarantine_left > 0,
         released_at=row["released_at"],
         cooldown=cooldown,
         now=now,
     )
-    known = _pool_address(row["address"], row["gateway"], row["nic_mac"])
+    columns = ("interface", "gateway", "nic_mac") if held else ("offered", "offered_gateway", "offered_mac")
+    known = _described(row, *columns)
     return AddressStatus(
         address=known.address,
         gateway=known.gateway,
         nic_mac=known.nic_mac,
-        source=row["source"],
+        source=row["source"] if held else row["offered_by"],
         state=state,
-        listed=bool(row["listed"]),
+        listed=listed,
         reservation=reservation_from(row, generation) if held else None,
         cooling_left=cooling_left(row["released_at"], cooldown, now) if state is AddressState.COOLING else 0,
         quarantine_left=quarantine_left,
-        reason=_quarantine_reason(row, quarantine_left),
+        reason=unusable_because(row, now),
     )
 
 
-def unusable_because(row: Row, request: AddressRequest, now: float) -> str:
-    """Why an address that nobody holds can't be given out; empty: it can."""
-    if _unpacked(row["ip"]) in request.excluded:
-        return "the node itself carries it"
-    if not is_of(row["nic_mac"], request):
-        return f"it is one of NIC {row['nic_mac']}, not of {request.nic_mac}"
-    return _quarantine_reason(row, (row["quarantined_until"] or 0.0) - now)
-
-
-def _quarantine_reason(row: Row, quarantine_left: float) -> str:
-    if quarantine_left > 0:
+def unusable_because(row: Row, now: float) -> str:
+    """Why an address that is offered can't be given out, its holder aside; empty: it can."""
+    if (row["quarantined_until"] or 0.0) > now:
         return str(row["quarantine_reason"])
-    return "" if row["listed"] else "its source does not list it any more"
+    return "" if row["misses"] == 0 else "its source does not list it any more"
+
+
+def _described(row: Row, interface: str, gateway: str, nic_mac: str) -> PoolAddress:
+    """What a row says of its own address in these columns.
+
+    Raises:
+        StoreDamaged: it says something of another address.
+    """
+    found = pool_address(row[interface], row[gateway], row[nic_mac])
+    if found.ip.packed != row["ip"]:
+        message = f"a row of another address than {found.ip}"
+        raise StoreDamaged(message)
+    return found
+
+
+def is_of(nic_mac: str, scope: Scope) -> bool:
+    """Whether an address of this NIC is in scope."""
+    return nic_mac in {scope.nic_mac, ANY_NIC}
 
 
 @lru_cache(maxsize=8192)
-def _pool_address(address: str, gateway: str, nic_mac: str) -> PoolAddress:
+def pool_address(interface: str, gateway: str, nic_mac: str) -> PoolAddress:
+    """An address as the store has it, as a value.
+
+    Raises:
+        StoreDamaged: it never was one.
+    """
     # Parsing costs 10 us, and a large pool is read again with every listing.
     try:
-        return PoolAddress(ip_interface(address), ip_address(gateway), nic_mac)
+        return PoolAddress(ip_interface(interface), ip_address(gateway), nic_mac)
     except ValueError as error:
         message = f"unreadable row: {error}"
         raise StoreDamaged(message) from error
 
 
-def _unpacked(packed: bytes) -> IPAddress:
+def unpacked(packed: bytes) -> IPAddress:
+    """An address of which the store has the bytes.
+
+    Raises:
+        StoreDamaged: it never was one.
+    """
     if len(packed) == 4:
         return IPv4Address(packed)
     if len(packed) == 16:

@@ -56,7 +56,7 @@ _VERSION_1: Final = (
         CHECK ((container_id IS NULL) = (created_wall IS NULL))
     ) STRICT
     """,
-    # The order of choice (pool.order_of_choice): NULL sorts first, so never used comes first.
+    # The order of choice (see pool): NULL sorts first, so never used comes first.
     """
     CREATE INDEX next_free ON address (family, released_at, ip)
     WHERE container_id IS NULL AND listed = 1 AND quarantined_until IS NULL
@@ -100,19 +100,161 @@ _VERSION_2: Final = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3: Final = (
+    # What the node is told by: its boot id alone is shared by containers and copies of its memory.
+    "ALTER TABLE node ADD COLUMN machine_id TEXT NOT NULL DEFAULT ''",
+    *(f"DROP INDEX {name}" for name in ("next_free", "by_attachment", "by_pod", "in_quarantine", "unlisted")),
+    "ALTER TABLE source RENAME TO source_1",
+    "ALTER TABLE address RENAME TO address_1",
+    # One row is one source that a network of the node uses; its key is SourceConfig.key.
+    """
+    CREATE TABLE source (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        environment TEXT NOT NULL,
+        file TEXT NOT NULL,
+        name TEXT NOT NULL DEFAULT '',
+        applied TEXT NOT NULL DEFAULT '',
+        reading INTEGER NOT NULL DEFAULT 0,
+        used_at REAL,
+        attempt_at REAL,
+        attempt_wall REAL,
+        success_at REAL,
+        success_wall REAL,
+        previous_success_at REAL,
+        error TEXT NOT NULL DEFAULT '',
+        error_kind TEXT NOT NULL DEFAULT '',
+        remedy TEXT NOT NULL DEFAULT '',
+        listed INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        retry_at REAL
+    ) STRICT
+    """,
+    # The NICs of a source's last listing; addresses and subnets are separated by spaces.
+    """
+    CREATE TABLE nic (
+        source INTEGER NOT NULL,
+        mac TEXT NOT NULL,
+        is_primary INTEGER,
+        own_addresses TEXT NOT NULL DEFAULT '',
+        subnets TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (source, mac)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # One row is one address: its history, which outlives every listing, and, if any, its one holder with
+    # what that was given. So an address can't be held twice, whoever lists it. Times ending in _at are
+    # seconds of CLOCK_BOOTTIME, those ending in _wall are for people.
+    """
+    CREATE TABLE address (
+        id INTEGER PRIMARY KEY,
+        ip BLOB NOT NULL UNIQUE,
+        family INTEGER NOT NULL,
+        released_at REAL,
+        quarantined_until REAL,
+        quarantine_reason TEXT NOT NULL DEFAULT '',
+        container_id TEXT,
+        ifname TEXT,
+        network TEXT,
+        holder TEXT,
+        pod_namespace TEXT,
+        pod_name TEXT,
+        pod_uid TEXT,
+        netns TEXT,
+        netns_id TEXT,
+        host_ifname TEXT,
+        call_id TEXT,
+        created_wall REAL,
+        confirmed INTEGER,
+        missing_since REAL,
+        interface TEXT,
+        gateway TEXT,
+        nic_mac TEXT,
+        source TEXT,
+        adopted_at REAL,
+        CHECK ((container_id IS NULL) = (ifname IS NULL)),
+        CHECK ((container_id IS NULL) = (created_wall IS NULL))
+    ) STRICT
+    """,
+    # One row is one address as one source lists it.
+    """
+    CREATE TABLE offer (
+        address INTEGER NOT NULL,
+        source INTEGER NOT NULL,
+        interface TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        nic_mac TEXT NOT NULL,
+        misses INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (address, source)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # ``config`` was environment|file|MACs, and a file may have a | in its name.
+    """
+    INSERT INTO source (id, key, environment, file, name, attempt_wall, success_at, success_wall, error,
+        error_kind, remedy, listed, failures, retry_at)
+    SELECT 1, CASE WHEN environment IN ('auto', 'file') THEN environment || ':' || file ELSE environment END,
+        environment, file, name, attempt_wall, success_at, success_wall, error, error_kind, remedy, listed,
+        failures, retry_at
+    FROM (
+        SELECT *, substr(config, 1, length(environment_) - 1) AS environment,
+            substr(config, length(environment_) + 1, length(rest) - length(environment_) - 1) AS file
+        FROM (
+            SELECT *, substr(config, 1, instr(config, '|')) AS environment_,
+                rtrim(config, replace(config, '|', '')) AS rest
+            FROM source_1 WHERE config != ''
+        )
+    )
+    """,
+    """
+    INSERT INTO address SELECT id, ip, family, released_at, quarantined_until, quarantine_reason,
+        container_id, ifname, network, holder, pod_namespace, pod_name, pod_uid, netns, netns_id,
+        host_ifname, call_id, created_wall, confirmed, missing_since,
+        CASE WHEN container_id IS NOT NULL THEN address END,
+        CASE WHEN container_id IS NOT NULL THEN gateway END,
+        CASE WHEN container_id IS NOT NULL THEN nic_mac END,
+        CASE WHEN container_id IS NOT NULL THEN source END,
+        CASE WHEN container_id IS NOT NULL AND source = '' THEN 0.0 END
+    FROM address_1
+    """,
+    """
+    INSERT INTO offer SELECT address_1.id, source.id, address, gateway, nic_mac, misses
+    FROM address_1 JOIN source WHERE address_1.source != '' AND misses < 2
+    """,
+    "INSERT INTO nic (source, mac) SELECT DISTINCT source, nic_mac FROM offer",
+    "DROP TABLE address_1",
+    "DROP TABLE source_1",
+    # The order of choice (see pool): NULL sorts first, so never used comes first.
+    """
+    CREATE INDEX next_free ON address (family, released_at, ip)
+    WHERE container_id IS NULL AND quarantined_until IS NULL
+    """,
+    """
+    CREATE UNIQUE INDEX by_attachment ON address (container_id, ifname, family)
+    WHERE container_id IS NOT NULL
+    """,
+    "CREATE INDEX by_pod ON address (pod_namespace, pod_name) WHERE container_id IS NOT NULL",
+    "CREATE INDEX in_quarantine ON address (quarantined_until) WHERE quarantined_until IS NOT NULL",
+    "CREATE INDEX adopted ON address (adopted_at) WHERE adopted_at IS NOT NULL",
+    "CREATE INDEX missed ON offer (source) WHERE misses > 0",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 FORGET_HOLDERS: Final = (
-    # Another boot: the pods are gone with their namespaces, CLOCK_BOOTTIME started again from zero.
-    # The addresses stay, they belong to the NIC; one that was only known from a pod does not.
-    "DELETE FROM address WHERE source = ''",
+    # Another boot or machine: the pods are gone with their namespaces, CLOCK_BOOTTIME is another clock, and
+    # what the sources listed may be another node's by now. It is kept to be looked at, but nothing of it is
+    # given out before it was read again.
+    "DELETE FROM address WHERE id NOT IN (SELECT address FROM offer)",
     """
     UPDATE address SET released_at = NULL, quarantined_until = NULL, quarantine_reason = '',
         container_id = NULL, ifname = NULL, network = NULL, holder = NULL, pod_namespace = NULL,
         pod_name = NULL, pod_uid = NULL, netns = NULL, netns_id = NULL, host_ifname = NULL,
-        call_id = NULL, created_wall = NULL, confirmed = NULL, missing_since = NULL
+        call_id = NULL, created_wall = NULL, confirmed = NULL, missing_since = NULL,
+        interface = NULL, gateway = NULL, nic_mac = NULL, source = NULL, adopted_at = NULL
     """,
-    "UPDATE source SET reading = 0, attempt_at = NULL, success_at = NULL, failures = 0, retry_at = NULL",
+    """
+    UPDATE source SET reading = 0, used_at = NULL, attempt_at = NULL, success_at = NULL,
+        previous_success_at = NULL, failures = 0, retry_at = NULL
+    """,
 )
 
 END_QUARANTINES: Final = """

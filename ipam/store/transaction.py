@@ -1,62 +1,32 @@
 """One transaction on the store, as the code that reads and writes rows sees it.
 
-It must not know how the store is opened, repaired or locked, nor import ``sqlite3``.
+It must not know how the store is opened, repaired or locked, nor load ``sqlite3``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ipam.value import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Sequence
+
+    Row = sqlite3.Row
+    """A row whose columns are found by name."""
 
 
 class StoreDamaged(Exception):
-    """The file is no store, or says something that a store never says. Handled inside the package:
-    the file is moved aside and a new store made.
+    """The file is not a store, or holds what a store never holds. Handled inside the package: the file is
+    moved aside and a new store made.
     """
-
-
-class Row(Protocol):
-    """A row whose columns are found by name."""
-
-    def __getitem__(self, column: str, /) -> Any:
-        """The value of a column."""
-
-
-class Cursor(Protocol):
-    """The part of a DB-API cursor that is used."""
-
-    @property
-    def rowcount(self) -> int:
-        """Rows that the statement changed."""
-
-    def fetchone(self) -> Any:
-        """The next row or None."""
-
-    def fetchall(self) -> list[Any]:
-        """All rows that are left."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """The rows, one at a time."""
-
-
-class Connection(Protocol):
-    """The part of a DB-API connection that is used."""
-
-    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ..., /) -> Cursor:
-        """Run one statement."""
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
-        """Run one statement for each set of parameters."""
 
 
 class Transaction(Value):
     """An open transaction and the facts that were read when it began."""
 
-    connection: Connection
+    connection: sqlite3.Connection
     generation: str
     """Random id of this store file."""
     adopted: bool
@@ -87,6 +57,10 @@ class Transaction(Value):
 
     def change(self, sql: str, *parameters: Any) -> int:
         """Run a statement that writes; how many rows it changed."""
+        return self.connection.execute(sql, parameters).rowcount
+
+    def change_named(self, sql: str, **parameters: Any) -> int:
+        """Run a statement that writes, whose parameters have names; how many rows it changed."""
         return self.connection.execute(sql, parameters).rowcount
 
     def change_each(self, sql: str, parameters: Iterable[Sequence[Any]]) -> None:

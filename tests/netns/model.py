@@ -61,7 +61,7 @@ def _read(paths: dict[str, str]) -> Facts:
     assert len(routes) == sum(r.protocol == 155 for r in dump), "two host routes for one address"
     pool = Ipam(Path(RUN_DIR))
     held = {each.attachment.container_id: str(each.ip) for each in pool.reservations()}
-    counts = pool.counts()
+    counts = pool.overview().counts
     facts = Facts(
         adopted=not pool.needs_adoption(),
         known=tuple(str(each.address.ip) for each in pool.addresses()),

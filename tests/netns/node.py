@@ -166,7 +166,7 @@ class Node:
 
     def counts(self) -> dict[str, int]:
         """The pool by state."""
-        counts = self.pool(lambda pool: pool.counts())
+        counts = self.pool(lambda pool: pool.overview().counts)
         return {name: getattr(counts, name) for name in ("free", "assigned", "cooling", "quarantined")}
 
     def veths(self) -> dict[str, dict[str, Any]]:

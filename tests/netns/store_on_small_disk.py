@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipam.errors import IpamError, PoolExhausted, StoreUnavailable
-from tests.unit.ipam.node import ANY, Node, attachment, ips, listing_of, owner, refresh
+from tests.unit.ipam.node import (
+    ANY,
+    Node,
+    attachment,
+    confirm,
+    counts,
+    held,
+    ips,
+    listing_of,
+    owner,
+    refresh,
+    release,
+    reserve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +87,7 @@ def full_before_the_first_start(directory: Path, beside: Path) -> None:
     assert "df" in refused.value.remedy
     filler.unlink()
     ipam = node.ready()
-    assert ipam.reserve(attachment("pod"), owner(), ANY).ip == ips(5)[0]
+    assert reserve(ipam, attachment("pod"), owner(), ANY).ip == ips(5)[0]
     nothing_aside(node)
 
 
@@ -82,7 +95,7 @@ def full_while_in_use(directory: Path, beside: Path) -> None:
     disk = Disk(directory, "1m")
     node = node_on(disk, beside)
     ipam = node.ready()
-    held = {f"old-{i}": ipam.confirm(ipam.reserve(attachment(f"old-{i}"), owner(), ANY)) for i in range(10)}
+    before = [confirm(ipam, reserve(ipam, attachment(f"old-{i}"), owner(), ANY)) for i in range(10)]
     filler = disk.fill()
     refusals = 0
     for number in range(400):
@@ -90,16 +103,16 @@ def full_while_in_use(directory: Path, beside: Path) -> None:
     assert not refusals, "what the store has of the disk serves for ever, however long it stays full"
     filler.unlink()
     again = node.process()
-    assert {each.ip for each in again.reservations()} >= {each.ip for each in held.values()}
-    for each in held.values():
-        assert again.reservation(each.attachment) == each
+    assert {each.ip for each in again.reservations()} >= {each.ip for each in before}
+    for each in before:
+        assert held(again, each.attachment) == each
     nothing_aside(node)
 
 
 def churn(ipam: Ipam, name: str) -> int:
     try:
-        ipam.reserve(attachment(name), owner(), ANY)
-        ipam.release(attachment(name))
+        reserve(ipam, attachment(name), owner(), ANY)
+        release(ipam, attachment(name))
     except StoreUnavailable:
         return 1
     except PoolExhausted:
@@ -126,10 +139,10 @@ def too_small_by_any_amount(directory: Path, beside: Path) -> None:
             ipam = node.ready()
             for number in range(30):
                 name = f"pod-{number}"
-                made = ipam.reserve(attachment(name), owner("x" * 200), ANY)
+                made = reserve(ipam, attachment(name), owner("x" * 200), ANY)
                 done[name] = made.ip
                 if number % 3 == 0:
-                    ipam.release(attachment(name))
+                    release(ipam, attachment(name))
                     del done[name]
         disk.again("size=4m")
         after = node.process()
@@ -139,7 +152,7 @@ def too_small_by_any_amount(directory: Path, beside: Path) -> None:
         assert len(known) - len(done) <= 1
         after.adopt(())
         refresh(after)
-        assert after.counts().total == len(POOL)
+        assert counts(after).total == len(POOL)
         nothing_aside(node)
         succeeded += len(done) == 20
         del after, ipam
@@ -150,15 +163,15 @@ def read_only(directory: Path, beside: Path) -> None:
     disk = Disk(directory, "1m")
     node = node_on(disk, beside)
     ipam = node.ready()
-    held = ipam.confirm(ipam.reserve(attachment("pod"), owner(), ANY))
+    held = confirm(ipam, reserve(ipam, attachment("pod"), owner(), ANY))
     ipam.close()
     disk.again("ro")
     for process in (ipam, node.process()):
         with pytest.raises(StoreUnavailable, match="read-only") as refused:
-            process.reserve(attachment("new"), owner(), ANY)
+            reserve(process, attachment("new"), owner(), ANY)
         assert "read-write" in refused.value.remedy
         with pytest.raises(StoreUnavailable, match="read-only"):
-            process.release(attachment("pod"))
+            release(process, attachment("pod"))
     disk.again("rw")
     assert node.process().reservations() == (held,)
     nothing_aside(node)
@@ -171,7 +184,7 @@ def damaged_on_a_full_disk(directory: Path, beside: Path) -> None:
     (node.run_dir / "azvnet.db").write_bytes(b"noise" * 1000)
     filler = disk.fill()
     with pytest.raises(StoreUnavailable, match="is full"):
-        node.process().counts()
+        counts(node.process())
     filler.unlink()
     assert node.process().needs_adoption()
     assert len(list(node.run_dir.glob("*corrupt*"))) == 1

@@ -40,12 +40,12 @@ def test_a_released_address_rests_as_long_as_configured(new_node: NewNode) -> No
     conf = node.conf(ipam={"cooldown": 100})
     node.add(pod, conf=conf).done()
     node.delete(pod, conf=conf).done()
-    assert node.pool(lambda pool: pool.counts(100)).cooling == 1
+    assert node.pool(lambda pool: pool.overview(100).counts).cooling == 1
     node.sandbox.clock_ahead = 99
-    assert node.pool(lambda pool: pool.counts(100)).cooling == 1
+    assert node.pool(lambda pool: pool.overview(100).counts).cooling == 1
     assert node.add(pod, conf=conf).address == "10.10.0.6"
     node.sandbox.clock_ahead = 101
-    assert node.pool(lambda pool: pool.counts(100)).cooling == 0
+    assert node.pool(lambda pool: pool.overview(100).counts).cooling == 0
     assert node.add(other, conf=conf).address == "10.10.0.7", "one that was never used still comes first"
 
 

@@ -376,7 +376,7 @@ def test_an_add_whose_address_a_new_store_gave_to_another_takes_the_next_one(bus
         from cni_plugin.cni.call import Call
         from cni_plugin.datapath import transparent
         from cni_plugin.node import Node as EngineNode
-        from ipam.model import AddressRequest, Attachment, Owner
+        from ipam.model import Attachment, Owner
 
         engine, attach, losses = EngineNode({}), transparent.attach, [1]
 
@@ -386,7 +386,8 @@ def test_an_add_whose_address_a_new_store_gave_to_another_takes_the_next_one(bus
                     Path(RUN_DIR, name).unlink()
                 engine.ipam.adopt(())
                 allocate.refresh(netconf.parse_netconf(node.netconf), engine, 5)
-                engine.ipam.reserve(Attachment("quick", "eth0"), Owner(network="azure"), AddressRequest())
+                request = allocate.address_request(netconf.parse_netconf(node.netconf), engine)
+                engine.ipam.reserve(Attachment("quick", "eth0"), Owner(network="azure"), request)
             return attach(*given, **how)
 
         transparent.attach = attach_and_lose  # type: ignore[assignment]

@@ -126,7 +126,7 @@ def test_the_first_pod_has_an_address_though_the_agent_has_just_asked_for_the_wr
         "link add vpn0 type ifb", "link set vpn0 up", "route replace default dev vpn0 scope link"
     )
     new_agent(node)
-    eventually(lambda: node.pool(lambda pool: pool.source_state().failures) > 0, "it has asked in vain")
+    eventually(lambda: sum(node.counts().values()) == 8, "it has read the source")
     added = node.add(node.sandbox.pod("c1"), conf=node.conf(master="eth0"))
     assert added.address == "10.10.0.5"
 

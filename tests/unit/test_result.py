@@ -7,7 +7,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cni_plugin.cni import result, versions
@@ -68,6 +68,7 @@ def test_the_oldest_versions_have_the_first_address_of_each_family(made: Result,
     assert {ip.address for ip in again.ips} <= {ip.address for ip in made.ips}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine generates slowly
 @given(RESULTS, RESULTS)
 def test_joined_results_keep_their_interfaces_apart(first: Result, second: Result) -> None:
     joined = first.followed_by(second)

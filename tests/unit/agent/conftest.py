@@ -23,8 +23,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def work() -> Work:
-    return Work()
+def work(place: Place) -> Work:
+    return Work(source=place.source)
 
 
 @pytest.fixture

@@ -143,11 +143,21 @@ def test_the_source_is_told_with_its_age(place: Place, metrics: Metrics) -> None
 
 def test_repairs_are_told_by_kind_from_the_start(work: Work, metrics: Metrics) -> None:
     assert value(metrics, "azvnet_repairs_total", kind="host_route") == 0
-    work.repairs.update(host_route=2, pod_route=1, reclaimed=3, adopted=4, of_a_later_version=5)
+    work.repairs.update(host_route=2, pod_route=1, of_a_later_version=5)
     assert value(metrics, "azvnet_repairs_total", kind="host_route") == 2
     assert value(metrics, "azvnet_repairs_total", kind="of_a_later_version") == 5
-    assert value(metrics, "azvnet_pool_reclaimed_total") == 3
-    assert value(metrics, "azvnet_pool_adopted_total") == 4
+
+
+def test_what_was_reclaimed_and_adopted_outlives_the_process(place: Place, work: Work) -> None:
+    place.list_addresses(2)
+    place.hold("dead")
+    (dead,) = place.node.ipam.reservations()
+    assert place.node.ipam.release_dead(dead)
+    assert not place.node.ipam.release_dead(dead), "it is counted once"
+    place.node.ipam.adopt([dead])
+    metrics = Metrics(place.node, work, Ready())
+    assert value(metrics, "azvnet_pool_reclaimed_total") == 1
+    assert value(metrics, "azvnet_pool_adopted_total") == 1
 
 
 def test_calls_are_counted_by_verb_and_outcome(metrics: Metrics) -> None:

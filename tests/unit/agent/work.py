@@ -12,7 +12,7 @@ from typing import Any
 
 from cni_plugin.agent.settings import Settings
 from cni_plugin.node import Node
-from ipam.model import Attachment, Owner, SourceConfig
+from ipam.model import AddressRequest, Attachment, Owner, SourceConfig
 
 MAC = "00:0d:3a:00:00:01"
 
@@ -33,9 +33,13 @@ class Work:
     warnings: tuple[str, ...] = ()
     heard_of: list[dict[str, Any]] = field(default_factory=list)
     say: Any = None
+    source: SourceConfig = field(default_factory=SourceConfig)
 
     def why_not_alive(self) -> str:
         return self.stuck
+
+    def address_request(self) -> AddressRequest:
+        return AddressRequest(self.source.key, (4,))
 
     def heard(self, document: dict[str, Any], /) -> None:
         self.heard_of.append(document)
@@ -47,6 +51,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.run_dir = folder / "run"
         self.interfaces = folder / "interfaces.json"
+        self.source = SourceConfig(environment="file", file=str(self.interfaces))
         boot_id = folder / "boot_id"
         boot_id.write_text("boot-1\n")
         self.node = Node({"AZVNET_RUN_DIR": str(self.run_dir), "AZVNET_BOOT_ID_FILE": str(boot_id)})
@@ -68,16 +73,14 @@ class Place:
         self.read_source()
 
     def read_source(self) -> None:
-        config = SourceConfig(environment="file", file=str(self.interfaces))
-        self.node.ipam.refresh(config, deadline=5.0, force=True)
+        self.node.ipam.refresh(self.source, deadline=5.0, force=True)
 
     def hold(self, name: str) -> Attachment:
         """Have a pod hold an address."""
-        from ipam.model import AddressRequest
-
         attachment = Attachment(name, "eth0")
         owner = Owner("azvnet", pod_namespace="default", pod_name=name)
-        self.node.ipam.confirm(self.node.ipam.reserve(attachment, owner, AddressRequest()))
+        request = AddressRequest(self.source.key, (4,))
+        self.node.ipam.confirm(*self.node.ipam.reserve(attachment, owner, request))
         return attachment
 
 

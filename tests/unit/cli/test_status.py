@@ -83,7 +83,7 @@ def picture(*, agent: AgentSeen = NO_AGENT, source: SourceState = SOURCE, free: 
     addresses = [status_of("10.1.0.5", AddressState.ASSIGNED, held)]
     if free:
         addresses.append(status_of("10.1.0.6", AddressState.FREE))
-    overview = Overview(PoolCounts(1, 1, 0, 0), 2, {}, source, adopted=True, same_boot=True)
+    overview = Overview(PoolCounts(1, 1, 0, 0), 2, {}, (source,), adopted=True, same_boot=True)
     seen = tuple(compare([held], [link()], [route()]))
     return Picture(NOW, "/run/azvnet", agent, "ok", "", overview, tuple(addresses), seen)
 

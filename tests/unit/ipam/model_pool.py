@@ -16,11 +16,18 @@ GRACE = 60.0
 
 @dataclass
 class Address:
-    listed: bool = True
     misses: int = 0
+    """Reads in a row that did not list it; with two of them it is offered no more."""
     released_at: float | None = None
     quarantined_until: float = 0.0
-    adopted: bool = False
+
+    @property
+    def listed(self) -> bool:
+        return self.misses == 0
+
+    @property
+    def offered(self) -> bool:
+        return self.misses < 2
 
 
 @dataclass
@@ -35,6 +42,14 @@ class ModelPool:
 
     def holder_of(self, ip: IPAddress) -> Attachment | None:
         return next((who for who, what in self.held.items() if what.ip == ip), None)
+
+    def pool(self) -> dict[IPAddress, Address]:
+        """What is offered or held; of the others only the history is known."""
+        return {
+            ip: address
+            for ip, address in self.addresses.items()
+            if address.offered or self.holder_of(ip) is not None
+        }
 
     def choices(self, now: float, excluded: frozenset[IPAddress]) -> list[IPAddress]:
         """Everything that may be given out, best first."""
@@ -59,7 +74,7 @@ class ModelPool:
 
     def counts(self, now: float) -> PoolCounts:
         assigned = cooling = quarantined = free = 0
-        for ip, address in self.addresses.items():
+        for ip, address in self.pool().items():
             if self.holder_of(ip) is not None:
                 assigned += 1
             elif address.quarantined_until > now or not address.listed:
@@ -75,22 +90,18 @@ class ModelPool:
         ip = self.held.pop(who).ip
         self.confirmed.discard(who)
         self.missing_since.pop(who, None)
-        address = self.addresses[ip]
-        if not address.listed and address.misses >= 2:
-            del self.addresses[ip]
-        elif now is not None:
-            address.released_at = now
+        if now is not None:
+            self.addresses[ip].released_at = now
 
-    def read(self, listed: set[IPAddress]) -> None:
+    def read(self, listed: set[IPAddress], now: float) -> None:
         self.ever_read = True
         for ip in listed:
-            address = self.addresses.setdefault(ip, Address())
-            address.listed, address.misses, address.adopted = True, 0, False
+            self.addresses.setdefault(ip, Address()).misses = 0
         for ip in [ip for ip in self.addresses if ip not in listed]:
             address = self.addresses[ip]
-            address.listed = False
             address.misses += 1
-            if address.misses >= 2 and self.holder_of(ip) is None:
+            nothing_to_remember = address.released_at is None and address.quarantined_until <= now
+            if not address.offered and nothing_to_remember and self.holder_of(ip) is None:
                 del self.addresses[ip]
 
     def lost(self) -> dict[Attachment, Reservation]:
@@ -104,7 +115,7 @@ class ModelPool:
         return alive
 
     def hold_again(self, reservation: Reservation) -> None:
-        self.addresses.setdefault(reservation.ip, Address(listed=False, adopted=True))
+        self.addresses.setdefault(reservation.ip, Address(misses=2))
         self.held[reservation.attachment] = reservation
         self.confirmed.add(reservation.attachment)
 
@@ -112,8 +123,7 @@ class ModelPool:
         self.held.clear()
         self.confirmed.clear()
         self.missing_since.clear()
+        self.ever_read = False
         self.addresses = {
-            ip: Address(listed=address.listed, misses=address.misses)
-            for ip, address in self.addresses.items()
-            if not address.adopted
+            ip: Address(misses=address.misses) for ip, address in self.addresses.items() if address.offered
         }

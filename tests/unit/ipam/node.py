@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address, ip_interface
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipam.ipam import Ipam
 from ipam.model import (
+    DEFAULT_COOLDOWN_SECONDS,
     AddressRequest,
     Attachment,
     IPAddress,
@@ -15,17 +16,34 @@ from ipam.model import (
     Nic,
     Owner,
     PoolAddress,
+    PoolCounts,
+    Reservation,
     SourceConfig,
     SourceState,
 )
+from ipam.reclaim import GRACE
 from ipam.value import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 MAC = "00:0d:3a:e5:1c:c0"
 GATEWAY = IPv4Address("10.0.0.1")
-ANY = AddressRequest()
+CONFIG = SourceConfig()
+FAMILIES = (4,)
+
+
+def asking(
+    source: str = CONFIG.key,
+    families: tuple[int, ...] = FAMILIES,
+    requested: IPAddress | None = None,
+    **more: Any,
+) -> AddressRequest:
+    return AddressRequest(source, families, requested=(requested,) if requested else (), **more)
+
+
+ANY = asking()
 
 
 class Clock:
@@ -74,7 +92,8 @@ class Node:
     clock: Clock = field(default_factory=Clock)
     wall: Clock = field(default_factory=lambda: Clock(1_800_000_000.0))
     says: Listing | Exception = field(default_factory=lambda: listing_of(*ips(5, 6, 7)))
-    reads: int = 0
+    asked: list[str] = field(default_factory=list)
+    """The keys of the sources that were read."""
 
     def __post_init__(self) -> None:
         self.boot_id_file = self.directory / "boot_id"
@@ -84,8 +103,12 @@ class Node:
     def start_anew(self, boot_id: str) -> None:
         self.boot_id_file.write_text(f"{boot_id}\n")
 
+    @property
+    def reads(self) -> int:
+        return len(self.asked)
+
     def read(self, config: SourceConfig, deadline: float, last: str) -> Listing:
-        self.reads += 1
+        self.asked.append(config.key)
         if isinstance(self.says, Exception):
             raise self.says
         return self.says
@@ -111,4 +134,45 @@ class Node:
 
 
 def refresh(ipam: Ipam, *, force: bool = True) -> SourceState:
-    return ipam.refresh(SourceConfig(), deadline=5.0, force=force)
+    return ipam.refresh(CONFIG, deadline=5.0, force=force)
+
+
+def reserve(ipam: Ipam, who: Attachment, owner_: Owner, request: AddressRequest) -> Reservation:
+    """The one address of an attachment that asks for one."""
+    (made,) = ipam.reserve(who, owner_, request)
+    return made
+
+
+def confirm(ipam: Ipam, made: Reservation) -> Reservation:
+    (confirmed,) = ipam.confirm(made)
+    return confirmed
+
+
+def release(ipam: Ipam, who: Attachment, expected: Reservation | None = None) -> Reservation | None:
+    released = ipam.release(who, expected=expected)
+    assert len(released) <= 1
+    return next(iter(released), None)
+
+
+def held(ipam: Ipam, who: Attachment) -> Reservation | None:
+    return next(iter(ipam.held_by(who)), None)
+
+
+def counts(ipam: Ipam, cooldown: float = DEFAULT_COOLDOWN_SECONDS) -> PoolCounts:
+    return ipam.overview(cooldown).counts
+
+
+def counters(ipam: Ipam) -> Mapping[str, int]:
+    return ipam.overview().counters
+
+
+def find(ipam: Ipam, ip: IPAddress) -> Reservation | None:
+    return next((each for each in ipam.reservations() if each.ip == ip), None)
+
+
+def sweep(
+    ipam: Ipam, missing: Iterable[Attachment], present: Iterable[Attachment] = (), grace: float = GRACE
+) -> tuple[Reservation, ...]:
+    """Free what is dead as the agent and an ADD do (``allocate.free_missing``); what was freed."""
+    ipam.note_present(present)
+    return tuple(dead for dead in ipam.note_missing(missing, grace=grace) if ipam.release_dead(dead))

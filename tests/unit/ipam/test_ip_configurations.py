@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_network
-from typing import TYPE_CHECKING
 
 from ipam.ipam import Ipam
 from ipam.model import Listing
 from ipam.sources.nic import Entry, builder, listing
-from ipam.store import schema
 from ipam.value import replace
 from tests.unit.ipam.node import ANY, Node, attachment, ips, listing_of, owner, refresh
-
-if TYPE_CHECKING:
-    import pytest
+from tests.unit.ipam.test_store_versions import of_version_1
 
 FIVE, SIX = ips(5, 6)
 
@@ -52,21 +48,17 @@ def test_a_source_without_names_leaves_those_of_another(node: Node) -> None:
     assert ipam.configuration_of(FIVE) == "ipconfig2"
 
 
-def test_a_store_of_the_version_before_gets_the_table(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as older:
-        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
-        older.setattr("ipam.store.records.name_configurations", lambda *_: None)
-        before = node.ready(5, 6)
-        held = before.reserve(attachment("a"), owner(), ANY)
-        before.close()
-    view = Ipam(node.run_dir, boot_id_file=node.boot_id_file, read_only=True)
+def test_a_store_of_the_first_version_gets_the_table(node: Node) -> None:
+    of_version_1(node)
+    view = Ipam(
+        node.run_dir, boot_id_file=node.boot_id_file, clock=node.clock, wall_clock=node.wall, read_only=True
+    )
     assert view.configuration_of(FIVE) == "", "looking does not change the file, and finds no name"
     ipam = node.process()
     node.says = named(_5="ipconfig2")
     refresh(ipam)
     assert ipam.configuration_of(FIVE) == "ipconfig2"
-    assert ipam.reservation(attachment("a")) is not None
-    assert held.ip == FIVE
+    assert [each.ip for each in ipam.held_by(attachment("pod-1"))] == [FIVE]
 
 
 def test_every_address_of_a_block_has_the_name_of_its_configuration() -> None:

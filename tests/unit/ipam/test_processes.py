@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ipam.errors import PoolExhausted
 from ipam.model import PoolCounts
-from tests.unit.ipam.node import ANY, attachment, owner
+from tests.unit.ipam.node import ANY, attachment, confirm, counters, counts, find, owner, release, reserve
 from tests.unit.ipam.worker import COOLDOWN, detach
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_eight_processes_and_random_kills(node: Node) -> None:
             for held in ipam.reservations():
                 if held.attachment.container_id.startswith(f"{name}-"):
                     detach(node.directory / "kernel", held.attachment.container_id)
-                    ipam.release(held.attachment)
+                    release(ipam, held.attachment)
             workers.start()
         for name in sorted(workers.running):
             code, said = workers.end(name)
@@ -90,7 +90,7 @@ def test_eight_processes_and_random_kills(node: Node) -> None:
     assert ipam.reservations() == ()
     assert list((node.directory / "kernel").iterdir()) == []
     node.clock.now = time.clock_gettime(time.CLOCK_BOOTTIME) + COOLDOWN
-    assert ipam.counts(COOLDOWN) == PoolCounts(free=POOL, assigned=0, cooling=0, quarantined=0)
+    assert counts(ipam, COOLDOWN) == PoolCounts(free=POOL, assigned=0, cooling=0, quarantined=0)
 
 
 def test_a_hundred_processes_at_once_on_a_node_that_was_just_started(node: Node) -> None:
@@ -114,7 +114,7 @@ def fork_one(node: Node, number: int, writing: int) -> int:
         return child
     try:
         ipam = node.ready(*range(5, 105))
-        made = ipam.reserve(attachment(f"pod-{number}"), owner(), ANY)
+        made = reserve(ipam, attachment(f"pod-{number}"), owner(), ANY)
         os.write(writing, f"{number} {made.ip}\n".encode())
     except BaseException as error:  # noqa: BLE001 - the child must not run on as pytest
         os.write(writing, f"{number} {type(error).__name__}:{error}\n".replace(" ", "_").encode())
@@ -131,15 +131,15 @@ def test_sixteen_threads_of_one_process(node: Node) -> None:
             for turn in range(40):
                 me = attachment(f"pod-{number}-{turn}")
                 try:
-                    made = ipam.reserve(me, owner(), ANY)
+                    made = reserve(ipam, me, owner(), ANY)
                 except PoolExhausted:
                     exhausted.append(number)
                     continue
-                found = ipam.find(made.ip)
+                found = find(ipam, made.ip)
                 assert found is not None
                 assert found.attachment == me
-                ipam.confirm(made)
-                assert ipam.release(me) is not None
+                confirm(ipam, made)
+                assert release(ipam, me) is not None
         except BaseException as error:  # noqa: BLE001 - shown by the test
             failures.append(error)
 
@@ -149,5 +149,5 @@ def test_sixteen_threads_of_one_process(node: Node) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    assert ipam.counts(0) == PoolCounts(free=20, assigned=0, cooling=0, quarantined=0)
-    assert ipam.counters()["exhausted"] == len(exhausted)
+    assert counts(ipam, 0) == PoolCounts(free=20, assigned=0, cooling=0, quarantined=0)
+    assert counters(ipam)["exhausted"] == len(exhausted)

@@ -26,9 +26,25 @@ from ipam.errors import (
 )
 from ipam.model import AddressRequest, Listing
 from tests.unit.ipam.model_pool import COOLDOWN, GRACE, ModelPool
-from tests.unit.ipam.node import Node, attachment, ips, listing_of, owner, refresh
+from tests.unit.ipam.node import (
+    Node,
+    asking,
+    attachment,
+    confirm,
+    counters,
+    counts,
+    ips,
+    listing_of,
+    owner,
+    refresh,
+    release,
+    reserve,
+    sweep,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ipam.ipam import Ipam
     from ipam.model import Attachment, IPAddress, Reservation
     from ipam.store.transaction import Transaction
@@ -74,29 +90,32 @@ class NodeHistory(RuleBasedStateMachine):
 
     @rule(pod=pods, excluded=some_addresses)
     def add(self, pod: Attachment, excluded: set[IPAddress]) -> None:
-        self.reserve(pod, AddressRequest(cooldown=COOLDOWN, excluded=frozenset(excluded)))
+        self.reserve(pod, asking(cooldown=COOLDOWN, excluded=frozenset(excluded)))
 
     @rule(pod=pods, wanted=addresses, excluded=some_addresses)
     def add_with_address(self, pod: Attachment, wanted: IPAddress, excluded: set[IPAddress]) -> None:
-        self.reserve(pod, AddressRequest(requested=wanted, cooldown=COOLDOWN, excluded=frozenset(excluded)))
+        self.reserve(pod, asking(requested=wanted, cooldown=COOLDOWN, excluded=frozenset(excluded)))
 
     def reserve(self, pod: Attachment, request: AddressRequest) -> None:
         self.calls += 1
-        before = self.ipam.counters()
+        before = counters(self.ipam)
         choices = self.model.choices(self.now, request.excluded)
         expected: Any
         if not self.adopted:
             expected = AdoptionNeeded
         elif pod in self.model.held:
             expected = AlreadyReserved
-        elif request.requested is not None:
-            expected = request.requested if request.requested in choices else AddressUnavailable
+        elif not self.model.ever_read:
+            expected = NoAddressesKnown
+        elif request.requested:
+            (wanted,) = request.requested
+            expected = wanted if wanted in choices else AddressUnavailable
         elif choices:
             expected = choices[0]
         else:
-            expected = PoolExhausted if self.model.ever_read else NoAddressesKnown
+            expected = PoolExhausted
         try:
-            made = self.ipam.reserve(pod, owner(pod.container_id, call_id=str(self.calls)), request)
+            made = reserve(self.ipam, pod, owner(pod.container_id, call_id=str(self.calls)), request)
         except (
             AdoptionNeeded,
             AlreadyReserved,
@@ -109,16 +128,16 @@ class NodeHistory(RuleBasedStateMachine):
             self.given(made, expected, before, request)
             return
         assert refused is expected
-        exhausted = self.ipam.counters()["exhausted"] - before["exhausted"]
+        exhausted = counters(self.ipam)["exhausted"] - before["exhausted"]
         assert exhausted == int(expected is PoolExhausted)
 
     def given(
-        self, made: Reservation, expected: object, before: dict[str, int], request: AddressRequest
+        self, made: Reservation, expected: object, before: Mapping[str, int], request: AddressRequest
     ) -> None:
         assert made.ip == expected
-        shortened = self.ipam.counters()["cooldown_shortened"] - before["cooldown_shortened"]
+        shortened = counters(self.ipam)["cooldown_shortened"] - before["cooldown_shortened"]
         assert shortened == int(self.model.rests(made.ip, self.now))
-        if shortened and request.requested is None:
+        if shortened and not request.requested:
             others = self.model.choices(self.now, request.excluded)
             assert all(self.model.rests(ip, self.now) for ip in others), "another one had rested enough"
         self.model.held[made.attachment] = made
@@ -133,7 +152,7 @@ class NodeHistory(RuleBasedStateMachine):
         held = self.model.held.get(pod)
         other = self.model.holder_of(reservation.ip)
         try:
-            confirmed = self.ipam.confirm(reservation)
+            confirmed = confirm(self.ipam, reservation)
         except ReservationLost:
             assert held != reservation
             assert same_store or held is not None or other is not None
@@ -158,7 +177,7 @@ class NodeHistory(RuleBasedStateMachine):
 
     @rule(pod=pods)
     def delete(self, pod: Attachment) -> None:
-        released = self.ipam.release(pod)
+        released = release(self.ipam, pod)
         assert (released is None) == (pod not in self.model.held)
         if released is not None:
             assert released.ip == self.model.held[pod].ip
@@ -178,7 +197,7 @@ class NodeHistory(RuleBasedStateMachine):
         for pod in missing & set(self.model.held):
             if self.now - self.model.missing_since.setdefault(pod, self.now) >= GRACE:
                 expected.add(pod)
-        freed = self.ipam.sweep(sorted(missing), sorted(present), grace=GRACE)
+        freed = sweep(self.ipam, sorted(missing), sorted(present), grace=GRACE)
         assert {each.attachment for each in freed} == expected
         for pod in expected:
             self.model.let_go(pod, self.now)
@@ -203,7 +222,7 @@ class NodeHistory(RuleBasedStateMachine):
             assert not listed
         else:
             assert listed
-            self.model.read(listed)
+            self.model.read(listed, self.now)
 
     # The world around
 
@@ -224,7 +243,7 @@ class NodeHistory(RuleBasedStateMachine):
     def killed_within_a_transaction(self, pod: Attachment, deleted: Attachment) -> None:
         def half(tx: Transaction) -> None:
             reservations.release(tx, deleted, None)
-            reservations.reserve(tx, pod, owner("half"), AddressRequest())
+            reservations.reserve(tx, pod, owner("half"), asking())
             raise Killed
 
         try:
@@ -273,12 +292,12 @@ class NodeHistory(RuleBasedStateMachine):
 
     @invariant()
     def the_four_states_add_up(self) -> None:
-        counts = self.ipam.counts(COOLDOWN)
-        assert counts == self.model.counts(self.now)
+        seen = counts(self.ipam, COOLDOWN)
+        assert seen == self.model.counts(self.now)
         told = [status.state.value for status in self.ipam.addresses(COOLDOWN)]
-        assert counts.total == len(told) == len(self.model.addresses)
-        assert told.count("free") == counts.free
-        assert told.count("cooling") == counts.cooling
+        assert seen.total == len(told) == len(self.model.pool())
+        assert told.count("free") == seen.free
+        assert told.count("cooling") == seen.cooling
 
     def teardown(self) -> None:
         self.ipam.close()

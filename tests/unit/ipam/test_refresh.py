@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from ipaddress import ip_network
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,30 @@ import pytest
 from ipam.errors import SourceEmpty, SourceUnreadable, StoreUnavailable
 from ipam.ipam import Ipam
 from ipam.model import Listing, PoolCounts, SourceConfig
+from ipam.refresh import lock_name
 from ipam.value import replace
-from tests.unit.ipam.node import ANY, MAC, attachment, ips, listing_of, owner, refresh
+from tests.unit.ipam.node import (
+    ANY,
+    CONFIG,
+    MAC,
+    attachment,
+    confirm,
+    counters,
+    counts,
+    held,
+    ips,
+    listing_of,
+    owner,
+    refresh,
+    release,
+    reserve,
+)
 
 if TYPE_CHECKING:
     from tests.unit.ipam.node import Node
 
 P1 = attachment("pod-1")
-CONFIG = SourceConfig()
-OTHER_NIC = SourceConfig(uplink_macs=("00:0d:3a:00:00:02",))
+FILE = SourceConfig("file", "/etc/addresses.json")
 
 
 def pool_of(ipam: Ipam) -> list[str]:
@@ -40,20 +56,20 @@ class TestPool:
         node.says = listing_of(*ips(5))
         refresh(ipam)
         assert pool_of(ipam) == ["5", "6?", "7?"]
-        assert ipam.counts() == PoolCounts(free=1, assigned=0, cooling=0, quarantined=2)
+        assert counts(ipam) == PoolCounts(free=1, assigned=0, cooling=0, quarantined=2)
         node.says = listing_of(*ips(5, 6, 7))
         refresh(ipam)
-        assert ipam.counts() == PoolCounts(free=3, assigned=0, cooling=0, quarantined=0)
+        assert counts(ipam) == PoolCounts(free=3, assigned=0, cooling=0, quarantined=0)
 
     def test_two_in_a_row_do_if_nobody_holds_it(self, node: Node) -> None:
         ipam = node.ready(5, 6, 7)
-        held = ipam.reserve(P1, owner(), ANY)
+        kept = reserve(ipam, P1, owner(), ANY)
         node.says = listing_of(*ips(7))
         refresh(ipam)
         refresh(ipam)
         assert pool_of(ipam) == ["5?", "7"]
-        assert ipam.reservation(P1) == held
-        assert ipam.counts() == PoolCounts(free=1, assigned=1, cooling=0, quarantined=0)
+        assert held(ipam, P1) == kept
+        assert counts(ipam) == PoolCounts(free=1, assigned=1, cooling=0, quarantined=0)
 
     def test_two_that_are_not_in_a_row_do_not(self, node: Node) -> None:
         ipam = node.ready(5, 6)
@@ -64,22 +80,22 @@ class TestPool:
 
     def test_a_held_address_leaves_when_it_is_released(self, node: Node) -> None:
         ipam = node.ready(5, 6)
-        ipam.reserve(P1, owner(), ANY)
+        reserve(ipam, P1, owner(), ANY)
         node.says = listing_of(*ips(6))
         refresh(ipam)
         refresh(ipam)
-        ipam.release(P1)
+        release(ipam, P1)
         assert pool_of(ipam) == ["6"]
 
     def test_unlisted_addresses_are_not_given_out(self, node: Node) -> None:
         ipam = node.ready(5, 6)
         node.says = listing_of(*ips(6))
         refresh(ipam)
-        assert ipam.reserve(P1, owner(), ANY).ip == ips(6)[0]
+        assert reserve(ipam, P1, owner(), ANY).ip == ips(6)[0]
 
     def test_stale_fresh_empty_and_half_documents_in_turn_harm_no_pod(self, node: Node) -> None:
         ipam = node.ready(*range(5, 13))
-        held = ipam.confirm(ipam.reserve(P1, owner(), ANY))
+        kept = confirm(ipam, reserve(ipam, P1, owner(), ANY))
         documents: list[Listing | Exception] = [
             listing_of(*ips(*range(5, 13))),
             listing_of(*ips(*range(9, 13))),
@@ -96,10 +112,10 @@ class TestPool:
             except (SourceEmpty, SourceUnreadable):
                 assert pool_of(ipam) == listed
             other = attachment(f"other-{number}")
-            given = ipam.reserve(other, owner(), ANY)
+            given = reserve(ipam, other, owner(), ANY)
             assert str(given.ip)[7:] in listed
-            ipam.release(other)
-            assert ipam.reservation(P1) == held
+            release(ipam, other)
+            assert held(ipam, P1) == kept
 
     def test_an_empty_document_is_never_the_truth(self, node: Node) -> None:
         ipam = node.ready(5, 6)
@@ -111,12 +127,25 @@ class TestPool:
                     refresh(ipam)
         assert ipam.addresses() == before
 
-    def test_only_the_uplinks_addresses_enter(self, node: Node) -> None:
+    def test_the_addresses_of_every_nic_enter(self, node: Node) -> None:
         other = listing_of(*ips(8), mac="00:0d:3a:00:00:02")
         node.says = Listing("imds", (*listing_of(*ips(5)).nics, *other.nics))
         ipam = node.process()
-        ipam.refresh(SourceConfig(uplink_macs=(MAC,)), deadline=5)
-        assert pool_of(ipam) == ["5"]
+        refresh(ipam)
+        assert pool_of(ipam) == ["5", "8"]
+        assert [nic.mac for nic in ipam.nics(CONFIG)] == ["00:0d:3a:00:00:02", MAC]
+
+    def test_what_is_known_of_a_nic_is_what_the_source_said_last(self, node: Node) -> None:
+        subnet = ip_network("10.0.0.0/16")
+        plain = listing_of(*ips(5)).nics[0]
+        node.says = Listing("file", (replace(plain, primary=True, subnets=(subnet,)),))
+        ipam = node.ready()
+        (nic,) = ipam.nics(CONFIG)
+        assert (nic.primary, nic.own_addresses, nic.subnets) == (True, plain.own_addresses, (subnet,))
+        assert nic.example == ips(5)[0]
+        node.says = Listing("file", (replace(plain, mac="00:0d:3a:00:00:02", primary=False),))
+        refresh(ipam)
+        assert [(nic.mac, nic.primary) for nic in ipam.nics(CONFIG)] == [("00:0d:3a:00:00:02", False)]
 
     def test_the_same_document_again_writes_no_address(self, node: Node) -> None:
         node.says = listing_of(*ips(5, 6), digest="d1")
@@ -153,41 +182,32 @@ class TestInterval:
         ipam.refresh(CONFIG, deadline=5, force=True)
         assert node.reads == 2
 
-    def test_another_configuration_is_read_soon(self, node: Node) -> None:
+    def test_every_source_has_an_interval_of_its_own(self, node: Node) -> None:
         ipam = node.process()
-        ipam.refresh(CONFIG, deadline=5)
-        ipam.refresh(replace(CONFIG, environment="imds"), deadline=5)
-        assert node.reads == 1, "two networks with two sources must not undo the interval"
-        node.clock.advance(1)
-        ipam.refresh(replace(CONFIG, environment="imds"), deadline=5)
-        assert node.reads == 2
+        for _ in range(20):
+            ipam.refresh(CONFIG, deadline=5)
+            ipam.refresh(FILE, deadline=5)
+            node.clock.advance(1)
+        assert node.asked == [CONFIG.key, FILE.key] * 2
 
-    @pytest.mark.parametrize(
-        "config",
-        [
-            SourceConfig(),
-            SourceConfig("file", "/etc/odd|name", uplink_macs=(MAC,)),
-            SourceConfig("imds", uplink_macs=(MAC, "fe:ff:ff:ff:ff:ff")),
-        ],
-    )
+    @pytest.mark.parametrize("config", [SourceConfig(), SourceConfig("file", "/etc/odd|name")])
     def test_what_was_asked_is_known_to_the_next_process_until_the_node_is_restarted(
         self, node: Node, config: SourceConfig
     ) -> None:
-        assert node.process().source_state().asked is None
+        assert node.process().sources_in_use() == ()
         node.process().refresh(config, deadline=5)
-        asked = node.process().source_state().asked
-        assert asked is not None
-        assert replace(asked, query_interval=config.query_interval) == config
+        assert node.process().sources_in_use() == (), "no network needed it yet"
+        node.clock.advance(20)
+        node.process().refresh(config, deadline=5, in_use=True)
+        assert node.process().sources_in_use() == (config,)
         node.start_anew("boot-2")
-        assert node.process().source_state().asked is None, "its NICs may be others now"
+        assert node.process().sources_in_use() == (), "its NICs may be others now"
 
     def test_what_was_asked_without_success_is_known_too(self, node: Node) -> None:
         node.says = SourceUnreadable("no answer")
         with pytest.raises(SourceUnreadable):
-            node.process().refresh(replace(CONFIG, environment="imds"), deadline=5)
-        asked = node.process().source_state().asked
-        assert asked is not None
-        assert asked.environment == "imds"
+            node.process().refresh(SourceConfig("imds"), deadline=5, in_use=True)
+        assert [each.key for each in node.process().sources_in_use()] == ["imds"]
 
     def test_a_reboot_makes_it_due(self, node: Node) -> None:
         node.process().refresh(CONFIG, deadline=5)
@@ -203,10 +223,10 @@ class TestFailure:
         node.says = SourceUnreadable("source imds: GET http://x: 500", "look at x")
         with pytest.raises(SourceUnreadable, match="GET http://x: 500"):
             refresh(ipam)
-        state = ipam.source_state()
+        state = ipam.source_state(CONFIG)
         assert (state.error, state.remedy) == ("source imds: GET http://x: 500", "look at x")
         assert (state.failures, state.last_attempt_at, state.last_success_at) == (1, node.wall.now, None)
-        assert (ipam.counters()["source_reads"], ipam.counters()["source_errors"]) == (1, 1)
+        assert (counters(ipam)["source_reads"], counters(ipam)["source_errors"]) == (1, 1)
 
     def test_a_success_wipes_it_out(self, node: Node) -> None:
         ipam = node.process()
@@ -247,43 +267,15 @@ class TestFailure:
         assert told.value.remedy == "look"
         assert node.reads == 1
 
-    def test_that_another_configuration_failed_just_now_keeps_none_from_its_first_listing(
-        self, node: Node
-    ) -> None:
-        """The agent, not told yet, asked for the NIC of the default route; the ADD comes with ``master``."""
-        node.says = SourceEmpty("lists no NIC with that MAC")
-        with pytest.raises(SourceEmpty):
-            node.process().refresh(OTHER_NIC, deadline=5)
-        node.says = listing_of(*ips(5))
-        node.clock.advance(0.8)
-        turn = threading.Timer(0.1, lambda: node.clock.advance(0.2))
-        turn.start()
-        assert node.process().refresh(CONFIG, deadline=5).listed == 1
-        turn.join()
-        assert node.reads == 2
-
-    def test_a_call_that_can_not_use_what_another_configuration_listed_waits_for_its_turn(
-        self, node: Node
-    ) -> None:
-        node.says = listing_of(*ips(5), mac="00:0d:3a:00:00:02")
-        node.process().refresh(OTHER_NIC, deadline=5)
-        node.says = listing_of(*ips(6))
-        node.clock.advance(0.8)
-        assert node.process().refresh(CONFIG, deadline=5).listed == 1
-        assert node.reads == 1  # whoever can go on does not wait
-        turn = threading.Timer(0.1, lambda: node.clock.advance(0.2))
-        turn.start()
-        node.process().refresh(CONFIG, deadline=5, patient=True)
-        turn.join()
-        assert node.reads == 2
-
-    def test_waiting_for_its_turn_ends_with_the_deadline(self, node: Node) -> None:
+    def test_the_trouble_of_one_source_is_not_that_of_another(self, node: Node) -> None:
+        ipam = node.process()
         node.says = SourceUnreadable("no answer")
         with pytest.raises(SourceUnreadable):
-            node.process().refresh(OTHER_NIC, deadline=5)
-        with pytest.raises(SourceUnreadable, match="no answer"):
-            node.process().refresh(CONFIG, deadline=0.5)
-        assert node.reads == 1
+            ipam.refresh(FILE, deadline=5)
+        node.says = listing_of(*ips(5))
+        assert ipam.refresh(CONFIG, deadline=5).listed == 1
+        assert ipam.source_state(FILE).error == "no answer"
+        assert ipam.source_state(CONFIG).error == ""
 
     def test_an_empty_answer_keeps_its_kind(self, node: Node) -> None:
         ipam = node.process()
@@ -300,7 +292,7 @@ class TestFailure:
         with pytest.raises(SourceUnreadable):
             ipam.refresh(CONFIG, deadline=5)
         assert ipam.refresh(CONFIG, deadline=5).error == "no"
-        assert ipam.reserve(P1, owner(), ANY).ip == ips(5)[0]
+        assert reserve(ipam, P1, owner(), ANY).ip == ips(5)[0]
 
     def test_retry_after_is_kept(self, node: Node) -> None:
         ipam = node.ready(5)
@@ -321,7 +313,7 @@ class TestFailure:
         node.says = ZeroDivisionError("surprise")
         with pytest.raises(SourceUnreadable, match="ZeroDivisionError: surprise"):
             refresh(ipam)
-        assert ipam.source_state().failures == 1
+        assert ipam.source_state(CONFIG).failures == 1
 
 
 def test_a_process_without_memory_does_not_speak_for_the_source(node: Node) -> None:
@@ -331,16 +323,16 @@ def test_a_process_without_memory_does_not_speak_for_the_source(node: Node) -> N
     node.says = MemoryError()
     with pytest.raises(MemoryError):
         refresh(ipam, force=False)
-    assert ipam.source_state().error == ""
+    assert ipam.source_state(CONFIG).error == ""
     node.says = listing_of(*ips(5))
     assert ipam.refresh(CONFIG, deadline=1).listed == 1
 
 
 def test_a_lock_that_can_not_be_made_is_a_store_error(node: Node) -> None:
     ipam = node.ready(5)
-    (node.run_dir / "source.lock").unlink()
-    (node.run_dir / "source.lock").mkdir()
-    with pytest.raises(StoreUnavailable, match=r"source\.lock") as refused:
+    (node.run_dir / lock_name(CONFIG.key)).unlink()
+    (node.run_dir / lock_name(CONFIG.key)).mkdir()
+    with pytest.raises(StoreUnavailable, match=r"source-\w+\.lock") as refused:
         refresh(ipam)
     assert refused.value.remedy
 
@@ -366,31 +358,15 @@ class SlowSource:
 
 
 class TestManyProcesses:
-    def test_whoever_waits_for_another_configuration_that_fails_asks_for_its_own(self, node: Node) -> None:
+    def test_nobody_waits_for_a_read_of_another_source(self, node: Node) -> None:
         node.process().adopt(())
         source = SlowSource(node)
-        node.says = SourceEmpty("lists no NIC with that MAC")
-
-        def ask_for_other() -> None:
-            with suppress(SourceEmpty):
-                source.process().refresh(OTHER_NIC, deadline=20)
-
-        heard: list[int] = []
-        other = threading.Thread(target=ask_for_other)
+        other = threading.Thread(target=lambda: source.process().refresh(FILE, deadline=20))
         other.start()
         assert source.asked.wait(20)
-        own = threading.Thread(
-            target=lambda: heard.append(node.process().refresh(CONFIG, deadline=20).listed)
-        )
-        own.start()
+        assert node.process().refresh(CONFIG, deadline=20).listed == 3
         source.answer.set()
         other.join()
-        node.says = listing_of(*ips(5))
-        turn = threading.Timer(0.3, lambda: node.clock.advance(1))
-        turn.start()
-        own.join()
-        turn.join()
-        assert heard == [1]
 
     def test_a_hundred_adds_ask_a_slow_source_once_and_all_get_its_answer(self, node: Node) -> None:
         node.process().adopt(())
@@ -432,7 +408,7 @@ class TestManyProcesses:
         assert source.asked.wait(20)
         node.clock.advance(20)
         assert ipam.refresh(CONFIG, deadline=1000).listed == 1
-        assert ipam.reserve(P1, owner(), ANY).ip == ips(5)[0]
+        assert reserve(ipam, P1, owner(), ANY).ip == ips(5)[0]
         source.answer.set()
         reader.join()
 

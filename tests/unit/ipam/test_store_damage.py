@@ -13,7 +13,21 @@ import pytest
 
 from ipam.errors import AdoptionNeeded, NoAddressesKnown, ReservationLost
 from ipam.model import PoolCounts
-from tests.unit.ipam.node import ANY, Node, attachment, ips, listing_of, owner, refresh
+from tests.unit.ipam.node import (
+    ANY,
+    CONFIG,
+    Node,
+    attachment,
+    confirm,
+    counts,
+    find,
+    ips,
+    listing_of,
+    owner,
+    refresh,
+    release,
+    reserve,
+)
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -31,7 +45,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Reserva
     """A store of 60 addresses with 25 pods, closed, so that everything is in its one file."""
     node = Node(tmp_path_factory.mktemp("filled"))
     ipam = node.ready(*range(5, 65))
-    held = [ipam.confirm(ipam.reserve(attachment(f"pod-{i}"), owner(f"web-{i}"), ANY)) for i in range(25)]
+    held = [confirm(ipam, reserve(ipam, attachment(f"pod-{i}"), owner(f"web-{i}"), ANY)) for i in range(25)]
     ipam.close()
     assert [path.name for path in node.run_dir.glob("azvnet.db*")] == ["azvnet.db"]
     return node.run_dir / "azvnet.db", held
@@ -47,15 +61,14 @@ def no_live_address_is_given_out(node: Node, ipam: Ipam, held: list[Reservation]
     """What an ADD does after the damage: adopt if asked to, then reserve; never what a pod carries."""
     live = {reservation.ip for reservation in held}
     try:
-        given = ipam.reserve(attachment("new"), owner(), ANY)
+        given = reserve(ipam, attachment("new"), owner(), ANY)
     except AdoptionNeeded:
         ipam.adopt(held)
         refresh(ipam)
-        given = ipam.reserve(attachment("new"), owner(), ANY)
+        given = reserve(ipam, attachment("new"), owner(), ANY)
     assert given.ip not in live
-    counts = ipam.counts()
-    assert counts.total == 60
-    assert counts.assigned == len(held) + 1
+    assert counts(ipam).total == 60
+    assert counts(ipam).assigned == len(held) + 1
     assert {each.ip for each in ipam.reservations()} == live | {given.ip}
 
 
@@ -174,7 +187,7 @@ def test_a_table_that_is_gone_is_damage(
 ) -> None:
     source, held = filled
     ipam = damage(node, source, lambda path: edit(path, f"DROP TABLE {table}"))
-    ipam.source_state()
+    ipam.source_state(CONFIG)
     if table == "counter":
         ipam.quarantine(ips(64)[0], "touches the counters", 1)
         node.clock.advance(1)
@@ -186,7 +199,9 @@ def test_a_table_that_is_gone_is_damage(
     "statement",
     [
         "DELETE FROM node",
-        "UPDATE address SET address = 'nonsense'",
+        "UPDATE address SET interface = 'nonsense' WHERE container_id IS NOT NULL",
+        "UPDATE offer SET interface = 'nonsense'",
+        "UPDATE offer SET interface = '10.0.0.5/16'",
         "UPDATE address SET holder = 'nonsense' WHERE container_id IS NOT NULL",
         "UPDATE address SET ip = CAST(x'0102' || ip AS BLOB)",
     ],
@@ -210,10 +225,10 @@ def edit(path: Path, statement: str) -> None:
 
 def test_damage_under_a_running_process_is_noticed(node: Node) -> None:
     ipam = node.ready(5, 6)
-    held = ipam.confirm(ipam.reserve(attachment("pod"), owner(), ANY))
+    held = confirm(ipam, reserve(ipam, attachment("pod"), owner(), ANY))
     ipam.close()
     other = node.process()
-    other.counts()
+    counts(other)
     # The running process has the file open; its pages are read again after somebody else wrote.
     with (node.run_dir / "azvnet.db").open("r+b") as file:
         file.truncate(PAGE)
@@ -238,27 +253,27 @@ class TestRemoved:
 
     def test_the_whole_directory(self, node: Node) -> None:
         ipam = node.ready(5, 6)
-        held = ipam.confirm(ipam.reserve(attachment("pod"), owner(), ANY))
+        held = confirm(ipam, reserve(ipam, attachment("pod"), owner(), ANY))
         shutil.rmtree(node.run_dir)
         with pytest.raises(AdoptionNeeded):
-            ipam.reserve(attachment("new"), owner(), ANY)
+            reserve(ipam, attachment("new"), owner(), ANY)
         ipam.adopt([held])
         assert ipam.reservations()[0].ip == held.ip
 
     @pytest.mark.parametrize("name", ["azvnet.db-wal", "azvnet.db-shm"])
     def test_a_side_file_alone(self, node: Node, name: str) -> None:
         ipam = node.ready(5, 6)
-        held = ipam.confirm(ipam.reserve(attachment("pod"), owner(), ANY))
+        held = confirm(ipam, reserve(ipam, attachment("pod"), owner(), ANY))
         (node.run_dir / name).unlink()
         with pytest.raises(AdoptionNeeded):
-            ipam.reserve(attachment("new"), owner(), ANY)
+            reserve(ipam, attachment("new"), owner(), ANY)
         ipam.adopt([held])
         refresh(ipam)
-        assert ipam.counts() == PoolCounts(free=1, assigned=1, cooling=0, quarantined=0)
+        assert counts(ipam) == PoolCounts(free=1, assigned=1, cooling=0, quarantined=0)
 
     def test_a_log_of_a_store_that_is_gone_is_not_replayed(self, node: Node) -> None:
         ipam = node.ready(5, 6)
-        ipam.reserve(attachment("pod"), owner(), ANY)
+        reserve(ipam, attachment("pod"), owner(), ANY)
         wal = (node.run_dir / "azvnet.db-wal").read_bytes()
         shutil.rmtree(node.run_dir)
         node.run_dir.mkdir()
@@ -267,7 +282,7 @@ class TestRemoved:
 
     def test_moved_back_in_place_is_used_again(self, node: Node) -> None:
         ipam = node.ready(5, 6)
-        held = ipam.confirm(ipam.reserve(attachment("pod"), owner(), ANY))
+        held = confirm(ipam, reserve(ipam, attachment("pod"), owner(), ANY))
         ipam.close()
         saved = node.run_dir.rename(node.directory / "saved")
         assert node.process().needs_adoption()
@@ -311,7 +326,7 @@ class PodsUnderLoad:
             if ipam.needs_adoption():
                 ipam.adopt(self.routes.values())
                 refresh(ipam)
-        made = ipam.reserve(attachment(name), owner(name, call_id=name), ANY)
+        made = reserve(ipam, attachment(name), owner(name, call_id=name), ANY)
         with self.truth:
             if made.ip in self.routes:
                 self.collisions += 1
@@ -324,17 +339,17 @@ class PodsUnderLoad:
         finally:
             with self.truth:
                 del self.routes[made.ip]
-            ipam.release(made.attachment)
+            release(ipam, made.attachment)
 
     def carry(self, ipam: Ipam, made: Reservation) -> None:
         try:
-            confirmed = ipam.confirm(made)
+            confirmed = confirm(ipam, made)
         except ReservationLost:
             # Two losses within one ADD: another one got the address in between.
             self.collisions += 1
             return
         assert confirmed.ip == made.ip
-        holder = ipam.find(made.ip)
+        holder = find(ipam, made.ip)
         # None: the store was lost again just now.
         assert holder is None or holder.attachment == made.attachment, "given to two pods"
         self.done += 1
@@ -363,5 +378,5 @@ def test_no_address_is_given_twice_while_the_store_is_deleted_under_load(node: N
     last = node.process()
     last.adopt(())
     refresh(last)
-    assert last.counts().total == 60
-    assert last.counts().assigned == 0
+    assert counts(last).total == 60
+    assert counts(last).assigned == 0

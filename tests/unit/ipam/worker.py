@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from ipam.ipam import Ipam
-from ipam.model import AddressRequest, Attachment, Owner
+from ipam.model import AddressRequest, Attachment, Owner, SourceConfig
 
 COOLDOWN = 0.05
 
@@ -28,7 +28,8 @@ class Worker:
 
     def add(self, pod: str) -> None:
         owner = Owner("azure", pod_namespace="ns", pod_name=pod, call_id=pod)
-        made = self.ipam.reserve(Attachment(pod, "eth0"), owner, AddressRequest(cooldown=COOLDOWN))
+        request = AddressRequest(SourceConfig().key, (4,), cooldown=COOLDOWN)
+        (made,) = self.ipam.reserve(Attachment(pod, "eth0"), owner, request)
         said = self.kernel.with_name(f"{self.name}.said")
         said.write_text(pod)
         try:

@@ -1,8 +1,7 @@
-"""The store as it is, only to be looked at: nothing is made, repaired, moved aside or waited for.
+"""The store opened read-only: nothing is created, repaired, moved aside or waited for.
 
-For ``azvnet status`` run by hand, whatever state the node is in, and for metrics, which must not be in the
-way of a call. Beside ``store`` the only importer of ``sqlite3``. It must not write below the state
-directory; a test mounts it read-only.
+For ``azvnet status`` run by hand, whatever state the node is in, and for metrics, which must not delay a
+call. It must not write below the state directory; a test mounts it read-only.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from ipam.errors import StoreMissing, StoreUnavailable
 from ipam.store import schema
 from ipam.store.database import migrate
 from ipam.store.files import StoreFiles
+from ipam.store.identity import is_ours
 from ipam.store.sqlite_codes import CANTOPEN, code_of, is_damage
 from ipam.store.transaction import StoreDamaged, Transaction
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
     from pathlib import Path
+
+    from ipam.store.identity import NodeIdentity
 
 T = TypeVar("T")
 
@@ -44,19 +46,19 @@ class _Changed(Exception):
     """Somebody put another file in place while this one was read."""
 
 
-class StoreView:
+class ReadOnlyStore:
     """Reads one node's store, through a connection of its own for each look."""
 
     def __init__(
         self,
         directory: Path,
         *,
-        boot_id_file: Path,
+        identity: NodeIdentity,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._files = StoreFiles(directory)
-        self._boot_id_file = boot_id_file
+        self._identity = identity
         self._clock = clock
         self._wall_clock = wall_clock
         self._checked: _State = None
@@ -79,7 +81,7 @@ class StoreView:
             try:
                 return self._look(work, before)
             except _Changed:
-                passing, why = True, self._restless()
+                passing, why = True, self._keeps_changing()
             except FileNotFoundError:
                 passing, why = False, self._missing()
             except (StoreDamaged, sqlite3.Error) as error:
@@ -87,7 +89,7 @@ class StoreView:
                 passing = code_of(error) == CANTOPEN
                 why = self._unreadable(error)
             except OSError as error:
-                passing, why = False, self._out_of_reach(error)
+                passing, why = False, self._inaccessible(error)
             attempts += not passing
             if attempts >= _ATTEMPTS or time.monotonic() >= until:
                 raise why
@@ -96,7 +98,7 @@ class StoreView:
 
     def write(self, _: Callable[[Transaction], T]) -> T:
         """Refused."""
-        raise StoreUnavailable("the store was opened to look at it only", "This is a defect of azvnet.")
+        raise StoreUnavailable("the store is open read-only", "This is a defect of azvnet.")
 
     def close(self) -> None:
         """Nothing stays open between two looks."""
@@ -139,11 +141,13 @@ class StoreView:
         self._checked = state
 
     def _same_boot(self, connection: sqlite3.Connection) -> bool:
-        node = connection.execute("SELECT boot_id FROM node").fetchone()
+        node = connection.execute("SELECT * FROM node").fetchone()
         if node is None:
             message = "the row of the node is missing"
             raise StoreDamaged(message)
-        return bool(node["boot_id"] == self._boot_id_file.read_text().strip())
+        machine_id = node["machine_id"] if "machine_id" in node.keys() else ""  # noqa: SIM118 - not a dict
+        stored = (node["boot_id"], machine_id)
+        return is_ours(stored, self._identity.boot_id(), self._identity.machine_id())
 
     def _begun(self, connection: sqlite3.Connection, *, same_boot: bool) -> Transaction:
         node = connection.execute("SELECT generation, adopted FROM node").fetchone()
@@ -187,10 +191,10 @@ class StoreView:
             return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
-    def _restless(self) -> StoreUnavailable:
+    def _keeps_changing(self) -> StoreUnavailable:
         return StoreUnavailable(f"the store {self._files.database} is replaced again and again", "Try again.")
 
-    def _out_of_reach(self, error: OSError) -> StoreUnavailable:
+    def _inaccessible(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(
             f"the store {self._files.database} can't be read: {error.strerror}", "Run it as root."
         )

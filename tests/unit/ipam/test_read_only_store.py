@@ -15,8 +15,21 @@ import pytest
 
 from ipam.errors import NoAddressesKnown, PoolExhausted, StoreMissing, StoreUnavailable
 from ipam.ipam import COUNTERS, Ipam
-from ipam.model import AddressRequest, AddressState, PoolCounts
-from tests.unit.ipam.node import ANY, Node, attachment, ips, owner, refresh
+from ipam.model import AddressState, PoolCounts
+from tests.unit.ipam.node import (
+    ANY,
+    Node,
+    asking,
+    attachment,
+    confirm,
+    counters,
+    counts,
+    ips,
+    owner,
+    refresh,
+    release,
+    reserve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,9 +59,9 @@ def untouched(node: Node) -> Iterator[Callable[[], None]]:
 
 def fill(ipam: Ipam) -> None:
     """Addresses .5 to .9: one held, one cooling, one in quarantine, two free."""
-    ipam.confirm(ipam.reserve(attachment("a"), owner("web"), ANY))
-    ipam.reserve(attachment("b"), owner("gone"), ANY)
-    ipam.release(attachment("b"))
+    confirm(ipam, reserve(ipam, attachment("a"), owner("web"), ANY))
+    reserve(ipam, attachment("b"), owner("gone"), ANY)
+    release(ipam, attachment("b"))
     ipam.quarantine(IPv4Address("10.0.0.9"), "somebody carries it", 60)
 
 
@@ -116,22 +129,22 @@ def test_a_store_whose_process_was_killed_is_read(node: Node, untouched: Callabl
 def test_a_look_sees_what_was_written_since_the_last_one(node: Node) -> None:
     ipam = node.ready(5, 6)
     look = view(node)
-    assert look.counts().assigned == 0
-    ipam.reserve(attachment("a"), owner(), ANY)
-    assert look.counts().assigned == 1
+    assert counts(look).assigned == 0
+    reserve(ipam, attachment("a"), owner(), ANY)
+    assert counts(look).assigned == 1
     ipam.close()
-    assert look.counts().assigned == 1
-    ipam.release(attachment("a"))
-    assert look.counts().assigned == 0
+    assert counts(look).assigned == 1
+    release(ipam, attachment("a"))
+    assert counts(look).assigned == 0
 
 
 def test_a_look_does_not_wait_for_a_writer(node: Node) -> None:
     ipam = node.ready(5, 6)
-    ipam.reserve(attachment("a"), owner(), ANY)
+    reserve(ipam, attachment("a"), owner(), ANY)
     writer = sqlite3.connect(node.run_dir / "azvnet.db", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("UPDATE address SET container_id = NULL, ifname = NULL, created_wall = NULL")
-    assert view(node).counts().assigned == 1
+    assert counts(view(node)).assigned == 1
     writer.execute("ROLLBACK")
     writer.close()
 
@@ -213,9 +226,9 @@ def test_nothing_can_be_changed_through_a_view(node: Node, untouched: Callable[[
     node.ready(5).close()
     untouched()
     look = view(node)
-    with pytest.raises(StoreUnavailable, match="look at it only"):
-        look.reserve(attachment("a"), owner(), ANY)
-    with pytest.raises(StoreUnavailable, match="look at it only"):
+    with pytest.raises(StoreUnavailable, match="open read-only"):
+        reserve(look, attachment("a"), owner(), ANY)
+    with pytest.raises(StoreUnavailable, match="open read-only"):
         look.adopt(())
 
 
@@ -242,7 +255,7 @@ for number in range(150):
     seen = set()
     try:
         while writer.poll() is None:
-            seen.add(look.counts(0).assigned)
+            seen.add(counts(look, 0).assigned)
     finally:
         writer.kill()
         code = writer.wait()
@@ -257,15 +270,15 @@ def test_whether_an_address_could_be_given_is_told_as_an_add_would_tell_it(node:
         empty.require_available(ANY)
     ipam = node.ready(5, 6)
     ipam.require_available(ANY)
-    ipam.reserve(attachment("a"), owner("web"), ANY)
+    reserve(ipam, attachment("a"), owner("web"), ANY)
     ipam.require_available(ANY)
     with pytest.raises(PoolExhausted, match="carried by the node itself"):
-        ipam.require_available(AddressRequest(excluded=frozenset(ips(6))))
-    ipam.reserve(attachment("b"), owner("db"), ANY)
+        ipam.require_available(asking(excluded=frozenset(ips(6))))
+    reserve(ipam, attachment("b"), owner("db"), ANY)
     with pytest.raises(PoolExhausted, match=r"2 held \(default/db, default/web\)"):
         ipam.require_available(ANY)
-    assert ipam.counters()["exhausted"] == 0
-    ipam.release(attachment("a"))
+    assert counters(ipam)["exhausted"] == 0
+    release(ipam, attachment("a"))
     ipam.require_available(ANY)
-    assert ipam.counts() == PoolCounts(free=0, assigned=1, cooling=1, quarantined=0)
+    assert counts(ipam) == PoolCounts(free=0, assigned=1, cooling=1, quarantined=0)
     refresh(ipam)
