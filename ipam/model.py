@@ -242,7 +242,7 @@ class ListedNic(Value):
     own_addresses: tuple[IPAddress, ...]
     subnets: tuple[IPNetwork, ...]
     example: IPAddress | None
-    """One of its addresses for pods; None: it has none."""
+    """One of its addresses for pods that nobody holds; None: it has none."""
 
 
 class Overview(Value):

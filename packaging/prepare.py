@@ -136,13 +136,14 @@ def for_family(finder: Finder, family: Family) -> None:
     finder.new_neighbour(7, address, MAC)
     finder.learn_neighbour(7, address, MAC)
     finder.get_route(address)
+    finder.get_forwarded_route(address, address, 7)
 
 
 def compiled() -> dict[str, bytes]:
     """The requests that are the same in every call: the dumps."""
     encode.dump_links()
     for family in (encode.AF_INET, encode.AF_INET6):
-        for dump in (encode.dump_addresses, encode.dump_routes, encode.dump_neighbours):
+        for dump in (encode.dump_addresses, encode.dump_routes, encode.dump_rules, encode.dump_neighbours):
             dump(family)
     return messages.COMPILED
 

@@ -10,14 +10,14 @@ import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 
-from cni_plugin.addresses import reclaim, recovery, uplink
+from cni_plugin.addresses import reclaim, recovery, uplink, way_out
 from cni_plugin.cni import errors
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import IFNAME_MAX_BYTES, Parameters
 from cni_plugin.datapath import for_mode
 from cni_plugin.datapath.names import names_for
 from cni_plugin.kernel import encode, locks, netns
-from cni_plugin.kernel.decode import Link, read_route
+from cni_plugin.kernel.decode import Link
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.mac import ANY_NIC
@@ -54,22 +54,30 @@ def address_request(netconf: NetConf, node: Node, requested: tuple[IPAddress, ..
     The fabric drops packets whose source address belongs to another NIC than they leave by.
 
     Raises:
-        UplinkUnclear: there is no link of the name that the netconf gives as ``master``.
+        UplinkUnclear: there is no link of the name that the netconf gives as ``master``; or, without one, by
+            which NIC packets leave is not clear.
     """
-    link = _named_link(netconf.master, node) if netconf.master else default_link(node)
+    config = source_config(netconf)
+    if netconf.master:
+        nic_mac = _named_link(netconf.master, node).mac
+    else:
+        nic_mac = way_out.nic_of_pods(lambda: node.ipam.nics(config), node)
     return AddressRequest(
-        source=source_config(netconf).key,
+        source=config.key,
         families=FAMILIES,
-        nic_mac=link.mac if link is not None else "",
+        nic_mac=nic_mac,
         requested=requested,
         cooldown=netconf.our_ipam().cooldown,
     )
 
 
 def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
-    """What an attachment of a network that nothing is known of but its source needs."""
-    link = default_link(node)
-    mac = link.mac if link is not None else ""
+    """What an attachment of a network that nothing is known of but its source needs.
+
+    Raises:
+        UplinkUnclear: by which NIC packets leave is not clear.
+    """
+    mac = way_out.nic_of_pods(lambda: node.ipam.nics(config), node)
     return AddressRequest(config.key, FAMILIES, mac, excluded=host_addresses(node))
 
 
@@ -77,14 +85,6 @@ def _named_link(name: str, node: Node) -> Link:
     fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
     link = node.host.one_link(node.host.compile.get_link(name=name)) if fits else None
     return link if link is not None else uplink.choose(node.host.links(encode.dump_links()), (), master=name)
-
-
-def default_link(node: Node) -> Link | None:
-    """The link that the default route leads over; None without one."""
-    bodies = node.host.dump(encode.dump_routes(encode.AF_INET))
-    routes = map(read_route, (body for body in bodies if not body[1]))  # rtm_dst_len: hundreds have one
-    over = next((route.index for route in routes if route.index), 0)
-    return node.host.one_link(node.host.compile.get_link(index=over)) if over else None
 
 
 def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
@@ -206,11 +206,18 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
     request = address_request(netconf, node, (asked,) if asked else ())
     request = replace(request, looked_at=frozenset(), max_age=STALE_SECONDS)
     try:
-        return _reserve(parameters.attachment, netconf, who, request, node)
+        reserved = _reserve(parameters.attachment, netconf, who, request, node)
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable, ipam_errors.SourceEmpty):
         reclaim_dead(node)
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
-    return _reserve(parameters.attachment, netconf, who, request, node)
+        reserved = _reserve(parameters.attachment, netconf, who, request, node)
+    if not netconf.master:  # where it is given, somebody has decided
+        try:
+            way_out.require_own_nic(reserved, node)
+        except BaseException:
+            node.ipam.abandon(reserved)
+            raise
+    return reserved
 
 
 def _reserve(

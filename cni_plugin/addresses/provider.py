@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.addresses import allocate
+from cni_plugin.addresses import allocate, way_out
 from cni_plugin.cni import delegate
 from cni_plugin.cni.errors import CniError, DelegateFailed, KernelRefused
 from cni_plugin.cni.result import Dns
@@ -146,7 +146,7 @@ class Delegate:
     def mtu(self) -> int:
         """As ``AddressProvider.mtu``: that of the default route's link, as the address is not known yet."""
         conf = self._verb_call.netconf
-        link = allocate.default_link(self._node) if not conf.master else None
+        link = way_out.way_out(self._node).link if not conf.master else None
         return conf.mtu or (link or allocate.any_uplink("", conf, self._node)).mtu
 
     def confirm(self) -> None:

@@ -74,6 +74,25 @@ class KernelRoute(Value):
     protocol: int
     scope: int
     kind: int
+    links: tuple[int, ...] = ()
+    """Every link that it leads over; several where the kernel spreads packets over them."""
+
+
+class WayOut(Value):
+    """How packets leave, as far as it is the same for every sender."""
+
+    link: Link | None
+    """The link; None: nothing leads out, or the kernel does not say."""
+    by_sender: bool
+    """Rules look at the source address or the link that a packet came by: a pod's may leave by another link
+    than the node's own."""
+
+
+class RoutingRule(Value):
+    """One rule that chooses a routing table (struct fib_rule_hdr, FRA_*)."""
+
+    by_sender: bool
+    """It looks at the source address, the link that a packet came by, or who on the node sends."""
 
 
 class Neighbour(Value):
@@ -146,14 +165,31 @@ def read_route(body: bytes) -> KernelRoute:
     attributes = dict(read_attributes(body, 12))
     zero = bytes(4 if family == AF_INET else 16)
     gateway = attributes.get(5)
+    index = _number(attributes, 4)
     return KernelRoute(
         dst=ip_network((attributes.get(1, zero), dst_len)),
         gateway=ip_address(gateway) if gateway else None,
-        index=_number(attributes, 4),
+        index=index,
         protocol=protocol,
         scope=scope,
         kind=kind,
+        links=(index,) if index else tuple(_nexthops(attributes.get(9, b""))),
     )
+
+
+def _nexthops(body: bytes) -> Iterator[int]:
+    """The links of RTA_MULTIPATH: structs rtnexthop, each followed by its attributes."""
+    offset = 0
+    while offset + 8 <= len(body):
+        length, _, _, index = struct.unpack_from("=HBBi", body, offset)
+        yield index
+        offset += max(8, (length + 3) & ~3)
+
+
+def read_rule(body: bytes) -> RoutingRule:
+    """FRA_IIFNAME is 3, FRA_UID_RANGE 20 (include/uapi/linux/fib_rules.h)."""
+    attributes = dict(read_attributes(body, 12))
+    return RoutingRule(by_sender=body[2] > 0 or 3 in attributes or 20 in attributes)
 
 
 def read_neighbour(body: bytes) -> Neighbour:

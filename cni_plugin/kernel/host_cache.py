@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cni_plugin.kernel import netns
 from cni_plugin.kernel.family import IPV4
-from cni_plugin.kernel.watch import Watch
+from cni_plugin.kernel.watch import RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE, RTMGRP_LINK, RTMGRP_NEXTHOP, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni_plugin.kernel.decode import Link
+    from cni_plugin.kernel.decode import Link, WayOut
     from cni_plugin.kernel.netlink import Netlink
     from ipam.model import IPAddress
 
 UPLINK_SECONDS = 5.0
 """How long the choice of an uplink stands before the routes are asked again."""
 MOST_UPLINKS = 64
+SINGLE_ADDRESS = 32
+"""Bits of the destination of a pod's route."""
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 24, 25
 
 
 class KnownHost:
@@ -42,6 +46,9 @@ class KnownHost:
         """Of the host's namespace, as ``netns.identity``: a process stays in it."""
         self._addresses: frozenset[IPAddress] = frozenset()
         self._uplinks: dict[object, tuple[str, float]] = {}
+        self._routing = Watch(RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | RTMGRP_NEXTHOP)
+        self._way_out: WayOut | None = None
+        self._way_out_until = 0.0
 
     def addresses(self, host: Netlink) -> frozenset[IPAddress]:
         """The IPv4 addresses that the links of the host carry, as ``Netlink.own_addresses``."""
@@ -51,6 +58,20 @@ class KnownHost:
                 self._addresses = host.own_addresses()
                 self._changed = False
             return self._addresses
+
+    def way_out(self, ask: Callable[[], WayOut]) -> WayOut:
+        """What ``ask`` answered last; asked again when routes, rules or that link change, and after a while,
+        since the kernel does not tell of a route that comes back with its link.
+        """
+        with self._lock:
+            known = self._way_out
+            index = known.link.index if known is not None and known.link is not None else 0
+            changed = self._routing.changed(partial(_concerns_routing, index=index))
+            if known is None or changed or time.monotonic() >= self._way_out_until:
+                self._way_out = None
+                self._way_out = known = ask()
+                self._way_out_until = time.monotonic() + UPLINK_SECONDS
+            return known
 
     def uplink_mtu(self, key: object, host: Netlink, find: Callable[[], Link]) -> int:
         """The MTU, as it is now, of the uplink that ``find`` found a moment ago for the same ``key``.
@@ -67,3 +88,15 @@ class KnownHost:
             self._uplinks.clear()
         self._uplinks[key] = link.name, time.monotonic() + UPLINK_SECONDS
         return link.mtu
+
+
+def _concerns_routing(message: bytes, index: int) -> bool:
+    """Whether a notification may change how packets leave: not those of pods' links and of routes to single
+    addresses, of which every ADD and DEL makes some.
+    """
+    kind = int.from_bytes(message[4:6], "little")
+    if kind in {RTM_NEWROUTE, RTM_DELROUTE}:
+        return message[17] < SINGLE_ADDRESS  # rtm_dst_len
+    if kind in {RTM_NEWLINK, RTM_DELLINK}:
+        return int.from_bytes(message[20:24], "little") == index  # ifi_index
+    return True

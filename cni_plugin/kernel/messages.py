@@ -53,6 +53,7 @@ def classes() -> dict[str, Any]:
     """The message classes of pyroute2, by name."""
     _without_running_init()
     from pyroute2.netlink import nla, nlmsg
+    from pyroute2.netlink.rtnl.fibmsg import fibmsg
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.ndmsg import ndmsg
@@ -73,7 +74,7 @@ def classes() -> dict[str, Any]:
                 class conf(nla):  # type: ignore[misc]  # noqa: N801
                     nla_map = tuple((number, name, "uint32") for name, number, _ in HOST_SETTINGS)
 
-    messages = (ifaddrmsg, ifinfmsg, linkconf, ndmsg, rtmsg)
+    messages = (fibmsg, ifaddrmsg, ifinfmsg, linkconf, ndmsg, rtmsg)
     return {each.__name__: each for each in messages}
 
 

@@ -54,6 +54,7 @@ class Compiler(Protocol):
     def new_neighbour(self, index: int, address: IPAddress, mac: str) -> Request: ...  # noqa: D102
     def get_link(self, *, name: str = "", alt_name: str = "", index: int = 0) -> Request: ...  # noqa: D102
     def get_route(self, dst: IPAddress) -> Request: ...  # noqa: D102
+    def get_forwarded_route(self, dst: IPAddress, source: IPAddress, index: int) -> Request: ...  # noqa: D102
 
 
 class Templates:
@@ -106,6 +107,10 @@ class Templates:
     def get_route(self, dst: IPAddress) -> Request:
         """As ``encode.get_route``."""
         return self.request(encode.get_route, {"dst": dst})
+
+    def get_forwarded_route(self, dst: IPAddress, source: IPAddress, index: int) -> Request:
+        """As ``encode.get_forwarded_route``."""
+        return self.request(encode.get_forwarded_route, {"dst": dst, "source": source, "index": index})
 
     def request(self, build: Build, values: dict[str, Any]) -> Request:
         """The request that ``build`` makes, filled in where there is a template for such values."""

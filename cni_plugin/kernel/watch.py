@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import _socket as socket
 import errno
+from typing import TYPE_CHECKING
 
-RTMGRP_LINK = 0x1
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x1, 0x40, 0x80
+RTMGRP_NEXTHOP = 1 << 31
+"""RTNLGRP_NEXTHOP as a bit of the mask that bind(2) takes."""
+_LARGEST = 1 << 16
 
 
 class Watch:
@@ -39,17 +46,19 @@ class Watch:
         """End the subscription; more than once is fine."""
         self._socket.close()
 
-    def changed(self) -> bool:
+    def changed(self, matters: Callable[[bytes], bool] | None = None) -> bool:
         """Whether anything changed since the last call; yes at the first one. To be asked before a look, so
-        that what changes meanwhile is seen with the next.
+        that what changes meanwhile is seen with the next. ``matters``: which messages count; all by default.
         """
         changed, self._first = self._first, False
         while True:
             try:
-                self._socket.recv(1)  # what it was does not matter; the rest of the message is dropped
+                message = self._socket.recv(_LARGEST if matters is not None else 1)  # the rest is dropped
             except BlockingIOError:
                 return changed
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # more happened than the socket could keep
                     raise
-            changed = True
+                changed = True
+            else:
+                changed = changed or matters is None or matters(message)

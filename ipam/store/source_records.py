@@ -29,6 +29,10 @@ USE_NOTED_EVERY = 60.0
 
 BY_KEY = "SELECT * FROM source WHERE key = ?"
 OFFERED = "SELECT interface, gateway, nic_mac, misses FROM offer WHERE source = ?"
+EXAMPLE = """
+    SELECT o.interface, o.gateway, o.nic_mac FROM offer AS o JOIN address AS a ON a.id = o.address
+    WHERE o.source = ? AND o.nic_mac = ? AND a.container_id IS NULL LIMIT 1
+"""
 MISSED = "SELECT 1 FROM offer WHERE source = ? AND misses > 0"
 NOTE_USE = "UPDATE source SET used_at = :now WHERE key = :key AND coalesce(used_at, -1e9) < :now - :every"
 LIST = "INSERT INTO address (ip, family) VALUES (?, ?) ON CONFLICT DO NOTHING"
@@ -131,7 +135,7 @@ def nics(tx: Transaction, source: int) -> tuple[ListedNic, ...]:
 
 
 def _example(tx: Transaction, source: int, mac: str) -> IPAddress | None:
-    row = tx.one(f"{OFFERED} AND nic_mac = ? LIMIT 1", source, mac)
+    row = tx.one(EXAMPLE, source, mac)
     return None if row is None else pool_address(row["interface"], row["gateway"], row["nic_mac"]).ip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from cni_plugin.addresses import uplink
 from cni_plugin.cni.errors import UplinkUnclear
 from cni_plugin.kernel import encode
 from cni_plugin.kernel.netlink import Netlink
+from ipam.model import SourceConfig
 from tests.netns.conftest import NewAgent
 from tests.netns.node import ADDRESS, GATEWAY, INTERFACES, MAC, Node
 from tests.netns.sandbox import Sandbox
@@ -221,3 +223,148 @@ def test_a_document_that_leaves_the_nic_open_means_the_one_that_is_there(
     assert added.result["interfaces"][1]["mtu"] == 1400
     busy_node.check(pod, added).done()
     busy_node.delete(pod).done()
+
+
+# By which NIC packets leave: each of these made six successful ADDs of dead pods, or none at all.
+
+
+def _refused(node: Node, pod: str, *named: str) -> None:
+    failed = node.add(node.sandbox.pod(pod))
+    assert failed.code == UPLINK_UNCLEAR, failed
+    assert all(each in failed.msg for each in named), failed.msg
+    assert not node.residue()
+    status = node.status()
+    assert status.code == 50
+    assert all(each in status.msg for each in named), status.msg
+
+
+def test_packets_that_are_spread_over_two_nics_are_no_way_for_a_pod(busy_node: Node) -> None:
+    node = busy_node
+    _second_nic(node, addresses=2)
+    node.sandbox.batch(f"route replace default nexthop via {GATEWAY} dev eth0 nexthop via 10.20.0.1 dev eth1")
+    _refused(node, "c1", "eth0", "eth1")
+    assert node.add(node.sandbox.pod("c2"), conf=node.conf(master="eth1")).address == "10.20.0.5"
+
+
+def test_a_default_route_through_a_nexthop_object_is_followed(busy_node: Node) -> None:
+    node = busy_node
+    _second_nic(node, addresses=2)
+    node.sandbox.batch(
+        "route delete default", "nexthop add id 7 via 10.20.0.1 dev eth1", "route add default nhid 7"
+    )
+    assert node.add(node.sandbox.pod("c1")).address == "10.20.0.5"
+
+
+def test_of_several_default_routes_the_one_that_is_taken_counts(busy_node: Node) -> None:
+    node = busy_node
+    _second_nic(node, addresses=2)
+    node.sandbox.batch(
+        "route delete default",
+        f"route add default via {GATEWAY} dev eth0 metric 200",
+        "route add default via 10.20.0.1 dev eth1 metric 100",
+    )
+    assert node.add(node.sandbox.pod("c1")).address == "10.20.0.5"
+    node.sandbox.batch("route delete default via 10.20.0.1 dev eth1 metric 100")
+    assert node.add(node.sandbox.pod("c2")).address == "10.10.0.5"
+
+
+def test_a_tunnel_that_takes_everything_is_no_nic(busy_node: Node) -> None:
+    """A tunnel has no MAC; with one, as a tap device has, the source does not list it."""
+    node = busy_node
+    node.sandbox.do(lambda: _tunnel("tun0"))
+    node.sandbox.batch("link set tun0 up", "route replace default dev tun0 scope link")
+    _refused(node, "c1", "tun0", "not a NIC")
+    node.sandbox.batch(
+        "rule add from 10.10.0.0/16 lookup 200", f"route add default via {GATEWAY} dev eth0 table 200"
+    )
+    assert node.add(node.sandbox.pod("c2")).address == "10.10.0.5"
+
+
+def _tunnel(name: str) -> None:
+    subprocess.run(["ip", "tuntap", "add", name, "mode", "tun"], check=True)
+
+
+@pytest.mark.parametrize("strict", [0, 1, 2])
+def test_rules_by_source_decide_by_what_pods_send(busy_node: Node, strict: int) -> None:
+    """Pods of the second NIC's subnet leave by it, though the node's own packets do not."""
+    node = busy_node
+    _second_nic(node, addresses=2)
+    path = node.sandbox.path(INTERFACES)
+    document = json.loads(path.read_text())
+    document["Interfaces"][0]["IPSubnets"][0]["IPAddresses"] = [{"Address": "10.10.0.4", "IsPrimary": True}]
+    path.write_text(json.dumps(document))
+    node.sandbox.do(lambda: _write_sysctl("net/ipv4/conf/all/rp_filter", strict))
+    failed = node.add(node.sandbox.pod("c1"))
+    assert failed.code == NOTHING_TO_GIVE, failed
+    node.sandbox.batch(
+        "rule add from 10.20.0.0/16 lookup 200", "route add default via 10.20.0.1 dev eth1 table 200"
+    )
+    assert node.add(node.sandbox.pod("c2")).address == "10.20.0.5"
+    assert node.status().ok
+
+
+def _write_sysctl(name: str, value: int) -> None:
+    with open(f"/proc/sys/{name}", "w") as file:  # noqa: PTH123
+        file.write(str(value))
+
+
+def test_a_rule_that_leads_pods_elsewhere_is_no_way(busy_node: Node) -> None:
+    """The node itself leaves by the first NIC, and every one of its pods by the second."""
+    node = busy_node
+    _second_nic(node, addresses=0)
+    node.add(node.sandbox.pod("before")).done()
+    node.sandbox.batch(
+        "rule add from 10.10.0.0/16 lookup 200", "route add default via 10.20.0.1 dev eth1 table 200"
+    )
+    failed = node.add(node.sandbox.pod("c1"))
+    assert failed.code == UPLINK_UNCLEAR, failed
+    assert node.status().code == 50
+
+
+def test_two_networks_with_a_master_each_do_not_wait_for_each_other(busy_node: Node) -> None:
+    """Both are read at once, however short a while ago the other was asked for."""
+    node = busy_node
+    _second_nic(node, addresses=4)
+    first, second = node.conf(master="eth0"), node.conf(master="eth1")
+    given = [
+        node.add(node.sandbox.pod(f"c{number}"), conf=(first, second)[number % 2]).address
+        for number in range(6)
+    ]
+    assert given == ["10.10.0.5", "10.20.0.5", "10.10.0.6", "10.20.0.6", "10.10.0.7", "10.20.0.7"]
+
+
+def test_status_asks_for_the_nic_that_is_named_as_master(busy_node: Node) -> None:
+    node = busy_node
+    _second_nic(node, addresses=1)
+    conf = node.conf(master="eth1")
+    assert node.status(conf=conf).ok
+    node.add(node.sandbox.pod("c1"), conf=conf).done()
+    exhausted = node.status(conf=conf)
+    assert exhausted.code == 50
+    assert "1 known, 1 held" in exhausted.msg
+    assert node.status().ok, "the other NIC has addresses"
+
+
+def test_without_a_way_out_the_primary_nic_is_taken(busy_node: Node) -> None:
+    node = busy_node
+    _second_nic(node, addresses=2)
+    node.sandbox.batch("route delete default")
+    assert node.add(node.sandbox.pod("c1")).address == "10.10.0.5"
+    path = node.sandbox.path(INTERFACES)
+    document = json.loads(path.read_text())
+    for interface in document["Interfaces"]:
+        interface["IsPrimary"] = False
+    path.write_text(json.dumps(document))
+    read_again(node)
+    _refused_without_way(node)
+
+
+def _refused_without_way(node: Node) -> None:
+    failed = node.add(node.sandbox.pod("c2"))
+    assert failed.code == UPLINK_UNCLEAR
+    assert OTHER_MAC in failed.msg
+    assert MAC in failed.msg
+
+
+def read_again(node: Node) -> None:
+    node.pool(lambda pool: pool.refresh(SourceConfig("file"), deadline=5, force=True))

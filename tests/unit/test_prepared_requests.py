@@ -97,6 +97,15 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     ),
     "new_neighbour": st.fixed_dictionaries({"index": indexes, "address": addresses, "mac": macs}),
     "get_route": st.fixed_dictionaries({"dst": addresses}),
+    "get_forwarded_route": st.one_of(
+        *(
+            st.fixed_dictionaries({"dst": each, "source": each, "index": indexes})
+            for each in (
+                st.builds(IPv4Address, st.integers(0, 2**32 - 1)),
+                st.builds(IPv6Address, st.integers(0, 2**128 - 1)),
+            )
+        )
+    ),
 }
 
 
@@ -144,7 +153,7 @@ def test_what_there_is_no_template_for_is_compiled(
 def test_the_dumps_are_there_ready_made() -> None:
     made = _prepare().compiled()
     for data in made.values():
-        assert data[4:6] in {bytes([kind, 0]) for kind in (18, 22, 26, 30)}
-    assert len(made) == 7
+        assert data[4:6] in {bytes([kind, 0]) for kind in (18, 22, 26, 30, 34)}
+    assert len(made) == 9
     assert encode.dump_links().data in made.values()
     assert encode.dump_addresses(encode.AF_INET).data in made.values()

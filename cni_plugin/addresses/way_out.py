@@ -1,0 +1,143 @@
+"""By which NIC the packets of pods leave the node: asked of the kernel, which alone knows its rules, metrics,
+nexthop objects and tunnels.
+
+Owns that question and what follows for the address a pod may have: the fabric drops packets whose source
+address belongs to another NIC than they leave by. It must not reserve anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from cni_plugin.addresses import uplink
+from cni_plugin.cni.errors import UplinkUnclear
+from cni_plugin.kernel import encode
+from cni_plugin.kernel.decode import WayOut
+from ipam.mac import ANY_NIC
+
+if TYPE_CHECKING:
+    from cni_plugin.kernel.decode import KernelRoute, Link
+    from cni_plugin.node import Node
+    from ipam.model import IPAddress, ListedNic, Reservation
+
+BEYOND = IPv4Address("8.8.8.8")
+"""An address beyond the virtual network, for the question alone: nothing is sent to it."""
+
+
+def way_out(node: Node) -> WayOut:
+    """How packets leave the node.
+
+    Raises:
+        UplinkUnclear: they are spread over several NICs.
+    """
+    if node.known_host is None:
+        return _ask(node)
+    return node.known_host.way_out(lambda: _ask(node))
+
+
+def _ask(node: Node) -> WayOut:
+    rules = node.host.rules(encode.dump_rules(encode.AF_INET))
+    route = None
+    with suppress(OSError):  # a rule or route that prohibits
+        route = node.host.one_route(node.host.compile.get_route(BEYOND))
+    return WayOut(_link_of(route, node), any(rule.by_sender for rule in rules))
+
+
+def _link_of(route: KernelRoute | None, node: Node) -> Link | None:
+    """The link of a route; of several that are one NIC, the first."""
+    indexes = route.links if route is not None else ()
+    found = (node.host.one_link(node.host.compile.get_link(index=index)) for index in indexes)
+    links = [link for link in found if link is not None]
+    if len({link.mac for link in links}) > 1:
+        named = ", ".join(f"{link.name} ({link.mac})" for link in links)
+        raise UplinkUnclear(
+            f"packets leave the node by several NICs: {named}",
+            "A pod's address belongs to one of them, and the fabric drops what leaves by another. Use one "
+            "default route, or name the NIC as `master` and add a rule for its addresses.",
+        )
+    return links[0] if links else None
+
+
+def nic_of_pods(listed: Callable[[], Sequence[ListedNic]], node: Node) -> str:
+    """The MAC of the NIC whose addresses pods may have; empty where nothing tells.
+
+    ``listed`` returns the NICs that the source lists, none before it was read. It is called only where it
+    depends on a pod's address.
+
+    Raises:
+        UplinkUnclear: pods' packets leave by something that is not a NIC, or by which NIC is not clear.
+    """
+    out = way_out(node)
+    if not out.by_sender:
+        return _mac_of(out.link)
+    nics = listed()
+    if not any(nic.example for nic in nics):
+        return ""
+    own = [nic for nic in nics if nic.example is not None and _leaves_by_its_own(nic, out, node)]
+    macs = [nic.mac for nic in own]
+    usual = out.link.mac if out.link is not None else ""
+    primary = [nic.mac for nic in own if nic.primary]
+    for group in (macs, [mac for mac in macs if mac == usual], primary):
+        if len(group) == 1:
+            return usual if group[0] == ANY_NIC else group[0]
+    raise UplinkUnclear(
+        f"of the NICs {', '.join(nic.mac for nic in nics)} "
+        f"{'several carry' if macs else 'none carries'} what pods with its addresses send",
+        "Look at `ip rule` and `ip route get 8.8.8.8 from ADDRESS iif LINK`, or name the NIC as `master`.",
+    )
+
+
+def _mac_of(link: Link | None) -> str:
+    if link is not None and not link.mac:
+        raise UplinkUnclear(
+            f"the packets of pods leave by {link.name}, which is not a NIC",
+            "The fabric delivers what the NIC sends that owns a pod's address. Route pods over it "
+            "(`ip rule`), or name it as `master`.",
+        )
+    return link.mac if link is not None else ""
+
+
+def _leaves_by_its_own(nic: ListedNic, out: WayOut, node: Node) -> bool:
+    assert nic.example is not None
+    link = _forwarded(nic.example, nic.mac, out, node)
+    return link is not None and nic.mac in {link.mac, ANY_NIC}
+
+
+def require_own_nic(reservation: Reservation, node: Node) -> None:
+    """Make sure that what a pod sends from its address leaves by the NIC that owns it.
+
+    Raises:
+        UplinkUnclear: it leaves by another one.
+    """
+    out = way_out(node)
+    if not out.by_sender or out.link is None:
+        return  # the NIC was chosen by the same answer, or nothing leaves at all
+    link = _forwarded(reservation.ip, reservation.nic_mac, out, node)
+    if link is None or reservation.nic_mac not in {link.mac, ANY_NIC, ""}:
+        by = f"by {link.name} ({link.mac or 'no MAC'})" if link is not None else "by no link"
+        raise UplinkUnclear(
+            f"what a pod sends from {reservation.ip} leaves {by}, not by its NIC {reservation.nic_mac}",
+            "Look at `ip rule`, or name the NIC as `master`.",
+        )
+
+
+def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | None:
+    """The link by which the node would forward what comes from ``source``.
+
+    It is asked as for a packet that came by the NIC itself: the kernel takes ``lo`` for the node's own
+    packets and refuses it with a strict source check, and the pod has no link yet.
+    """
+    came_by = out.link
+    if came_by is None or mac not in {came_by.mac, ANY_NIC}:
+        links = node.host.links(encode.dump_links())
+        with suppress(UplinkUnclear):
+            came_by = uplink.choose(links, (mac,))
+    if came_by is None:
+        return None
+    with suppress(OSError):  # refused by the source check, or prohibited
+        route = node.host.one_route(node.host.compile.get_forwarded_route(BEYOND, source, came_by.index))
+        return _link_of(route, node)
+    return None
