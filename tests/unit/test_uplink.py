@@ -36,6 +36,10 @@ SITUATIONS: dict[str, list[Link]] = {
         SYNTHETIC,
         link(3, "azv0", kind="veth", lower=2, alt_names=("azvnet-0",)),
     ],
+    "a macvlan that alone has the MAC": [
+        link(2, "eth0", kind="macvlan", lower=3),
+        link(3, "phys0", OTHER),
+    ],
     "other NICs": [SYNTHETIC, link(3, "eth1", OTHER), link(4, "docker0", "02:42:00:00:00:01", kind="bridge")],
     "a veth whose peer has its index elsewhere": [
         link(2, "eth0", kind="veth", lower=2, lower_elsewhere=True)

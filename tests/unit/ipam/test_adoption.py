@@ -18,6 +18,7 @@ from tests.unit.ipam.node import (
     confirm,
     counts,
     find,
+    held,
     ips,
     listing_of,
     owner,
@@ -141,6 +142,16 @@ class TestConfirmAfterTheStoreWasLost:
         lose_store(node)
         ipam.adopt([replace(made, owner=owner(), created_at=7.0)])
         assert confirm(ipam, made).ip == made.ip
+
+    def test_what_is_confirmed_belongs_to_the_store_that_there_is_now(self, node: Node) -> None:
+        """Else a later step would take it for one of the store that is gone."""
+        ipam = node.ready(5)
+        made = reserve(ipam, P1, owner(call_id="c"), ANY)
+        lose_store(node)
+        ipam.adopt([made])
+        confirmed = confirm(ipam, made)
+        assert confirmed.generation != made.generation
+        assert confirmed == held(ipam, P1)
 
     def test_the_add_fails_when_the_address_went_to_another(self, node: Node) -> None:
         ipam = node.ready(5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -99,6 +99,15 @@ def test_release_of_an_expected_reservation_spares_its_successor(node: Node) -> 
     assert release(ipam, P1, expected=old) is None
     assert held(ipam, P1) == new
     assert release(ipam, P1, expected=new) == new
+
+
+@pytest.mark.parametrize("changed", [{"created_at": 1.0}, {"owner": owner(call_id="2")}])
+def test_another_time_or_another_call_is_another_reservation(node: Node, changed: dict[str, Any]) -> None:
+    """A clock may stand still between two calls, and a call may be made again."""
+    ipam = node.ready(5)
+    made = reserve(ipam, P1, owner(call_id="1"), ANY)
+    assert release(ipam, P1, expected=replace(made, **changed)) is None
+    assert release(ipam, P1, expected=made) == made
 
 
 def test_a_released_address_rests_for_its_cooldown(node: Node) -> None:

@@ -162,6 +162,14 @@ class TestSamePod:
         looked_at = frozenset({P1})
         assert reserve(ipam, P2, owner("web-0"), replace(ANY, looked_at=looked_at)).ip == ips(6)[0]
 
+    def test_only_those_that_were_not_looked_at_are_told(self, node: Node) -> None:
+        ipam = node.ready(5, 6, 7)
+        reserve(ipam, P1, owner("web-0"), ANY)
+        third = reserve(ipam, attachment("pod-3"), owner("web-0"), ANY)
+        with pytest.raises(PredecessorsFound) as found:
+            reserve(ipam, P2, owner("web-0"), replace(ANY, looked_at=frozenset({P1})))
+        assert found.value.reservations == (third,)
+
     def test_other_pods_and_pods_without_a_name_have_none(self, node: Node) -> None:
         ipam = node.ready(5, 6, 7)
         reserve(ipam, P1, owner("web-0"), ANY)
