@@ -12,6 +12,7 @@ import pytest
 
 from cni_plugin.cni.errors import KernelRefused
 from cni_plugin.kernel import encode, netlink, netns
+from cni_plugin.kernel.decode import WayOut
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.kernel.netlink import Netlink
 from integration.fabric import syscalls as sc
@@ -214,6 +215,46 @@ class TestKnownHost:
             return [known.uplink_mtu("key", host, lambda each=each: each) for each in links]  # type: ignore[misc]
 
         assert sandbox.ask(work) == [1400, 1200]
+
+    def test_how_packets_leave_is_asked_again_when_the_kernel_tells_of_a_change(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And not for what every ADD and DEL does: a pod's link, and a route to its address."""
+        monkeypatch.setattr("cni_plugin.kernel.host_cache.UPLINK_SECONDS", 1e9)
+
+        def work() -> list[str]:
+            host, known = Netlink(), KnownHost()
+            asked: list[str] = []
+
+            def after(what: str, *commands: str) -> None:
+                sandbox.batch(*commands)
+
+                def ask() -> WayOut:
+                    asked.append(what)
+                    return WayOut(host.one_link(encode.get_link(name="d0")), by_sender=False)
+
+                known.way_out(ask)
+
+            after("the first time", DUMMY, "link set d0 up", "address add 10.9.0.4/24 dev d0")
+            after("nothing")
+            after(
+                "a pod", "link add p0 type veth peer name p1", "link set p0 up", "route add 10.9.0.7 dev p0"
+            )
+            after("its end", "link delete p0")
+            after("a default route", "route add default via 10.9.0.1")
+            after("a rule", "rule add from 10.9.0.0/24 lookup 200")
+            after("a route of another table", "route add default via 10.9.0.2 table 200")
+            after("the link", "link set d0 down")
+            after("nothing more")
+            return asked
+
+        assert sandbox.ask(work) == [
+            "the first time",
+            "a default route",
+            "a rule",
+            "a route of another table",
+            "the link",
+        ]
 
 
 def _another_namespace() -> int:
