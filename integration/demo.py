@@ -97,6 +97,7 @@ class Demo:
             self._show_reach(pods, fabric)
             self._check_all(pods)
             self._show_drops(fabric.drop_counters())
+            self._show_one(pods[0])
             if keep:
                 self._wait_for_person(nodes, pods)
             self._detach_all(pods)
@@ -202,6 +203,18 @@ class Demo:
         self.check(text, ok=total == 0, detail=spoofs)
         others = {reason: packets for reason, packets in drops.general.items() if packets}
         self.check(f"and {sum(others.values())} for any other reason", ok=not others, detail=str(others))
+
+    def _show_one(self, pod: Pod) -> None:
+        self.screen.heading(f"One pod from end to end, on {pod.node.name}: azvnet show demo/{pod.name}")
+        looks = "picture" if self.screen.unicode else "ascii"
+        show = [f"{plugins.BIN}/azvnet", "show", f"demo/{pod.name}", "--output"]
+        for line in pod.node.run([*show, looks], check=False).stdout.splitlines():
+            self.screen.line(f"  {line}")
+        self.screen.line()
+        found = json.loads(pod.node.run([*show, "json"], check=False).stdout or "{}").get("attachments", [])
+        indexes = [(each["hostEnd"]["index"], each["podEnd"]["index"]) for each in found if each["paired"]]
+        text = "azvnet show finds that pair by the name of the pod"
+        self.check(text, ok=indexes == [(pod.host_index, pod.pod_index)], detail=str(indexes))
 
     def _detach_all(self, pods: list[Pod]) -> None:
         self.screen.heading("Clean-up")

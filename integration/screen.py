@@ -26,10 +26,10 @@ class Screen:
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._colours = self._terminal and not os.environ.get("NO_COLOR")
-        unicode = "utf" in (self._stream.encoding or "").lower()
-        self.good, self.bad = ("✓", "✗") if unicode else ("ok", "FAIL")
-        self.pair = "↔" if unicode else "-"
-        self._rule = "─" if unicode else "-"
+        self.unicode = "utf" in (self._stream.encoding or "").lower()
+        self.good, self.bad = ("✓", "✗") if self.unicode else ("ok", "FAIL")
+        self.pair = "↔" if self.unicode else "-"
+        self._rule = "─" if self.unicode else "-"
 
     def style(self, text: str, *styles: str) -> str:
         """``text`` in colour, where colours are shown."""

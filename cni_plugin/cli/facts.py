@@ -197,7 +197,7 @@ def gather(known: Known, seen: Survey, node: Node) -> Facts:
     lost = f"{no_row}: {seen.store_error}" if seen.store_error else no_row
     first = known.held[0] if known.held else None
     if not owner.pod_name:
-        unknown["pod"] = "the runtime named none, or the store was lost since" if first else lost
+        unknown["pod"] = "the runtime did not name it, or the store was lost since" if first else lost
     if first is None or not first.created_at:
         unknown["since"] = "it was found in the kernel, which does not say" if first else lost
     if not owner.call_id:

@@ -19,6 +19,7 @@ _NEXT = """
   kubectl run web --image={image} -- netexec --http-port=8080
   kubectl get pod web --output=wide            its address is one of its node's NIC
   docker exec {node} /opt/cni/bin/azvnet status
+  docker exec {node} /opt/cni/bin/azvnet show NAMESPACE/POD
 
   cnitool on a node, beside the pods that are there (never `cnitool gc`: it would delete their networks):
   docker cp {cnitool} {node}:/usr/local/bin/

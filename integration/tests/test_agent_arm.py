@@ -72,6 +72,18 @@ def resident_bytes(node: Machine) -> int:
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
 
 
+def shown_configuration(node: Machine, container: str) -> tuple[str, str]:
+    """Address and name of the IP configuration that ``azvnet show`` finds for a container."""
+    printed = node.run([f"{BIN}/azvnet", "show", container, "--output", "json"]).stdout
+    (address,) = json.loads(printed)["attachments"][0]["addresses"]
+    return address["address"].split("/")[0], address["ipConfiguration"]
+
+
+def configuration_names(node: Machine) -> set[tuple[str, str]]:
+    """Addresses and names of the IP configurations as the emulated Azure has them."""
+    return {(str(each.address), each.name) for each in node.vm.primary_nic.configurations}
+
+
 def total(node: Machine) -> int:
     return int((status(node).get("pool") or {}).get("total", 0))
 
@@ -94,6 +106,7 @@ def test_pods_get_the_addresses_that_resource_manager_lists_and_no_outage_stops_
             node, "ADD", NETCONF, container_id=f"pod-{number}", netns=f"/run/netns/pod-{number}"
         ).result
         assert added["ips"][0]["address"].split("/")[0] in map(str, node.pod_addresses)
+        assert shown_configuration(node, f"pod-{number}") in configuration_names(node)
     assert status(node)["agent"]["state"] == "running"
     assert resident_bytes(node) < 80 << 20, "with the SDK, and after it has done something"
 

@@ -31,9 +31,11 @@ def test_demo_holds_all_its_checks_and_prints_no_escape_codes_into_a_pipe() -> N
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 of 9 checks held" in done.stdout
+    assert "10 of 10 checks held" in done.stdout
     assert "\x1b" not in done.stdout
     assert "node2/pod-1" in done.stdout
+    assert "azvnet show demo/pod-1" in done.stdout
+    assert "IP config" in done.stdout
 
 
 def test_demo_fails_with_the_plugins_words_when_a_pod_gets_no_address(

@@ -167,6 +167,28 @@ def test_interface_plugins_get_addresses_from_azvnet_ipam_and_give_them_back(
     assert residue.reservations(node) == {}
 
 
+@pytest.mark.parametrize("plugin", DELEGATORS, ids=lambda plugin: str(plugin["type"]))
+def test_pods_of_interface_plugins_are_shown_with_both_their_ends(
+    node: Machine, plugin: dict[str, Any]
+) -> None:
+    use(node, {**plugin, "ipam": {"type": "azvnet-ipam"}})
+    pod, _ = attached(node, "a", "b")
+    address = str(pod.endpoint.address)
+    printed = node.run([f"{plugins.BIN}/azvnet", "show", address, "--output", "json"]).stdout
+    (shown,) = json.loads(printed)["attachments"]
+    link = pod.links()["eth0"]
+
+    assert (shown["holder"], shown["netns"]) == ("delegated", pod.netns)
+    assert (shown["podEnd"]["index"], shown["podEnd"]["mac"]) == (link["ifindex"], link["address"])
+    assert address in {each.split("/")[0] for each in shown["podEnd"]["addresses"]}
+    if plugin["type"] in ("bridge", "ptp"):
+        assert shown["hostEnd"]["index"] == link["link_index"]
+        assert (shown["paired"], shown["hostEnd"]["master"]) == (True, plugin.get("bridge"))
+    else:
+        assert (shown["paired"], shown["hostEnd"]) == (None, None)
+        assert f"{plugin['type']} on eth0" in shown["unknown"]["hostEnd"]
+
+
 def test_ptp_pods_with_our_addresses_reach_the_virtual_network(fabric: Fabric, node: Machine) -> None:
     use(node, {"type": "ptp", "ipam": {"type": "azvnet-ipam"}})
     (pod,) = attached(node, "pod")

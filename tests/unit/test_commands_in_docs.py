@@ -23,12 +23,17 @@ KIND = "integration/kind/tests/"
 INSTALLED = f"{LIFE}/test_install.py::"
 INSTALLED += "test_one_manifest_makes_nodes_ready_and_adopts_running_pods_and_another_takes_it_off_again"
 
+PAGES_TEST = "integration/tests/test_pages.py"
+FOLLOWED = {"cnitool.md": "test_cnitool_page", "walkthrough.md": "test_walkthrough_page"}
+"""Pages whose commands of root's (after ``# ``) are run in order, and their output compared, by that test."""
+
 RUN_BY = {
-    r"make demo": "integration/tests/test_demo.py::test_demo_holds_all_its_checks_and_prints_no_escape_codes",
+    r"make demo( ARGS=.*)?": "integration/tests/test_demo.py::test_demo_holds_all_its_checks",
     r"make (test|check)": ".ci/run",
     r"(\w+=\w+ )*make cluster": CLUSTER + "test_node_is_ready_when_a_plugin_is_there",
     r"make cluster-shell .*": FABRIC + "test_exec_runs_inside_and_gives_back_the_exit_code",
     r"make cluster-conformance": "integration/e2e/test_conformance.py::test_all_45_conformance_specs",
+    r"make tools build": "integration/tests/conftest.py",
     r"make cluster-down": FABRIC + "test_down_ends_the_process",
     r"(\w+=\w+ )*make kind( ARGS=.*)?": KIND + "test_cluster.py::test_what_is_printed_says_how_to_go_on",
     r"make kind-reload": KIND + "test_cluster.py::test_changed_build_is_rolled_out",
@@ -70,7 +75,8 @@ def _shown(page: Path) -> list[str]:
     """The commands of the console blocks of a page, without the comments behind them."""
     blocks = re.findall(r"^ *```console\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [re.sub(r"\s{2,}#.*", "", line[2:]) for line in lines if line.startswith(("$ ", "# "))]
+    prompts = "$ " if page.name in FOLLOWED else ("$ ", "# ")
+    return [re.sub(r"\s{2,}#.*", "", line[2:]) for line in lines if line.startswith(prompts)]
 
 
 COMMANDS = sorted({command for page in PAGES for command in _shown(page)})
@@ -83,6 +89,13 @@ def test_some_test_runs_it(command: str) -> None:
     assert (ROOT / path).exists()
     if name:
         assert f"\ndef {name}" in (ROOT / path).read_text()
+
+
+@pytest.mark.parametrize("page", FOLLOWED)
+def test_a_page_is_followed_by_its_test(page: str) -> None:
+    assert f"\ndef {FOLLOWED[page]}(" in (ROOT / PAGES_TEST).read_text()
+    assert f'"{page}"' in (ROOT / PAGES_TEST).read_text()
+    assert "\n# " in (ROOT / "docs" / page).read_text().split("```console", 1)[1]
 
 
 def test_every_row_is_about_a_command() -> None:
