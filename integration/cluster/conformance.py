@@ -113,7 +113,8 @@ def run(
         suite = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            env=without_proxies(os.environ),
+            # The specs call kubectl, and what that remembers of the API would go into the home.
+            env={**without_proxies(os.environ), "KUBECACHEDIR": str(folder / "kubectl")},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # nsenter's child is a process that signals to nsenter don't reach

@@ -94,9 +94,12 @@ def _processes() -> Iterator[str]:
 
 
 def _mounts() -> Iterator[str]:
+    """Those outside of the folders in which other tests may work."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
-        yield f"mount {before.split()[4]} {before.split()[5]} {after}"
+        _, _, _, _, at, options, *_ = before.split()
+        if not at.startswith("/tmp/pytest-of-"):
+            yield f"mount {at} {options} {after}"
 
 
 def _network() -> Iterator[str]:

@@ -31,7 +31,7 @@ def test_one_node_comes_up_warm_and_azvnet_goes_again(quiet_machine: frozenset[s
     is_cold = not any(CACHE.glob("docker/image/*/imagedb/content/sha256/*"))
     done = run("up", "--nodes=1", "--docker=own", "--source=imds")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert ("node image" in done.stdout) == is_cold
+    assert ("kind's node image" in done.stdout) == is_cold
     cluster = life.cluster()
     (node,) = cluster.node_names()
     again = run("up", "--nodes=1", "--docker=own")
