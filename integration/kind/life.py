@@ -46,7 +46,7 @@ def up(nodes: int, choice: str, source: str, image: str, progress: Callable[[str
     with _alone():
         if is_own:
             _refuse_foreign()
-        down()
+        _clear(is_own=is_own)
         try:
             docker, image, port = _own(progress) if is_own else (dockers.system(), image, 0)
             _STATE.write_text(json.dumps({"own": is_own, "nodes": nodes}), encoding="utf-8")
@@ -61,7 +61,7 @@ def up(nodes: int, choice: str, source: str, image: str, progress: Callable[[str
         except BaseException:
             progress("taking it down")
             with contextlib.suppress(KindError):  # what failed first is what has to be shown
-                down()
+                _clear(is_own=is_own)
             raise
     return docker
 
@@ -114,6 +114,12 @@ def conformance(focus: str, progress: Callable[[int], None]) -> list[suite.Spec]
         kubeconfig=str(KUBECONFIG),
         progress=progress,
     )
+
+
+def _clear(*, is_own: bool) -> None:
+    """Take down what is of this checkout: on a machine's Docker it is what was noted."""
+    if is_own or _STATE.exists():
+        down()
 
 
 def _refuse_foreign() -> None:
