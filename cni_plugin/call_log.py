@@ -44,4 +44,4 @@ def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds:
         fields["warnings"] = list(reply.warnings)
     level = "error" if failed is not None else "warning" if reply.warnings else "info"
     path = Path(reply.log_file) if log.is_allowed(reply.log_file) else default_file(environ)
-    log.write(path, level, reply.log_level or "info", **fields)
+    log.write_record(path, level, reply.log_level or "info", **fields)

@@ -43,7 +43,7 @@ def is_allowed(path: str) -> bool:
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=str).encode
 
 
-def write(path: Path, level: str, threshold: str, **fields: Any) -> None:
+def write_record(path: Path, level: str, threshold: str, **fields: Any) -> None:
     """Append one record; ``threshold`` is the least important level that is still written. Never raises."""
     append(path, line(level, threshold, **fields))
 

@@ -143,4 +143,4 @@ def _say(line: str) -> None:
     """Not through ``sys.stderr``: that is None when the caller closed it, and what it could not write makes
     the interpreter end with status 120.
     """
-    stdio.write(2, f"azvnet: {line}\n".encode(errors="backslashreplace"))
+    stdio.write_all(2, f"azvnet: {line}\n".encode(errors="backslashreplace"))

@@ -41,7 +41,7 @@ def give_back(stdin: bytes) -> None:
     posix.close(fd)
 
 
-def write(fd: int, data: bytes) -> bool:
+def write_all(fd: int, data: bytes) -> bool:
     """Write everything; whether that worked."""
     view = memoryview(data)
     while view:

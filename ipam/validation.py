@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ValidationError
 
-__all__ = ["Made", "Read", "ValidationError", "field", "model", "validator"]
+__all__ = ["Made", "Read", "ValidationError", "model", "model_field", "validator"]
 
 ENGINE = "pydantic_core"
 
@@ -45,7 +45,7 @@ class Made:
         self.values = values
 
 
-def field(schema: dict[str, Any], *, alias: str = "", **default: object) -> dict[str, Any]:
+def model_field(schema: dict[str, Any], *, alias: str = "", **default: object) -> dict[str, Any]:
     """The schema of one key of an object; without ``default`` it has to be there."""
     if "default" in default:
         made = default["default"]

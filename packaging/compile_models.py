@@ -97,7 +97,7 @@ class Writer:
             arguments.append(f"default={default!r}")
         if "validation_alias" in schema:
             arguments.append(f"alias={schema['validation_alias']!r}")
-        return Text(f"field({', '.join([repr(self.words(inner)), *arguments])})")
+        return Text(f"model_field({', '.join([repr(self.words(inner)), *arguments])})")
 
     def _function(self, function: Callable[..., Any]) -> Text:
         if inspect.getmodule(function) is not sys.modules["cni_plugin.cni.netconf.spelling"]:
@@ -122,7 +122,7 @@ def module(target: str) -> str:
     functions = sorted(writer.functions)
     head = HEAD.format(
         models=name,
-        helpers=", ".join(["Made", "field", "model"] if "Made(" in text else ["field", "model"]),
+        helpers=", ".join(["Made", "model", "model_field"] if "Made(" in text else ["model", "model_field"]),
         imports=f"from {SPELLING} import {', '.join(functions)}\n" if functions else "",
     )
     return _formatted(head + text, target)

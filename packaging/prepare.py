@@ -24,7 +24,17 @@ from cni_plugin.datapath import names  # noqa: E402
 from cni_plugin.kernel import encode, messages, prepared  # noqa: E402
 from cni_plugin.kernel.encode import Request  # noqa: E402
 from cni_plugin.kernel.family import IPV4, IPV6, Family  # noqa: E402
-from cni_plugin.kernel.templates import Build, Key, Span, Template, Templates, encoded, fill, is_mac, key_of  # noqa: E402
+from cni_plugin.kernel.templates import (  # noqa: E402
+    Build,
+    Key,
+    Span,
+    Template,
+    Templates,
+    encoded,
+    fill,
+    is_mac,
+    template_key,
+)
 from ipam.model import Attachment  # noqa: E402
 
 HEADER_BYTES = 16
@@ -42,7 +52,7 @@ class Finder(Templates):
 
     def request(self, build: Build, values: dict[str, Any]) -> Request:
         """Find the template, and compile the request."""
-        key = key_of(build, values)
+        key = template_key(build, values)
         if key not in self.found:
             self.found[key] = find(build, values)
         return build(**values)

@@ -84,7 +84,7 @@ def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
 def _named_link(name: str, node: Node) -> Link:
     fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
     link = node.host.one_link(node.host.compile.get_link(name=name)) if fits else None
-    return link if link is not None else uplink.choose(node.host.links(encode.dump_links()), (), master=name)
+    return link if link is not None else uplink.select(node.host.links(encode.dump_links()), (), master=name)
 
 
 def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
@@ -118,7 +118,7 @@ def uplink_mtu(reservation: Reservation, netconf: NetConf, node: Node) -> int:
 def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:
     """The uplink among all links of the node."""
     links = node.host.links(encode.dump_links())
-    return uplink.choose(links, (mac,) if mac else (), master=netconf.master, drivers=_drivers(links))
+    return uplink.select(links, (mac,) if mac else (), master=netconf.master, drivers=_drivers(links))
 
 
 def _drivers(links: list[Link]) -> dict[str, str]:
@@ -301,7 +301,7 @@ def release_predecessors(reservations: Iterable[Reservation], node: Node) -> Non
     """
     for old in reservations:
         if not is_alive(old, node):
-            with locks.hold(node.run_dir, old.attachment, 0) as ours:
+            with locks.locked(node.run_dir, old.attachment, 0) as ours:
                 if ours:
                     reclaim.release_dead(old, node)
 
@@ -323,7 +323,7 @@ def free_missing(missing: Iterable[Attachment], node: Node, grace: float = GRACE
     """
     freed = 0
     for dead in node.ipam.note_missing(missing, grace=grace):
-        with locks.hold(node.run_dir, dead.attachment, 0) as ours:
+        with locks.locked(node.run_dir, dead.attachment, 0) as ours:
             if ours and not is_alive(dead, node) and reclaim.release_dead(dead, node):
                 freed += 1
     return freed

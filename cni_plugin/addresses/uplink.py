@@ -18,7 +18,7 @@ SYNTHETIC_DRIVER = "hv_netvsc"
 LOOPBACK = "lo"
 
 
-def choose(
+def select(
     links: Collection[Link],
     macs: Collection[str],
     *,

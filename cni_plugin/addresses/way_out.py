@@ -134,7 +134,7 @@ def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | N
     if came_by is None or mac not in {came_by.mac, ANY_NIC}:
         links = node.host.links(encode.dump_links())
         with suppress(UplinkUnclear):
-            came_by = uplink.choose(links, (mac,))
+            came_by = uplink.select(links, (mac,))
     if came_by is None:
         return None
     with suppress(OSError):  # refused by the source check, or prohibited

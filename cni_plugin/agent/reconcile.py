@@ -128,7 +128,7 @@ class Reconciler:
 
     def _repair_one(self, reservation: Reservation, expected: Expected) -> None:
         """Under the lock, and after another look: a call may be making or removing this very endpoint."""
-        with locks.hold(self._node.run_dir, reservation.attachment, 0) as ours:
+        with locks.locked(self._node.run_dir, reservation.attachment, 0) as ours:
             if not ours:
                 return
             try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from cni_plugin import log
 from cni_plugin.agent import protocol
-from cni_plugin.agent.unixsocket import Holder, UnixSocket
+from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from cni_plugin.call_log import default_file, record
 from cni_plugin.cni import contract
 from cni_plugin.cni.call import Call, Reply
@@ -91,7 +91,7 @@ class Server:
         Another agent there is left alone: it has taken over.
         """
         before = self._listener
-        if before is None or self._draining.is_set() or before.holder() is not Holder.NOBODY:
+        if before is None or self._draining.is_set() or before.holder() is not SocketOwner.NOBODY:
             return False
         self._node.ensure_run_dir()
         with self._threads_lock:
@@ -103,7 +103,7 @@ class Server:
 
     def in_place(self) -> bool:
         """Whether callers still find this agent at the path; another one may have taken it over."""
-        return self._listener is not None and self._listener.holder() is Holder.OURS
+        return self._listener is not None and self._listener.holder() is SocketOwner.OURS
 
     def why_not_alive(self) -> str:
         """Why this agent should be killed: calls that will never end; empty when all is well."""
@@ -200,7 +200,7 @@ class Server:
             return  # the caller is gone, or speaks something else: it helps itself
         except Exception as error:  # noqa: BLE001 - a thread must outlive any defect
             said = f"internal error: {type(error).__name__}: {error}"
-            log.write(default_file({}), "error", "error", by="agent", error=said)
+            log.write_record(default_file({}), "error", "error", by="agent", error=said)
 
     def _serve(self, connection: socket.socket) -> None:
         if protocol.peer_uid(connection) != 0:

@@ -29,7 +29,7 @@ from cni_plugin.agent.listener import (
 from cni_plugin.agent.metrics import Metrics
 from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.settings import Settings, SettingsError
-from cni_plugin.agent.unixsocket import Holder, UnixSocket
+from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from cni_plugin.cni.call import Reply
 from cni_plugin.conflist import ConflistFile, NotInPlace
 from cni_plugin.node import Node
@@ -260,7 +260,7 @@ class Telling:
         return not any(troubles)
 
     def _listen_on_path(self) -> str:
-        if self._unix is not None and self._unix.holder() is not Holder.NOBODY:
+        if self._unix is not None and self._unix.holder() is not SocketOwner.NOBODY:
             return ""
         path = self._node.run_dir / HTTP_SOCKET
         try:

@@ -18,7 +18,7 @@ LEFT_OVER_SECONDS = 60.0
 """A socket that is being put in place is never that old; its agent was killed over it."""
 
 
-class Holder(Enum):
+class SocketOwner(Enum):
     """Who answers at the path."""
 
     OURS = "ours"
@@ -53,26 +53,26 @@ class UnixSocket:
             raise
         _clear_left_overs(path)
 
-    def holder(self) -> Holder:
+    def holder(self) -> SocketOwner:
         """Who answers at the path now. A file that a killed process left there is nobody's."""
         try:
             if self._path.stat().st_ino == self._inode:
-                return Holder.OURS
+                return SocketOwner.OURS
         except OSError:
-            return Holder.NOBODY
+            return SocketOwner.NOBODY
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
             probe.setblocking(False)
             try:
                 probe.connect(str(self._path))
             except BlockingIOError:  # its backlog is full: it lives
-                return Holder.ANOTHER
+                return SocketOwner.ANOTHER
             except OSError:
-                return Holder.NOBODY
-        return Holder.ANOTHER
+                return SocketOwner.NOBODY
+        return SocketOwner.ANOTHER
 
     def withdraw(self) -> None:
         """Take the path away, unless it leads to another process by now."""
-        if self.holder() is Holder.OURS:
+        if self.holder() is SocketOwner.OURS:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 

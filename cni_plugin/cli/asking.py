@@ -57,7 +57,7 @@ def ask_agent(run_dir: Path) -> AgentSeen:
     except OSError as error:
         return AgentSeen(HANGS, str(path), reason=f"it does not take connections: {error.strerror or error}")
     try:
-        told = json.loads(get(run_dir / HTTP_SOCKET, "/info"))
+        told = json.loads(get_page(run_dir / HTTP_SOCKET, "/info"))
         return AgentSeen(
             RUNNING,
             str(path),
@@ -78,7 +78,7 @@ def ask_agent(run_dir: Path) -> AgentSeen:
         return AgentSeen(RUNNING, str(path), pid, reason=f"it does not tell about itself: {why}")
 
 
-def get(path: Path, page: str) -> bytes:
+def get_page(path: Path, page: str) -> bytes:
     """The body of a page that the agent serves on a Unix socket. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
         sock.settimeout(SECONDS)

@@ -40,7 +40,7 @@ NUD_NOARP = 0x40
 """Multicast and the like: entries that the kernel makes by itself, which ``ip neighbour`` does not show."""
 
 
-class Known(Value):
+class Attached(Value):
     """An attachment as it is known before its namespace is entered."""
 
     attachment: Attachment
@@ -54,7 +54,7 @@ class Survey(Value):
     """What the node has, read once."""
 
     taken_at: float
-    known: tuple[Known, ...]
+    known: tuple[Attached, ...]
     links: tuple[Link, ...]
     """The node's own."""
     unheld: tuple[tuple[IPAddress, str], ...] = ()
@@ -120,12 +120,12 @@ def survey(node: Node) -> Survey:
             named.setdefault(found[0], (found[1], link))
     by_name = names.by_name(links)
     known = [
-        Known(attachment, some[0].owner, tuple(some), _host_link(attachment, some[0].owner, by_name))
+        Attached(attachment, some[0].owner, tuple(some), _host_link(attachment, some[0].owner, by_name))
         for attachment, some in held.items()
     ]
     for attachment, (network, link) in named.items():
         if attachment not in held:
-            known.append(Known(attachment, Owner(network, host_ifname=link.name), host_link=link))
+            known.append(Attached(attachment, Owner(network, host_ifname=link.name), host_link=link))
     unheld = tuple((each.address.ip, each.reason) for each in addresses if each.reservation is None)
     why = store_error if state == STORE_OK or store_error else "the store is from before the node was started"
     return Survey(time.time(), tuple(known), links, unheld, why)
@@ -138,7 +138,7 @@ def _host_link(attachment: Attachment, owner: Owner, by_name: Mapping[str, Link]
     return names.find(names.names_for(attachment, owner), by_name)
 
 
-def find(target: str, seen: Survey, node: Node) -> list[Known]:
+def find_attached(target: str, seen: Survey, node: Node) -> list[Attached]:
     """The attachments that ``target`` names: a pod, an address, a link of the node, or a container.
 
     What is named exactly comes before a container id that only begins so.
@@ -157,7 +157,7 @@ def find(target: str, seen: Survey, node: Node) -> list[Known]:
     return exact or [each for each in seen.known if each.attachment.container_id.startswith(target)]
 
 
-def _names_of(known: Known) -> Iterator[str]:
+def _names_of(known: Attached) -> Iterator[str]:
     owner = known.owner
     yield known.attachment.container_id
     if owner.pod_name:
@@ -166,7 +166,7 @@ def _names_of(known: Known) -> Iterator[str]:
         yield from (known.host_link.name, *known.host_link.alt_names)
 
 
-def _leads_to(link: Link, known: Known, seen: Survey, node: Node) -> bool:
+def _leads_to(link: Link, known: Attached, seen: Survey, node: Node) -> bool:
     """Whether a link that another plugin made is the host end of an attachment."""
     host = gather(known, seen, node).host
     return host is not None and host.link.index == link.index
@@ -189,7 +189,7 @@ def ip_of(target: str) -> IPAddress | None:
         return None
 
 
-def gather(known: Known, seen: Survey, node: Node) -> Facts:
+def gather(known: Attached, seen: Survey, node: Node) -> Facts:
     """Everything about one attachment."""
     unknown: dict[str, str] = {}
     owner = known.owner
@@ -222,7 +222,7 @@ def gather(known: Known, seen: Survey, node: Node) -> Facts:
     )
 
 
-def _pod_end(known: Known, node: Node, unknown: dict[str, str]) -> tuple[str, End | None]:
+def _pod_end(known: Attached, node: Node, unknown: dict[str, str]) -> tuple[str, End | None]:
     """The path of the pod's namespace, and its end in there."""
     owner = known.owner
     why = "its path is not known"
@@ -247,7 +247,7 @@ def _pod_end(known: Known, node: Node, unknown: dict[str, str]) -> tuple[str, En
     return owner.netns, None
 
 
-def _inside(known: Known, inside: Netlink) -> End | None:
+def _inside(known: Attached, inside: Netlink) -> End | None:
     """The pod's end among the links of a namespace: the peer of the host veth, or by its name."""
     links = inside.links(encode.dump_links())
     host = known.host_link
@@ -259,7 +259,7 @@ def _inside(known: Known, inside: Netlink) -> End | None:
 
 
 def _host_end(
-    known: Known, pod: End | None, seen: Survey, host: Netlink, unknown: dict[str, str]
+    known: Attached, pod: End | None, seen: Survey, host: Netlink, unknown: dict[str, str]
 ) -> End | None:
     link = known.host_link
     if link is None and pod is not None and known.owner.holder is not Holder.ENDPOINT:
@@ -300,7 +300,7 @@ def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, s
     nic = None
     try:
         if held.nic_mac:
-            nic = uplink.choose(seen.links, [held.nic_mac])
+            nic = uplink.select(seen.links, [held.nic_mac])
         else:
             unknown["nic"] = "the address was found in the kernel, which does not say"
     except CniError as error:

@@ -76,10 +76,10 @@ def run(options: argparse.Namespace) -> int:
         else:
             installing.install(order, options.bundle or own_bundle(), say)
 
-    return carry_out("install", work)
+    return run_reporting("install", work)
 
 
-def carry_out(command: str, work: Callable[[], None]) -> int:
+def run_reporting(command: str, work: Callable[[], None]) -> int:
     """Do it; a refusal is exit code 1 and one line."""
     os.umask(0o022)
     try:

@@ -12,7 +12,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """This command has none."""
 
 
-def document() -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """The schema of one plugin's configuration, ``ipam`` included."""
     from cni_plugin.cni.netconf import IPAM_NO_EFFECT, NO_EFFECT
     from cni_plugin.cni.netconf.netconf_models import IpamConf, NetConf
@@ -43,6 +43,6 @@ def document() -> dict[str, Any]:
 
 def run(_: argparse.Namespace) -> int:
     """Print it."""
-    json.dump(document(), sys.stdout, indent=2)
+    json.dump(json_schema(), sys.stdout, indent=2)
     sys.stdout.write("\n")
     return 0

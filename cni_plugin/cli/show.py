@@ -18,7 +18,7 @@ from cni_plugin.cli import drawing
 from cni_plugin.cli.table import NOTHING, Paint, table
 
 if TYPE_CHECKING:
-    from cni_plugin.cli.facts import End, Facts, Known, Provision, Survey
+    from cni_plugin.cli.facts import Attached, End, Facts, Provision, Survey
 
 NOT_FOUND, SEVERAL = 1, 2
 HEADER = ("POD", "CONTAINER", "IFNAME", "ADDRESS", "HOST VETH")
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         sys.stderr.write(f"azvnet show: links can't be read: {error.strerror or error}\n")
         return NOT_FOUND
-    found = facts.find(options.target, seen, node)
+    found = facts.find_attached(options.target, seen, node)
     if not found:
         sys.stderr.write(
             f"azvnet show: {_nothing(options.target, facts.unheld_reason(options.target, seen), seen)}\n"
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         return NOT_FOUND
     several = len({each.attachment.container_id for each in found}) > 1
     if options.output == "json":
-        shown = [document(facts.gather(each, seen, node)) for each in found]
+        shown = [attachment_document(facts.gather(each, seen, node)) for each in found]
         json.dump(
             {"version": __version__, "takenAt": seen.taken_at, "attachments": shown}, sys.stdout, indent=2
         )
@@ -96,7 +96,7 @@ def _nothing(target: str, unheld: str, seen: Survey) -> str:
     return f"{what}; {seen.store_error}" if seen.store_error else what
 
 
-def _row(known: Known) -> tuple[str, ...]:
+def _row(known: Attached) -> tuple[str, ...]:
     owner = known.owner
     cells = (
         f"{owner.pod_namespace}/{owner.pod_name}" if owner.pod_name else NOTHING,
@@ -108,7 +108,7 @@ def _row(known: Known) -> tuple[str, ...]:
     return tuple(map(drawing.printable, cells))
 
 
-def document(facts: Facts) -> dict[str, Any]:
+def attachment_document(facts: Facts) -> dict[str, Any]:
     """An attachment as JSON; docs/show.md describes the keys."""
     owner = facts.owner
     return {

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     picture = look(Node(os.environ))
     problems = find_problems(picture)
     if options.output == "json":
-        json.dump(document(picture, problems, with_addresses=options.addresses), sys.stdout, indent=2)
+        json.dump(status_document(picture, problems, with_addresses=options.addresses), sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
         sys.stdout.write(text(picture, problems, Paint(), with_addresses=options.addresses))
@@ -150,7 +150,7 @@ def _source_name(source: SourceState) -> str:
 # For programs
 
 
-def document(picture: Picture, problems: list[str], *, with_addresses: bool) -> dict[str, Any]:
+def status_document(picture: Picture, problems: list[str], *, with_addresses: bool) -> dict[str, Any]:
     """Everything as JSON; docs/agent.md describes the keys."""
     overview = picture.overview
     shown: dict[str, Any] = {

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_plugin.cli.install import carry_out, place_arguments, place_of, say
+from cni_plugin.cli.install import place_arguments, place_of, run_reporting, say
 
 if TYPE_CHECKING:
     from cni_plugin.install.place import Place
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
             restore_forwarding(place, before, attached)
             (run_dir / forwarding.BEFORE).unlink(missing_ok=True)
 
-    status = carry_out("uninstall", work)
+    status = run_reporting("uninstall", work)
     if options.stay and not status:
         wait()
     return status

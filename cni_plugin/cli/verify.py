@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cni_plugin.cli.install import carry_out, place_arguments, place_of
+from cni_plugin.cli.install import place_arguments, place_of, run_reporting
 from cni_plugin.install.place import Refused
 
 
@@ -17,10 +17,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Look, and show it."""
     from cni_plugin.cli.table import Paint, table
-    from cni_plugin.install.checking import check
+    from cni_plugin.install.checking import check_installation
 
     def work() -> None:
-        findings = list(check(place_of(options)))
+        findings = list(check_installation(place_of(options)))
         paint = Paint()
         rows = [(each.what, each.where, "wrong" if each.remedy else each.state) for each in findings]
         tell = {"wrong": "bad", "ok": "good"}
@@ -32,4 +32,4 @@ def run(options: argparse.Namespace) -> int:
             many = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
             raise Refused(f"{many} wrong", "What to do stands beside each.")
 
-    return carry_out("verify", work)
+    return run_reporting("verify", work)

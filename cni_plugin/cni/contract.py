@@ -66,9 +66,9 @@ def _run_verb(verb_call: VerbCall, node: Node) -> dict[str, Any] | None:
 
             delete(verb_call, node)
         case "CHECK":
-            from cni_plugin.verbs.check import check
+            from cni_plugin.verbs.check import check_attachment
 
-            check(verb_call, node)
+            check_attachment(verb_call, node)
         case "GC":
             from cni_plugin.verbs.gc import collect_garbage
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cni_plugin.install import files
+from cni_plugin.install import atomic
 from cni_plugin.install.place import NAMES, Refused
 from ipam.quoting import quoted
 
@@ -32,7 +32,7 @@ _MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ManifestEntry:
     """One line of the manifest."""
 
     kind: str
@@ -49,7 +49,7 @@ class Bundle:
 
     directory: Path
     manifest: bytes
-    entries: tuple[Entry, ...]
+    entries: tuple[ManifestEntry, ...]
 
     @classmethod
     def read(cls, directory: Path) -> Bundle:
@@ -109,12 +109,12 @@ class Bundle:
             else:
                 self._copy_file(entry.path, to)
         self._copy_file(MANIFEST, target / MANIFEST)
-        for entry in (*self.entries, Entry("f", 0o644, "", MANIFEST)):
+        for entry in (*self.entries, ManifestEntry("f", 0o644, "", MANIFEST)):
             if entry.kind != "l":
                 (target / entry.path).chmod(entry.mode)
-                files.sync(target / entry.path)
+                atomic.sync(target / entry.path)
         target.chmod(0o755)
-        files.sync(target)
+        atomic.sync(target)
 
     def _copy_file(self, name: str, to: Path) -> None:
         try:
@@ -129,7 +129,7 @@ class Bundle:
         """What a directory (this one) has otherwise than the manifest says; ``owner``: of everything, too."""
         directory = directory or self.directory
         listed = {entry.path for entry in self.entries} | {MANIFEST}
-        for entry in (*self.entries, Entry("f", 0o644, self.digest, MANIFEST)):
+        for entry in (*self.entries, ManifestEntry("f", 0o644, self.digest, MANIFEST)):
             problem = _difference(directory / entry.path, entry, owner)
             if problem:
                 yield f"{entry.path}: {problem}"
@@ -138,13 +138,13 @@ class Bundle:
                 yield f"{found}: not of this version"
 
 
-def _entries(directory: Path, manifest: bytes) -> Iterator[Entry]:
+def _entries(directory: Path, manifest: bytes) -> Iterator[ManifestEntry]:
     """What the manifest lists, directories before what is in them.
 
     Raises:
         Refused: a line is malformed, or leads out of the bundle.
     """
-    listed: dict[PurePosixPath, Entry] = {PurePosixPath(): Entry("d", 0o755, "", "")}
+    listed: dict[PurePosixPath, ManifestEntry] = {PurePosixPath(): ManifestEntry("d", 0o755, "", "")}
     for line in manifest.decode(errors="surrogateescape").removesuffix("\n").split("\n"):
         entry = _entry(line)
         path = PurePosixPath(entry.path if entry else "")
@@ -161,7 +161,7 @@ def _entries(directory: Path, manifest: bytes) -> Iterator[Entry]:
             yield entry
 
 
-def _entry(line: str) -> Entry | None:
+def _entry(line: str) -> ManifestEntry | None:
     match = _LINE.fullmatch(line)
     path = match and (match[3] or match[5] or match[7])
     if match is None or path is None or not line.isprintable():
@@ -170,10 +170,10 @@ def _entry(line: str) -> Entry | None:
     if any(part in {"", ".", ".."} for part in path.split("/")):
         return None
     if match[6]:
-        return Entry("l", 0o777, match[6], path)
+        return ManifestEntry("l", 0o777, match[6], path)
     if match[3]:
-        return Entry("f", int(match[1], 8), match[2], path)
-    return Entry("d", int(match[4], 8), "", path)
+        return ManifestEntry("f", int(match[1], 8), match[2], path)
+    return ManifestEntry("d", int(match[4], 8), "", path)
 
 
 def _leads_to(parent: PurePosixPath, target: PurePosixPath) -> PurePosixPath | None:
@@ -189,7 +189,7 @@ def _leads_to(parent: PurePosixPath, target: PurePosixPath) -> PurePosixPath | N
     return PurePosixPath(*at, *names)
 
 
-def _difference(path: Path, entry: Entry, owner: int | None) -> str:
+def _difference(path: Path, entry: ManifestEntry, owner: int | None) -> str:
     try:
         found = path.lstat()
         if (

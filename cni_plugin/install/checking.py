@@ -29,7 +29,7 @@ class Finding:
     """Empty: nothing is wrong."""
 
 
-def check(place: Place) -> Iterator[Finding]:
+def check_installation(place: Place) -> Iterator[Finding]:
     """Everything that an installation consists of."""
     versions = Versions(place.real_prefix)
     current = versions.current()

@@ -6,19 +6,19 @@ often is, or have another program of that name. Owns that one link. It must not 
 
 from __future__ import annotations
 
-from cni_plugin.install import files
+from cni_plugin.install import atomic
 from cni_plugin.install.place import NAMES, Place
 
 NAME = NAMES[0]
 
 
-def put_in_place(place: Place) -> bool:
+def put_command(place: Place) -> bool:
     """Make the link lead to the current version; False: it does already, or can't."""
     directory = place.real_command_dir
     if not directory.is_dir() or _is_foreign(place):
         return False
     try:
-        return files.put_link(directory / NAME, place.target(NAME))
+        return atomic.put_link(directory / NAME, place.target(NAME))
     except OSError:
         return False
 

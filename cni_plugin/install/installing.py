@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.install import command, files, libc, names, trial
+from cni_plugin.install import atomic, command, libc, links, trial
 from cni_plugin.install.bundle import AGAIN, Bundle
 from cni_plugin.install.lock import alone
 from cni_plugin.install.network import Network
@@ -56,7 +56,7 @@ def install(order: Order, bundle_directory: Path, say: Say) -> None:
     note = libc.require(order.place, bundle)
     with explained():
         record, made = Record(), list[Path]()
-        files.make_directories(order.place.real_prefix, made.extend)
+        atomic.make_directories(order.place.real_prefix, made.extend)
         with alone(order.place.real_prefix):
             record = Record.read(order.place.real_prefix)
             record.add_made([order.place.shown(each) for each in made])
@@ -123,27 +123,27 @@ def _prepare(order: Order, record: Record, versions: Versions) -> Network | None
         record.write(prefix)
 
     network = Network.plan(place, order.conflist) if order.with_conflist else None
-    files.make_directories(place.real_bin_dir, will_make)
+    atomic.make_directories(place.real_bin_dir, will_make)
     if network is not None:
-        files.make_directories(place.real_conf_dir, will_make)
+        atomic.make_directories(place.real_conf_dir, will_make)
         network.file.clear_left_overs()
         if not network.file.is_in_place(network.content):
-            files.require_writable(place.real_conf_dir)
+            atomic.require_writable(place.real_conf_dir)
     for directory in (place.real_bin_dir, place.real_conf_dir, place.real_command_dir):
-        names.clear_left_overs(place, directory)
-    names.require_possible(place)
+        links.clear_left_overs(place, directory)
+    links.require_possible(place)
     if str(place.bin_dir) not in record.bin_dirs:
         record.bin_dirs.append(str(place.bin_dir))
     if place.real_command_dir.is_dir() and str(place.command_dir) not in record.command_dirs:
         record.command_dirs.append(str(place.command_dir))
     record.write(prefix)
     versions.clear_left_overs()
-    files.make_directories(versions.directory, lambda _: None)
+    atomic.make_directories(versions.directory, lambda _: None)
     return network
 
 
 def _add(versions: Versions, bundle: Bundle) -> Version:
-    with files.staged(versions.directory) as stage:
+    with atomic.staged(versions.directory) as stage:
         bundle.copy(stage)
         for difference in bundle.differences(stage, owner=ROOT):
             raise Refused(f"the bundle {bundle.directory} is damaged: {difference}", AGAIN)
@@ -152,9 +152,9 @@ def _add(versions: Versions, bundle: Bundle) -> Version:
 
 
 def _after_switch(place: Place, record: Record, network: Network | None) -> Iterator[str]:
-    if names.put_in_place(place):
+    if links.put_links(place):
         yield f"{place.bin_dir} has azvnet and azvnet-ipam"
-    if command.put_in_place(place):
+    if command.put_command(place):
         yield f"{place.command_dir} has azvnet"
     if network is not None and network.put_in_place(place, record, place.real_prefix):
         yield f"{place.shown(network.file.destination)} is written"

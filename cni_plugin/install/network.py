@@ -80,7 +80,7 @@ class Network:
         before = None if self.before is None else self.before.decode(errors="surrogateescape")
         record.conflists.setdefault(str(place.shown(self.file.destination)), before)
         record.write(prefix)
-        write(self.file, self.content)
+        write_conflist(self.file, self.content)
         return True
 
     def missing_plugins(self, bin_dir: Path) -> list[str]:
@@ -88,7 +88,7 @@ class Network:
         return [each for each in missing_plugins(self.content, bin_dir) if each not in NAMES]
 
 
-def write(file: ConflistFile, content: bytes) -> None:
+def write_conflist(file: ConflistFile, content: bytes) -> None:
     """Put a conflist in place.
 
     Raises:

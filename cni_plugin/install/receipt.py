@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cni_plugin.install import files
+from cni_plugin.install import atomic
 from cni_plugin.install.place import Refused
 
 RECORD = "installed.json"
@@ -54,7 +54,7 @@ class Record:
         content = json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
         path = prefix / RECORD
         if not path.exists() or path.read_bytes() != content:
-            files.write(path, content)
+            atomic.write_file(path, content)
 
     def add_made(self, directories: list[Path]) -> None:
         """Remember directories."""

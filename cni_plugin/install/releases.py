@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.install import files
+from cni_plugin.install import atomic
 from cni_plugin.install.bundle import DIGITS, MANIFEST, Bundle
 from cni_plugin.install.place import NAMES, Refused
 
@@ -95,7 +95,7 @@ class Versions:
             number += 1
         os.utime(stage, (0, 0))
         stage.rename(directory)
-        files.sync(self.directory)
+        atomic.sync(self.directory)
         return Version(directory)
 
     def switch(self, to: Version) -> None:
@@ -103,7 +103,7 @@ class Versions:
         now = self.current()
         if now is not None and now != to:
             os.utime(now.directory)
-        files.put_link(self._link, f"versions/{to.name}")
+        atomic.put_link(self._link, f"versions/{to.name}")
 
     def previous(self) -> Version | None:
         """The one that was current last, of those that are whole."""
@@ -126,7 +126,7 @@ class Versions:
             wanted = place < keep and each.left_at
             resting = abs(time.time() - each.left_at) < REST
             if not wanted and not resting and each not in running:
-                files.remove_tree(each.directory)
+                atomic.remove_tree(each.directory)
                 taken.append(each)
         return taken
 
@@ -134,9 +134,9 @@ class Versions:
         """Take away what installers that were killed have left."""
         for directory in (self.directory, self.directory.parent):
             for path in directory.iterdir() if directory.is_dir() else ():
-                if files.is_left_over(path):
+                if atomic.is_left_over(path):
                     if path.is_dir() and not path.is_symlink():
-                        files.remove_tree(path)
+                        atomic.remove_tree(path)
                     else:
                         path.unlink()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cni_plugin.agent.settings import Conflist
 from cni_plugin.conflist import ConflistFile
-from cni_plugin.install import files, names, network
+from cni_plugin.install import atomic, links, network
 from cni_plugin.install.installing import Say, explained, require_root
 from cni_plugin.install.lock import LOCK, alone
 from cni_plugin.install.place import CONFLIST, Place, Refused
@@ -116,11 +116,11 @@ def _restore_conflists(place: Place, record: Record, say: Say) -> None:
             continue
         if before is None:
             path.unlink()
-            files.sync(path.parent)
+            atomic.sync(path.parent)
             say(f"removed {name}")
         else:
             file = ConflistFile(Conflist(source=path, destination=path), lambda _: None)
-            network.write(file, before.encode(errors="surrogateescape"))
+            network.write_conflist(file, before.encode(errors="surrogateescape"))
             say(f"{name} is as it was before")
 
 
@@ -133,7 +133,7 @@ def _take_conflist(removal: Removal, say: Say) -> None:
         return
     if removal.with_conflist:
         left.unlink()
-        files.sync(left.parent)
+        atomic.sync(left.parent)
         say(f"removed {place.conf_dir / CONFLIST}")
     else:
         say(f"note: {place.conf_dir / CONFLIST} stays, the installation did not write it; pods fail with it")
@@ -164,8 +164,8 @@ def _take_known(place: Place, directory: Path, known: re.Pattern[str], say: Say)
 
 def _take_names(place: Place, directories: list[str], say: Say) -> None:
     for directory in directories:
-        names.clear_left_overs(place, place.real_conf_dir)
-        for path in names.take_away(place, place.real(Path(directory))):
+        links.clear_left_overs(place, place.real_conf_dir)
+        for path in links.take_away(place, place.real(Path(directory))):
             say(f"removed {place.shown(path)}")
 
 
@@ -174,7 +174,7 @@ def _take_prefix(prefix: Path, versions: Versions, say: Say) -> None:
         (prefix / "current").unlink()
     versions.clear_left_overs()
     for each in list(versions.all()):
-        files.remove_tree(each.directory)
+        atomic.remove_tree(each.directory)
         say(f"removed {each.name}")
     with contextlib.suppress(OSError):  # something else is in it
         versions.directory.rmdir()

@@ -32,7 +32,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
 
 
 @contextmanager
-def hold(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool]:
+def locked(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool]:
     """Hold the lock of an attachment; yields whether it was had within ``timeout`` seconds.
 
     Raises:

@@ -114,13 +114,13 @@ class Templates:
 
     def request(self, build: Build, values: dict[str, Any]) -> Request:
         """The request that ``build`` makes, filled in where there is a template for such values."""
-        template = prepared.TEMPLATES.get(key_of(build, values))
+        template = prepared.TEMPLATES.get(template_key(build, values))
         if template is None:
             return build(**values)
         return Request(fill(template, values), lambda: build(**values).what)
 
 
-def key_of(build: Build, values: dict[str, Any]) -> Key:
+def template_key(build: Build, values: dict[str, Any]) -> Key:
     """What a template is for: a request, and the shapes of its values."""
     return (build.__name__, *[shape(*each) for each in values.items()])
 

@@ -34,7 +34,7 @@ def add(verb_call: VerbCall, node: Node) -> dict[str, Any]:
     # Read first: if what the plugins before this one made can't be read, nothing may be made.
     previous = result.from_json(conf.prev_result, conf.cni_version) if conf.prev_result else None
     node.ensure_run_dir()
-    with locks.hold(node.run_dir, verb_call.names.attachment, LOCK_SECONDS) as ours:
+    with locks.locked(node.run_dir, verb_call.names.attachment, LOCK_SECONDS) as ours:
         if not ours:
             raise errors.TryAgainLater(
                 "another call for this interface of this container is still in progress",

@@ -21,7 +21,7 @@ from ipam.model import Reservation
 REMEDY = "Delete the pod so that it is created again; `azvnet status` and the log say what happened to it."
 
 
-def check(verb_call: VerbCall, node: Node) -> None:
+def check_attachment(verb_call: VerbCall, node: Node) -> None:
     """Raise an error that names the damage, or return."""
     previous = _previous(verb_call)
     if verb_call.call.as_ipam:

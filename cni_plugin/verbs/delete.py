@@ -46,7 +46,7 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             node.ensure_run_dir()
-            stack.enter_context(locks.hold(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS))
+            stack.enter_context(locks.locked(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS))
         except errors.StateUnavailable as error:
             verb_call.warnings.append(str(error))
         yield
@@ -70,7 +70,8 @@ def delete_made_by(call: Call, node: Node) -> None:
     """Remove what an ADD made whose result reached nobody, if it is still the result of that very call."""
     parameters = params.parse_environment(call.environ)
     attachment = parameters.attachment
-    with suppress(errors.CniError, ipam_errors.IpamError), locks.hold(node.run_dir, attachment, LOCK_SECONDS):
+    ignored = (errors.CniError, ipam_errors.IpamError)
+    with suppress(*ignored), locks.locked(node.run_dir, attachment, LOCK_SECONDS):
         held = next(iter(node.ipam.held_by(attachment)), None)
         args = parameters.args
         names = names_of(attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))

@@ -36,7 +36,7 @@ def answer() -> int | None:
         return None
     spoken = ",".join(f'"{version}"' for version in SPOKEN)
     reply = f'{{"cniVersion":"{asked}","supportedVersions":[{spoken}]}}\n'.encode()
-    return 0 if stdio.write(1, reply) else 1
+    return 0 if stdio.write_all(1, reply) else 1
 
 
 def _asked_version(stdin: bytes) -> str | None:

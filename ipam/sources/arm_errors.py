@@ -46,7 +46,7 @@ def refused(
     what: str, status: int, message: str, headers: Mapping[str, str], place: Placement
 ) -> SourceUnreadable:
     """ARM answered with an error."""
-    retry_after = seconds(headers.get("Retry-After") or headers.get("retry-after"))
+    retry_after = retry_seconds(headers.get("Retry-After") or headers.get("retry-after"))
     said = f"source arm: {what}: {status}: {words_of(message)}"
     if retry_after:
         said += f" (Retry-After {retry_after:.0f} s)"
@@ -70,7 +70,7 @@ def too_slow(endpoint: str, *, still: bool = False) -> SourceUnreadable:
     )
 
 
-def seconds(retry_after: str | None) -> float:
+def retry_seconds(retry_after: str | None) -> float:
     """Retry-After of ARM, which is always in seconds."""
     try:
         return min(max(0.0, float(retry_after or 0)), 3600.0)

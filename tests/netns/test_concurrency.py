@@ -136,7 +136,7 @@ def test_a_call_whose_attachment_is_busy_waits_for_its_turn(busy_node: Node) -> 
     release = os.pipe()
 
     def hold() -> None:
-        with locks.hold(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
+        with locks.locked(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
             assert ours
             os.write(holding[1], b".")
             os.read(release[0], 1)
@@ -169,7 +169,7 @@ def test_calls_of_one_attachment_are_carried_out_in_the_order_in_which_they_came
     held, release = os.pipe(), os.pipe()
 
     def hold() -> None:
-        with locks.hold(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
+        with locks.locked(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
             assert ours
             os.write(held[1], b".")
             os.read(release[0], 1)

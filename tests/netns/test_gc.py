@@ -108,7 +108,7 @@ def test_an_attachment_that_is_being_carried_out_is_left_alone(busy_node: Node, 
     from pathlib import Path
 
     def collect_under_lock() -> None:
-        with locks.hold(Path(RUN_DIR), Attachment("c2", "eth0"), 0) as ours:
+        with locks.locked(Path(RUN_DIR), Attachment("c2", "eth0"), 0) as ours:
             assert ours
             busy_node.gc([]).done()
 

@@ -115,7 +115,7 @@ def test_many_writers_rotate_one_file_and_lose_no_line_of_the_window(sandbox: Sa
 
     def write(writer: int) -> None:
         for number in range(each):
-            log.write(path, "info", "info", writer=writer, number=number, padding=padding)
+            log.write_record(path, "info", "info", writer=writer, number=number, padding=padding)
 
     running = [sandbox.fork(lambda writer=writer: write(writer)) for writer in range(writers)]  # type: ignore[misc]
     assert [process.wait() for process in running] == [0] * writers
@@ -142,9 +142,9 @@ def test_a_process_that_was_stopped_while_it_rotates_stops_no_other(sandbox: San
     path.write_bytes(b'{"time":"'.ljust(log.MAX_BYTES, b"x"))
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        log.write(path, "info", "info", text="goes on")
+        log.write_record(path, "info", "info", text="goes on")
     assert path.read_bytes().endswith(b'"text":"goes on"}\n')
-    log.write(path, "info", "info", text="after it")
+    log.write_record(path, "info", "info", text="after it")
     assert [each.name for each in sorted(path.parent.glob("calls*"))] == ["calls.log", "calls.log.1"]
     assert json.loads(path.read_text())["text"] == "after it"
 
@@ -207,7 +207,7 @@ def test_what_is_not_a_log_of_ours_is_neither_written_nor_moved(
         put(folder / where)
         before = _look(folder / where)
         for _ in range(3):
-            log.write(path, "info", "info", text="y" * 100)
+            log.write_record(path, "info", "info", text="y" * 100)
         assert _look(folder / where) == before
         return other.read_text(), sorted(each.name for each in folder.glob("calls*")), path.lstat().st_size
 

@@ -29,7 +29,7 @@ def _chosen(sandbox: Sandbox) -> str:
     def work() -> str:
         with Netlink() as netlink:
             try:
-                return uplink.choose(netlink.links(encode.dump_links()), [MAC]).name
+                return uplink.select(netlink.links(encode.dump_links()), [MAC]).name
             except UplinkUnclear as error:
                 return str(error)
 

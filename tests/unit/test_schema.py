@@ -18,7 +18,7 @@ MINIMAL = {"cniVersion": "1.1.0", "name": "azvnet", "type": "azvnet"}
 
 
 def test_the_shipped_schema_is_that_of_the_models() -> None:
-    assert schema.document() == SCHEMA, "write what `azvnet schema` prints to conf/azvnet.schema.json"
+    assert schema.json_schema() == SCHEMA, "write what `azvnet schema` prints to conf/azvnet.schema.json"
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 

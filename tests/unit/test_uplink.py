@@ -55,15 +55,15 @@ def test_the_free_standing_link_with_the_mac_is_the_nic(situation: str) -> None:
     links = [LO, *SITUATIONS[situation]]
     for seed in range(10):
         random.Random(seed).shuffle(links)
-        assert uplink.choose(links, [MAC]).name == "eth0"
+        assert uplink.select(links, [MAC]).name == "eth0"
 
 
 def test_the_synthetic_driver_decides_where_two_stand_free() -> None:
     """The moment between a VF's appearing and its being enslaved."""
     both = [SYNTHETIC, link(3, "enP1s1")]
-    assert uplink.choose(both, [MAC], drivers={"eth0": "hv_netvsc", "enP1s1": "mlx5_core"}) is SYNTHETIC
+    assert uplink.select(both, [MAC], drivers={"eth0": "hv_netvsc", "enP1s1": "mlx5_core"}) is SYNTHETIC
     with pytest.raises(UplinkUnclear) as caught:
-        uplink.choose(both, [MAC], drivers={"eth0": "veth"})
+        uplink.select(both, [MAC], drivers={"eth0": "veth"})
     assert "eth0" in str(caught.value)
     assert "enP1s1" in str(caught.value)
     assert "master" in caught.value.details
@@ -71,14 +71,14 @@ def test_the_synthetic_driver_decides_where_two_stand_free() -> None:
 
 def test_master_decides_over_everything() -> None:
     links = [SYNTHETIC, link(3, "eth1", OTHER)]
-    assert uplink.choose(links, [MAC], master="eth1").name == "eth1"
+    assert uplink.select(links, [MAC], master="eth1").name == "eth1"
     with pytest.raises(UplinkUnclear, match="eth9"):
-        uplink.choose(links, [MAC], master="eth9")
+        uplink.select(links, [MAC], master="eth9")
 
 
 def test_where_no_link_has_the_mac_those_that_exist_are_listed() -> None:
     with pytest.raises(UplinkUnclear) as caught:
-        uplink.choose([LO, link(3, "eth1", OTHER)], [MAC])
+        uplink.select([LO, link(3, "eth1", OTHER)], [MAC])
     assert MAC in str(caught.value)
     assert "eth1" in caught.value.details
     assert OTHER in caught.value.details
@@ -86,7 +86,7 @@ def test_where_no_link_has_the_mac_those_that_exist_are_listed() -> None:
 
 def test_the_loopback_is_never_the_nic() -> None:
     with pytest.raises(UplinkUnclear):
-        uplink.choose([LO], [LO.mac])
+        uplink.select([LO], [LO.mac])
 
 
 @pytest.mark.parametrize(

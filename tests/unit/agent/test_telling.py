@@ -15,7 +15,7 @@ import pytest
 from cni_plugin import __version__
 from cni_plugin.agent.settings import SettingsError
 from cni_plugin.agent.telling import Telling
-from cni_plugin.agent.unixsocket import Holder, UnixSocket
+from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from tests.unit.agent.conftest import NewTelling
 from tests.unit.agent.test_conflist import CONFLIST
 from tests.unit.agent.work import Answer, Place, Work, get, new_settings
@@ -424,7 +424,7 @@ def test_the_socket_is_taken_back_from_an_agent_that_was_killed(
     successor = UnixSocket(place.run_dir / "http.sock", 1)
     telling.use(new_settings(log_file=place.run_dir / "agent.log"))
     time.sleep(0.5)
-    assert successor.holder() is Holder.OURS, "as long as it lives"
+    assert successor.holder() is SocketOwner.OURS, "as long as it lives"
     successor.close()
     telling.use(new_settings(log_file=place.run_dir / "agent.log"))
 

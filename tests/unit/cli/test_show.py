@@ -12,7 +12,7 @@ import pytest
 
 from cni_plugin.cli import run
 from cni_plugin.cli.facts import ip_of
-from cni_plugin.cli.show import document
+from cni_plugin.cli.show import attachment_document
 from tests.unit.cli.test_drawing import EXPECTED, WEB
 
 PAGE = (Path(__file__).parents[3] / "docs" / "show.md").read_text()
@@ -32,7 +32,7 @@ def test_every_key_is_documented_and_no_other() -> None:
     table = PAGE[PAGE.index("## JSON") :]
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     words = {word for row in rows if "`unknown`" not in row for word in re.findall(r"`(\w+)`", row)}
-    assert keys(document(WEB)) - {"unknown"} == words - {"endpoint", "delegated"}
+    assert keys(attachment_document(WEB)) - {"unknown"} == words - {"endpoint", "delegated"}
 
 
 def test_every_reason_for_not_knowing_is_documented() -> None:
@@ -46,7 +46,7 @@ def test_the_picture_of_the_page_is_the_one_that_is_drawn() -> None:
 
 
 def test_a_document_is_json_and_stable() -> None:
-    shown = json.loads(json.dumps(document(WEB)))
+    shown = json.loads(json.dumps(attachment_document(WEB)))
     assert shown["podEnd"]["routes"] == [
         {"destination": "0.0.0.0/0", "gateway": "169.254.1.1", "protocol": "azvnet", "scope": "global"}
     ]

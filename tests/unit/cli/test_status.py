@@ -8,7 +8,7 @@ import pytest
 
 from cni_plugin.cli.asking import HANGS, NONE, RUNNING, AgentSeen
 from cni_plugin.cli.looking import Picture, Seen, compare
-from cni_plugin.cli.status import document, find_problems, text
+from cni_plugin.cli.status import find_problems, status_document, text
 from cni_plugin.cli.table import Paint
 from cni_plugin.datapath.names import HOST_MAC, alias, names_of
 from cni_plugin.kernel.decode import KernelRoute, Link
@@ -182,12 +182,12 @@ def test_the_last_line_says_what_is_wrong() -> None:
 
 
 def test_json_and_table_tell_the_same_pool() -> None:
-    shown = document(picture(), [], with_addresses=True)
+    shown = status_document(picture(), [], with_addresses=True)
     assert shown["pool"] == {"free": 1, "assigned": 1, "cooling": 0, "quarantined": 0, "total": 2}
     assert len(shown["addresses"]) == 2
     lines = text(picture(), [], Paint(wanted=False), with_addresses=False).splitlines()
     assert "pool    2 addresses: 1 free, 1 assigned, 0 cooling, 0 quarantined" in lines
-    assert "addresses" not in document(picture(), [], with_addresses=False)
+    assert "addresses" not in status_document(picture(), [], with_addresses=False)
 
 
 def test_a_store_that_cannot_be_read_is_said_and_the_rest_is_shown() -> None:
@@ -198,4 +198,4 @@ def test_a_store_that_cannot_be_read_is_said_and_the_rest_is_shown() -> None:
     shown = text(broken, [], Paint(wanted=False), with_addresses=True)
     assert "store   the store is damaged" in shown
     assert "default/web" in shown
-    assert document(broken, [], with_addresses=True)["pool"] is None
+    assert status_document(broken, [], with_addresses=True)["pool"] is None

@@ -86,7 +86,7 @@ class TestWords:
         ("text", "seconds"), [("30", 30), (None, 0), ("", 0), ("soon", 0), ("-1", 0), ("1e9", 3600)]
     )
     def test_retry_after(self, text: str | None, seconds: float) -> None:
-        assert arm_errors.seconds(text) == seconds
+        assert arm_errors.retry_seconds(text) == seconds
 
     def test_a_missing_permission_names_role_group_and_actions(self) -> None:
         error = arm_errors.refused("GET x", 403, "AuthorizationFailed", {}, PLACE)

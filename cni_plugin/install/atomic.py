@@ -53,7 +53,7 @@ def put_link(link: Path, target: str) -> bool:
     return True
 
 
-def write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Replace a small file in one step."""
     temporary = own_name(path)
     try:

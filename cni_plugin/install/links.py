@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cni_plugin.install import files
+from cni_plugin.install import atomic
 from cni_plugin.install.place import NAMES, Place, Refused
 
 
@@ -29,14 +29,14 @@ def require_possible(place: Place) -> None:
                 "Take it away (by azvnet uninstall, if it made it), or choose another --bin-dir.",
             )
     if list(_wrong(place)):
-        files.require_writable(directory)
+        atomic.require_writable(directory)
 
 
-def put_in_place(place: Place) -> bool:
+def put_links(place: Place) -> bool:
     """Make both lead to the current version; False: they did already."""
     wrong = list(_wrong(place))
     for name in wrong:
-        files.put_link(place.real_bin_dir / name, place.target(name))
+        atomic.put_link(place.real_bin_dir / name, place.target(name))
     return bool(wrong)
 
 
@@ -52,8 +52,8 @@ def take_away(place: Place, directory: Path) -> list[Path]:
 def clear_left_overs(place: Place, directory: Path) -> None:
     """Remove what an installer into this prefix left when it was killed."""
     for path in directory.iterdir() if directory.is_dir() else ():
-        ours = any(files.is_left_over(path, of=name) for name in NAMES) and place.is_ours(path)
-        if ours or files.is_probe(path):
+        ours = any(atomic.is_left_over(path, of=name) for name in NAMES) and place.is_ours(path)
+        if ours or atomic.is_probe(path):
             path.unlink(missing_ok=True)
 
 
