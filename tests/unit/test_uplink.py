@@ -105,3 +105,22 @@ def test_a_link_that_the_route_led_to_is_looked_at_before_it_is_believed(
     candidate: Link | None, is_it: bool
 ) -> None:
     assert uplink.is_uplink(candidate, MAC) is is_it
+
+
+@pytest.mark.parametrize(
+    ("candidate", "is_it"),
+    [
+        (SYNTHETIC, True),
+        (None, False),
+        (link(2, "eth0", OTHER), False),
+        (link(2, "enP1s1", master=3), False),
+        (link(2, "enP1s1", flags=1 | SLAVE), False),
+        (link(2, "eth0.5", kind="vlan", lower=3), False),
+        (link(2, "eth0", kind="macvlan", lower=3, lower_elsewhere=True), True),
+        (link(2, "eth0", kind="veth", lower=3), True),
+        (link(2, "eth0", kind="dummy", lower=2), True),
+    ],
+    ids=lambda value: str(value) if not isinstance(value, Link) else f"{value.kind or 'nic'} {value.name}",
+)
+def test_a_link_known_by_its_index_is_the_nic_only_beyond_doubt(candidate: Link | None, is_it: bool) -> None:
+    assert uplink.is_uplink(candidate, MAC) is is_it
