@@ -1,8 +1,9 @@
-"""The conflist: the file that tells the runtime that this node has a network.
+"""The conflist: the file by which the runtime learns that this node has a network.
 
 Owns putting it in place: whole, in one step, only when it differs, and never taking it away. When that may
-be done is decided elsewhere (``telling``). The runtime reads the directory at any time and takes the first
-file by name (libcni, ``ConfFiles``), so there is never a half-written one, and what sorts before is named.
+be done is decided by those who use it (``agent.network_ready``, ``install``). The runtime reads the directory
+at any time and takes the first file by name (libcni, ``ConfFiles``), so there is never a half-written one,
+and what sorts before is named.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cni_plugin.agent.settings import Conflist
 from cni_plugin.cni import errors, netconf
 
 EXTENSIONS = (".conf", ".conflist", ".json")
@@ -33,31 +32,32 @@ class ConflistFile:
     """One conflist and where it belongs.
 
     Args:
-        conflist: source and destination.
-        heard: given the netconf of our plugin in it, whenever it is new: it says where addresses come from.
+        source: what is to be put in place.
+        destination: where the runtime looks for it.
+        bin_dir: the directory of plugins; None: it is not checked whether they are there.
     """
 
-    def __init__(self, conflist: Conflist, heard: Callable[[dict[str, Any]], None]) -> None:
-        self._source = conflist.source
-        self._destination = conflist.destination
-        self._bin_dir = conflist.bin_dir
-        self._heard = heard
+    def __init__(self, source: Path, destination: Path, bin_dir: Path | None = None) -> None:
+        self._source = source
+        self._destination = destination
+        self._bin_dir = bin_dir
         self._last: bytes | None = None
+        self.netconf: dict[str, Any] = {}
+        """What our plugin in it gets on stdin; empty before it was read successfully."""
 
     def read(self) -> bytes:
         """The conflist to install, checked as far as our own plugin goes.
 
         Raises:
-            NotInPlace: it can't be read, is no conflist, or has nothing of ours in it.
+            NotInPlace: it can't be read, is not a conflist, or has no plugin of ours in it.
         """
         try:
             content = self._source.read_bytes()
         except OSError as error:
-            raise NotInPlace(f"the conflist {self._source} can't be read: {error.strerror}") from error
+            raise NotInPlace(f"cannot read the conflist {self._source}: {error.strerror}") from error
         if content != self._last:
-            ours = _our_netconf(self._source, content)
+            self.netconf = _our_netconf(self._source, content)
             self._last = content
-            self._heard(ours)
         return content
 
     def require_plugins(self, content: bytes) -> None:
@@ -135,7 +135,7 @@ class ConflistFile:
 
     def _not_written(self, error: OSError) -> NotInPlace:
         folder = self._destination.parent
-        what = f"the conflist {self._destination} can't be written: {error.strerror}"
+        what = f"cannot write the conflist {self._destination}: {error.strerror}"
         if not folder.is_dir():
             what += f"; {folder} does not exist: is a container runtime installed?"
         return NotInPlace(what)
@@ -154,7 +154,7 @@ def missing_plugins(content: bytes, folder: Path) -> list[str]:
 
 
 def plugins_of(content: bytes) -> list[dict[str, Any]]:
-    """The plugins of a conflist; none where it is no conflist."""
+    """The plugins of a conflist; none if it is not a conflist."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -168,7 +168,7 @@ def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise NotInPlace(f"the conflist {path} is no JSON: {error}") from error
+        raise NotInPlace(f"the conflist {path} is not valid JSON: {error}") from error
     plugins = document.get("plugins") if isinstance(document, dict) else None
     for plugin in plugins if isinstance(plugins, list) else ():
         ipam = plugin.get("ipam") if isinstance(plugin, dict) else None

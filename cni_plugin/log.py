@@ -22,6 +22,8 @@ from typing import Any
 
 LEVELS = {"off": 0, "error": 1, "warning": 2, "info": 3, "debug": 4}
 MAX_BYTES = 5 * 1024 * 1024
+MOST_CHARACTERS, MOST_ITEMS = 4096, 16
+"""Of one value of a record, and of one list."""
 TOLERATED, MOMENT_SECONDS = 1.05, 0.001
 KEPT = 4
 """Files beside the current one: together at most 25 MiB."""
@@ -52,8 +54,19 @@ def line(level: str, threshold: str, **fields: Any) -> bytes:
     """One record as it is written; empty when ``threshold`` leaves it out."""
     if not LEVELS[level] <= LEVELS.get(threshold, LEVELS["info"]):
         return b""
-    record = {"time": _now(), "level": level, "pid": os.getpid(), **fields}
+    record = {"time": _now(), "level": level, "pid": os.getpid()}
+    record |= {name: _bounded(value) for name, value in fields.items()}
     return _encode(record).encode() + b"\n"
+
+
+def _bounded(value: Any) -> Any:
+    """What a record holds of a value: no configuration may fill the log. The end of a traceback says most."""
+    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+        return f"({len(value)} characters) ...{value[-MOST_CHARACTERS:]}"
+    if isinstance(value, list):
+        more = [f"and {len(value) - MOST_ITEMS} more"] if len(value) > MOST_ITEMS else []
+        return [*map(_bounded, value[:MOST_ITEMS]), *more]
+    return value
 
 
 def append(path: Path, record: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The node that calls are carried out on: its state directory, its pool, its netlink socket.
+"""The node on which calls are handled: its state directory, its pool, its netlink socket.
 
 Owns what outlives a verb. The executable makes one for one call, the agent one for all.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 if TYPE_CHECKING:
     from cni_plugin.kernel.host_cache import KnownHost
     from cni_plugin.kernel.templates import Compiler
+    from ipam.model import Listing, SourceConfig
+
+    Reader = Callable[[SourceConfig, float, str], Listing]
 
 
 class Node:
@@ -31,19 +34,27 @@ class Node:
     Any number of threads may use one: each has a netlink socket of its own.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        reader: Reader | None = None,
+        background_reads: bool = False,
+        deleter: Deleter | None = None,
+        known_host: KnownHost | None = None,
+    ) -> None:
         self.run_dir = Path(environ.get("AZVNET_RUN_DIR") or RUN_DIR)
         boot_id_file = Path(environ.get("AZVNET_BOOT_ID_FILE") or BOOT_ID_FILE)
-        self.ipam = Ipam(self.run_dir, boot_id_file=boot_id_file)
+        self.ipam = Ipam(self.run_dir, boot_id_file=boot_id_file, reader=reader)
         self.view = Ipam(self.run_dir, boot_id_file=boot_id_file, read_only=True)
         """The same pool, only to be looked at: nothing is made or repaired, and no call is waited for."""
-        self.background_reads = False
+        self.background_reads = background_reads
         """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
         self.compiler: Compiler = Templates()
         """Who makes netlink requests."""
-        self.deleter: Deleter | None = None
+        self.deleter = deleter
         """Who deletes links for those who do not want to wait; None: nobody."""
-        self.known_host: KnownHost | None = None
+        self.known_host = known_host
         """What need not be asked anew for each call; None: everything is."""
         self._local = threading.local()
 

@@ -1,7 +1,7 @@
 """The executable's own environment, stdin and stdout: the only module that touches them.
 
 Owns reading a call from this process and writing its reply: one JSON document on stdout or nothing, in
-every case. It must not know what a verb does. While a call is carried out descriptor 1 points at stderr,
+every case. It must not know what a verb does. While a call is handled descriptor 1 points at stderr,
 so that nothing, not even a library, can write a second document.
 """
 
@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from cni_plugin import stdio
 from cni_plugin.call_log import record
 from cni_plugin.cni import contract, versions
-from cni_plugin.cni.call import Call, Reply
+from cni_plugin.cni.call import MOST_STDIN_BYTES, Call, Reply
 from cni_plugin.cni.errors import CniError, IOFailure, TryAgainLater
 from cni_plugin.kernel import netns
 from cni_plugin.node import Node
+from ipam.quoting import one_line
 
-STDIN_MAX_BYTES = 16 * 1024 * 1024
 VERBS_WITH_NAMESPACE = ("ADD", "CHECK")
 
 
@@ -74,9 +74,9 @@ def _read_stdin() -> bytes:
         while chunk := os.read(0, 1 << 16):
             chunks.append(chunk)
             size += len(chunk)
-            if size > STDIN_MAX_BYTES:
+            if size > MOST_STDIN_BYTES:
                 raise IOFailure(
-                    f"stdin has more than {STDIN_MAX_BYTES} bytes", "No network configuration is that long."
+                    f"stdin has more than {MOST_STDIN_BYTES} bytes", "No network configuration is that long."
                 )
     except OSError as error:
         raise IOFailure(
@@ -95,10 +95,10 @@ def _open_namespace(environ: Mapping[str, str]) -> int | None:
 
 
 def _without_agent(call: Call, node: Node) -> Reply | None:
-    """What is to be said of an ADD that an agent has taken; None where it has to be carried out here."""
+    """What is to be said of an ADD that an agent has taken; None if it has to be handled here."""
     became = call.environ.get("AZVNET_AGENT") if call.environ.get("CNI_COMMAND") == "ADD" else ""
     error: CniError
-    if became == "hung":  # it may still carry it out, so nobody else may
+    if became == "hung":  # it may still finish it, so nobody else may
         error = TryAgainLater(
             "the azvnet agent took the call and did not answer in time",
             "The kubelet tries again. See `azvnet status`, and the agent's log; restarting it is safe.",
@@ -143,4 +143,6 @@ def _say(line: str) -> None:
     """Not through ``sys.stderr``: that is None when the caller closed it, and what it could not write makes
     the interpreter end with status 120.
     """
-    stdio.write_all(2, f"azvnet: {line}\n".encode(errors="backslashreplace"))
+    stdio.write_all(
+        2, f"azvnet: {one_line(line, contract.LONGEST_MESSAGE)}\n".encode(errors="backslashreplace")
+    )

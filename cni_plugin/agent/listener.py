@@ -21,8 +21,11 @@ from ipam.value import Value
 SECONDS = 5.0
 """For a request to arrive, and again for its answer to be taken."""
 MAX_BYTES = 16 * 1024
-AT_ONCE = 8
-"""Connections that one listener serves at a time; those beyond are closed."""
+AT_ONCE = 64
+"""Connections that one listener serves at a time. One more takes the place of the oldest silent one."""
+BACKLOG = 256
+PACE_SECONDS = 0.002
+"""Between two connections: a storm of them must not take the processor from the calls."""
 ACCEPT_PAUSE = 0.1
 
 
@@ -45,7 +48,9 @@ class Listener:
         self._socket = listening
         self._answer = answer
         self._stopping = threading.Event()
-        self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, bool] = {}
+        """Connections, oldest first, and whether the request has not come yet."""
         self._thread = threading.Thread(target=self._accept, name=name, daemon=True)
         self._thread.start()
 
@@ -64,27 +69,43 @@ class Listener:
             except OSError:
                 self._stopping.wait(ACCEPT_PAUSE)
                 continue
-            if not self._slots.acquire(blocking=False):
+            if self._admit(connection):
+                threading.Thread(target=self._serve, args=(connection,), name="http", daemon=True).start()
+            else:
                 connection.close()
-                continue
-            threading.Thread(target=self._serve, args=(connection,), name="http", daemon=True).start()
+            self._stopping.wait(PACE_SECONDS)
+
+    def _admit(self, connection: socket.socket) -> bool:
+        """Whether there is room for one more; the oldest silent one makes room."""
+        with self._lock:
+            if len(self._open) >= AT_ONCE:
+                silent = next((each for each, waits in self._open.items() if waits), None)
+                if silent is None:
+                    return False
+                del self._open[silent]
+                with contextlib.suppress(OSError):
+                    silent.shutdown(socket.SHUT_RDWR)  # its thread sees the end, and closes it
+            self._open[connection] = True
+            return True
 
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection, contextlib.suppress(OSError):
-                _exchange(connection, self._answer)
+                self._exchange(connection)
         finally:
-            self._slots.release()
+            with self._lock:
+                self._open.pop(connection, None)
 
-
-def _exchange(connection: socket.socket, answer: Answer) -> None:
-    head = _read_head(connection, time.monotonic() + SECONDS)
-    if head is None:
-        return
-    method, page = _page(head, answer)
-    connection.settimeout(SECONDS)
-    connection.sendall(_encode(page, with_body=method != "HEAD"))
-    connection.shutdown(socket.SHUT_WR)
+    def _exchange(self, connection: socket.socket) -> None:
+        head = _read_head(connection, time.monotonic() + SECONDS)
+        with self._lock:
+            if head is None or connection not in self._open:
+                return
+            self._open[connection] = False
+        method, page = _page(head, self._answer)
+        connection.settimeout(SECONDS)
+        connection.sendall(_encode(page, with_body=method != "HEAD"))
+        connection.shutdown(socket.SHUT_WR)
 
 
 def _read_head(connection: socket.socket, deadline: float) -> str | None:
@@ -106,10 +127,10 @@ def _page(head: str, answer: Answer) -> tuple[str, Page]:
     request, *lines = head.split("\r\n")
     words = request.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        return "", Page(b"this is no HTTP request\n", HTTPStatus.BAD_REQUEST)
+        return "", Page(b"this is not an HTTP request\n", HTTPStatus.BAD_REQUEST)
     method, target, _ = words
     if method not in ("GET", "HEAD"):
-        return method, Page(b"there is only GET\n", HTTPStatus.METHOD_NOT_ALLOWED)
+        return method, Page(b"only GET and HEAD are supported\n", HTTPStatus.METHOD_NOT_ALLOWED)
     headers = (line.partition(":") for line in lines)
     accept = ",".join(value.strip() for name, _, value in headers if name.lower() == "accept")
     try:
@@ -144,7 +165,7 @@ def address_of(text: str) -> tuple[str, int]:
         number = int(port)
     except ValueError as error:
         raise SettingsError(
-            f"metrics_address {text!r} is no address:port; write it as 127.0.0.1:9631 or [::1]:9631"
+            f"metrics_address {text!r} is not address:port; write it as 127.0.0.1:9631 or [::1]:9631"
         ) from error
     if not 0 < number < 65536:
         raise SettingsError(f"metrics_address {text!r} has no port from 1 to 65535")
@@ -163,7 +184,7 @@ def listen_on_port(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(AT_ONCE)
+        listening.listen(BACKLOG)
     except BaseException:
         listening.close()
         raise

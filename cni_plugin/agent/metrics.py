@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Protocol
 
+import prometheus_client
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -24,8 +26,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from cni_plugin import __version__
+from cni_plugin import __version__, checks
+from cni_plugin.addresses import allocate
 from cni_plugin.agent import protocol
+from cni_plugin.agent.readiness import Work
+from cni_plugin.checks import Problem
 from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.params import NEEDED
@@ -37,61 +42,77 @@ from ipam.model import AddressState, Overview
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 """Seconds: an ADD takes some milliseconds, a DEL waits for RCU, and after 25 s the caller has given up."""
-TOLD_FROM_THE_START = ("ADD", "DEL", "CHECK")
-"""Verbs whose series exist before the first call, so that its coming shows up as a change."""
+SERIES_FROM_THE_START = ("ADD", "DEL", "CHECK")
+"""Verbs whose series exist before the first call, so that the first call shows up as a change."""
+FRESH_SECONDS = 1.0
+"""How long a rendered page is good: rendering it takes the processor from calls."""
+MOST_FORMATS = 8
 OK, OTHER = "ok", "other"
 INTERNAL = 999
 """The code of what is our own defect."""
 REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
-"""What is put back; each is told from the start, so that the first repair shows up as a change."""
-
-
-class Work(Protocol):
-    """What is asked of the background work."""
-
-    @property
-    def repairs(self) -> Mapping[str, int]:
-        """How often each kind of thing was put back."""
-
-    @property
-    def cooldown(self) -> float:
-        """Seconds an address rests."""
+"""What is put back; each is a series from the start, so that the first repair shows up as a change."""
 
 
 class Readable(Protocol):
-    """What is asked of the readiness."""
+    """What is needed of the readiness."""
 
     @property
     def last(self) -> str:
         """Why no address could be given at the last look; empty: one could."""
 
 
-class Metrics:
-    """The agent's metrics, in a registry of their own."""
+def new_registry() -> CollectorRegistry:
+    """A registry of the agent's own, with the usual metrics of its process."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
 
-    def __init__(self, node: Node, background: Work, readiness: Readable) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
+
+class Exposition:
+    """The text of everything: rendered by one thread at a time, and at most once a second for each format."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._lock = Lock()
+        self._rendered: dict[str, tuple[float, bytes]] = {}
+
+    def encode(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text, as the scraper wants it (its ``Accept``)."""
+        encoder, content_type = choose_encoder(accept)
+        with self._lock:
+            at, text = self._rendered.get(content_type, (-math.inf, b""))
+            if time.monotonic() - at >= FRESH_SECONDS:
+                text = encoder(self._registry)
+                if len(self._rendered) >= MOST_FORMATS:  # a scraper's parameters are part of the type
+                    self._rendered.clear()
+                self._rendered[content_type] = time.monotonic(), text
+        return content_type, text
+
+
+class CallMetrics:
+    """What is counted of each call."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Histogram(
             "azvnet_call_duration_seconds",
             "Time the agent took for a call, by verb and outcome (ok, or the CNI error code).",
             ("verb", "outcome"),
             buckets=BUCKETS,
-            registry=self.registry,
+            registry=registry,
         )
-        self._errors = Counter(
+        self._errors = prometheus_client.Counter(
             "azvnet_call_errors",
             "Calls that were answered with an error, by verb and CNI error code.",
             ("verb", "code"),
-            registry=self.registry,
+            registry=registry,
         )
         self._known_codes = {str(code) for code in errors.own_codes()}
         self._lock = Lock()
-        self._histograms = {(verb, OK): self._calls.labels(verb, OK) for verb in TOLD_FROM_THE_START}
+        self._histograms = {(verb, OK): self._calls.labels(verb, OK) for verb in SERIES_FROM_THE_START}
         for code in sorted(self._known_codes, key=int):
             self._errors.labels("ADD", code)
-        self.registry.register(NodeCollector(node, background, readiness))
-        ProcessCollector(registry=self.registry)
 
     def observe(self, verb: str, reply: Reply, seconds: float) -> None:
         """Count one call. Called for each, from every thread that serves one."""
@@ -100,11 +121,6 @@ class Metrics:
         histogram.observe(seconds)
         if outcome != OK:
             self._errors.labels(_known_verb(verb), outcome).inc()
-
-    def encode(self, accept: str) -> tuple[str, bytes]:
-        """Content type and text of everything, as the scraper wants it (its ``Accept``)."""
-        encoder, content_type = choose_encoder(accept)
-        return content_type, encoder(self.registry)
 
     def _new(self, verb: str, outcome: str) -> Histogram:
         """The verb is whatever the caller wrote: words of its own must not become series of ours."""
@@ -123,10 +139,19 @@ class Metrics:
 class NodeCollector(Collector):
     """What is read of the node at each scrape; the pool, its counters and the source in one transaction."""
 
-    def __init__(self, node: Node, background: Work, readiness: Readable) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        node: Node,
+        work: Work,
+        readiness: Readable,
+        problems: Callable[[], Sequence[Problem]],
+    ) -> None:
         self._node = node
-        self._background = background
+        self._work = work
         self._readiness = readiness
+        self._problems = problems
+        registry.register(self)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: registering must not read the node."""
@@ -148,23 +173,38 @@ class NodeCollector(Collector):
             "Whether an address could be given at the last look.",
             int(not self._readiness.last),
         )
-        yield _by_kind(self._background.repairs)
+        kinds = Counter(problem.kind for problem in self._problems())
+        problems = GaugeMetricFamily(
+            "azvnet_problems", "What is wrong although pods get addresses, by kind.", labels=("kind",)
+        )
+        for kind in sorted({*checks.KINDS, *kinds}):
+            problems.add_metric((kind,), kinds[kind])
+        yield problems
+        yield _by_kind(self._work.repairs)
         try:
-            overview = self._node.view.overview(self._background.cooldown)
+            overview = self._node.view.overview(self._work.cooldown)
         except IpamError:
             yield _store(readable=False)
             return
         yield _store(readable=True)
-        yield from _pool(overview)
+        yield from _pool(overview, self._states())
         yield from _source(overview)
 
+    def _states(self) -> Mapping[str, int]:
+        """The pool by state. What the host itself carries is not free, although the store would give it."""
+        addresses = self._node.view.addresses(self._work.cooldown)
+        try:
+            return checks.pool_states(addresses, allocate.host_addresses(self._node))
+        finally:
+            self._node.close()
 
-def _pool(overview: Overview) -> Iterator[Metric]:
+
+def _pool(overview: Overview, numbers: Mapping[str, int]) -> Iterator[Metric]:
     states = GaugeMetricFamily(
         "azvnet_pool_addresses", "Addresses by state; the states add up to the known ones.", labels=("state",)
     )
-    for state in AddressState:
-        states.add_metric((state.value,), getattr(overview.counts, state.value))
+    for state in (*(each.value for each in AddressState), checks.ON_HOST):
+        states.add_metric((state,), numbers.get(state, 0))
     yield states
     yield GaugeMetricFamily(
         "azvnet_pool_known_addresses", "Addresses that the node knows of, in whatever state.", overview.known

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import close
 from socket import (
@@ -48,11 +49,11 @@ _MAX_DESCRIPTORS = 16  # room for more than is allowed, so that too many are see
 
 
 class ProtocolError(Exception):
-    """A request that can't be answered as asked; says why. The connection is of no more use."""
+    """The exchange can't go on; says why. The connection is of no more use."""
 
 
 class Malformed(ProtocolError):
-    """It is no request of this protocol."""
+    """It is not a request of this protocol."""
 
 
 class TooLarge(ProtocolError):
@@ -111,11 +112,8 @@ class ReplyFrame(Value):
     version: int = VERSION
 
 
-class Limits(Value):
-    """How many bytes of environment and stdin a request may have."""
-
-    env: int = MAX_PART
-    stdin: int = MAX_PART
+def _always(_size: int) -> bool:
+    return True
 
 
 def refusal(version: int = VERSION) -> ReplyFrame:
@@ -164,18 +162,20 @@ def caller_alive(sock: socket) -> bool:
     return not poll.poll(0)
 
 
-def read_request(sock: socket, deadline: float, limits: Limits | None = None) -> RequestFrame:
+def read_request(
+    sock: socket, deadline: float, *, limit: int = MAX_PART, admit: Callable[[int], bool] = _always
+) -> RequestFrame:
     """Read a request to its end.
 
     Args:
         sock: a connection that was accepted.
         deadline: until when, on the clock of ``time.monotonic``, in seconds; however the bytes trickle.
-        limits: how large the parts may be; nothing is allocated for larger ones.
+        limit: how many bytes environment and stdin may have each; nothing is allocated for more.
+        admit: whether there is room for so many bytes now; asked before they are read.
 
     Raises:
         ProtocolError: one of its kinds. Descriptors that came are closed then.
     """
-    limits = limits or Limits()
     descriptors: list[int] = []
     try:
         # No more than the header: what comes with later bytes is not the namespace's descriptor.
@@ -188,11 +188,10 @@ def read_request(sock: socket, deadline: float, limits: Limits | None = None) ->
             raise UnknownVersion(version)
         if len(descriptors) != bool(flags & NETNS_ATTACHED):
             raise Malformed(f"flags {flags:#x}, but {len(descriptors)} descriptors are attached")
-        if env_len > limits.env or stdin_len > limits.stdin:
-            raise TooLarge(
-                f"environment of {env_len} and stdin of {stdin_len} bytes; "
-                f"{limits.env} and {limits.stdin} are possible"
-            )
+        if max(env_len, stdin_len) > limit:
+            raise TooLarge(f"environment of {env_len} and stdin of {stdin_len} bytes; {limit} are possible")
+        if not admit(env_len + stdin_len):
+            raise TooLarge(f"no room for {env_len + stdin_len} bytes beside the calls under way")
         body = _receive(sock, env_len + stdin_len, deadline)
         if env_len and body[env_len - 1]:
             raise Malformed("the environment does not end with NUL")
@@ -214,7 +213,7 @@ def write_reply(sock: socket, reply: ReplyFrame, deadline: float) -> None:
     _send(sock, encode_reply(reply), deadline)
 
 
-def limit(sock: socket, option: int, seconds: float) -> None:
+def set_timeout(sock: socket, option: int, seconds: float) -> None:
     """How long each later call on a blocking socket may take: SO_RCVTIMEO or SO_SNDTIMEO (socket(7)), in
     steps of a microsecond; 0 means for ever. With a timeout of Python's, each would be three system calls.
     """
@@ -223,7 +222,7 @@ def limit(sock: socket, option: int, seconds: float) -> None:
 
 
 def _wait_until(sock: socket, option: int, deadline: float) -> None:
-    limit(sock, option, max(deadline - time.monotonic(), 1e-6))
+    set_timeout(sock, option, max(deadline - time.monotonic(), 1e-6))
 
 
 def _receive(sock: socket, size: int, deadline: float) -> bytes:

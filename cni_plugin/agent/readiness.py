@@ -1,7 +1,7 @@
 """Whether a pod could get an address from this node now, and if not, why, in words.
 
 Owns the question. STATUS asks the pool the same one (``allocate.require_available``); the agent adds what
-concerns itself. Another question is whether the agent does its own work: a full node is no fault of it, and
+concerns itself. Another question is whether the agent does its own work: a full node is not its fault, and
 a rollout must not wait for pods to go. It must not know who wants to know.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from cni_plugin.checks import Problem, without_numbers
 from cni_plugin.cni.errors import CniError
 from cni_plugin.node import Node
 from ipam.errors import IpamError, PoolExhausted
@@ -18,86 +20,128 @@ from ipam.model import AddressRequest
 
 FRESH_SECONDS = 1.0
 """How long an answer is good for those who ask in between: probes must not cost more than calls."""
+READY = "ready: pods get addresses"
 
 
 class Work(Protocol):
-    """What is asked of the background work."""
+    """What the pages and metrics need of ``maintenance.Maintenance``."""
+
+    @property
+    def repairs(self) -> Mapping[str, int]:
+        """How often each kind of thing was put back."""
+
+    @property
+    def cooldown(self) -> float:
+        """Seconds for which a released address is not given out again."""
 
     def address_request(self) -> AddressRequest:
         """What the next pod will need."""
 
     @property
     def why_no_listing(self) -> str:
-        """Why this process has not read the source with success yet; empty when it has."""
-
-    def why_not_alive(self) -> str:
-        """Why this process should be killed; empty when it goes on."""
+        """Why this process has not read the source successfully yet; empty when it has."""
 
 
 class Readiness:
-    """Asks, and remembers the answer for a moment."""
+    """Asks, and remembers the answer for a moment.
 
-    def __init__(self, node: Node, background: Work) -> None:
+    Args:
+        node: the node.
+        work: the agent's own work.
+        why_no_conflist: why the conflist is not where the runtime looks for it; empty when it is.
+        signs_of_life: each says why the agent should be killed; empty when it is well.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        work: Work,
+        why_no_conflist: Callable[[], str],
+        signs_of_life: Sequence[Callable[[], str]],
+    ) -> None:
         self._node = node
-        self._background = background
+        self._work = work
+        self._why_no_conflist = why_no_conflist
+        self._signs_of_life = signs_of_life
         self._lock = threading.Lock()
         self._asked_at = -FRESH_SECONDS
-        self._why_no_address = ""
-        self._is_exhausted = False
+        self._no_address: Problem | None = None
         self.stopping = False
         """The agent finishes what it has and takes nothing more."""
-        self.not_in_place = ""
-        """Why the conflist is not where the runtime looks for it; empty: it is, or none is wanted."""
         self.last = "the agent is starting"
-        """The answer when it was last asked for."""
-        self.signs_of_life = [background.why_not_alive]
-        """Each says why the agent should be killed; empty when it is well."""
+        """The answer when it was last asked for; empty: ready."""
+
+    @property
+    def cooldown(self) -> float:
+        """Seconds for which a released address is not given out again."""
+        return self._work.cooldown
+
+    def not_ready(self) -> Problem | None:
+        """Why this node is not ready; None when it is."""
+        found = self._find()
+        self.last = found.text if found else ""
+        if found is None:
+            return None
+        text = f"not ready: {found.text}"
+        return Problem(found.kind, text, found.subject, level="error", over=READY)
 
     def why_not(self) -> str:
-        """Why this node is not ready; empty when it is."""
-        if self.stopping:
-            self.last = "the agent is stopping"
-        elif stuck := self.why_not_alive():
-            self.last = f"{stuck}; systemd or the kubelet restarts the agent"
-        else:
-            self.last = self.why_no_address() or self.not_in_place
+        """The same in words; empty when it is ready."""
+        self.not_ready()
         return self.last
+
+    def _find(self) -> Problem | None:
+        if self.stopping:
+            return Problem("stopping", "the agent is stopping")
+        if stuck := self.why_not_alive():
+            return Problem("stuck", f"{stuck}; systemd or the kubelet restarts the agent")
+        if no_address := self.no_address():
+            return no_address
+        no_conflist = self._why_no_conflist()
+        return Problem("no-conflist", no_conflist, without_numbers(no_conflist)) if no_conflist else None
 
     def why_not_alive(self) -> str:
         """What of the agent is stuck, so that only a restart helps; empty when nothing is."""
-        return next((why for sign in self.signs_of_life if (why := sign())), "")
+        return next((why for sign in self._signs_of_life if (why := sign())), "")
 
     def why_not_working(self) -> str:
         """Why the agent does not do its work; empty when it does, though no address may be free."""
         if self.stopping:
             return "the agent is stopping"
-        no_address = self.why_no_address()
-        return (
-            self.why_not_alive()
-            or ("" if self._is_exhausted else no_address)
-            or self._background.why_no_listing
-            or self.not_in_place
-        )
+        no_address = self.no_address()
+        if stuck := self.why_not_alive():
+            return stuck
+        if no_address is not None and no_address.kind != EXHAUSTED:
+            return no_address.text
+        return self._work.why_no_listing or self._why_no_conflist()
 
-    def why_no_address(self, *, fresh: bool = False) -> str:
-        """Why no address can be given; empty when one can."""
+    def no_address(self, *, fresh: bool = False) -> Problem | None:
+        """Why no address can be given; None when one can."""
         with self._lock:
             if fresh or time.monotonic() - self._asked_at >= FRESH_SECONDS:
-                self._why_no_address = self._ask()
+                self._no_address = self._ask()
                 self._asked_at = time.monotonic()
-            return self._why_no_address
+            return self._no_address
 
-    def _ask(self) -> str:
-        self._is_exhausted = False
+    def _ask(self) -> Problem | None:
         try:
-            self._node.ipam.require_available(self._background.address_request())
+            self._node.ipam.require_available(self._work.address_request())
+        except PoolExhausted as error:
+            return Problem(EXHAUSTED, _in_full(error))  # who holds what changes with every pod
         except CniError as error:
-            return f"{error}. {error.details}" if error.details else str(error)
+            text = f"{error}. {error.details}" if error.details else str(error)
+            return Problem("no-address", text, without_numbers(str(error)))
         except IpamError as error:
-            self._is_exhausted = isinstance(error, PoolExhausted)
-            return f"{error}. {error.remedy}" if error.remedy else str(error)
+            return Problem("no-address", _in_full(error), without_numbers(str(error)))
         except OSError as error:
-            return f"the node's own addresses can't be read: {error.strerror}"
+            return Problem("no-address", f"cannot read the node's own addresses: {error.strerror}", "host")
         finally:
             self._node.close()
-        return ""
+        return None
+
+
+EXHAUSTED = "pool-exhausted"
+
+
+def _in_full(error: IpamError) -> str:
+    return f"{error}. {error.remedy}" if error.remedy else str(error)

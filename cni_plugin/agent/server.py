@@ -1,7 +1,7 @@
-"""The agent's socket: callers in, replies out, any number at a time.
+"""The agent's socket: requests in, replies out, any number at a time.
 
-Owns the listening socket and the threads that serve it. Each thread takes a connection, carries the call
-out with the same engine the executable uses, and answers. It must not know how a verb works.
+Owns the listening socket and the threads that serve it. Each thread takes a connection, handles the
+call with the same engine the executable uses, and answers. It must not know how a verb works.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from cni_plugin.agent import protocol
 from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from cni_plugin.call_log import default_file, record
 from cni_plugin.cni import contract
-from cni_plugin.cni.call import Call, Reply
+from cni_plugin.cni.call import MOST_STDIN_BYTES, Call, Reply
 from cni_plugin.cni.netconf import remembered
 from cni_plugin.node import Node
+from ipam.quoting import one_line
 
 SOCKET_NAME = "agent.sock"
 WORKERS = 16
@@ -36,6 +37,8 @@ EXTRA_SECONDS = 3.0
 """An added thread that has nothing to do for so long ends."""
 STUCK_SECONDS = 120.0
 """No call takes that long: every wait has a deadline below it."""
+MOST_BYTES_AT_ONCE = 2 * 1024 * 1024
+"""Of all requests under way: hundreds of ordinary ones. Each byte of JSON may take thirty in memory."""
 BACKLOG = 1024
 REQUEST_SECONDS = 5.0
 REPLY_SECONDS = 5.0
@@ -47,23 +50,50 @@ WITH_TODAYS_NETCONF = ("ADD", "STATUS")
 pod, and of a network that is not used any more."""
 
 Observer = Callable[[str, Reply, float], None]
-"""Told of each call: verb, reply, seconds."""
+"""Called after each call with verb, reply and seconds."""
 NetconfListener = Callable[[dict[str, Any]], None]
+
+
+class Room:
+    """How much of a bound on bytes is taken, by any number of threads."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def share(self) -> Iterator[Callable[[int], bool]]:
+        """A function that takes so many bytes if they are there; they are given back at the end."""
+        taken: list[int] = []
+
+        def take(size: int) -> bool:
+            with self._lock:
+                if size > self._left:
+                    return False
+                self._left -= size
+                taken.append(size)
+                return True
+
+        try:
+            yield take
+        finally:
+            with self._lock:
+                self._left += sum(taken)
 
 
 class Server:
     """The agent's socket and its threads.
 
     Args:
-        node: what calls are carried out on.
-        observe: told of each call that was carried out.
-        heard: given the netconf of each ADD and STATUS, since it tells where addresses come from.
+        node: where calls are handled.
+        observe: called after each call.
+        note_netconf: given the netconf of each ADD and STATUS, since it says where addresses come from.
     """
 
-    def __init__(self, node: Node, observe: Observer, heard: NetconfListener) -> None:
+    def __init__(self, node: Node, observe: Observer, note_netconf: NetconfListener) -> None:
         self._node = node
         self._observe = observe
-        self._heard = heard
+        self._note_netconf = note_netconf
         self._path = socket_path(node.run_dir)
         self._draining = threading.Event()
         self._threads: set[threading.Thread] = set()
@@ -71,6 +101,7 @@ class Server:
         self._begun: dict[threading.Thread, float] = {}
         """When each thread that has a connection took it (``time.monotonic``)."""
         self._full = threading.Event()
+        self._room = Room(MOST_BYTES_AT_ONCE)
         self._listener: UnixSocket | None = None
         self._unused: list[UnixSocket] = []
 
@@ -91,7 +122,7 @@ class Server:
         Another agent there is left alone: it has taken over.
         """
         before = self._listener
-        if before is None or self._draining.is_set() or before.holder() is not SocketOwner.NOBODY:
+        if before is None or self._draining.is_set() or before.owner() is not SocketOwner.NOBODY:
             return False
         self._node.ensure_run_dir()
         with self._threads_lock:
@@ -103,7 +134,7 @@ class Server:
 
     def in_place(self) -> bool:
         """Whether callers still find this agent at the path; another one may have taken it over."""
-        return self._listener is not None and self._listener.holder() is SocketOwner.OURS
+        return self._listener is not None and self._listener.owner() is SocketOwner.OURS
 
     def why_not_alive(self) -> str:
         """Why this agent should be killed: calls that will never end; empty when all is well."""
@@ -113,7 +144,7 @@ class Server:
     def stop(self, seconds: float) -> bool:
         """Take no more calls and finish those under way; whether they finished in time.
 
-        Callers that are waiting to be accepted are told to carry their call out themselves; nothing of it
+        Callers that are waiting to be accepted get the reply to handle their call themselves; nothing of it
         has been begun.
         """
         self._draining.set()
@@ -148,7 +179,7 @@ class Server:
         """
         if self._listener is not None:
             seconds = EXTRA_SECONDS if threads > WORKERS else 0.0
-            protocol.limit(self._listener.socket, socket.SO_RCVTIMEO, seconds)
+            protocol.set_timeout(self._listener.socket, socket.SO_RCVTIMEO, seconds)
 
     def _relieve(self) -> None:
         """Add threads where all have calls that wait for something: a source that hangs must not keep a DEL
@@ -196,8 +227,10 @@ class Server:
             self._serve(connection)
         except protocol.UnknownVersion as error:
             _say_not_taken(connection, error.version)
+        except protocol.TooLarge:
+            _say_not_taken(connection)  # the executable refuses it in the words of the spec, or handles it
         except protocol.ProtocolError:
-            return  # the caller is gone, or speaks something else: it helps itself
+            return  # the caller is gone, or speaks something else: it handles the call itself
         except Exception as error:  # noqa: BLE001 - a thread must outlive any defect
             said = f"internal error: {type(error).__name__}: {error}"
             log.write_record(default_file({}), "error", "error", by="agent", error=said)
@@ -205,17 +238,22 @@ class Server:
     def _serve(self, connection: socket.socket) -> None:
         if protocol.peer_uid(connection) != 0:
             return
-        request = protocol.read_request(connection, time.monotonic() + REQUEST_SECONDS)
-        try:
-            netconf = _netconf_of(request)
-            if self._draining.is_set() or not _ours(request, netconf):
-                _say_not_taken(connection, request.version)
-            elif protocol.caller_alive(connection):
-                self._carry_out(connection, request, netconf)
-        finally:
-            request.close()
+        deadline = time.monotonic() + REQUEST_SECONDS
+        with self._room.share() as take:
+            request = protocol.read_request(connection, deadline, limit=MOST_STDIN_BYTES, admit=take)
+            try:
+                self._handle(connection, request)
+            finally:
+                request.close()
 
-    def _carry_out(
+    def _handle(self, connection: socket.socket, request: protocol.RequestFrame) -> None:
+        netconf = _netconf_of(request)
+        if self._draining.is_set() or not _ours(request, netconf):
+            _say_not_taken(connection, request.version)
+        elif protocol.caller_alive(connection):
+            self._call(connection, request, netconf)
+
+    def _call(
         self, connection: socket.socket, request: protocol.RequestFrame, netconf: dict[str, Any]
     ) -> None:
         started = time.monotonic()
@@ -230,7 +268,8 @@ class Server:
         )
         reply = contract.handle(call, self._node)
         verb = environ.get("CNI_COMMAND", "")
-        stderr = "".join(f"azvnet: {line}\n" for line in reply.warnings).encode(errors="replace")
+        lines = [one_line(line, contract.LONGEST_MESSAGE) for line in reply.warnings]
+        stderr = "".join(f"azvnet: {line}\n" for line in lines).encode(errors="replace")
         answer = protocol.ReplyFrame(reply.stdout, stderr, reply.exit_code, version=request.version)
         try:
             protocol.write_reply(connection, answer, time.monotonic() + REPLY_SECONDS)
@@ -242,7 +281,7 @@ class Server:
             seconds = time.monotonic() - started
             self._observe(verb, reply, seconds)
             if verb in WITH_TODAYS_NETCONF:
-                self._heard(netconf)
+                self._note_netconf(netconf)
             record(environ, call, reply, seconds, by="agent")
 
 
@@ -252,13 +291,13 @@ def _refuse(listener: UnixSocket) -> None:
 
 
 def _say_not_taken(connection: socket.socket, version: int = protocol.VERSION) -> None:
-    """The caller carries its call out itself; it may have gone, too."""
+    """The caller handles its call itself; it may also be gone."""
     with contextlib.suppress(protocol.ProtocolError):
         protocol.write_reply(connection, protocol.refusal(version), time.monotonic() + REPLY_SECONDS)
 
 
 def _netconf_of(request: protocol.RequestFrame) -> dict[str, Any]:
-    """The configuration, as far as it is one; what is wrong with it is said where the call is carried out."""
+    """The configuration, as far as it is one; the verb says what is wrong with it."""
     known = remembered(request.stdin)
     if known:
         return known[0]

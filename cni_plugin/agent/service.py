@@ -1,7 +1,8 @@
 """``azvnet agent``: the resident process, from its start to its end.
 
-Owns the order in which its parts start and stop, and the signals. What a part does is its own business:
-the socket (``server``), the work that no call does (``background``), what it tells (``telling``).
+Owns which parts there are, the order in which they start and stop, and the signals. What a part does is its
+own business: the socket (``server``), the work that no call does (``maintenance``), the pages (``pages``),
+whether the node is ready (``network_ready``).
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ import contextlib
 import ctypes
 import gc
 import signal
+import threading
 from collections.abc import Mapping
 
-from cni_plugin.agent import systemd
-from cni_plugin.agent.maintenance import Background
+from cni_plugin.agent import metrics, systemd
+from cni_plugin.agent.journal import Journal
+from cni_plugin.agent.maintenance import Maintenance
+from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
+from cni_plugin.agent.network_ready import InstalledConflist, NetworkReady
+from cni_plugin.agent.networks import Networks, SourceReader
+from cni_plugin.agent.pages import Pages
+from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.server import Server
 from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
 from cni_plugin.agent.signals import Signals
-from cni_plugin.agent.telling import Telling
 from cni_plugin.kernel.deferred_delete import Unregistering
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.node import Node
 from ipam.value import compile_constructors
 
 LOOK_SECONDS = 2.0
-"""Between two looks at the settings file and the socket."""
+"""Between two looks at the settings file and the sockets."""
 M_ARENA_MAX = -8
 STOP_SECONDS = 20.0
 """For calls under way; below the 25 s that callers wait, and the 30 s that Kubernetes grants a pod."""
@@ -37,51 +44,123 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
-        StateUnavailable, OSError: the state directory can't be used.
+        SettingsError: ``metrics_address`` is not an address and a port.
+        StoreFailed, OSError: the state directory can't be used.
     """
     _keep_memory_small()
     compile_constructors()
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-    node = Node(environ)
-    node.background_reads = True
-    node.deleter = Unregistering()
-    with contextlib.suppress(OSError):
-        node.known_host = KnownHost()
-    node.ensure_run_dir()
-    with contextlib.suppress(OSError):
-        node.run_dir.chmod(RUN_DIR_MODE)
-    background = Background(node, settings)
-    telling = Telling(node, settings, background)
-    server = Server(node, observe=telling.observe, heard=background.heard)
-    telling.readiness.signs_of_life.append(server.why_not_alive)
-    telling.serves = background.serves = server.in_place
-    background.adopt()
-    server.start()
-    telling.start()
-    background.start()
+    agent = Agent(environ, settings)
+    agent.start()
     # What is alive now lives as long as the process: the collector need not look at it again and again.
     gc.freeze()
-    file = SettingsFile(settings)
     systemd.notify("READY=1")
     came: frozenset[int] = frozenset()
     while not came & {signal.SIGTERM, signal.SIGINT}:
         came = signals.wait(min(LOOK_SECONDS, systemd.watchdog_interval(environ) or LOOK_SECONDS))
-        if server.restore():
-            telling.say("warning", "agent.sock had been removed and was made anew")
-        if signal.SIGHUP in came or file.changed():
-            systemd.notify("RELOADING=1")
-            _reload(file, background, telling)
-            systemd.notify("READY=1")
-        if not telling.readiness.why_not_alive():
-            systemd.notify("WATCHDOG=1")
+        agent.look(reload=signal.SIGHUP in came)
     systemd.notify("STOPPING=1")
-    telling.stopping()
-    finished = server.stop(STOP_SECONDS)
-    background.stop()
-    telling.stop()
-    if finished:
-        node.ipam.close()  # else the next process would have to recover its log
-    return 0 if finished else 1
+    return 0 if agent.stop() else 1
+
+
+class Agent:
+    """The parts of the agent."""
+
+    def __init__(self, environ: Mapping[str, str], settings: Settings) -> None:
+        self._file = SettingsFile(settings)
+        self._journal = Journal(settings)
+        self._reader = SourceReader(settings)
+        self._node = _node(environ, self._reader)
+        wake = threading.Event()
+        networks = Networks(wake)
+        registry = metrics.new_registry()
+        self._server = Server(self._node, CallMetrics(registry).observe, networks.note)
+        self._maintenance = Maintenance(
+            self._node, settings, networks, wake, self._server.in_place, self._journal
+        )
+        conflist = InstalledConflist(settings, networks.note, self._server.in_place, self._journal)
+        self._readiness = Readiness(
+            self._node,
+            self._maintenance,
+            lambda: conflist.why_not,
+            (self._maintenance.why_not_alive, self._server.why_not_alive),
+        )
+        self._network_ready = NetworkReady(
+            self._node, settings, self._readiness, conflist, self._maintenance.problems, self._journal
+        )
+        warnings = self._network_ready.warnings
+        NodeCollector(registry, self._node, self._maintenance, self._readiness, warnings)
+        self._pages = Pages(
+            self._node,
+            settings,
+            Exposition(registry).encode,
+            self._readiness,
+            warnings,
+            self._journal,
+        )
+
+    def start(self) -> None:
+        """Serve from now on.
+
+        Raises:
+            StoreFailed, OSError: the state directory can't be used.
+        """
+        self._node.ensure_run_dir()
+        with contextlib.suppress(OSError):
+            self._node.run_dir.chmod(RUN_DIR_MODE)
+        self._maintenance.adopt()
+        self._server.start()
+        self._pages.listen()
+        self._network_ready.start()
+        self._maintenance.start()
+
+    def look(self, *, reload: bool) -> None:
+        """What is looked at every few seconds: the sockets, the settings file, and the watchdog."""
+        if self._server.restore():
+            self._journal.write("warning", "agent.sock had been removed and was made anew")
+        self._pages.listen()
+        if reload or self._file.changed():
+            systemd.notify("RELOADING=1")
+            self._reload()
+            systemd.notify("READY=1")
+        if not self._readiness.why_not_alive():
+            systemd.notify("WATCHDOG=1")
+
+    def stop(self) -> bool:
+        """Finish the calls under way, and end; whether they finished in time."""
+        self._readiness.stopping = True
+        finished = self._server.stop(STOP_SECONDS)
+        self._maintenance.stop()
+        self._network_ready.stop()
+        self._pages.stop()
+        if finished:
+            self._node.ipam.close()  # else the next process would have to recover its log
+        return finished
+
+    def _reload(self) -> None:
+        """Go on with the settings as the file has them now; a file that is not valid changes nothing."""
+        try:
+            settings = self._file.read()
+        except SettingsError as error:
+            self._journal.write("error", f"the settings stay as they were: {error}")
+            return
+        for part in (self._journal, self._reader, self._maintenance, self._network_ready, self._pages):
+            part.use(settings)
+        self._journal.write("info", "the settings were read again")
+
+
+def _node(environ: Mapping[str, str], reader: SourceReader) -> Node:
+    """The node, with what only a resident process has."""
+    known_host = None
+    with contextlib.suppress(OSError):
+        known_host = KnownHost()
+    return Node(
+        environ,
+        reader=reader,
+        background_reads=True,
+        deleter=Unregistering(),
+        known_host=known_host,
+    )
 
 
 def _keep_memory_small() -> None:
@@ -90,15 +169,3 @@ def _keep_memory_small() -> None:
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-
-
-def _reload(file: SettingsFile, background: Background, telling: Telling) -> None:
-    """Go on with the settings as the file has them now; a file that is not valid changes nothing."""
-    try:
-        new = file.read()
-    except SettingsError as error:
-        telling.say("error", f"the settings are kept as they were: {error}")
-        return
-    background.use(new)
-    telling.use(new)
-    telling.say("info", "the settings were read again")

@@ -25,7 +25,7 @@ Seen = tuple[int, int, int]
 
 
 class SettingsError(Exception):
-    """The file can't be read, or has a key or value that is none; says which."""
+    """The file can't be read, or has an unknown key or an impossible value; says which."""
 
 
 class Conflist(Value):
@@ -92,7 +92,7 @@ class Settings(Value):
         """The settings of a file; the defaults without one.
 
         Raises:
-            SettingsError: it can't be read, is no JSON, or has an unknown key or an impossible value.
+            SettingsError: it can't be read, is not valid JSON, or has an unknown key or an impossible value.
         """
         if path is None:
             return cls.of({})
@@ -101,11 +101,11 @@ class Settings(Value):
             document: Any = json.loads(path.read_bytes())
             return replace(cls.of(document), path=path, seen=seen)
         except OSError as error:
-            raise SettingsError(f"{path} can't be read: {error.strerror}") from error
+            raise SettingsError(f"cannot read {path}: {error.strerror}") from error
         except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from error
         except (ValueError, RecursionError) as error:
-            raise SettingsError(f"{path} is no JSON: {error}") from error
+            raise SettingsError(f"{path} is not valid JSON: {error}") from error
 
 
 def _conflist(read: settings_models.Conflist) -> Conflist:

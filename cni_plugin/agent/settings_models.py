@@ -62,7 +62,9 @@ class Settings(BaseModel):
     log_level: Literal["off", "error", "warning", "info", "debug"] = "info"
     log_file: FilePath = "/var/log/azvnet/agent.log"
     expected_pods: int = Field(
-        0, ge=0, description="Pods with an address of their own that may run here; a smaller pool is told of."
+        0,
+        ge=0,
+        description="Pods with an address of their own that may run here; less is warned of.",
     )
     conflist: Conflist | None = Field(None, description="Installed when an address can be given.")
     arm: Arm = Arm()

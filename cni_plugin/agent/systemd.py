@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 
 def notify(state: str) -> None:
-    """Send a state, such as ``READY=1``. A manager that does not listen is no reason to fail."""
+    """Send a state, such as ``READY=1``. It is not an error if the manager does not listen."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return

@@ -53,7 +53,7 @@ class UnixSocket:
             raise
         _clear_left_overs(path)
 
-    def holder(self) -> SocketOwner:
+    def owner(self) -> SocketOwner:
         """Who answers at the path now. A file that a killed process left there is nobody's."""
         try:
             if self._path.stat().st_ino == self._inode:
@@ -72,7 +72,7 @@ class UnixSocket:
 
     def withdraw(self) -> None:
         """Take the path away, unless it leads to another process by now."""
-        if self.holder() is SocketOwner.OURS:
+        if self.owner() is SocketOwner.OURS:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from cni_plugin import host
+from cni_plugin import checks, host
 from cni_plugin.cli.asking import AgentSeen, ask_agent
 from cni_plugin.cni.errors import CniError
 from cni_plugin.datapath import drift, for_mode, names
@@ -22,7 +22,7 @@ from cni_plugin.kernel.decode import KernelRoute, Link
 from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from ipam.errors import IpamError, StoreMissing
-from ipam.model import AddressState, AddressStatus, Attachment, Holder, Overview, PoolCounts, Reservation
+from ipam.model import AddressStatus, Attachment, Holder, IPAddress, Overview, Reservation
 from ipam.value import Value
 
 OK, MISSING, UNCONFIRMED, UNKNOWN = "ok", "missing", "unconfirmed", "unknown"
@@ -93,12 +93,13 @@ class Picture(Value):
     kernel_error: str = ""
     in_the_way: tuple[str, ...] = ()
     """What of the host keeps packets from pods."""
+    on_host: frozenset[IPAddress] = frozenset()
+    """Addresses that the host itself carries."""
 
     @property
-    def counts(self) -> PoolCounts:
+    def counts(self) -> Counter[str]:
         """The pool by state, as ``addresses`` has it."""
-        number = Counter(each.state.value for each in self.addresses)
-        return PoolCounts(**{state.value: number[state.value] for state in AddressState})
+        return checks.pool_states(self.addresses, self.on_host)
 
 
 def look(node: Node) -> Picture:
@@ -108,11 +109,13 @@ def look(node: Node) -> Picture:
     links: list[Link] = []
     routes: list[KernelRoute] = []
     kernel_error = ""
+    on_host: frozenset[IPAddress] = frozenset()
     try:
         links = node.host.links(encode.dump_links())
         routes = node.host.routes(encode.dump_routes(IPV4.number))
+        on_host = node.host.own_addresses()
     except OSError as error:
-        kernel_error = f"links and routes can't be read: {error.strerror}"
+        kernel_error = f"links, routes and addresses can't be read: {error.strerror}"
     held = [each.reservation for each in addresses if each.reservation is not None]
     inside = {each.attachment: _inside(each, node) for each in held}
     return Picture(
@@ -126,6 +129,7 @@ def look(node: Node) -> Picture:
         attachments=tuple(compare(held, links, routes, inside)),
         kernel_error=kernel_error,
         in_the_way=tuple(host.check(node.host)),
+        on_host=on_host,
     )
 
 

@@ -10,17 +10,21 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin import __version__
+from cni_plugin import __version__, checks
 from cni_plugin.cli.table import NOTHING, Paint, span, table
+from ipam.quoting import one_line
 
 if TYPE_CHECKING:
     from cni_plugin.cli.looking import Picture, Seen
     from ipam.model import AddressStatus, SourceState
 
 WRONG = 3
+LONGEST_PROBLEM = 1000
+"""Characters of a problem in the last line."""
 UNDER_WAY_SECONDS = 60.0
 """An ADD takes no longer; one that did was killed."""
 STALE_SECONDS = 300.0
@@ -84,16 +88,9 @@ def find_problems(picture: Picture) -> list[str]:
     found += [each for each in picture.in_the_way if each not in found]
     found += _pool_problems(picture)
     late = [each for each in picture.attachments if each.state == "unconfirmed" and _is_late(each, picture)]
-    for number, words in (
-        (_number(picture, "missing"), "lost its endpoint|lost their endpoints"),
-        (_number(picture, "down"), "has a host veth that is down|have host veths that are down"),
-        (_number(picture, "no-route"), "has no host route|have no host routes"),
-        (len(late), "never finished its ADD|never finished their ADD"),
-    ):
-        if number:
-            one, many = words.split("|")
-            found.append(f"1 attachment {one}" if number == 1 else f"{number} attachments {many}")
-    return found
+    states = Counter(each.state for each in picture.attachments)
+    found += [problem.text for problem in checks.attachments(states, len(late))]
+    return list(dict.fromkeys(found))  # what the agent has found as well is said once
 
 
 def _store_problems(picture: Picture) -> list[str]:
@@ -127,15 +124,17 @@ def _agent_problems(picture: Picture) -> list[str]:
 def _pool_problems(picture: Picture) -> list[str]:
     if picture.overview is None:
         return []
-    source, counts = picture.overview.source, picture.counts
+    sources, source, counts = picture.overview.sources, picture.overview.source, picture.counts
     found = []
     if source.failures:
         attempts = f"{source.failures} attempt{'s' if source.failures > 1 else ''}"
         found.append(f"{_source_name(source)} can't be read ({attempts}): {source.error}")
     elif picture.agent.state == "running" and (source.success_age or 0) > STALE_SECONDS:
         found.append(f"{_source_name(source)} was not read for {span(source.success_age or 0)}")
-    if counts.total and not counts.free + counts.cooling and picture.agent.state != "running":
-        found.append(f"no address is free: {counts.assigned} of {counts.total} are assigned")
+    found += [each.text for each in checks.pool_addresses(picture.addresses, picture.on_host, sources)]
+    total = counts.total()
+    if total and not counts["free"] + counts["cooling"] and picture.agent.state != "running":
+        found.append(f"no address is free: {counts['assigned']} of {total} are assigned")
     return found
 
 
@@ -167,11 +166,9 @@ def status_document(picture: Picture, problems: list[str], *, with_addresses: bo
     if overview is not None:
         counts, source = picture.counts, overview.source
         shown["pool"] = {
-            "free": counts.free,
-            "assigned": counts.assigned,
-            "cooling": counts.cooling,
-            "quarantined": counts.quarantined,
-            "total": counts.total,
+            **{state: counts[state] for state in ("free", "assigned", "cooling", "quarantined")},
+            "onHost": counts[checks.ON_HOST],
+            "total": counts.total(),
         }
         shown["source"] = {
             "name": source.source,
@@ -216,7 +213,8 @@ def text(picture: Picture, problems: list[str], paint: Paint, *, with_addresses:
         rows = [_address_row(each) for each in picture.addresses]
         parts.append(table(ADDRESSES, rows, paint, COLOURS))
     if problems:
-        parts.append(paint("wrong: " + "; ".join(each.rstrip(".") for each in problems), "bad") + "\n")
+        words = "; ".join(one_line(each.rstrip("."), LONGEST_PROBLEM) for each in problems)
+        parts.append(paint(f"wrong: {words}", "bad") + "\n")
     return "\n".join(parts)
 
 
@@ -231,15 +229,17 @@ def _head(picture: Picture, paint: Paint) -> list[tuple[str, str]]:
         )
     counts = picture.counts
     lines.append(("source", _source_words(overview.source)))
-    pool = f"{counts.free} free, {counts.assigned} assigned, {counts.cooling} cooling, "
-    lines.append(("pool", f"{counts.total} addresses: {pool}{counts.quarantined} quarantined"))
+    states = [f"{counts[state]} {state}" for state in ("free", "assigned", "cooling", "quarantined")]
+    if counts[checks.ON_HOST]:
+        states.append(f"{counts[checks.ON_HOST]} carried by the host itself")
+    lines.append(("pool", f"{counts.total()} addresses: {', '.join(states)}"))
     return lines
 
 
 def _agent_words(picture: Picture, paint: Paint) -> str:
     agent = picture.agent
     if agent.state == "none":
-        return "none: the executable carries calls out by itself"
+        return "none: the executable handles calls itself"
     if agent.state != "running":
         return paint(f"{agent.state}: {agent.reason}", "bad")
     words = [f"pid {agent.pid}"] if agent.pid else []
@@ -277,11 +277,7 @@ def _attachment_row(each: Seen, picture: Picture) -> tuple[str, ...]:
 
 def _address_row(each: AddressStatus) -> tuple[str, ...]:
     held = each.reservation
-    who = ""
-    if held is not None:
-        owner = held.owner
-        who = f"{owner.pod_namespace}/{owner.pod_name}" if owner.pod_name else ""
-        who = who or f"container {held.attachment.container_id[:12]}"
+    who = checks.holder_name(held) if held is not None else ""
     left = each.cooling_left or each.quarantine_left
     return (
         str(each.address),

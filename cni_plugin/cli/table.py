@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from ipam.quoting import LONGEST_VALUE, one_line
+
 GAP = "  "
 NOTHING = "-"
 SPANS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -27,7 +29,7 @@ class Paint:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint, tell: dict[str, str]) -> str:
     """Rows under a header, as wide as their content. ``tell`` gives whole cells a colour."""
-    cells = [list(map(str, row)) for row in rows]
+    cells = [[one_line(str(cell), LONGEST_VALUE) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     lines = [paint(_padded(header, widths).rstrip(), "head")]
     for row in cells:

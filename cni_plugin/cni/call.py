@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 DELEGATED_BY = "AZVNET_DELEGATED_BY"
 """Environment variable that this plugin sets for the IPAM plugin it runs. A call that has it comes from this
 plugin, in whatever way: if it were handled, it would delegate again, without end."""
+MOST_STDIN_BYTES = 256 * 1024
+"""What a network configuration can reasonably be, with the result of the plugin before, or the attachments of
+a GC, of which there is room for two thousand. A JSON document may take thirty times its size in memory.
+"""
 
 
 def _always() -> bool:

@@ -6,7 +6,6 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni_plugin.agent.settings import Conflist
 from cni_plugin.conflist import ConflistFile, NotInPlace
 from cni_plugin.install import trial
 from cni_plugin.install.bundle import Bundle
@@ -108,7 +107,7 @@ def _conflist(place: Place) -> Finding:
         if expected:
             return Finding("conflist", where, "is missing", INSTALL)
         return Finding("conflist", where, "ok: none was installed")
-    file = ConflistFile(Conflist(source=path, destination=path), lambda _: None)
+    file = ConflistFile(path, path)
     try:
         file.read()
     except NotInPlace as error:

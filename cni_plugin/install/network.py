@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.agent.settings import Conflist
 from cni_plugin.conflist import ConflistFile, NotInPlace, missing_plugins, plugins_of
 from cni_plugin.install.place import CONFLIST, NAMES, Place, Refused
 from cni_plugin.install.receipt import Record
@@ -55,7 +54,7 @@ class Network:
             Refused: it can't be used, or its place is another plugin's.
         """
         destination = place.real_conf_dir / CONFLIST
-        file = ConflistFile(Conflist(source=source or destination, destination=destination), lambda _: None)
+        file = ConflistFile(source or destination, destination)
         before = destination.read_bytes() if destination.exists() else None
         if before is not None and not names_us(before):
             raise Refused(

@@ -13,7 +13,6 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.agent.settings import Conflist
 from cni_plugin.conflist import ConflistFile
 from cni_plugin.install import atomic, links, network
 from cni_plugin.install.installing import Say, explained, require_root
@@ -119,7 +118,7 @@ def _restore_conflists(place: Place, record: Record, say: Say) -> None:
             atomic.sync(path.parent)
             say(f"removed {name}")
         else:
-            file = ConflistFile(Conflist(source=path, destination=path), lambda _: None)
+            file = ConflistFile(path, path)
             network.write_conflist(file, before.encode(errors="surrogateescape"))
             say(f"{name} is as it was before")
 
@@ -128,7 +127,7 @@ def _take_conflist(removal: Removal, say: Say) -> None:
     """The one of the usual name: away, or named, since a runtime that finds it calls what is not there."""
     place = removal.place
     left = place.real_conf_dir / CONFLIST
-    ConflistFile(Conflist(source=left, destination=left), lambda _: None).clear_left_overs(older_than=0)
+    ConflistFile(left, left).clear_left_overs(older_than=0)
     if not left.is_file() or not network.names_us(left.read_bytes()):
         return
     if removal.with_conflist:

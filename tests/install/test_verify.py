@@ -52,7 +52,7 @@ HARM: dict[str, tuple[Harm, str]] = {
     "name lost": (lambda node, at: (node.bin_dir / "azvnet").unlink(), "bin/azvnet: is missing"),
     "name bent": (lambda node, at: bend(node.bin_dir / "azvnet-ipam", "/bin/true"), "leads to /bin/true"),
     "conflist lost": (lambda node, at: node.conflist.unlink(), "10-azvnet.conflist: is missing"),
-    "conflist garbled": (lambda node, at: node.conflist.write_bytes(DEFAULT[:50]), "is no JSON"),
+    "conflist garbled": (lambda node, at: node.conflist.write_bytes(DEFAULT[:50]), "is not valid JSON"),
     "conflist invalid": (
         lambda node, at: node.conflist.write_bytes(DEFAULT.replace(b"transparent", b"opaque")),
         "would fail every pod",

@@ -17,7 +17,6 @@ import pytest
 from cni_plugin.agent import protocol
 from cni_plugin.agent.protocol import (
     Gone,
-    Limits,
     Malformed,
     ProtocolError,
     ReplyFrame,
@@ -162,7 +161,7 @@ def test_limits_of_the_agents_own_are_kept(pair: Pair) -> None:
     caller, agent = pair
     caller.sendall(header(4, 11) + b"A=1\0" + b"x" * 11)
     with pytest.raises(TooLarge, match="11 bytes"):
-        read_request(agent, soon(), Limits(env=4, stdin=10))
+        read_request(agent, soon(), limit=10)
 
 
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 200])

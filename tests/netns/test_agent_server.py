@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def test_an_add_whose_caller_does_not_take_the_reply_is_undone(node: Node, new_a
     """It is connected still, so it was carried out; the reply is larger than what the socket holds."""
     new_agent(node)
     pod = node.sandbox.pod("deaf")
-    search = [f"{number}.{'x' * 200}.example" for number in range(3000)]
+    search = [f"{number}.{'x' * 200}.example" for number in range(1150)]
     conf = json.dumps(node.conf(dns={"search": search})).encode()
     environ = {
         "CNI_COMMAND": "ADD",
@@ -162,3 +164,41 @@ def test_an_agent_that_another_took_over_from_repairs_nothing(node: Node, new_ag
     assert node.host_routes() == {}, "that is the successor's work"
     successor.signal(signal.SIGCONT)
     eventually(lambda: node.host_routes() == before, "the route is back")
+
+
+LARGE = 256 * 1024
+
+
+def test_a_configuration_beyond_the_bound_is_refused_with_and_without_the_agent(
+    node: Node, new_agent: NewAgent
+) -> None:
+    new_agent(node)
+    pod = node.sandbox.pod("pod")
+    conf = json.dumps(node.conf(args={"x": "x" * LARGE})).encode()
+    not_taken = wire.ask(str(node.sandbox.path(SOCKET)), {"CNI_COMMAND": "ADD"}, conf)
+    assert (not_taken.kind, not_taken.stdout) == (1, b"")
+    failed = node.add(pod, stdin=conf)
+    assert failed.code == 5
+    assert "stdin has more than 262144 bytes" in failed.error["msg"]
+    node.add(pod).done()
+
+
+def test_large_requests_at_once_take_a_bounded_part_of_the_memory(node: Node, new_agent: NewAgent) -> None:
+    """Most of a JSON document of that kind is objects: they take thirty times its size."""
+    agent = new_agent(node)
+    conf = json.dumps(node.conf(args={"x": [{}] * (LARGE // 3 - 1000)}), separators=(",", ":")).encode()
+    assert LARGE - 10_000 < len(conf) < LARGE
+    path = str(node.sandbox.path(SOCKET))
+    wire.ask(path, {"CNI_COMMAND": "STATUS"}, conf)
+    before = highest_kib(agent)
+    with ThreadPoolExecutor(64) as callers:
+        answers = list(callers.map(lambda _: wire.ask(path, {"CNI_COMMAND": "STATUS"}, conf), range(64)))
+    assert {answer.kind for answer in answers} <= {0, 1}
+    assert highest_kib(agent) - before < 100 * 1024
+    node.status().done()
+
+
+def highest_kib(agent: Agent) -> int:
+    """The most memory that the agent has had (VmHWM of proc(5))."""
+    status = Path(f"/proc/{agent.pid}/status").read_text()
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0])

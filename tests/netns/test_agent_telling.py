@@ -186,13 +186,50 @@ def test_status_and_readyz_say_the_same(bare_node: BareNode, telling_agent: NewA
 def test_not_ready_when_the_host_itself_carries_the_pods_addresses(
     bare_node: BareNode, telling_agent: NewAgent
 ) -> None:
-    """As cloud-init leaves a node: counted as free, and yet none can be given."""
+    """As cloud-init leaves a node: known, held by nobody, and yet none can be given."""
     node = bare_node(addresses=1)
     node.sandbox.batch("address add 10.10.0.5/16 dev eth0")
     telling_agent(node)
     eventually(lambda: "carried by the node itself" in get(node.sandbox, "/readyz").body, "said")
-    assert samples(node)["azvnet_pool_addresses", "free"] == 1
+    told = samples(node)
+    assert told["azvnet_pool_addresses", "free"] == 0
+    assert told["azvnet_pool_addresses", "on_host"] == told["azvnet_pool_known_addresses",] == 1
     assert node.status().code == 50
+
+
+def test_trouble_of_a_live_pod_is_told_until_it_is_over(node: Node, telling_agent: NewAgent) -> None:
+    """The NIC loses the address of one pod, and the host gets that of another: their packets go nowhere."""
+    lost, doubled = node.sandbox.pods("lost", "doubled")
+    addresses = [node.add(pod).done().address for pod in (lost, doubled)]
+    agent = telling_agent(node, refresh_seconds=0.5, reconcile_seconds=0.1)
+    document = json.loads(node.sandbox.path(INTERFACES).read_text())
+    subnet = document["Interfaces"][0]["IPSubnets"][0]
+    listed = subnet["IPAddresses"]
+    subnet["IPAddresses"] = [each for each in listed if each["Address"] != addresses[0]]
+    node.sandbox.write(INTERFACES, json.dumps(document))
+    node.sandbox.batch(f"address add {addresses[1]}/32 dev eth0")
+
+    def kinds() -> dict[str, float]:
+        return {key[1]: value for key, value in samples(node).items() if key[0] == "azvnet_problems"}
+
+    eventually(lambda: kinds()["not-on-nic"] == kinds()["host-has-pod-address"] == 1, "both are counted")
+    told = get(node.sandbox, "/readyz").body
+    assert f"{addresses[0]} of default/lost is not listed by the source any more" in told
+    assert f"the host itself carries {addresses[1]} of default/doubled" in told
+    subnet["IPAddresses"] = listed
+    node.sandbox.write(INTERFACES, json.dumps(document))
+    node.sandbox.batch(f"address del {addresses[1]}/32 dev eth0")
+    eventually(lambda: not any(kinds().values()), "it is over")
+
+    def levels(words: str) -> list[str]:
+        log = [json.loads(line) for line in agent.said().splitlines()]
+        return [each["level"] for each in log if words in each["msg"]]
+
+    def told_twice() -> bool:
+        words = ("is not listed by the source any more", "the host itself carries")
+        return [levels(each) for each in words] == [["error", "info"]] * 2
+
+    eventually(told_twice, "each is logged when it begins and when it ends, and not again")
 
 
 def test_a_full_state_directory_is_not_ready_and_says_so(node: Node, telling_agent: NewAgent) -> None:
@@ -336,7 +373,7 @@ def test_a_port_that_is_none_keeps_the_agent_from_starting(node: Node, product: 
     finally:
         process.kill()
     assert process.returncode == 2
-    assert "is no address:port" in said.decode()
+    assert "is not address:port" in said.decode()
     assert not node.sandbox.path("/run/azvnet/agent.sock").exists()
 
 

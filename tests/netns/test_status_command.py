@@ -67,10 +67,32 @@ def unchanged(node: Node) -> Iterator[Callable[[], None]]:
     assert files(node) == before[0]
 
 
+def test_an_address_of_a_pod_that_the_host_carries_too_is_wrong(node: Node, status: Status) -> None:
+    address = node.add(node.sandbox.pod("pod")).done().address
+    assert status().returncode == 0
+    node.sandbox.batch(f"address add {address}/32 dev eth0")
+    done = status()
+    assert done.returncode == 3
+    assert f"the host itself carries {address} of default/pod" in done.stdout
+
+
+def test_addresses_that_the_host_carries_are_not_free(node: Node, status: Status) -> None:
+    node.add(node.sandbox.pod("pod")).done()
+    listed = document(status("--output", "json", "--addresses"))["addresses"]
+    free = [each["address"].split("/")[0] for each in listed if each["state"] == "free"]
+    for address in free:
+        node.sandbox.batch(f"address add {address}/32 dev eth0")
+    done = status("--output", "json")
+    assert done.returncode == 3
+    shown = json.loads(done.stdout)
+    assert (shown["pool"]["free"], shown["pool"]["onHost"]) == (0, len(free))
+    assert any(f"the host itself carries {len(free)} of {len(free)}" in each for each in shown["problems"])
+
+
 def test_a_node_that_never_had_a_pod(node: Node, status: Status) -> None:
     done = status()
     assert done.returncode == 0, done
-    assert "none: the executable carries calls out by itself" in done.stdout
+    assert "none: the executable handles calls itself" in done.stdout
     assert "there is no store" in done.stdout
     assert not node.sandbox.path(RUN_DIR).exists()
     shown = document(status("--output", "json"))
@@ -86,7 +108,14 @@ def test_every_attachment_with_the_indexes_of_both_its_ends(
     unchanged()
     shown = document(status("--output", "json"))
     assert shown["agent"]["state"] == "none"
-    assert shown["pool"] == {"free": 6, "assigned": 2, "cooling": 0, "quarantined": 0, "total": 8}
+    assert shown["pool"] == {
+        "free": 6,
+        "assigned": 2,
+        "cooling": 0,
+        "quarantined": 0,
+        "onHost": 0,
+        "total": 8,
+    }
     veths = node.veths()
     for pod, result, told in zip(pods, added, shown["attachments"], strict=True):
         assert told["containerID"] == pod.container_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 HEADER = struct.Struct("<4sHHIIB7x")
@@ -26,14 +27,16 @@ def send(sock: socket.socket, environ: Mapping[str, str], stdin: bytes, netns_fd
     env = "".join(f"{name}={value}\0" for name, value in environ.items()).encode()
     header = struct.pack("<4sHHII8x", b"AZVN", 1, 0 if netns_fd is None else 2, len(env), len(stdin))
     socket.send_fds(sock, [header], [] if netns_fd is None else [netns_fd])
-    sock.sendall(env + stdin)
+    with suppress(BrokenPipeError, ConnectionResetError):  # it may have refused the length already
+        sock.sendall(env + stdin)
 
 
 def receive(sock: socket.socket) -> Answer:
     """Read the reply to its end; raises EOFError when it is not complete."""
     data = b""
-    while chunk := sock.recv(1 << 16):
-        data += chunk
+    with suppress(ConnectionResetError):  # the agent has not read everything
+        while chunk := sock.recv(1 << 16):
+            data += chunk
     if len(data) < HEADER.size:
         raise EOFError(f"the agent closed after {len(data)} bytes")
     magic, _version, kind, out, err, code = HEADER.unpack(data[: HEADER.size])

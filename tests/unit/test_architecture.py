@@ -109,7 +109,7 @@ ONLY = [
         (
             "ipam/refresh.py",
             "ipam/sources/*.py",
-            "cni_plugin/agent/maintenance.py",
+            "cni_plugin/agent/networks.py",
             "cni_plugin/agent/settings.py",
         ),
         "sources are read through Ipam; the agent says with which reader and how that reaches ARM",
@@ -193,6 +193,11 @@ NEVER = [
         "pure: the plan of an endpoint, the choice of the uplink",
     ),
     Never(
+        ("cni_plugin/checks.py",),
+        ("os", "socket", "pathlib", "time", "subprocess", "cni_plugin.agent", "cni_plugin.cli", *STORE),
+        "pure: facts in, problems out",
+    ),
+    Never(
         (
             "cni_plugin/cni/errors.py",
             "cni_plugin/cni/versions.py",
@@ -235,6 +240,7 @@ NEVER = [
         ("cni_plugin/process.py",),
         ("cni_plugin.verbs", "cni_plugin.datapath", "cni_plugin.addresses.allocate", "ipam"),
         "it does not know what a verb does",
+        but=("ipam.quoting",),
     ),
     Never(
         ("cni_plugin/install/*",),

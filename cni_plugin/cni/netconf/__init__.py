@@ -188,7 +188,8 @@ def decode(stdin: bytes) -> dict[str, Any]:
 
 
 MOST_REMEMBERED = 16
-MOST_REMEMBERED_BYTES = 1 << 16
+MOST_REMEMBERED_BYTES = 1 << 17
+"""Of all that is remembered; what is made of a byte of JSON may take thirty in memory."""
 _remembered: dict[bytes, tuple[dict[str, Any], NetConf]] = {}
 
 
@@ -199,8 +200,9 @@ def remembered(stdin: bytes) -> tuple[dict[str, Any], NetConf] | None:
 
 def remember(stdin: bytes, document: dict[str, Any], netconf: NetConf) -> None:
     """Remember what ``parse_netconf`` accepted: the pods of a node have the same few configurations."""
-    if len(stdin) <= MOST_REMEMBERED_BYTES:
-        if len(_remembered) >= MOST_REMEMBERED:
+    if len(stdin) <= MOST_REMEMBERED_BYTES // 2:
+        bytes_before = sum(map(len, tuple(_remembered)))
+        if len(_remembered) >= MOST_REMEMBERED or bytes_before + len(stdin) > MOST_REMEMBERED_BYTES:
             _remembered.clear()
         _remembered[stdin] = document, netconf
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of what the agent tells."""
+"""Fixtures of the tests of what others see of the agent."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from cni_plugin.agent.telling import Telling
-from tests.unit.agent.work import Place, Work, new_settings
+from tests.unit.agent.work import Front, Place, Work, new_settings
 
-NewTelling = Callable[..., Telling]
+NewFront = Callable[..., Front]
 
 
 @pytest.fixture
@@ -28,15 +27,15 @@ def work(place: Place) -> Work:
 
 
 @pytest.fixture
-def new_telling(place: Place, work: Work, tmp_path: Path) -> Iterator[NewTelling]:
-    """Starts what the agent tells, with these settings."""
+def new_front(place: Place, work: Work, tmp_path: Path) -> Iterator[NewFront]:
+    """Starts what others see of the agent, with these settings."""
     with ExitStack() as undo:
 
-        def start(**settings: Any) -> Telling:
+        def start(**settings: Any) -> Front:
             settings.setdefault("log_file", tmp_path / "agent.log")
-            telling = Telling(place.node, new_settings(**settings), work)
-            telling.start()
-            undo.callback(telling.stop)
-            return telling
+            front = Front(place, work, new_settings(**settings))
+            front.start()
+            undo.callback(front.stop)
+            return front
 
         yield start

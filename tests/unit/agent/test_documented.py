@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic_core import PydanticUndefined
 
-from cni_plugin.agent.metrics import Metrics
+from cni_plugin import checks
+from cni_plugin.agent import metrics
+from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
 from cni_plugin.agent.service import STOP_SECONDS
 from cni_plugin.agent.settings_models import Arm, Conflist, Settings
-from cni_plugin.agent.telling import Telling
 from cni_plugin.cli.status import COLOURS
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.errors import PoolError
 from ipam.errors import PoolExhausted
-from tests.unit.agent.work import Place, Work, get, new_settings
+from tests.unit.agent.work import Front, Place, Work, get, new_settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -76,9 +77,10 @@ def test_every_metric_is_in_the_table_with_its_type_and_labels(place: Place, wor
     class Ready:
         last = ""
 
-    metrics = Metrics(place.node, work, Ready())
-    metrics.observe("ADD", Reply(b"", 1, error=PoolError(PoolExhausted("full"))), 0.1)
-    text = metrics.encode("")[1].decode()
+    registry = metrics.new_registry()
+    NodeCollector(registry, place.node, work, Ready(), list)
+    CallMetrics(registry).observe("ADD", Reply(b"", 1, error=PoolError(PoolExhausted("full"))), 0.1)
+    text = Exposition(registry).encode("")[1].decode()
     told: dict[str, tuple[str, set[str]]] = {}
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
         samples = re.findall(rf"^{name}(?:_bucket|_sum|_count)?(?:{{(.*)}})? ", text, re.MULTILINE)
@@ -94,7 +96,8 @@ def test_every_kind_of_repair_and_every_state_of_the_pool_is_named(place: Place,
 
     meaning = {words(row[0])[0]: words(row[3]) for row in table("Metrics")}
     assert meaning["azvnet_repairs_total"] == list(REPAIRS)
-    assert meaning["azvnet_pool_addresses"] == [state.value for state in AddressState]
+    assert meaning["azvnet_pool_addresses"] == [*(state.value for state in AddressState), checks.ON_HOST]
+    assert meaning["azvnet_problems"] == list(checks.KINDS)
 
 
 def test_the_reconciler_counts_no_kind_that_is_not_told_from_the_start() -> None:
@@ -112,15 +115,15 @@ def test_the_reconciler_counts_no_kind_that_is_not_told_from_the_start() -> None
 
 def test_every_page_is_in_the_table_and_answers(place: Place, work: Work, tmp_path: Path) -> None:
     place.list_addresses(2)
-    telling = Telling(place.node, new_settings(log_file=tmp_path / "log"), work)
-    telling.start()
+    front = Front(place, work, new_settings(log_file=tmp_path / "log"))
+    front.start()
     try:
         pages = [words(row[0])[0] for row in table("Pages")]
         socket = place.run_dir / "http.sock"
         assert sorted(get(socket, "/").body.split()) == sorted(pages)
         assert [get(socket, page).status for page in pages] == [200] * len(pages)
     finally:
-        telling.stop()
+        front.stop()
 
 
 def test_every_state_that_status_shows_is_explained() -> None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 
-from cni_plugin.agent.metrics import BUCKETS, Metrics
+from cni_plugin.agent import metrics as module
+from cni_plugin.agent.metrics import BUCKETS, CallMetrics, Exposition, NodeCollector, new_registry
 from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.params import NEEDED
@@ -34,9 +36,21 @@ class Ready:
     last = ""
 
 
+class Metrics:
+    """Everything that is exposed."""
+
+    def __init__(self, place: Place, work: Work) -> None:
+        self.registry = new_registry()
+        self.observe = CallMetrics(self.registry).observe
+        NodeCollector(self.registry, place.node, work, Ready(), list)
+
+    def encode(self, accept: str) -> tuple[str, bytes]:
+        return Exposition(self.registry).encode(accept)
+
+
 @pytest.fixture
 def metrics(place: Place, work: Work) -> Metrics:
-    return Metrics(place.node, work, Ready())
+    return Metrics(place, work)
 
 
 def families(metrics: Metrics, accept: str = "") -> dict[str, Metric]:
@@ -91,12 +105,12 @@ def test_both_text_formats_can_be_read_and_say_the_same(place: Place, metrics: M
         assert said[0] == said[1] != {}
 
 
-def test_the_four_states_are_told_and_add_up(place: Place, metrics: Metrics) -> None:
+def test_the_states_are_told_and_add_up(place: Place, metrics: Metrics) -> None:
     place.list_addresses(5)
     place.hold("web")
     place.node.ipam.release(place.hold("gone"))
     told = {each.labels["state"]: each.value for each in families(metrics)["azvnet_pool_addresses"].samples}
-    assert told == {"free": 3, "assigned": 1, "cooling": 1, "quarantined": 0}
+    assert told == {"free": 3, "assigned": 1, "cooling": 1, "quarantined": 0, "on_host": 0}
     assert value(metrics, "azvnet_pool_known_addresses") == 5
 
 
@@ -155,7 +169,7 @@ def test_what_was_reclaimed_and_adopted_outlives_the_process(place: Place, work:
     assert place.node.ipam.release_dead(dead)
     assert not place.node.ipam.release_dead(dead), "it is counted once"
     place.node.ipam.adopt([dead])
-    metrics = Metrics(place.node, work, Ready())
+    metrics = Metrics(place, work)
     assert value(metrics, "azvnet_pool_reclaimed_total") == 1
     assert value(metrics, "azvnet_pool_adopted_total") == 1
 
@@ -252,3 +266,42 @@ def test_every_verb_can_be_counted(metrics: Metrics) -> None:
     for verb in NEEDED:
         metrics.observe(verb, Reply(), 0.001)
         assert value(metrics, "azvnet_call_duration_seconds_count", verb=verb, outcome="ok") == 1
+
+
+def test_a_storm_of_scrapes_renders_one_page_a_second_and_one_at_a_time(
+    place: Place, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 3600.0)
+    registry = new_registry()
+    under_way, collected = threading.Semaphore(1), []
+
+    class Slow(Collector):
+        def collect(self) -> Iterator[Metric]:
+            assert under_way.acquire(blocking=False), "another one is being rendered"
+            collected.append(threading.get_ident())
+            time.sleep(0.01)
+            under_way.release()
+            yield from ()
+
+    registry.register(Slow())
+    collected.clear()
+    exposition = Exposition(registry)
+    got: list[tuple[str, bytes]] = []
+    scrapers = [
+        threading.Thread(target=lambda accept=accept: got.append(exposition.encode(accept)))
+        for accept in ["", OPENMETRICS] * 20
+    ]
+    for scraper in scrapers:
+        scraper.start()
+    for scraper in scrapers:
+        scraper.join()
+    assert len(got) == 40
+    assert len({text for _, text in got}) == len(collected) == 2, "once for each format"
+
+
+def test_a_page_is_rendered_anew_when_it_is_old(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 0.0)
+    exposition = Exposition(metrics.registry)
+    before = exposition.encode("")[1]
+    metrics.observe("ADD", Reply(b"{}", 0), 0.1)
+    assert exposition.encode("")[1] != before

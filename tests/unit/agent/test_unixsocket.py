@@ -42,7 +42,7 @@ def test_it_is_for_root_alone_and_leaves_nothing_beside_it(path: Path) -> None:
     made = UnixSocket(path, 1)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert names(path) == ["agent.sock"]
-    assert made.holder() is SocketOwner.OURS
+    assert made.owner() is SocketOwner.OURS
     made.withdraw()
     made.close()
     assert names(path) == []
@@ -50,20 +50,20 @@ def test_it_is_for_root_alone_and_leaves_nothing_beside_it(path: Path) -> None:
 
 def test_the_path_is_another_ones_as_long_as_that_lives(path: Path) -> None:
     old, new = UnixSocket(path, 1), UnixSocket(path, 1)
-    assert (old.holder(), new.holder()) == (SocketOwner.ANOTHER, SocketOwner.OURS)
+    assert (old.owner(), new.owner()) == (SocketOwner.ANOTHER, SocketOwner.OURS)
     old.withdraw()
     assert path.is_socket(), "what is another's is left alone"
     new.close()
-    assert old.holder() is SocketOwner.NOBODY, "its file is there, but nobody listens"
+    assert old.owner() is SocketOwner.NOBODY, "its file is there, but nobody listens"
     path.unlink()
-    assert old.holder() is SocketOwner.NOBODY
+    assert old.owner() is SocketOwner.NOBODY
     old.close()
 
 
 def test_one_that_does_not_get_round_to_accepting_lives(path: Path) -> None:
     old, new = UnixSocket(path, 1), UnixSocket(path, 0)
     waiting = connected(path)
-    assert [old.holder() for _ in range(4)] == [SocketOwner.ANOTHER] * 4
+    assert [old.owner() for _ in range(4)] == [SocketOwner.ANOTHER] * 4
     for each in (waiting, old, new):
         each.close()
 

@@ -1,4 +1,4 @@
-"""A node for tests of what the agent tells: a pool in a folder, and background work that only answers."""
+"""A node for tests of the agent: a pool in a folder, and background work that only answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from cni_plugin.agent import metrics
+from cni_plugin.agent.journal import Journal
+from cni_plugin.agent.metrics import Exposition, NodeCollector
+from cni_plugin.agent.network_ready import InstalledConflist, NetworkReady
+from cni_plugin.agent.pages import Pages
+from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.settings import Settings
+from cni_plugin.checks import Problem
 from cni_plugin.node import Node
 from ipam.model import AddressRequest, Attachment, Owner, SourceConfig
 
@@ -24,15 +31,14 @@ def new_settings(**values: Any) -> Settings:
 
 @dataclass
 class Work:
-    """What ``Telling`` asks of the agent's background work, as plain values."""
+    """What the pages and metrics need of the agent's own work, as plain values."""
 
     repairs: Counter[str] = field(default_factory=Counter)
     cooldown: float = 30.0
     stuck: str = ""
     why_no_listing: str = ""
     warnings: tuple[str, ...] = ()
-    heard_of: list[dict[str, Any]] = field(default_factory=list)
-    say: Any = None
+    netconfs: list[dict[str, Any]] = field(default_factory=list)
     source: SourceConfig = field(default_factory=SourceConfig)
 
     def why_not_alive(self) -> str:
@@ -41,8 +47,46 @@ class Work:
     def address_request(self) -> AddressRequest:
         return AddressRequest(self.source.key, (4,))
 
-    def heard(self, document: dict[str, Any], /) -> None:
-        self.heard_of.append(document)
+    def problems(self) -> list[Problem]:
+        return [Problem("test", text, text) for text in self.warnings]
+
+
+class Front:
+    """What others see of the agent: pages, metrics, readiness and conflist, without its server."""
+
+    def __init__(self, place: Place, work: Work, settings: Settings) -> None:
+        self.serves = True
+        self.stuck = ""
+        self.journal = Journal(settings)
+        self.registry = metrics.new_registry()
+        conflist = InstalledConflist(settings, work.netconfs.append, lambda: self.serves, self.journal)
+        signs_of_life = (work.why_not_alive, lambda: self.stuck)
+        self.readiness = Readiness(place.node, work, lambda: conflist.why_not, signs_of_life)
+        self.network_ready = NetworkReady(
+            place.node, settings, self.readiness, conflist, work.problems, self.journal
+        )
+        NodeCollector(self.registry, place.node, work, self.readiness, self.network_ready.warnings)
+        self.pages = Pages(
+            place.node,
+            settings,
+            Exposition(self.registry).encode,
+            self.readiness,
+            self.network_ready.warnings,
+            self.journal,
+        )
+
+    def start(self) -> None:
+        self.pages.listen()
+        self.network_ready.start()
+
+    def stop(self) -> None:
+        self.network_ready.stop()
+        self.pages.stop()
+
+    def use(self, settings: Settings) -> None:
+        self.journal.use(settings)
+        self.network_ready.use(settings)
+        self.pages.use(settings)
 
 
 class Place:

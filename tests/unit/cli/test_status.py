@@ -183,7 +183,14 @@ def test_the_last_line_says_what_is_wrong() -> None:
 
 def test_json_and_table_tell_the_same_pool() -> None:
     shown = status_document(picture(), [], with_addresses=True)
-    assert shown["pool"] == {"free": 1, "assigned": 1, "cooling": 0, "quarantined": 0, "total": 2}
+    assert shown["pool"] == {
+        "free": 1,
+        "assigned": 1,
+        "cooling": 0,
+        "quarantined": 0,
+        "onHost": 0,
+        "total": 2,
+    }
     assert len(shown["addresses"]) == 2
     lines = text(picture(), [], Paint(wanted=False), with_addresses=False).splitlines()
     assert "pool    2 addresses: 1 free, 1 assigned, 0 cooling, 0 quarantined" in lines
@@ -199,3 +206,51 @@ def test_a_store_that_cannot_be_read_is_said_and_the_rest_is_shown() -> None:
     assert "store   the store is damaged" in shown
     assert "default/web" in shown
     assert status_document(broken, [], with_addresses=True)["pool"] is None
+
+
+def test_an_address_that_the_nic_lost_is_wrong_once_the_source_was_read() -> None:
+    held = reservation()
+    lost = replace(status_of("10.1.0.5", AddressState.ASSIGNED, held), listed=False)
+    seen = replace(picture(), addresses=(lost, status_of("10.1.0.6", AddressState.FREE)))
+    (wrong,) = find_problems(seen)
+    assert wrong.startswith("10.1.0.5 of default/web is not listed by the source any more")
+    assert seen.overview is not None
+    never_read = replace(seen.overview, sources=(replace(SOURCE, success_age=None),))
+    assert find_problems(replace(seen, overview=never_read)) == []
+
+
+def test_what_the_host_carries_is_wrong_and_is_not_free() -> None:
+    seen = replace(picture(), on_host=frozenset({ip_address("10.1.0.5"), ip_address("10.1.0.6")}))
+    doubled, not_free, none_left = find_problems(seen)
+    assert doubled.startswith("the host itself carries 10.1.0.5 of default/web")
+    assert not_free == "the host itself carries 1 of 1 addresses that pods could have: 10.1.0.6"
+    assert none_left == "no address is free: 1 of 2 are assigned"
+    assert status_document(seen, [], with_addresses=False)["pool"]["onHost"] == 1
+    assert "0 free, 1 assigned, 0 cooling, 0 quarantined, 1 carried by the host itself" in text(
+        seen, [], Paint(wanted=False), with_addresses=False
+    )
+
+
+def test_what_the_agent_has_found_too_is_said_once() -> None:
+    on_host = frozenset({ip_address("10.1.0.5")})
+    (found,) = find_problems(replace(picture(), on_host=on_host))
+    agent = replace(AGENT, warnings=(found, "another"))
+    assert find_problems(replace(picture(agent=agent), on_host=on_host)) == [found, "another"]
+
+
+def test_of_many_the_first_are_named() -> None:
+    held = tuple(
+        status_of(f"10.1.0.{number}", AddressState.ASSIGNED, reservation()) for number in range(5, 55)
+    )
+    seen = replace(picture(), addresses=held, on_host=frozenset(each.address.ip for each in held))
+    found = find_problems(seen)
+    assert len(found) < 15
+    assert any("42 more" in each for each in found)
+
+
+def test_names_of_pods_move_no_cursor() -> None:
+    evil = replace(reservation(), owner=Owner("net", pod_namespace="default", pod_name="a\x1b[2Jb"))
+    seen = replace(picture(), attachments=tuple(compare([evil], [link()], [route()])))
+    shown = text(seen, ["bad\x1b[2J"], Paint(wanted=False), with_addresses=False)
+    assert "\x1b" not in shown
+    assert "a\\x1b[2Jb" in shown

@@ -1,0 +1,178 @@
+"""What is wrong with a node: one list of checks, for ``azvnet status``, the agent's pages, metrics and log.
+
+Owns the conditions and the words. Pure: facts in, problems out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from ipam.model import AddressState, AddressStatus, Holder, IPAddress, Reservation, SourceState
+from ipam.quoting import LONGEST_VALUE, one_line
+from ipam.value import Value
+
+NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS = (
+    "not-on-nic",
+    "host-has-pod-address",
+    "host-has-free-address",
+)
+SMALL_POOL, OTHER_CONFLIST, HOST = "small-pool", "other-conflist", "host"
+KINDS = (
+    *(NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS),
+    *(SMALL_POOL, OTHER_CONFLIST, HOST),
+)
+"""What an agent finds although pods get addresses; each is a series of its metrics from the start."""
+ON_HOST = "on_host"
+"""State of an address that nobody holds and that the host itself carries."""
+MOST_NAMED = 8
+"""Problems of a kind that are named one by one."""
+
+
+class Problem(Value):
+    """Something an operator should know."""
+
+    kind: str
+    """What it is, for programs and as part of the key."""
+    text: str
+    """For people; numbers in it may change from one look to the next."""
+    subject: str = ""
+    """What it is about, where there can be several of a kind."""
+    remedy: str = ""
+    level: str = "warning"
+    over: str = ""
+    """What to log when it is over; empty: that it is."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same problem as one that was seen before."""
+        return self.kind, self.subject
+
+
+def small_pool(known: int, expected: int) -> list[Problem]:
+    """Whether pods may come that get no address. Nothing known is another problem."""
+    if not 0 < known < expected:
+        return []
+    text = (
+        f"the pool has {known} addresses for {expected} pods that may run here: give the NIC more secondary "
+        f"IP configurations, or lower the kubelet's maxPods by {expected - known}"
+    )
+    return [Problem(SMALL_POOL, text)]
+
+
+def preferred_conflist(own: str, directory: str, before: Sequence[str]) -> list[Problem]:
+    """Whether the runtime takes another configuration than ours: it uses the first by name (libcni)."""
+    if not before:
+        return []
+    sort = "sorts" if len(before) == 1 else "sort"
+    text = f"{', '.join(before)} {sort} before {own} in {directory}: the runtime uses {before[0]}"
+    return [Problem(OTHER_CONFLIST, text, before[0])]
+
+
+def without_numbers(text: str) -> str:
+    """A text as a key: an error is the same one although it says another number of seconds or bytes."""
+    return "".join(letter for letter in text if not letter.isdigit())
+
+
+def pool_states(addresses: Iterable[AddressStatus], on_host: frozenset[IPAddress]) -> Counter[str]:
+    """How many addresses are in which state; one that the host itself carries is never given to a pod."""
+    return Counter(
+        ON_HOST if _can_be_given(each) and each.address.ip in on_host else each.state.value
+        for each in addresses
+    )
+
+
+def pool_addresses(
+    addresses: Sequence[AddressStatus], on_host: frozenset[IPAddress], sources: Sequence[SourceState]
+) -> list[Problem]:
+    """What is wrong with single addresses: known to the store, the source or the host, and fatal to a pod."""
+    held = [(each, each.reservation) for each in addresses if each.reservation is not None]
+    found = []
+    # Before the first read since the node was started nothing is known; nor of an address that no source has
+    # listed yet, before all of them were read.
+    read = {each.source for each in sources if each.success_age is not None}
+    if sources and all(each.success_age is not None for each in sources):
+        read.add("")
+    lost = [
+        (each, who)
+        for each, who in held
+        if not each.listed and each.source in read and not _is_a_strangers(each, who)
+    ]
+    found += _named(NOT_ON_NIC, [_not_on_nic(each, who) for each, who in lost])
+    doubled = [(each, who) for each, who in held if each.address.ip in on_host]
+    found += _named(HOST_HAS_POD_ADDRESS, [_host_has_pods(each, who) for each, who in doubled])
+    return [*found, *_host_has_free(addresses, on_host)]
+
+
+def _not_on_nic(each: AddressStatus, who: Reservation) -> Problem:
+    ip = str(each.address.ip)
+    text = (
+        f"{ip} of {holder_name(who)} is not listed by the source any more: the virtual network drops what "
+        "the pod sends"
+    )
+    remedy = "Give the NIC this IP configuration again, or delete the pod."
+    return Problem(NOT_ON_NIC, text, ip, remedy, level="error")
+
+
+def _host_has_pods(each: AddressStatus, who: Reservation) -> Problem:
+    ip = str(each.address.ip)
+    text = f"the host itself carries {ip} of {holder_name(who)}: what is sent to the pod ends on the host"
+    remedy = f"Find what put {ip} on a link of the host (cloud-init, networkd, a person), and remove it."
+    return Problem(HOST_HAS_POD_ADDRESS, text, ip, remedy, level="error")
+
+
+def _host_has_free(addresses: Sequence[AddressStatus], on_host: frozenset[IPAddress]) -> list[Problem]:
+    could = [each for each in addresses if _can_be_given(each)]
+    carried = [each for each in could if each.address.ip in on_host]
+    if not carried:
+        return []
+    some = ", ".join(str(each.address.ip) for each in carried[:MOST_NAMED])
+    text = (
+        f"the host itself carries {len(carried)} of {len(could)} addresses that pods could have: {some}"
+        f"{', ...' if len(carried) > MOST_NAMED else ''}"
+    )
+    return [Problem(HOST_HAS_FREE_ADDRESS, text, remedy="Remove them from the links of the host.")]
+
+
+def _can_be_given(each: AddressStatus) -> bool:
+    return each.state in (AddressState.FREE, AddressState.COOLING)
+
+
+def _is_a_strangers(each: AddressStatus, who: Reservation) -> bool:
+    """Adopted from another plugin's pod: it may never have been this NIC's."""
+    return not each.source and who.owner.holder is Holder.DELEGATED
+
+
+def holder_name(reservation: Reservation) -> str:
+    """The pod that holds an address, or its container where the runtime named no pod."""
+    owner = reservation.owner
+    name = f"{owner.pod_namespace}/{owner.pod_name}" if owner.pod_name else ""
+    return one_line(name or f"container {reservation.attachment.container_id[:12]}", LONGEST_VALUE)
+
+
+def _named(kind: str, problems: list[Problem]) -> list[Problem]:
+    """The first few, and how many more there are."""
+    more = len(problems) - MOST_NAMED
+    if more <= 0:
+        return problems
+    last = problems[MOST_NAMED]
+    text = f"the same is true of {more} more addresses"
+    return [*problems[:MOST_NAMED], Problem(kind, text, "more", last.remedy, level=last.level)]
+
+
+def attachments(states: Mapping[str, int], late: int) -> list[Problem]:
+    """Attachments whose endpoint is not as it was made; ``late``: those whose ADD never ended."""
+    words = (
+        ("missing", states.get("missing", 0), "lost its endpoint|lost their endpoints"),
+        ("down", states.get("down", 0), "has a host veth that is down|have host veths that are down"),
+        ("no-route", states.get("no-route", 0), "has no host route|have no host routes"),
+        ("unconfirmed", late, "never finished its ADD|never finished their ADD"),
+    )
+    found = []
+    for kind, number, text in words:
+        one, many = text.split("|")
+        if number:
+            found.append(
+                Problem(kind, f"1 attachment {one}" if number == 1 else f"{number} attachments {many}")
+            )
+    return found
