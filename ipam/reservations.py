@@ -72,8 +72,7 @@ def reserve(
 
 
 def would_get(tx: Transaction, request: AddressRequest) -> tuple[PoolAddress, ...] | IpamError:
-    """What an attachment would be given now, or why it would not."""
-    source_records.note_use(tx, request.source)
+    """What an attachment would be given now, or why not. Probes ask too, so the source is not used by it."""
     try:
         chosen = _choose_all(tx, _scope(tx, request), request)
     except IpamError as error:

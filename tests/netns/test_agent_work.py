@@ -179,6 +179,7 @@ def test_a_source_that_is_late_is_asked_again_soon_while_nothing_is_known(
 def test_a_source_that_breaks_costs_no_address(node: Node, new_agent: NewAgent) -> None:
     new_agent(node, **QUICK)
     eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
+    node.add(node.sandbox.pod("before")).done()  # so that the network's own source was read
     for garbage in ("", "{", '{"Interfaces": []}', "\0" * 100):
         node.sandbox.write("/etc/kubernetes/interfaces.json", garbage)
         time.sleep(0.8)

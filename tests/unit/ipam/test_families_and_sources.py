@@ -142,7 +142,7 @@ class TestTwoSources:
     def both(self, node: Node) -> Ipam:
         """``auto`` lists .5 and .6, the file .6 and .7 of another NIC."""
         ipam = node.ready(5, 6)
-        ipam.require_available(ANY)
+        ipam.refresh(CONFIG, deadline=5, force=True, in_use=True)
         node.says = listing_of(*ips(6, 7), mac="00:0d:3a:00:00:02", source="file")
         ipam.refresh(FILE, deadline=5, in_use=True)
         return ipam
@@ -211,6 +211,7 @@ class TestTwoSources:
         self, node: Node
     ) -> None:
         ipam = node.ready(5, 6)
+        ipam.require_available(ANY)  # as a probe of the agent's does
         node.says = listing_of(*ips(7))
         ipam.refresh(FILE, deadline=5, in_use=True)
         assert [each.config.key for each in ipam.overview().sources] == [FILE.key]
