@@ -8,7 +8,7 @@ must not know how facts are shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
@@ -113,19 +113,16 @@ def survey(node: Node) -> Survey:
     for each in addresses:
         if each.reservation is not None:
             held.setdefault(each.reservation.attachment, []).append(each.reservation)
-    named: dict[Attachment, tuple[str, Link]] = {}
-    for link in links:
-        found = names.owner_of(link)
-        if found is not None:
-            named.setdefault(found[0], (found[1], link))
     by_name = names.by_name(links)
     known = [
         Attached(attachment, some[0].owner, tuple(some), _host_link(attachment, some[0].owner, by_name))
         for attachment, some in held.items()
     ]
-    for attachment, (network, link) in named.items():
-        if attachment not in held:
-            known.append(Attached(attachment, Owner(network, host_ifname=link.name), host_link=link))
+    for link in links:
+        found = names.owner_of(link)
+        if found is not None and found[0] not in held:
+            owner = Owner(found[1], host_ifname=link.name, call_id=found[2])
+            known.append(Attached(found[0], owner, host_link=link))
     unheld = tuple((each.address.ip, each.reason) for each in addresses if each.reservation is None)
     why = store_error if state == STORE_OK or store_error else "the store is from before the node was started"
     return Survey(time.time(), tuple(known), links, unheld, why)
@@ -193,8 +190,8 @@ def gather(known: Attached, seen: Survey, node: Node) -> Facts:
     """Everything about one attachment."""
     unknown: dict[str, str] = {}
     owner = known.owner
-    no_row = "the store does not know this attachment"
-    lost = f"{no_row}: {seen.store_error}" if seen.store_error else no_row
+    why = seen.store_error or "it was lost"
+    lost = f"the store does not know this attachment: {why}, or another IPAM plugin gave its addresses"
     first = known.held[0] if known.held else None
     if not owner.pod_name:
         unknown["pod"] = "the runtime did not name it, or the store was lost since" if first else lost
@@ -275,7 +272,11 @@ def _host_end(
             reason = "another plugin made it, and only the pod's end names it"
         unknown["hostEnd"] = reason
         return None
-    return _end(link, host, seen.links)
+    try:
+        return _end(link, host, seen.links)
+    except OSError as error:
+        unknown["hostEnd"] = str(error.strerror or error)
+        return None
 
 
 def _end(link: Link, socket: Netlink, links: Sequence[Link]) -> End:
@@ -287,13 +288,9 @@ def _end(link: Link, socket: Netlink, links: Sequence[Link]) -> End:
         link,
         tuple(each for each in addresses if each.index == link.index),
         tuple(each for each in routes if each.index == link.index and each.kind == RTN_UNICAST),
-        tuple(_told(neighbours, link)),
+        tuple(each for each in neighbours if each.index == link.index and each.state & ~NUD_NOARP),
         next((each.name for each in links if link.master and each.index == link.master), ""),
     )
-
-
-def _told(neighbours: Iterable[Neighbour], link: Link) -> Iterator[Neighbour]:
-    return (each for each in neighbours if each.index == link.index and each.state & ~NUD_NOARP)
 
 
 def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, str]) -> Provision:
@@ -317,5 +314,5 @@ def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, s
 
 def _nameless(source: str) -> str:
     if source == "arm":
-        return "source arm has not been read since this version runs"
+        return "source arm has not said it yet"
     return f"not known to source {source}" if source else "no source has listed the address yet"

@@ -12,6 +12,7 @@ import pytest
 from tests.netns.calls import Executable
 from tests.netns.node import RUN_DIR, Node, pod_args
 from tests.netns.sandbox import Pod
+from tests.netns.test_delegation import Delegate
 
 Show = Callable[..., subprocess.CompletedProcess[str]]
 NOT_FOUND, SEVERAL = 1, 2
@@ -217,6 +218,16 @@ def test_a_pod_of_another_plugin_that_delegates_to_azvnet_ipam(node: Node, show:
     assert "made by another plugin" in show("c1").stdout
 
 
+def test_a_pod_with_an_address_of_another_ipam_plugin(node: Node, show: Show) -> None:
+    Delegate(node)
+    pod = node.sandbox.pod("c1")
+    node.add(pod).done()
+    seen = one(show, "c1")
+    assert told(seen["podEnd"]) == carried(pod.ip, "eth0")
+    assert seen["addresses"] == []
+    assert "another IPAM plugin gave its addresses" in seen["unknown"]["addresses"]
+
+
 def test_a_link_without_an_end_on_the_node(node: Node, show: Show) -> None:
     pod = node.sandbox.pod("c1")
     conf = {**node.netconf, "type": "macvlan"}
@@ -260,7 +271,8 @@ def test_a_lost_store_hides_no_pod(node: Node, show: Show) -> None:
         seen = one(show, target)
         assert told(seen["podEnd"]) == carried(pod.ip, "eth0")
         assert (seen["netns"], seen["paired"], seen["confirmed"]) == (pod.netns, True, None)
-        assert set(seen["unknown"]) == {"pod", "since", "callID", "addresses"}
+        assert set(seen["unknown"]) == {"pod", "since", "addresses"}
+        assert seen["callID"] == node.log()[0]["call"], "which the alias of the host veth has"
         assert "there is no store" in seen["unknown"]["addresses"]
     assert "not known" in show("living").stdout
     assert "there is no store" in show("default/living").stderr
