@@ -12,7 +12,9 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,9 +51,40 @@ _PLACES = (
 
 
 def adopt_orphans() -> None:
-    """Let every process that descends from this one stay a descendant of it (prctl(2))."""
+    """Let every process that descends from this one stay a descendant of it (prctl(2)), and wait for it.
+
+    Somebody has to wait for orphans: a process namespace ends only when all its processes were waited for.
+    """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
+    threading.Thread(target=_wait_for_orphans, name="orphans", daemon=True).start()
+
+
+def _wait_for_orphans() -> None:
+    while True:
+        for pid, stat in _stats():
+            is_ours = stat.parent == os.getpid() and stat.state == "Z"
+            # What this process starts itself is in its session, or leads one; that is waited for elsewhere.
+            if is_ours and stat.session not in (os.getsid(0), pid):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    """What proc(5) says of a process in ``stat``."""
+
+    state: str
+    parent: int
+    session: int
+
+
+def _stats() -> Iterator[tuple[int, _Stat]]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            yield int(entry.name), _Stat(fields[0], int(fields[1]), int(fields[3]))
 
 
 def snapshot() -> frozenset[str]:
@@ -74,16 +107,11 @@ def changes(before: frozenset[str]) -> list[str]:
 
 
 def _processes() -> Iterator[str]:
-    """Our descendants."""
+    """Our descendants that run."""
     parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if fields[0] == "Z":
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(int(entry.name), os.WNOHANG)  # an orphan that was given to us
-            else:
-                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    for pid, stat in _stats():
+        if stat.state != "Z":
+            parents.setdefault(stat.parent, []).append(pid)
     waiting = list(parents.get(os.getpid(), ()))
     while waiting:
         pid = waiting.pop()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.cluster import wait_until
 from integration.fabric import records
-from integration.kind import life
+from integration.kind import daemon, docker, keeper, life, nodeimage, programs
 from integration.kind.places import CACHE, DAEMON
 from integration.kind.tests import machine
 from integration.kind.tests.conftest import ROOT, command, run
@@ -42,6 +44,7 @@ def test_one_node_comes_up_warm_and_azvnet_goes_again(quiet_machine: frozenset[s
     )
     assert left == ""
     _kill_keeper()
+    wait_until("the kernel ended it", lambda: not keeper.running(), patience=30)
     assert life.running() is None
     down = run("down")
     assert down.returncode == 0, down.stderr
@@ -79,6 +82,32 @@ def test_kill_9_while_it_comes_up_leaves_what_kind_down_ends(quiet_machine: froz
                 break
     down = run("down")
     assert down.returncode == 0, down.stderr
+    assert machine.changes(quiet_machine) == []
+
+
+def test_docker_of_the_machine_is_used_and_kept(quiet_machine: frozenset[str]) -> None:
+    # Stands for a Docker that somebody else has started.
+    subprocess.run(
+        [sys.executable, "-c", "from integration.kind import keeper; keeper.start()"], cwd=ROOT, check=True
+    )
+    try:
+        kept = keeper.ask()
+        ours = docker.own(kept)
+        if not nodeimage.exists(ours):
+            nodeimage.make(ours, lambda _: None)
+        entered = ["nsenter", "-t", str(kept.pid), "-n"]
+        path = f"{programs.search_path(programs.docker())}:{os.environ['PATH']}"
+        theirs = {**os.environ, "DOCKER_HOST": daemon.host(kept.pid), "PATH": path}
+        up = command("up", "--nodes=1", f"--image={nodeimage.tag()}")
+        done = subprocess.run(
+            [*entered, *up], cwd=ROOT, env=theirs, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ours.run("docker", "ps", "--format={{.Names}}").stdout.split() == ["azvnet-control-plane"]
+        subprocess.run([*entered, *command("down")], cwd=ROOT, env=theirs, check=True)
+        assert ours.run("docker", "ps", "--all", "--quiet").stdout == ""
+    finally:
+        keeper.take_down()
     assert machine.changes(quiet_machine) == []
 
 
