@@ -36,7 +36,7 @@ _READ_STORE = f"""
 import os, sqlite3
 if os.path.exists("{_STORE}"):
     rows = sqlite3.connect("file:{_STORE}?mode=ro", uri=True, timeout=10).execute(
-        "SELECT address, container_id, ifname FROM address WHERE container_id IS NOT NULL ORDER BY ip")
+        "SELECT interface, container_id, ifname FROM address WHERE container_id IS NOT NULL ORDER BY ip")
     for row in rows: print(*row)
 """
 
