@@ -25,7 +25,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "end-of-what-was-printed"
 SECONDS = 60.0
-READS = ("azvnet show", "ip ")
+READS = ("azvnet show", "ip -", "ip route show")
 """Beginnings of commands that only look. The kernel finishes some things by itself after a command (IPv6
 link-local addresses): these are run again until they print what the page says."""
 

@@ -48,7 +48,8 @@ def _address(node: dict[str, dict[str, list[dict[str, str]]]]) -> str:
 
 
 def test_what_is_printed_says_how_to_go_on(printed: str) -> None:
-    for words in (str(ENVIRONMENT), "kubectl run", "cnitool add", "azvnet status", "make kind-reload"):
+    told = ("kubectl run", "cnitool add", "azvnet status", "azvnet show", "make kind-reload")
+    for words in (str(ENVIRONMENT), *told):
         assert words in printed
 
 
