@@ -1,7 +1,7 @@
-"""Why no address can be given out, in words an operator can act upon.
+"""Why no address can be given out, in terms an operator can act on.
 
-One text per cause: the pool is used up, the source was never readable, the requested address is not
-to be had. It reads the store within the transaction that failed, and must not change it.
+One message per cause: the pool is exhausted, the source was never readable, the requested address is
+not available. It reads the store within the transaction that failed, and must not change it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipam.store.transaction import Row, Transaction
 
 _NAMED = 5
-"""So many holders, addresses or reasons are named; the rest is counted."""
+"""Holders, addresses or reasons that a message names; the others are counted."""
 
 
 def nothing_free(tx: Transaction, scope: Scope, family: int, request: AddressRequest) -> IpamError:
@@ -65,14 +65,14 @@ def _remedy(known: int, *, carried: bool) -> str:
 
 
 def no_addresses_known(tx: Transaction, source: str) -> NoAddressesKnown:
-    """The source was never read with success since the node was started."""
+    """The source was never read successfully since the node booted."""
     row = source_records.row_of_source(tx, source)
     remedy = row["remedy"] if row is not None and row["remedy"] else "Check `ipam.environment`."
     return NoAddressesKnown(f"no address is known on this node: {source_words(tx, source)}", remedy)
 
 
 def unknown_address(tx: Transaction, ip: IPAddress, request: AddressRequest) -> AddressUnavailable:
-    """The address that was asked for is in no listing."""
+    """No listing has the requested address."""
     return AddressUnavailable(
         f"address {ip} is not one of this node's NIC; {source_words(tx, request.source)}",
         "Ask for an address that `azvnet status` lists, or add it to the NIC as an IP configuration.",
@@ -82,7 +82,7 @@ def unknown_address(tx: Transaction, ip: IPAddress, request: AddressRequest) -> 
 def unavailable(
     tx: Transaction, ip: IPAddress, row: Row | None, scope: Scope, request: AddressRequest
 ) -> AddressUnavailable | None:
-    """Why the address that was asked for can't be given out; ``row`` is what is known of it. None: it can."""
+    """Why the requested address can't be given out; ``row``: what the store has about it. None: it can."""
     if row is not None and row["container_id"] is not None:
         return AddressUnavailable(
             f"address {ip} is held by {_named(row)}, {row['ifname']}",
@@ -104,7 +104,7 @@ def unavailable(
 
 
 def source_words(tx: Transaction, source: str) -> str:
-    """Which source, how old what it said is, and what went wrong last."""
+    """Which source, how old its last listing is, and its last error."""
     row = source_records.row_of_source(tx, source)
     if row is None or row["attempt_wall"] is None:
         return "its source was not read yet"
@@ -139,7 +139,7 @@ def _most(numbers: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _named(row: Row) -> str:
-    """A holder as people know it: the pod, or the container when the runtime named no pod."""
+    """The holder's pod, or its container when the runtime named no pod."""
     if row["pod_name"]:
         return f"{row['pod_namespace']}/{row['pod_name']}"
     return f"container {row['container_id'][:12]}"

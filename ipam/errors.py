@@ -1,6 +1,6 @@
 """What can go wrong with addresses, as classes that carry facts.
 
-Each says in ``str()`` what is wrong and in ``remedy`` what to do about it. How a caller shows it
+``str()`` says what is wrong, ``remedy`` what to do about it. How a caller shows it
 (a CNI error object, a log line) is not known here.
 """
 
@@ -31,9 +31,9 @@ class SourceUnreadable(IpamError):
     def __init__(self, message: str, remedy: str = "", retry_after: float = 0.0, *, status: int = 0) -> None:
         super().__init__(message, remedy)
         self.status = status
-        """The HTTP status that it answered with; 0: it gave none."""
+        """HTTP status of the answer; 0: none."""
         self.retry_after = retry_after
-        """Seconds that the source wants to be left alone (Retry-After); 0: it did not say."""
+        """Retry-After of the answer, in seconds; 0: none."""
 
 
 class SourceEmpty(IpamError):
@@ -41,15 +41,15 @@ class SourceEmpty(IpamError):
 
 
 class NoAddressesKnown(IpamError):
-    """No source was ever read with success, so nothing is known to give out."""
+    """No source was ever read successfully, so no address is known."""
 
 
 class ListingStale(NoAddressesKnown):
-    """The source's listing is older than the caller wants: read it again first."""
+    """The source's listing is older than the caller accepts and has to be read again first."""
 
 
 class NicUnclear(IpamError):
-    """The source lists several NICs, and nothing tells which of them the pod's packets leave by."""
+    """The source lists several NICs, and it is unknown which of them the pod's packets leave by."""
 
 
 class AddressUnavailable(IpamError):
@@ -68,18 +68,18 @@ class AlreadyReserved(IpamError):
 class PredecessorsFound(IpamError):
     """The same pod (namespace, name) holds addresses on the same interface name under other container ids.
 
-    A sandbox that was made anew: the old one's endpoint, if it is gone, will get no DEL. The caller looks and
+    The sandbox was recreated; if the old one's endpoint is gone, no DEL will come for it. The caller checks,
     then calls ``release`` with ``expected``.
     """
 
     def __init__(self, message: str, remedy: str, reservations: tuple[Reservation, ...]) -> None:
         super().__init__(message, remedy)
         self.reservations = reservations
-        """Those that the caller has not looked at."""
+        """Those that the caller has not checked."""
 
 
 class ReservationLost(IpamError):
-    """The reservation vanished between its making and its confirmation: a DEL came in between."""
+    """The reservation was released before it was confirmed: a DEL came in between."""
 
 
 class AddressTaken(ReservationLost):
@@ -95,4 +95,4 @@ class StoreMissing(StoreUnavailable):
 
 
 class AdoptionNeeded(IpamError):
-    """The store is new (first start, reboot, lost or corrupt): tell it first what is alive."""
+    """The store is new (first start, reboot, lost or corrupt): ``adopt`` what is alive first."""

@@ -1,6 +1,6 @@
 """A lock on a file that the kernel drops when its holder dies (``flock(2)``).
 
-It must not know what is protected by it. The file's content means nothing.
+It must not know what it protects. The file's content means nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST_PAUSE = 0.02
 
 @contextmanager
 def file_lock(path: Path, deadline: float) -> Iterator[None]:
-    """Hold the lock of ``path``, which is made if it does not exist.
+    """Hold the lock of ``path``, which is created if it does not exist.
 
     ``deadline`` is in seconds of ``time.monotonic``. A stopped holder (SIGSTOP) never lets go, which is
     why waiting has an end. Two threads of one process exclude each other as two processes do.

@@ -2,7 +2,7 @@
 
 Each operation is one transaction on the store; none waits for the cloud or the kernel except
 ``refresh``, which reads the source outside of any transaction. It must not know CNI or netlink: what
-is alive on the node is told to it (``adopt``, ``note_missing``).
+is alive on the node is passed in (``adopt``, ``note_missing``).
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ COUNTERS = (
     "source_reads",
     "source_errors",
 )
-"""What ``Overview.counters`` counts since the store was made."""
+"""What ``Overview.counters`` counts since the store was created."""
 
 
 def boottime() -> float:
-    """Seconds since the node was started, suspend included: a clock that nobody can set."""
+    """Seconds since boot, suspend included: a clock that nobody can set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Ipam:
-    """The pool of one node. Cheap to make, opens nothing before it is used; safe among threads.
+    """The pool of one node. Cheap to create: opens nothing before it is used. Thread-safe.
 
     Args:
-        run_dir: where the store is kept; made if it does not exist.
-        boot_id_file: tells one start of the node from another.
-        machine_id_file: tells one node from another, where it holds an id (machine-id(5)).
+        run_dir: the store's directory; created if it does not exist.
+        boot_id_file: holds the boot id of the kernel.
+        machine_id_file: holds the machine id, if the node has one (machine-id(5)).
         clock: seconds of CLOCK_BOOTTIME; every decision by time is taken with it.
         wall_clock: seconds since the epoch, for people only.
         busy_timeout: seconds to wait for another process that writes.
         reader: reads a source: ``(config, seconds it may take, source that answered last) -> Listing``;
             by default ``ipam.sources.read``.
-        read_only: only look, and leave the files as they are: nothing is made, repaired or waited for.
+        read_only: leave the files as they are: nothing is created, repaired or waited for.
 
     Every method raises ``StoreUnavailable`` when the store can't be used.
     """
@@ -133,22 +133,22 @@ class Ipam:
         return outcome
 
     def confirm(self, *made: Reservation) -> tuple[Reservation, ...]:
-        """Say that the pod now carries the addresses that ``reserve`` returned.
+        """Record that the pod now carries the addresses that ``reserve`` returned.
 
         If the store was lost since then, they are written again.
 
         Raises:
             ReservationLost: they were released meanwhile (a DEL came in between), or, in a store that was
-                made anew, one is held by another by now. The ADD has to be rolled back.
+                rebuilt, another attachment holds one. The ADD has to be rolled back.
         """
         return self._store.write(lambda tx: reservations.confirm(tx, made))
 
     def release(
         self, attachment: Attachment, *, expected: Reservation | None = None
     ) -> tuple[Reservation, ...]:
-        """Let the addresses of ``attachment`` go, to cool down; what it held.
+        """Release the addresses of ``attachment``, to cool down; returns what it held.
 
-        Doing it again is no error. With ``expected``, only if it still holds that very reservation.
+        Idempotent. With ``expected``, only if it still holds exactly that reservation.
         """
         return self._store.write(lambda tx: reservations.release(tx, attachment, expected))
 
@@ -159,24 +159,24 @@ class Ipam:
         return self._store.write(lambda tx: reclaim.release_dead(tx, dead))
 
     def abandon(self, *made: Reservation) -> bool:
-        """Give back addresses that their pod never had: no cooldown. Whether they were still held.
+        """Give back addresses that no pod ever used, without cooldown. Whether they were still held.
 
         Only if they are still those unconfirmed reservations of this store.
         """
         return self._store.write(lambda tx: reservations.abandon(tx, made))
 
     def quarantine(self, ip: IPAddress, reason: str, seconds: float) -> bool:
-        """Give ``ip`` to nobody for a while; its holder, if it has one, keeps it. Whether it is known."""
+        """Don't give out ``ip`` for a while; its holder, if any, keeps it. Returns whether it is known."""
         return self._store.write(lambda tx: reservations.quarantine(tx, ip, reason, seconds))
 
     # What is alive
 
     def needs_adoption(self) -> bool:
-        """Whether the store waits to be told what is alive (first start, reboot, lost store)."""
+        """Whether ``adopt`` has to be called first (first start, reboot, lost store)."""
         return not self._store.read(lambda tx: tx.adopted)
 
     def adopt(self, reservations: Iterable[Reservation]) -> tuple[Reservation, ...]:
-        """Tell a store what the kernel says is alive, and that it is now complete.
+        """Write what the kernel says is alive, and mark the store as complete.
 
         Rows that exist win, so doing it again changes nothing. Returns those that could not be
         written because another attachment holds the address, or because the attachment holds another
@@ -188,16 +188,16 @@ class Ipam:
     def note_missing(
         self, attachments: Iterable[Attachment], *, grace: float = reclaim.GRACE
     ) -> tuple[Reservation, ...]:
-        """Remember that no endpoint of these was found; which of them may be freed now.
+        """Record that no endpoint of these was found; returns those that may be freed now.
 
         Those are the ones that were missing in an earlier look at least ``grace`` seconds ago and were
-        not seen since. Never on one negative look: an ADD may be just under way.
+        not seen since. One look is never enough: an ADD may be in progress.
         """
         missing = tuple(attachments)
         return self._store.write(lambda tx: reclaim.note_missing(tx, missing, grace))
 
     def note_present(self, attachments: Iterable[Attachment]) -> None:
-        """Remember that the endpoints of these are there: a later look starts counting anew."""
+        """Record that the endpoints of these exist; an earlier ``note_missing`` no longer counts."""
         present = tuple(attachments)
         self._store.write(lambda tx: reclaim.note_present(tx, present))
 
@@ -225,17 +225,17 @@ class Ipam:
         )
 
     def configuration_of(self, ip: IPAddress) -> str:
-        """The name of the NIC's IP configuration that ``ip`` is; empty: no source has said it."""
+        """Name of the NIC's IP configuration that has ``ip``; empty: no source named it."""
         return self._store.read(lambda tx: records.configuration_of(tx, ip))
 
     def overview(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS) -> Overview:
-        """Counts, counters and sources, all of one moment."""
+        """Counts, counters and sources in one consistent snapshot."""
         return self._store.read(lambda tx: _overview(tx, cooldown))
 
     def require_available(self, request: AddressRequest) -> tuple[PoolAddress, ...]:
         """What ``reserve`` would give now, without giving it.
 
-        It asks as a writer does, so a store that nobody can write to is noticed too.
+        It takes the writer's lock, so an unwritable store is noticed too.
 
         Raises:
             NoAddressesKnown, SourceEmpty, NicUnclear, PoolExhausted: as ``reserve`` would.
@@ -255,12 +255,12 @@ class Ipam:
         return self._store.read(lambda tx: refresh.source_state(tx, config))
 
     def sources_in_use(self) -> tuple[SourceConfig, ...]:
-        """Every source that a call needed since the node was started."""
+        """Every source that a call needed since the node booted."""
         used = self._store.read(lambda tx: source_records.states(tx, in_use=True))
         return tuple(each.config for each in used)
 
     def nics(self, config: SourceConfig) -> tuple[ListedNic, ...]:
-        """The NICs that this source listed last; none before it was read since the node was started."""
+        """The NICs that this source listed last; none before its first read since the node booted."""
 
         def work(tx: Transaction) -> tuple[ListedNic, ...]:
             row = source_records.row_of_source(tx, config.key)
@@ -271,16 +271,16 @@ class Ipam:
     def refresh(
         self, config: SourceConfig, *, deadline: float, force: bool = False, in_use: bool = False
     ) -> SourceState:
-        """Read a source if it is due, and let the pool follow what it lists.
+        """Read a source if it is due, and update the pool to what it lists.
 
-        One process reads a source at a time; the others go on with what is known of it, or, if that is
-        nothing, wait. After failures it is left alone for longer and longer, up to a minute, and never asked
-        before a Retry-After is over. ``force`` reads at once whatever the interval says.
+        One process reads a source at a time; the others use its last listing or, if there is none, wait.
+        After failures the pause grows, up to a minute; a Retry-After is always respected. ``force`` reads at
+        once whatever the interval says.
 
         Args:
             config: which source.
-            deadline: seconds that all of this may take.
-            force: for a person who asks; never for an ADD.
+            deadline: seconds for the whole call.
+            force: for an operator's request; never for an ADD.
             in_use: a network needs it now.
 
         Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipam.quoting import quoted
 
 ANY_NIC = "*"
-"""What the wireserver's document may say instead of a MAC: the addresses belong to whichever NIC."""
+"""Used by the wireserver instead of a MAC: the addresses may belong to any NIC."""
 
 _HEX = frozenset("0123456789abcdef")
 

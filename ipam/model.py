@@ -1,4 +1,4 @@
-"""The values that ``ipam`` speaks in: immutable, no I/O, no behaviour but theirs.
+"""The value types of ``ipam``: immutable, no I/O.
 
 It imports nothing of the project: everything else imports it.
 """
@@ -33,7 +33,7 @@ class Attachment(Value, order=True):
 
 
 class Holder(Enum):
-    """What kind of caller holds an address, and so how its being alive can be seen."""
+    """What kind of caller holds an address, which decides how to check that it is alive."""
 
     ENDPOINT = "endpoint"
     """Our own interface plugin: alive as long as its host veth exists."""
@@ -53,11 +53,11 @@ class Owner(Value):
     netns: str = ""
     """CNI_NETNS as the runtime wrote it; empty when it gave none."""
     netns_id: str = ""
-    """``"<st_dev>:<st_ino>"`` of the namespace: a path can be reused, this pair tells."""
+    """``"<st_dev>:<st_ino>"`` of the namespace, since its path can be reused."""
     host_ifname: str = ""
     call_id: str = ""
-    """The call that made the reservation, so that the same call carried out again (the agent died
-    before it could answer) is completed instead of refused."""
+    """The call that made the reservation, so that the same call, repeated because the agent died
+    before it could answer, is completed instead of refused."""
 
 
 class PoolAddress(Value):
@@ -89,11 +89,11 @@ class Nic(Value):
     """The secondary IP configurations, fit for pods."""
     subnets: tuple[IPNetwork, ...] = ()
     configurations: tuple[tuple[IPAddress, str], ...] = ()
-    """Addresses with the names of their IP configurations, where the source says them (ARM)."""
+    """Addresses with the names of their IP configurations, where the source has them (ARM)."""
 
 
 class Listing(Value):
-    """What one successful read of a source said."""
+    """What one successful read of a source returned."""
 
     source: str
     """``file``, ``imds``, ``wireserver`` or ``arm``."""
@@ -101,7 +101,7 @@ class Listing(Value):
     warnings: tuple[str, ...] = ()
     """Entries that were skipped and why (an unparsable address, a duplicate, ...)."""
     digest: str = ""
-    """Of the document it was read from: the same digest, the same listing. Empty: not known."""
+    """Digest of the document; the same digest means the same listing. Empty: not known."""
 
 
 class SourceConfig(Value):
@@ -115,7 +115,7 @@ class SourceConfig(Value):
 
     @property
     def key(self) -> str:
-        """Names the source in the store: configurations with the same key read the same documents."""
+        """Identifies the source in the store: configurations with the same key read the same documents."""
         return f"{self.environment}:{self.file}" if self.environment in {"auto", "file"} else self.environment
 
 
@@ -129,16 +129,16 @@ class AddressRequest(Value):
     nic_mac: str = ""
     """The NIC that has to own them; empty: not known, see ``pool.choose_nic``."""
     requested: tuple[IPAddress, ...] = ()
-    """Certain addresses (CNI_ARGS ``IP``, ``runtimeConfig.ips``, ``args.cni.ips``), at most one of each
-    family; where there is none, any will do."""
+    """Requested addresses (CNI_ARGS ``IP``, ``runtimeConfig.ips``, ``args.cni.ips``), at most one of each
+    family; a family without one gets any address."""
     cooldown: float = DEFAULT_COOLDOWN_SECONDS
     """Seconds a released address cools down before it is given out again."""
     excluded: frozenset[IPAddress] = field(default_factory=frozenset)
     """Never to be given out now: addresses that the host itself carries."""
     looked_at: frozenset[Attachment] | None = None
-    """What the same pod holds under other container ids and the caller knows of; None: it does not care."""
+    """What the caller knows the same pod to hold under other container ids; None: don't check."""
     max_age: float | None = None
-    """Seconds; a listing that is older has to be read again first. None: however old it is."""
+    """Seconds; an older listing has to be read again first. None: any age will do."""
 
 
 class Reservation(Value):
@@ -150,11 +150,11 @@ class Reservation(Value):
     gateway: IPAddress
     source: str
     created_at: float
-    """Wall clock, seconds since the epoch: for people only, no decision is taken with it."""
+    """Wall clock, seconds since the epoch: for display only."""
     confirmed: bool
     """False between the choice of the address and the end of the ADD."""
     generation: str
-    """Id of the store it was written to; another one means the store was lost in between."""
+    """Id of the store it was written to; a different one means the store was lost in between."""
     nic_mac: str = ""
     """MAC of the NIC that owns the address; empty when it was adopted from the kernel."""
 
@@ -165,7 +165,7 @@ class Reservation(Value):
 
 
 class AddressState(Enum):
-    """What an address of the pool is doing; an address is in exactly one of these."""
+    """The state of an address of the pool; exactly one of these."""
 
     FREE = "free"
     ASSIGNED = "assigned"
@@ -174,7 +174,7 @@ class AddressState(Enum):
 
 
 class AddressStatus(Value):
-    """One address of the pool and everything that is known of it: for ``status`` and ``explain``."""
+    """Everything that is known about one address of the pool: for ``status`` and ``explain``."""
 
     address: IPInterface
     gateway: IPAddress
@@ -184,12 +184,12 @@ class AddressStatus(Value):
     """Which source listed it; empty when none ever did."""
     state: AddressState
     listed: bool
-    """The last successful read of the source listed it. Held or not, without this it is about to go."""
+    """The last successful read listed it. If not, held or free, it is about to leave the pool."""
     reservation: Reservation | None = None
     cooling_left: float = 0.0
     """Seconds until its cooldown is over."""
     quarantine_left: float = 0.0
-    """Seconds until its quarantine is over; 0 also when it is only not listed any more."""
+    """Seconds until its quarantine ends; also 0 when it is only no longer listed."""
     reason: str = ""
     """Why it is in quarantine."""
 
@@ -229,7 +229,7 @@ class SourceState(Value):
     failures: int = 0
     """Attempts that failed since the last success."""
     retry_in: float = 0.0
-    """Seconds until the source may be asked again; 0: now."""
+    """Seconds until the source may be read again; 0: now."""
     config: SourceConfig = field(default_factory=SourceConfig)
     """Which source this is, its interval aside."""
 
@@ -246,23 +246,23 @@ class ListedNic(Value):
 
 
 class Overview(Value):
-    """The pool, its counters and its sources, all as they were at one moment."""
+    """The pool, its counters and its sources in one consistent snapshot."""
 
     counts: PoolCounts
     known: int
-    """Every address of the pool, counted by itself: what the four states have to add up to."""
+    """Every address of the pool, counted separately: the four states have to add up to it."""
     counters: Mapping[str, int]
     """Events since the store was made, by the names of ``ipam.COUNTERS``."""
     sources: tuple[SourceState, ...]
     """Every source that a network of the node uses."""
     adopted: bool
-    """Somebody has told the store what is alive."""
+    """``adopt`` was called: the store knows what is alive."""
     same_boot: bool
-    """False: the store is from before the node was started anew, and nobody has used it since."""
+    """False: the store is from before the last boot and has not been used since."""
 
     @property
     def source(self) -> SourceState:
-        """The source that is worst off: one that fails, else the one whose listing is the oldest."""
+        """The source in the worst state: one that fails, else the one with the oldest listing."""
         return max(
             self.sources,
             key=lambda each: (each.failures > 0, each.success_age is None, each.success_age or 0.0),

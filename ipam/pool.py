@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ipam.model import AddressRequest, IPAddress, ListedNic, Listing, PoolAddress
 
 READS_UNTIL_GONE = 2
-"""An address leaves the pool when so many consecutive successful reads did not list it."""
+"""Consecutive successful reads that have to lack an address before it leaves the pool."""
 
 
 class Candidate(Value):
@@ -30,7 +30,7 @@ class Candidate(Value):
     """The row of the store; means nothing here."""
     address: PoolAddress
     released_at: float | None
-    """When its last holder let it go; None: it never had one."""
+    """When its last holder released it; None: it never had one."""
 
 
 class Choice(Value):
@@ -86,7 +86,7 @@ def choose_nic(nics: Sequence[ListedNic], wanted: str, source: str) -> str:
         if len(group) == 1:
             return group[0]
     raise NicUnclear(
-        f"source {source} lists NICs {', '.join(macs)}, and no route of the node tells which one pods use",
+        f"source {source} lists NICs {', '.join(macs)}, and no route of the node shows which one pods use",
         "Name the NIC as `master` in the netconf.",
     )
 
@@ -142,7 +142,7 @@ def offered(listing: Listing) -> tuple[PoolAddress, ...]:
     if not listing.nics:
         raise SourceEmpty(
             f"source {listing.source} lists no NIC at all{skipped}",
-            "Ask again in a while; if it stays so, the source does not know this machine.",
+            "Try again later; if this persists, the source does not know this machine.",
         )
     macs = ", ".join(nic.mac for nic in listing.nics)
     raise no_address_for_pods(listing.source, macs, skipped)
@@ -163,7 +163,7 @@ def merge(listed: Iterable[PoolAddress], known: Mapping[IPAddress, Known]) -> Ch
     """What has to change so that what a source offers follows ``listed``.
 
     New addresses enter at once. An address leaves only when it is gone in two consecutive reads, so one
-    stale or partial document costs no pod its address.
+    stale or partial document takes no address from a pod.
     """
     written: list[PoolAddress] = []
     seen: set[IPAddress] = set()

@@ -1,6 +1,6 @@
-"""What lives and what does not: adoption after a lost store, and freeing what nobody uses any more.
+"""Adoption of what is alive after a lost store, and freeing of what nobody uses any more.
 
-It decides by what it is told and by two looks apart in time, never by one. It must not look at the
+It decides by what is passed in, and frees only after two looks apart in time. It must not query the
 kernel itself.
 """
 
@@ -64,7 +64,7 @@ def note_missing(tx: Transaction, missing: Iterable[Attachment], grace: float) -
 
 
 def note_present(tx: Transaction, present: Iterable[Attachment]) -> None:
-    """Take the marks away."""
+    """Clear the marks."""
     tx.change_each(_UNMARK, ((a.container_id, a.ifname) for a in present))
 
 

@@ -218,7 +218,7 @@ def name_configurations(tx: Transaction, listing: Listing) -> None:
 
 
 def configuration_of(tx: Transaction, ip: IPAddress) -> str:
-    """The name of the IP configuration of an address; empty: no source has said it."""
+    """Name of the IP configuration of an address; empty: no source named it."""
     row = tx.one("SELECT name FROM ip_configuration WHERE ip = ?", ip.packed)
     return "" if row is None else str(row["name"])
 
