@@ -225,7 +225,12 @@ def test_a_pod_that_was_seen_in_between_is_not_taken_for_dead(new_node: NewNode)
     pod, late = node.sandbox.pods("c1", "late")
     added = node.add(pod)
     name = added.result["interfaces"][0]["name"]
-    node.sandbox.batch(f"link set {name} down", f"link set {name} name hidden")
+    (mark,) = node.veths()[name]["altnames"]
+    node.sandbox.batch(
+        f"link property del dev {name} altname {mark}",
+        f"link set {name} down",
+        f"link set {name} name hidden",
+    )
     assert node.add(late).code == EXHAUSTED
     node.sandbox.batch(f"link set hidden name {name}")
     node.sandbox.clock_ahead = 100
