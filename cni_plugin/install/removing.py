@@ -24,8 +24,8 @@ from ipam.quoting import one_line
 
 _LOGS = re.compile(r"(azvnet|agent)\.log(\.\d+)?")
 _STATE = re.compile(
-    r"azvnet\.db(\.new|\.corrupt-[\dTZ.]+)?(-wal|-shm|-journal)?"
-    r"|(store|source|adoption|attachments)\.lock"
+    r"azvnet\.db(\.new|\.(corrupt|newer)-[\dTZ.]+)?(-wal|-shm|-journal)?"
+    r"|(store|source(-[0-9a-f]{8})?|adoption|attachments)\.lock"
     r"|(agent|http)\.sock(\.[0-9a-f]{8})?"
     r"|sysctls-before\.json"
 )

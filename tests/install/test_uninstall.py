@@ -211,6 +211,7 @@ def test_what_is_not_of_ours_in_the_state_directory_stays(forge: Forge, node: No
     others = ["systemd", "other.lock", "azvnet.db.backup", "docker.sock", "azvnet.database"]
     ours = ["azvnet.db", "azvnet.db-shm", "azvnet.db.new", "azvnet.db.corrupt-20261126T150000Z", "store.lock"]
     ours += ["attachments.lock", "agent.sock", "http.sock.0a1b2c3d", "sysctls-before.json", "source.lock"]
+    ours += ["source-0a1b2c3d.lock", "azvnet.db.newer-20261126T150000Z"]
     for name in (*others, *ours):
         (state / name).write_text("")
     (state / "azvnet.db.corrupt-20261126T150001Z").symlink_to(node.bin_dir / "portmap")

@@ -16,5 +16,9 @@ def test_every_documented_file_of_the_state_directory_is_removed_by_its_name() -
     names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
     assert len(names) > 8
     for name in names:
-        whole = f"azvnet.db{name}" if name.startswith("-") else name.replace("<time>", "20261126T150000Z")
+        whole = (
+            f"azvnet.db{name}"
+            if name.startswith("-")
+            else name.replace("<time>", "20261126T150000Z").replace("<id>", "0a1b2c3d")
+        )
         assert removing._STATE.fullmatch(whole), f"uninstall --purge leaves {whole}"
