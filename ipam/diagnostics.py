@@ -75,7 +75,7 @@ def unknown_address(tx: Transaction, ip: IPAddress, request: AddressRequest) -> 
     """No listing has the requested address."""
     return AddressUnavailable(
         f"address {ip} is not one of this node's NIC; {source_words(tx, request.source)}",
-        "Ask for an address that `azvnet status` lists, or add it to the NIC as an IP configuration.",
+        "Request an address that `azvnet status` lists, or add it to the NIC as an IP configuration.",
     )
 
 
@@ -86,7 +86,7 @@ def unavailable(
     if row is not None and row["container_id"] is not None:
         return AddressUnavailable(
             f"address {ip} is held by {_named(row)}, {row['ifname']}",
-            "Delete that pod first, or ask for another address.",
+            "Delete that pod first, or request another address.",
         )
     if row is None or row["misses"] is None:
         return unknown_address(tx, ip, request)
@@ -98,9 +98,7 @@ def unavailable(
         why = records.unusable_because(row, tx.now)
     if not why:
         return None
-    return AddressUnavailable(
-        f"address {ip} can't be given out: {why}", "Ask for another address, or for none."
-    )
+    return AddressUnavailable(f"address {ip} can't be given out: {why}", "Request another address, or none.")
 
 
 def source_words(tx: Transaction, source: str) -> str:

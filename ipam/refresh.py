@@ -1,8 +1,8 @@
 """When a source is read, by whom, and what is remembered of it.
 
-Each source is on its own: what is known of one says nothing of another. A lock file of its own is held while
-it is read, so that a hundred ADDs ask the cloud once; the kernel drops it when its holder dies. The read
-itself happens outside of any transaction. It must not know how a source is read.
+Sources are independent of each other. Each has a lock file that is held while it is read, so that a hundred
+ADDs query the cloud once; the kernel drops the lock when its holder dies. The read itself happens outside of
+any transaction. It must not know how a source is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Reader = Callable[[SourceConfig, float, str], Listing]
 
 LONGEST_BACK_OFF = 60.0
-"""Seconds; a source that keeps failing is asked no less often than this (unless it said so itself)."""
+"""Seconds; the longest pause before a failing source is read again (a Retry-After may be longer)."""
 FIRST_BACK_OFF = 1.0
 """Seconds, doubled each time: while nothing is known, a node that has just booted waits for the source."""
 
@@ -93,8 +93,8 @@ def refresh(
 
 
 def _seen(tx: Transaction, *, config: SourceConfig, force: bool) -> tuple[SourceState, bool, bool]:
-    """What is known, whether a read is due, and whether an attempt was begun and has no outcome: somebody
-    reads, or was killed while reading.
+    """What is known, whether a read is due, and whether an attempt has no outcome: it is in progress, or its
+    process was killed.
     """
     row = source_records.row_of_source(tx, config.key)
     return source_state(tx, config), force or _due(row, config, tx.now), bool(row and row["reading"])
@@ -112,7 +112,7 @@ def _due(row: Row | None, config: SourceConfig, now: float) -> bool:
 
 
 def _attempt(tx: Transaction, *, config: SourceConfig, force: bool, in_use: bool, seen: SourceState) -> bool:
-    """Write that the source is asked now; False when somebody else asked it meanwhile.
+    """Record an attempt to read the source; False when another process made one meanwhile.
 
     The lock is held: an attempt without an outcome is one whose process was killed.
     """
@@ -143,10 +143,10 @@ def _read(
         store.write(partial(_failed, config=config, error=error))
         raise
     except MemoryError:
-        # This process's trouble, not the source's: left as if it had been killed, so the next asks at once.
+        # This process's error, not the source's: left as if killed, so the next one reads at once.
         raise
     except Exception as error:
-        # A reader that breaks on a document it did not foresee must cost no pod more than one that
+        # A reader that crashes on an unexpected document must not affect pods more than one that
         # says so.
         unreadable = SourceUnreadable(
             f"source {config.environment}: {type(error).__name__}: {error}",
@@ -198,7 +198,7 @@ def _succeeded(
 
 
 def _unchanged(tx: Transaction, *, config: SourceConfig, listing: Listing) -> SourceState | None:
-    """Write that the source said just what it said last time; None when it did not.
+    """Record that the listing is the same as last time; None when it is not.
 
     The addresses marked as listed are those of the last listing, so with the same one again there is
     nothing to do, unless some address is on its way out.
@@ -239,7 +239,7 @@ def _failed(tx: Transaction, *, config: SourceConfig, error: IpamError) -> None:
 
 
 def _as_known(store: Store | ReadOnlyStore, state: SourceState, config: SourceConfig) -> SourceState:
-    """Go on with what is known; when that is nothing, with the error that made it so."""
+    """Use what is known; if that is nothing, raise the error of the last attempt."""
     if not state.error or state.success_age is not None:
         return state
     row = store.read(lambda tx: source_records.row_of_source(tx, config.key))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def reserve(
     tx: Transaction, attachment: Attachment, owner: Owner, request: AddressRequest
 ) -> tuple[Reservation, ...] | IpamError:
-    """One reservation for each family, or the error as a value: what was counted with it has to be kept."""
+    """One reservation for each family, or the error as a value: raising it would undo what was counted."""
     if not tx.adopted:
         return AdoptionNeeded(
             "the store is new and does not know yet which addresses are in use",
@@ -72,7 +72,7 @@ def reserve(
 
 
 def would_get(tx: Transaction, request: AddressRequest) -> tuple[PoolAddress, ...] | IpamError:
-    """What an attachment would be given now, or why not. Probes ask too, so the source is not used by it."""
+    """What an attachment would get now, or why not. Does not count as use of the source: probes call it."""
     try:
         chosen = _choose_all(tx, _scope(tx, request), request)
     except IpamError as error:
@@ -193,7 +193,7 @@ def write_again(tx: Transaction, reservation: Reservation) -> Row:
 
 
 def release(tx: Transaction, attachment: Attachment, expected: Reservation | None) -> tuple[Reservation, ...]:
-    """Let go everything that ``attachment`` holds; if ``expected`` is given, only if that is part of it."""
+    """Release everything that ``attachment`` holds; if ``expected`` is given, only if that is part of it."""
     rows = records.held_by(tx, attachment)
     held = tuple(records.reservation_from(row, tx.generation) for row in rows)
     if expected is not None and not any(_same(each, expected) for each in held):
@@ -204,7 +204,7 @@ def release(tx: Transaction, attachment: Attachment, expected: Reservation | Non
 
 
 def abandon(tx: Transaction, made: Sequence[Reservation]) -> bool:
-    """Give back what no pod ever had; the time of the release before stays. All of it or nothing."""
+    """Give back what no pod ever used; the earlier release time stays. All of it or nothing."""
     rows = [row for each in made if (row := _unconfirmed(tx, each)) is not None]
     if not rows or len(rows) != len(made):
         return False
@@ -267,7 +267,7 @@ def _already_reserved(held: tuple[Reservation, ...]) -> AlreadyReserved:
     addresses = ", ".join(str(each.ip) for each in held)
     return AlreadyReserved(
         f"container {attachment.container_id}, {attachment.ifname} holds {addresses} already",
-        "Run DEL for this attachment before it is added again.",
+        "Run DEL for this attachment before another ADD.",
         held,
     )
 
@@ -277,5 +277,5 @@ def _lost(
 ) -> ReservationLost:
     return kind(
         f"the reservation of {reservation.ip} for container {reservation.attachment.container_id} {why}",
-        "The runtime tries again with a new sandbox.",
+        "The runtime retries with a new sandbox.",
     )

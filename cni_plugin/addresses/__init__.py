@@ -1,1 +1,1 @@
-"""Between the verbs and the pool: which address a call gets, and what becomes of it."""
+"""Between the verbs and the pool: which address a call gets, and its release."""

@@ -26,11 +26,11 @@ from ipam.quoting import quoted
 from ipam.value import replace
 
 READ_SECONDS = 10.0
-"""How long an ADD that has no address to give may ask the source."""
+"""Seconds that an ADD without a free address may wait for the source."""
 QUICK_READ_SECONDS = 2.0
-"""How long a call that could go on without it may ask the source."""
+"""Seconds that a call that can do without it may wait for the source."""
 GRACE_SECONDS = 60.0
-"""Between the two looks after which an address without an endpoint is freed."""
+"""Seconds between the two looks after which an address without an endpoint is freed."""
 STALE_SECONDS = 300.0
 """A listing older than this is read again before an address is given out: there is no agent, or the node was
 suspended meanwhile.
@@ -156,7 +156,7 @@ def requested_address(parameters: Parameters, netconf: NetConf) -> IPAddress | N
     """The address an ADD asks for, if any: CNI_ARGS IP, runtimeConfig.ips, args.cni.ips, ipam.ipAddress.
 
     Raises:
-        InvalidNetconf: it is no address, or more than one is asked for.
+        InvalidNetconf: it is not an address, or there is more than one.
         AddressUnavailable: it is an IPv6 address.
     """
     cni = netconf.args.get("cni")
@@ -172,7 +172,7 @@ def requested_address(parameters: Parameters, netconf: NetConf) -> IPAddress | N
 
 
 def _one_address(asked: Sequence[object]) -> IPAddress:
-    """What was asked for is given or refused, never in part."""
+    """A request is granted or refused as a whole."""
     wanted: set[IPAddress] = set()
     for each in asked:
         try:
@@ -186,12 +186,12 @@ def _one_address(asked: Sequence[object]) -> IPAddress:
     if refused:
         raise ipam_errors.AddressUnavailable(
             f"address {', '.join(refused)} can't be given out: pods get IPv4 addresses",
-            "Ask for an IPv4 address, or for none.",
+            "Request an IPv4 address, or none.",
         )
     if len(wanted) > 1:
         raise errors.InvalidNetconf(
             f"{len(wanted)} addresses are requested: {', '.join(sorted(map(str, wanted)))}",
-            "An interface gets one. Ask for one, or attach a network more than once.",
+            "An interface gets one. Request one, or attach a network more than once.",
         )
     return wanted.pop()
 
@@ -247,7 +247,7 @@ def _reserve(
 
 def _is_of_host(ip: IPAddress, node: Node) -> bool:
     """Whether the host itself carries an address. Asked for the one that is to be given: a list of all takes
-    long where there are thousands (kube-proxy with IPVS), and never comes to an end while they change.
+    long where there are thousands (kube-proxy with IPVS), and never ends while they change.
     """
     route = node.host.one_route(node.host.compile.get_route(ip))
     return route is not None and route.kind == encode.RTN_LOCAL
@@ -256,8 +256,8 @@ def _is_of_host(ip: IPAddress, node: Node) -> bool:
 def set_aside_carried(node: Node, seconds: float) -> None:
     """Quarantine every address that a host route leads to and no attachment holds.
 
-    Where one is met there are more, as on a node that comes from another CNI plugin with its pods running:
-    finding them one at a time would cost an ADD for every few of them.
+    Where there is one there are more, as on a node that was migrated from another CNI plugin with its pods
+    running: finding them one at a time would fail an ADD for every few of them.
     """
     routes = node.host.routes(encode.dump_routes(encode.AF_INET))
     # In this order: what an ADD has routed meanwhile, it has reserved before.
@@ -296,8 +296,8 @@ def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = Fal
 def release_predecessors(reservations: Iterable[Reservation], node: Node) -> None:
     """Free what earlier sandboxes of the same pod still hold, if nothing of them is left.
 
-    Two signs, so no second look is needed: the runtime makes a new sandbox of this pod, and the endpoint
-    of the old one does not exist.
+    No second look is needed: the runtime creates a new sandbox of this pod, and the endpoint of the old
+    one does not exist.
     """
     for old in reservations:
         if not is_alive(old, node):
@@ -319,7 +319,7 @@ def reclaim_dead(node: Node) -> int:
 def free_missing(missing: Iterable[Attachment], node: Node, grace: float = GRACE_SECONDS) -> int:
     """Note which attachments have no endpoint now, and free those that had none ``grace`` seconds ago.
 
-    One whose lock is held is under way, and left alone.
+    One whose lock is held has a call in progress and is left alone.
     """
     freed = 0
     for dead in node.ipam.note_missing(missing, grace=grace):

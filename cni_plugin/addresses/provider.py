@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ipam.model import Holder, IPAddress, IPInterface, Reservation
 
 SET_ASIDE_SECONDS = 300.0
-"""How long an address is not given out that something on the host has and the pool knows nothing of."""
+"""Seconds for which an address is not given out because something on the host uses it."""
 
 
 class AddressProvider(Protocol):
@@ -117,8 +117,8 @@ class Pool:
 class Delegate:
     """The IPAM plugin that ``ipam.type`` names.
 
-    It is asked when the interface is there. So an ADD for an interface that exists is refused before: the DEL
-    that takes this ADD back would free the addresses of the existing one.
+    It is called when the interface exists. So an ADD for an interface that exists is refused before: the DEL
+    that undoes this ADD would free the addresses of the existing one.
     """
 
     needs_interface = True
@@ -150,7 +150,7 @@ class Delegate:
         return conf.mtu or (link or allocate.any_uplink("", conf, self._node)).mtu
 
     def confirm(self) -> None:
-        """As ``AddressProvider.confirm``; the plugin has nothing to be told."""
+        """As ``AddressProvider.confirm``; a plugin needs no confirmation."""
 
     def release(self) -> None:
         """As ``AddressProvider.release``: its DEL. The error that led here is the one to report."""

@@ -1,6 +1,6 @@
-"""Letting an address go, so that nobody who still sends to its pod reaches whoever has it next.
+"""Releasing an address, so that traffic for its old pod does not reach its next one.
 
-Owns the order of that: connections are forgotten before the address is free. It must not make or remove
+Owns the order: connections are deleted before the address is free. It must not make or remove
 links, nor decide that a pod is gone.
 """
 
@@ -16,15 +16,15 @@ from ipam.model import Attachment, Reservation
 
 
 def may_have_host_ports(netconf: NetConf) -> bool:
-    """Whether a pod may have had host ports; the runtime tells, where the configuration asks for it."""
+    """Whether a pod may have had host ports; the runtime passes them where the configuration asks for it."""
     return not netconf.capabilities.get("portMappings") or bool(netconf.runtime_config.portmappings)
 
 
 def forget_connections(attachment: Attachment, node: Node) -> list[str]:
-    """Let the kernel forget the connections to the address of an attachment; what can't be, in words.
+    """Delete the conntrack entries of an attachment's address; returns what failed, in words.
 
-    A host port is a way there: portmap's rules are gone by now, but for who goes on sending they would
-    apply for good, whoever has the address. What can't be forgotten keeps no pod from going.
+    A host port leads there: portmap's rules are gone by now, but for a client that keeps sending its entry
+    still applies, whichever pod has the address. A failure does not keep the pod from being deleted.
     """
     try:
         for held in node.ipam.held_by(attachment):
@@ -32,7 +32,7 @@ def forget_connections(attachment: Attachment, node: Node) -> list[str]:
     except ipam_errors.StoreUnavailable:
         return []  # releasing the address says so
     except OSError as error:
-        return [f"connections to the pod may be remembered for a while: {error}"]
+        return [f"the kernel may still track connections to the pod for a while: {error}"]
     return []
 
 

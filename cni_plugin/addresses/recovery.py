@@ -1,4 +1,4 @@
-"""What is alive on this node, for a store that does not know it: first start, reboot, lost or spoilt file.
+"""What is alive on this node, for a store that does not know it: first start, reboot, lost or corrupt file.
 
 Owns finding in the kernel who carries which address. It must not make or remove links, nor know of calls.
 """
@@ -25,7 +25,7 @@ STRANGER = "netns-"
 
 
 def adopt(node: Node) -> None:
-    """Tell the store what is alive, unless it knows by now. Of a hundred calls that find it new one looks."""
+    """Adopt what is alive unless another call did: of a hundred calls that find a new store, one looks."""
     node.ensure_run_dir()
     try:
         with file_lock(node.run_dir / LOCK, time.monotonic() + LOCK_SECONDS):
@@ -43,14 +43,12 @@ def _adopt(node: Node) -> None:
 
 
 def adopt_endpoints(node: Node) -> None:
-    """Tell the store of our own endpoints: host veths whose alias names an attachment and whose route names
-    its address.
-    """
+    """Adopt our own endpoints: host veths whose alias names an attachment and whose route has its address."""
     _write(node, _endpoints(*_links_and_routes(node)))
 
 
 def _write(node: Node, found: list[Reservation]) -> None:
-    """Write what was found, and let go what is gone by now: the DEL that came between had nothing to free."""
+    """Write what was found, and release what is gone by now: a DEL in between had nothing to free."""
     node.ipam.adopt(found)
     links = names.by_name(node.host.links(encode.dump_links()))
     for each in found:
@@ -60,7 +58,7 @@ def _write(node: Node, found: list[Reservation]) -> None:
 
 
 def stranger(netns_id: str, ifname: str) -> Attachment:
-    """What holds an address that a namespace carries, and nothing more is known of: a plugin that delegates
+    """The holder of an address that a namespace carries when nothing else is known: a plugin that delegates
     to us made it, and only the store knew for which container.
     """
     return Attachment(f"{STRANGER}{netns_id.rpartition(':')[2]}", ifname)
@@ -140,7 +138,7 @@ def _is_usual(ip: IPAddress) -> bool:
 
 
 def _leads_to_host(link: Link, links: Mapping[int, Link]) -> bool:
-    """Whether what a link of a pod sends comes out on the host or on a NIC, as far as the pod can't feign it.
+    """Whether packets of a pod's link reach the host or a NIC, by signs that the pod can't forge.
 
     A pod with NET_ADMIN makes as many links as it likes and gives them addresses of the pool; they lead
     nowhere. It can't make hardware, which has no kind, nor an end of a veth pair in the host's namespace.

@@ -38,7 +38,7 @@ def select(
             return named[0]
         raise UplinkUnclear(
             f"master {master} does not exist on this node",
-            f"Links are {_list(links)}. Correct master in the netconf, or leave it out to have it found.",
+            f"Links are {_list(links)}. Correct master in the netconf, or leave it out to have it detected.",
         )
     fitting = [link for link in links if link.mac in macs]
     candidates = [link for link in fitting if _stands_free(link, fitting)]
@@ -58,7 +58,7 @@ def select(
 
 
 def is_uplink(link: Link | None, mac: str) -> bool:
-    """Whether a link that is known by index is beyond doubt the NIC with that MAC."""
+    """Whether a link that is known by index is certainly the NIC with that MAC."""
     return link is not None and link.mac == mac and not link.master and not link.slave and not _on_top(link)
 
 

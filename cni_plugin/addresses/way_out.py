@@ -1,5 +1,5 @@
-"""By which NIC the packets of pods leave the node: asked of the kernel, which alone knows its rules, metrics,
-nexthop objects and tunnels.
+"""By which NIC the packets of pods leave the node: asked of the kernel, since only it knows its rules,
+metrics, nexthop objects and tunnels.
 
 Owns that question and what follows for the address a pod may have: the fabric drops packets whose source
 address belongs to another NIC than they leave by. It must not reserve anything.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ipam.model import IPAddress, ListedNic, Reservation
 
 BEYOND = IPv4Address("8.8.8.8")
-"""An address beyond the virtual network, for the question alone: nothing is sent to it."""
+"""An address outside the virtual network for route lookups: nothing is sent to it."""
 
 
 def way_out(node: Node) -> WayOut:
@@ -62,7 +62,7 @@ def _link_of(route: KernelRoute | None, node: Node) -> Link | None:
 
 
 def nic_of_pods(listed: Callable[[], Sequence[ListedNic]], node: Node) -> str:
-    """The MAC of the NIC whose addresses pods may have; empty where nothing tells.
+    """The MAC of the NIC whose addresses pods may have; empty where it is unknown.
 
     ``listed`` returns the NICs that the source lists, none before it was read. It is called only where it
     depends on a pod's address.
@@ -94,7 +94,7 @@ def _mac_of(link: Link | None) -> str:
     if link is not None and not link.mac:
         raise UplinkUnclear(
             f"the packets of pods leave by {link.name}, which is not a NIC",
-            "The fabric delivers what the NIC sends that owns a pod's address. Route pods over it "
+            "The fabric drops packets that leave by another NIC than their address's. Route pods over it "
             "(`ip rule`), or name it as `master`.",
         )
     return link.mac if link is not None else ""

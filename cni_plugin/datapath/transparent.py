@@ -177,7 +177,7 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
     if naming.is_finished(existing, names.attachment):
         raise AttachmentExists(
             f"{names.attachment} is attached already",
-            "Nothing was changed. DEL it before it is added again.",
+            "Nothing was changed. DEL it before another ADD.",
         )
     if existing is not None:
         _remove(host.compile.delete_link(index=existing.index), host)

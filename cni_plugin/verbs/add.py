@@ -155,7 +155,7 @@ def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.
     if finished:
         raise errors.AttachmentExists(
             f"{attachment} is attached already, as {existing.ip}",
-            "Nothing was changed. DEL it before it is added again.",
+            "Nothing was changed. DEL it before another ADD.",
         )
     return None
 

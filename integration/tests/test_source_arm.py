@@ -320,10 +320,10 @@ class TestRefusal:
         [
             (401, "AuthenticationFailed", "new one is fetched"),
             (403, "AuthorizationFailed", "Microsoft.Network/networkInterfaces/read"),
-            (404, "ResourceNotFound", "looked for anew"),
+            (404, "ResourceNotFound", "looked up again"),
             (409, "Conflict", "code in the message"),
-            (500, "InternalServerError", "asked again by itself"),
-            (503, "ServiceUnavailable", "asked again by itself"),
+            (500, "InternalServerError", "retried automatically"),
+            (503, "ServiceUnavailable", "retried automatically"),
         ],
     )
     def test_each_status_says_what_to_do(

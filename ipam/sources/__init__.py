@@ -1,6 +1,6 @@
 """Where addresses come from: stateless readers, one module each, loaded when first used.
 
-A reader answers with what Azure says now and remembers nothing; what to make of it is ``pool``'s. It
+A reader returns what Azure lists now and remembers nothing; ``pool`` decides what to do with it. It
 must not know the store.
 """
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 HEAD_START = 0.5
 """Seconds that the preferred of two sources has to answer before the other one is asked as well (as RFC 8305
-does with addresses). Both answer within a few milliseconds when they are well, so the order of preference
-holds, and one that hangs costs a pod no more than this."""
+does with addresses). Both normally answer within a few milliseconds, so the order of preference holds, and
+one that hangs delays a pod no longer than this."""
 _GRACE = 0.2
-"""Seconds after the deadline in which a reader that kept it may still say so."""
+"""Seconds after the deadline in which a reader that kept it may still return."""
 
 
 class Endpoints(Value):
@@ -72,7 +72,7 @@ def read(
             the agent alone.
 
     Raises:
-        SourceUnreadable: no answer, or no address document; for ``auto``, what each one said.
+        SourceUnreadable: no answer, or not an address document; for ``auto``, the error of each source.
     """
     until = time.monotonic() + deadline
     if config.environment == "arm":

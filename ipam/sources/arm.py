@@ -54,7 +54,7 @@ _CLOUDS = {
     "azureusgovernment": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
 }
 REMEMBERED = 300.0
-"""Seconds for which what IMDS and ARM said of machine, NICs and subnets is taken for true."""
+"""Seconds for which what IMDS and ARM said about machine, NICs and subnets is cached."""
 _ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 15}
 _TOKEN: dict[str, Any] = {"retry_total": 1, "retry_status": 1, "connection_timeout": 2, "read_timeout": 10}
 

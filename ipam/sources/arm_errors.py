@@ -1,4 +1,4 @@
-"""What went wrong with Azure Resource Manager, and what an operator can do: only the words.
+"""Error messages and remedies for Azure Resource Manager.
 
 It must not import the SDK: what it needs of an error is passed to it. No token ever appears in a message.
 """
@@ -58,7 +58,7 @@ def unreachable(endpoint: str, message: str) -> SourceUnreadable:
     return SourceUnreadable(
         f"source arm: {endpoint} can't be reached: {words_of(message)}",
         f"Check from the node's own network that {endpoint} answers on port 443 (name resolution, routes, "
-        "network security groups, proxy), and arm.ca_file if its certificate is of another authority.",
+        "network security groups, proxy), and arm.ca_file if it has a private certificate authority.",
     )
 
 
@@ -66,7 +66,7 @@ def too_slow(endpoint: str, *, still: bool = False) -> SourceUnreadable:
     """No answer within the deadline."""
     since = "an earlier request has not ended yet" if still else "no answer in time"
     return SourceUnreadable(
-        f"source arm: {endpoint}: {since}", "Check the node's network; it is asked again by itself."
+        f"source arm: {endpoint}: {since}", "Check the node's network; the read is retried automatically."
     )
 
 
@@ -84,15 +84,15 @@ def _remedy(status: int, place: Placement) -> str:
     if status == 403:
         return (
             f"Give the node's identity the role Reader on resource group {place.resource_group} (az role "
-            f"assignment create), or one with {', '.join(READS)}. A new assignment takes minutes to count."
+            f"assignment create), or one with {', '.join(READS)}. It takes effect after some minutes."
         )
     if status == 404:
         return (
             "The machine or its NIC is not where IMDS says: it was moved or is being deleted. It is looked "
-            "for anew with the next read."
+            "up again with the next read."
         )
     if status == 429:
-        return "The subscription's requests are throttled; it is asked again when Retry-After is over."
+        return "The subscription's requests are throttled; the read is retried when Retry-After is over."
     if status >= 500:
-        return "Azure Resource Manager has a problem of its own; it is asked again by itself."
+        return "Azure Resource Manager has an internal problem; the read is retried automatically."
     return "See the code in the message."

@@ -33,7 +33,7 @@ class AnswerRefused(Exception):
 
 
 def session(origin: str = "") -> requests.Session:
-    """What sends requests, to the scheme, host and port of the URL ``origin`` alone (empty: to any)."""
+    """A session that sends requests only to the scheme, host and port of the URL ``origin`` (empty: any)."""
     made = requests.Session()
     adapter = _Bounded(origin)
     for scheme in ("http://", "https://"):
@@ -42,7 +42,7 @@ def session(origin: str = "") -> requests.Session:
 
 
 class _Bounded(HTTPAdapter):
-    """Retries nothing: whoever asked decides."""
+    """Never retries: that is up to the caller."""
 
     def __init__(self, origin: str) -> None:
         super().__init__(max_retries=Retry(total=False, redirect=False, raise_on_status=False))
@@ -56,7 +56,7 @@ class _Bounded(HTTPAdapter):
         """
         url = request.url or ""
         if self._origin is not None and _origin_of(url) != self._origin:
-            raise AnswerRefused(f"an answer leads to {quoted(url.partition('?')[0])}, which is not asked")
+            raise AnswerRefused(f"an answer links to {quoted(url.partition('?')[0])}, which is not followed")
         until = time.monotonic() + LONGEST_ANSWER
         request.headers["Accept-Encoding"] = "identity"
         response = super().send(request, *args, **{**kwargs, "stream": True})

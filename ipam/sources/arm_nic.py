@@ -73,7 +73,7 @@ def nic_of(nic: NetworkInterface, built: NicBuilder, seen: Nic | None) -> Nic:
 
 
 def _is_uncertain(configuration: IpConfiguration) -> bool:
-    """Whether ARM alone does not tell that its address works. After an operation that failed "the network
+    """Whether ARM alone can't show that its address works. After an operation that failed "the network
     interface may still be functional" (troubleshooting of failed provisioning states), so the platform on the
     node decides: IMDS.
     """

@@ -1,8 +1,8 @@
 """Work that may hang, given up at a deadline.
 
-The Azure SDK bounds each read of a socket, not a request: a server that sends a byte now and then keeps
-it for ever. So its work is done in a thread of its own, which is left behind at the deadline; there is
-never more than one of them.
+The Azure SDK has a timeout for each read of a socket, not for a request: a server that trickles bytes blocks
+it for ever. So its work runs in a separate thread, which is abandoned at the deadline; there is never more
+than one of them.
 """
 
 from __future__ import annotations

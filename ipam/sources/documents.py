@@ -36,7 +36,7 @@ def json_document(validated: Callable[[Any], P], document: bytes, source: str, w
 
 
 def entries(validated: Callable[[Any], P], raw: Iterable[Any], what: str, warnings: list[str]) -> Iterator[P]:
-    """The entries of a list that are what they should be; a warning for each that is not."""
+    """The valid entries of a list; a warning for each of the others."""
     for each in raw:
         try:
             yield validated(each)

@@ -35,7 +35,7 @@ def read(path: str) -> Listing:
     """The listing of the file at ``path``.
 
     Raises:
-        SourceUnreadable: it can't be read, or is no such document.
+        SourceUnreadable: it can't be read, or is not an address document.
     """
     return parse(_content(path), path)
 

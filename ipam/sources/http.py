@@ -40,7 +40,7 @@ _LONGEST_RETRY_AFTER = 3600.0
 
 
 class Get(Value):
-    """What to ask, and the words to say when it fails."""
+    """What to request, and the texts for its failure."""
 
     source: str
     url: str
@@ -48,7 +48,7 @@ class Get(Value):
     remedy: str
 
     def unreadable(self, why: str) -> SourceUnreadable:
-        """The error that says ``why``."""
+        """The error with the reason ``why``."""
         return SourceUnreadable(f"source {self.source}: GET {self.url}: {why}", self.remedy)
 
 
@@ -168,7 +168,7 @@ def _bad_status(request: Get, answer: _Answer) -> SourceUnreadable:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """What Retry-After says: seconds, or a date (RFC 9110, section 10.2.3)."""
+    """Retry-After in seconds; it may be a date (RFC 9110, section 10.2.3)."""
     if not retry_after:
         return 0.0
     try:

@@ -45,7 +45,7 @@ def read(endpoint: str, until: float) -> Listing:
     """The listing of the NICs of this node; ``until`` is ``time.monotonic`` when it has to be over.
 
     Raises:
-        SourceUnreadable: no answer, or no such document.
+        SourceUnreadable: no answer, or not an address document.
     """
     return parse(document(endpoint, "network", until), endpoint)
 

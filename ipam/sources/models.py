@@ -2,7 +2,7 @@
 
 The one truth about it. What is read with (``documents_schema``) is generated from them by
 packaging/compile_models.py, so that no reader has to load pydantic. Lists hold ``Any``: each entry is
-validated by itself, so that a bad one does not spoil the others.
+validated by itself, so that a bad one does not affect the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the entries of an address document to ``Nic`` and ``Listing``: what every source has in common.
 
-One bad entry is skipped with a warning and affects nothing else. What a document may come to is bounded by
-what Azure allows, however small the document is. It must not know the format of any document.
+One bad entry is skipped with a warning and affects nothing else. What a document expands to is limited to
+what Azure allows. It must not know the format of any document.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: byt
     for number, nic in enumerate(nics):
         if number >= MOST_NICS:
             warnings.insert(
-                0, f"more than {MOST_NICS} NICs are listed; no machine has so many, the others are skipped"
+                0, f"more than {MOST_NICS} NICs are listed; no machine has that many, the others are skipped"
             )
             break
         if nic.mac in macs:

@@ -1,6 +1,6 @@
-"""Where in Azure Resource Manager this node is, as IMDS tells it.
+"""Where in Azure Resource Manager this node is, according to IMDS.
 
-It must not know how ARM is asked.
+It must not know how ARM is queried.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def placement(compute: bytes) -> Placement:
     """What the compute document of IMDS says.
 
     Raises:
-        SourceUnreadable: it is no such document.
+        SourceUnreadable: it is not a compute document.
     """
     document = json_document(_compute, compute, "arm", "the compute document of IMDS")
     found = _RESOURCE_ID.fullmatch(document.resource_id)
@@ -74,7 +74,7 @@ def last_parts(resource_id: str) -> tuple[str, str]:
     """Resource group and name of a resource that is directly in a group.
 
     Raises:
-        ValueError: it is no such id.
+        ValueError: it is not such an id.
     """
     parts = resource_id.strip("/").split("/")
     if len(parts) != 8 or parts[2].casefold() != "resourcegroups":

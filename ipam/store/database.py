@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PATIENCE = 2.0
-"""Seconds in which an operation begins again because files were replaced or removed under it."""
+"""Seconds in which an operation is retried because files were replaced or removed under it."""
 _REPAIRS = 3
 """Within one operation; more than one when somebody keeps removing files while it goes on."""
 _PAUSE = 0.005
@@ -52,16 +52,16 @@ class _OtherBoot(Exception):
 
 
 class _Newer(StoreDamaged):
-    """A later version wrote the store. It is moved aside and made anew from what is alive on the node: an
+    """A later version wrote the store. It is moved aside and rebuilt from what is alive on the node: an
     azvnet that was rolled back must not keep every pod from starting.
     """
 
 
 class Store:
-    """One node's store. Cheap to make: nothing is opened before the first transaction.
+    """One node's store. Cheap to create: nothing is opened before the first transaction.
 
     Safe for many processes and threads at once, and against ``kill -9`` at any point. Files that are
-    no store are moved aside and a new, not adopted store is made in their place.
+    not a store are moved aside and a new, not adopted store is made in their place.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Store:
             self._mutex.release()
 
     def _run(self, begin: str, work: Callable[[Transaction], T], deadline: float) -> T:
-        """Open if needed, transact, and repair what is damaged, for as long as that promises anything."""
+        """Open if needed, transact, and repair what is damaged, until the deadline."""
         import sqlite3
 
         repairs = 0
@@ -142,7 +142,7 @@ class Store:
                 else:
                     self._disconnect()
                     time.sleep(_PAUSE)
-        raise self._unavailable("it is replaced again and again by somebody else")
+        raise self._unavailable("it another process keeps replacing it")
 
     def _transact(self, connection: sqlite3.Connection, begin: str, work: Callable[[Transaction], T]) -> T:
         connection.execute(begin)
@@ -156,7 +156,7 @@ class Store:
         return outcome
 
     def _begun(self, connection: sqlite3.Connection, *, may_write: bool) -> Transaction:
-        """The facts every transaction begins with; the other boot's holders are forgotten here."""
+        """The state that every transaction starts from; the holders of another boot are cleared here."""
         node = connection.execute(_NODE).fetchone()
         now = self._files.identities()
         if now != self._identities:
@@ -169,7 +169,7 @@ class Store:
             raise StoreDamaged(message)
         adopted = bool(node["adopted"])
         if node["version"] != len(schema.MIGRATIONS):
-            raise _Moved  # another version of azvnet changed it: what that means is found out by opening it
+            raise _Moved  # another version of azvnet changed it: opening it again decides what to do
         if not is_ours((node["boot_id"], node["machine_id"]), self._boot_id, self._machine_id):
             if not may_write:
                 raise _OtherBoot
@@ -286,8 +286,8 @@ class Store:
 
     def _set_aside(self, deadline: float, why: str) -> None:
         bad = self._identities[0]
-        # Closed after the rename: SQLite leaves the log of a file alone that is not at its path any
-        # more, and closing first would write a damaged log into the file that is kept for a look.
+        # Closed after the rename: SQLite then leaves the log alone, while closing first would write a
+        # damaged log into the file that is kept for inspection.
         with suppress(FileNotFoundError), file_lock(self._files.lock, deadline):
             self._files.move_aside(bad, why)
         self._disconnect()
@@ -302,7 +302,8 @@ class Store:
     def _locked(self) -> StoreUnavailable:
         message = f"{self._files.database} was locked for more than {self._busy_timeout:g} s"
         return StoreUnavailable(
-            message, f"Find who holds it: `fuser -v {self._files.database}`; a stopped process never lets go."
+            message,
+            f"Find who holds it: `fuser -v {self._files.database}`; a stopped process never releases it.",
         )
 
     def _unavailable(self, detail: str) -> StoreUnavailable:

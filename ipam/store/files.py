@@ -1,4 +1,4 @@
-"""The files of the store as files: which are there, moving them aside, taking leftovers away.
+"""The files of the store as files: which exist, moving them aside, removing leftovers.
 
 It must not know what is in them. Everything that renames or removes is called with ``store.lock``
 held. The store's own file is never opened here: closing any descriptor of it would drop the POSIX
@@ -21,7 +21,7 @@ PAGE_SIZE = 4096
 CORRUPT, NEWER = "corrupt", "newer"
 """Why a store was moved aside, as part of its name."""
 KEPT_ASIDE = 3
-"""So many unusable stores are kept for a look at what went wrong."""
+"""Unusable stores that are kept for inspection."""
 
 Identity = tuple[int, int]
 """Device and inode: what a path leads to now."""
@@ -56,7 +56,7 @@ class StoreFiles:
         """
         found = os.lstat(self.database)
         if not stat.S_ISREG(found.st_mode):
-            return "is no regular file"
+            return "is not a regular file"
         if found.st_size == 0:
             # A store is put in place complete, so it never is empty unless somebody emptied it.
             return "is empty"
@@ -66,11 +66,11 @@ class StoreFiles:
         for path in self._side_files:
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.lstat(path).st_mode):
-                    return f"has beside it {path.name}, which is no regular file"
+                    return f"has beside it {path.name}, which is not a regular file"
         return ""
 
     def move_aside(self, found_bad: Identity | None, why: str = CORRUPT) -> Path | None:
-        """Rename the store that was found bad; None: somebody else did it meanwhile.
+        """Rename the store that was found bad; None: another process did so meanwhile.
 
         The database goes first: were it left alone with its log gone, it would be read as an older
         store and look healthy.
@@ -86,7 +86,7 @@ class StoreFiles:
         return target
 
     def clear_for_new(self) -> Path:
-        """Take away what must not meet a new database; the path to make the new one at.
+        """Remove what must not meet a new database; returns the path to create that at.
 
         SQLite would replay the log of a database that is gone into the new one.
         """

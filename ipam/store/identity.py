@@ -1,4 +1,4 @@
-"""Which start of which machine this is, so that a store of another one is told from ours.
+"""Which boot of which machine this is, to recognise a store that another one wrote.
 
 It must not know what follows from it.
 """
@@ -18,7 +18,7 @@ _ID_LENGTH = 32
 
 
 class NodeIdentity(Value):
-    """The files that tell."""
+    """The files with the ids."""
 
     boot_id_file: Path
     machine_id_file: Path

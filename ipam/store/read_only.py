@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTEMPTS = 5
-"""Looks at what seems to be missing or damaged, before that is believed."""
+"""Attempts before a store counts as missing or damaged."""
 _PATIENCE = 2.0
-"""Seconds in which a look is begun again because somebody opened or closed the store meanwhile."""
+"""Seconds in which a read is retried because another process opened or closed the store meanwhile."""
 _PAUSE = 0.01
 _BUSY_SECONDS = 1.0
 _LIVE = "mode=ro&readonly_shm=1"
@@ -43,7 +43,7 @@ _State = tuple[int, int, int, int] | None
 
 
 class _Changed(Exception):
-    """Somebody put another file in place while this one was read."""
+    """The file was replaced while it was read."""
 
 
 class ReadOnlyStore:
@@ -172,7 +172,7 @@ class ReadOnlyStore:
         return connection
 
     def _at_rest(self) -> bool:
-        """Whether the file is all there is: no log, or an empty one that is not in use."""
+        """Whether everything is in the file: no log, or an empty one that is not in use."""
         try:
             logged = self._files.log.stat().st_size
         except FileNotFoundError:
@@ -201,7 +201,7 @@ class ReadOnlyStore:
 
     def _missing(self) -> StoreMissing:
         return StoreMissing(
-            f"there is no store {self._files.database}", "The first call, or the agent, makes it."
+            f"there is no store {self._files.database}", "The first call, or the agent, creates it."
         )
 
     def _unreadable(self, error: Exception) -> StoreUnavailable:
@@ -212,7 +212,7 @@ class ReadOnlyStore:
             )
         return StoreUnavailable(
             f"the store {self._files.database} is damaged: {error}",
-            "The next call, or the agent, moves it aside and makes it anew from what is alive.",
+            "The next call, or the agent, moves it aside and rebuilds it from what is alive.",
         )
 
 

@@ -182,12 +182,12 @@ def confirmed(reservation: Reservation) -> Reservation:
 
 
 def let_go(tx: Transaction, row: Row, released_at: float | None) -> None:
-    """Take the holder out of a row."""
+    """Clear the holder of a row."""
     tx.change_one(LET_GO, released_at, row["id"])
 
 
 def key_of(tx: Transaction, ip: IPAddress) -> int:
-    """The key of the row of ``ip``, which is made if there is none."""
+    """The key of the row of ``ip``, which is created if there is none."""
     tx.change("INSERT INTO address (ip, family) VALUES (?, ?) ON CONFLICT DO NOTHING", ip.packed, ip.version)
     row = row_of(tx, ip)
     if row is None:

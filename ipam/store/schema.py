@@ -101,7 +101,7 @@ _VERSION_2: Final = (
 )
 
 _VERSION_3: Final = (
-    # What the node is told by: its boot id alone is shared by containers and copies of its memory.
+    # Containers and copies of a machine's memory share its boot id.
     "ALTER TABLE node ADD COLUMN machine_id TEXT NOT NULL DEFAULT ''",
     *(f"DROP INDEX {name}" for name in ("next_free", "by_attachment", "by_pod", "in_quarantine", "unlisted")),
     "ALTER TABLE source RENAME TO source_1",

@@ -83,7 +83,7 @@ def row_of_source(tx: Transaction, key: str) -> Row | None:
 
 
 def make_row(tx: Transaction, config: SourceConfig) -> None:
-    """Make the row of a source unless there is one."""
+    """Create the row of a source unless there is one."""
     tx.change(
         "INSERT INTO source (key, environment, file) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         config.key,

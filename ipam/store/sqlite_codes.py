@@ -1,4 +1,4 @@
-"""What an error of SQLite says: the file is at fault, the disk is full, somebody else has it, it may pass.
+"""What an error of SQLite means: the file is damaged, the disk is full, it is locked, it may pass.
 
 Pure: the result codes are SQLite's own (https://www.sqlite.org/rescode.html), and ``sqlite3`` is not loaded
 for them. It must not know what is done about it.
@@ -14,7 +14,7 @@ IOERR_SHORT_READ = IOERR | 2 << 8
 
 
 def code_of(error: Exception) -> int:
-    """The primary result code; 0 where it is no error of SQLite."""
+    """The primary result code; 0 where it is not an error of SQLite."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
@@ -26,17 +26,17 @@ def is_damage(error: Exception) -> bool:
         return True
     if code_of(error) in {CORRUPT, NOTADB, FORMAT}:
         return True
-    # A table or column that every store has is not there, or a text is none.
+    # A table or column that every store has is missing, or a text is not UTF-8.
     return str(error).startswith(("no such ", "Could not decode"))
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether somebody else did not let go of it in time."""
+    """Whether it was locked by another process for too long."""
     return code_of(error) in {BUSY, LOCKED, PROTOCOL}
 
 
 def is_full(error: Exception) -> bool:
-    """Whether there is no room for what was to be written."""
+    """Whether the disk was full."""
     return code_of(error) == FULL
 
 

@@ -162,7 +162,7 @@ def test_no_store_is_said_and_none_is_made(node: Node) -> None:
         (lambda path: path.write_bytes(b"no store" * 1024), "not a database"),
         (lambda path: path.write_bytes(path.read_bytes()[: 2 * 4096]), "malformed"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "cut off"),
-        (lambda path: (path.unlink(), path.mkdir()), "no regular file"),
+        (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
     ],
     ids=["emptied", "other-content", "cut", "cut-within-a-page", "directory"],
 )
