@@ -1,7 +1,7 @@
-"""What an attachment is in the kernel: names, making it, and how it differs from what it should be.
+"""What an attachment is in the kernel: its names, creating it, and how it drifts from what it should be.
 
-A datapath is one way to connect a pod with its node, chosen by ``mode`` of the netconf. Owns what every one
-can do; the verbs and the agent know nothing else of it.
+A datapath is one way to connect a pod with its node, chosen by ``mode`` of the netconf. Owns the interface
+that all of them share; the verbs and the agent know nothing else of a datapath.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Endpoint(Value):
     host_ifname: str = ""
     """Name of the host end, once it is made."""
     call_id: str = ""
-    """The call that makes it: when an agent dies before it can answer, the call is repeated."""
+    """The call that creates it: when an agent dies before it can answer, the call is repeated."""
 
 
 class AddressCarried(Exception):
-    """A route to the address exists on the host, so something carries it that the pool does not know of."""
+    """The host has a route to the address, so something that the pool does not know about uses it."""
 
     def __init__(self, ip: IPAddress, route: KernelRoute | None) -> None:
         over = f"over link {route.index}" if route else "of unknown origin"
@@ -55,13 +55,13 @@ class Datapath(Protocol):
         *,
         ask: Callable[[], tuple[IPInterface, ...]] | None = None,
     ) -> Endpoint:
-        """Make the endpoint, and return it as it was made. When this raises, nothing of it is left.
+        """Create the endpoint and return it as created. When this raises, nothing of it is left.
 
         Args:
-            endpoint: what to make.
+            endpoint: what to create.
             host: the socket.
             netns_fd: the pod's namespace.
-            ask: tells the addresses when the interface is there and up, for who has to ask over it (DHCP).
+            ask: returns the addresses once the interface is up, for a plugin that needs it to ask (DHCP).
 
         Raises:
             AttachmentExists: it is attached already, or an interface of that name is in the pod.
@@ -71,7 +71,7 @@ class Datapath(Protocol):
         ...
 
     def detach(self, names: Names, host: Netlink) -> bool:
-        """Remove what ``attach`` made, also when it did not come to its end. True when there was something.
+        """Remove what ``attach`` created, even if it did not finish. True when there was something.
 
         Raises:
             KernelRefused: it is there and can't be removed.
@@ -93,8 +93,8 @@ class Datapath(Protocol):
         ...
 
     def repair(self, expected: Expected, host: Netlink) -> list[Difference]:
-        """Put back what is missing on the host's side, and return that. Nothing inside the pod is touched:
-        whoever changed something there may have meant it.
+        """Put back what is missing on the host's side, and return that. Nothing inside the pod is touched: a
+        change there may be intended.
 
         Raises:
             OSError: something can't be put back.

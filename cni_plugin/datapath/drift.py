@@ -1,7 +1,7 @@
 """How an endpoint differs from what it should be: a pure comparison, the only one.
 
 CHECK, the agent's repair and ``azvnet status`` share it. Owns what is compared and how a difference is
-worded. It must not do I/O, nor decide what becomes of a difference.
+worded. It must not do I/O, nor decide what is done about a difference.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PUT_BACK = (HOST_ROUTE, HOST_MAC_CHANGED, HOST_DOWN, HOST_MARK, HOST_SETTINGS_CH
 
 
 class Difference(Value):
-    """One thing that is not as it should be."""
+    """One difference."""
 
     kind: str
     text: str
-    """In words, for people."""
+    """For people."""
     ip: IPAddress | None = None
-    """The address it is about, if it is about one."""
+    """The address concerned, if any."""
 
 
 class Expected(Value):
@@ -42,7 +42,7 @@ class Expected(Value):
     ifname: str
     addresses: tuple[IPInterface, ...]
     routes: Routes = ()
-    """What later plugins of the chain added as well."""
+    """Including those that later plugins of the chain added."""
     pod_mac: str = ""
     """As prevResult says, since a later plugin may have changed it; empty where it does not say."""
     mtu: int = 0
@@ -50,8 +50,8 @@ class Expected(Value):
     routed: tuple[IPInterface, ...] = ()
     """Those of ``addresses`` that the host routes to the pod: ours, not what a later plugin added."""
     given_mac: str = ""
-    """The MAC that ADD gave. The kernel forgets a link's neighbours when its MAC is changed, also permanent
-    ones, so after a later plugin has done that the gateway's is learned (the host veth answers for it)."""
+    """The MAC that ADD set. The kernel flushes a link's neighbours when its MAC is changed, permanent ones
+    too, so after a later plugin did so the gateway's entry is learned (the host veth answers ARP for it)."""
 
 
 def expected_of(reservation: Reservation) -> Expected:
@@ -83,7 +83,7 @@ class Found(Value):
 
 
 def differences(expected: Expected, found: Found) -> list[Difference]:
-    """What is not as it should be, the causes before their consequences."""
+    """All differences, causes before consequences."""
     if found.pod_link is None:
         return [Difference(POD_MISSING, f"interface {expected.ifname} is missing in the pod")]
     host = list(of_host(expected, found.host, found.pod_link.index))
@@ -93,7 +93,7 @@ def differences(expected: Expected, found: Found) -> list[Difference]:
 
 
 def of_host(expected: Expected, found: FoundHost, pod_index: int = 0) -> Iterator[Difference]:
-    """What is not as it should be on the host: all of it is ours alone.
+    """Differences on the host, where everything compared is ours alone.
 
     Args:
         expected: what should be.
@@ -138,7 +138,7 @@ def _leads_to(route: KernelRoute, ip: IPAddress) -> bool:
 
 
 def of_pod(expected: Expected, found: Found) -> Iterator[Difference]:
-    """What is not as it should be inside the pod. Somebody may have meant it: it is named, never changed."""
+    """Differences inside the pod. They may be intended: reported, never repaired."""
     pod = found.pod_link
     if pod is None:
         yield Difference(POD_MISSING, f"interface {expected.ifname} is missing in the pod")
@@ -176,7 +176,7 @@ def _of_routes(expected: Expected, found: Found, pod: Link) -> Iterator[Differen
     own = {(each.dst, each.gateway) for each in found.pod_routes if each.index == pod.index}
     every = {(each.dst, each.gateway) for each in found.pod_routes}
     needed = [route for family in _families(expected) for route in family.routes]
-    for dst, gateway in needed:  # what a pod can do nothing without
+    for dst, gateway in needed:  # without it the pod has no network
         if (dst, gateway) not in own:
             text = f"{_route_text(dst, gateway)} over {expected.ifname} is missing in the pod"
             yield Difference(POD_ROUTE, text)

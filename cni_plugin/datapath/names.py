@@ -17,7 +17,7 @@ from ipam.model import Attachment, Owner
 from ipam.value import Value
 
 HOST_MAC = "aa:aa:aa:aa:aa:aa"
-"""Every host veth has it: no two are on one segment, and pods can be told it before their veth exists."""
+"""Every host veth has it: no two share a segment, and the pod's neighbour entry can be derived."""
 HOST_PREFIX = "azv"
 """Of visible names. azure-vnet's links and, on Azure, Calico's begin with it as well."""
 MARK_PREFIX = "azvnet-"
@@ -40,16 +40,16 @@ class Names(Value):
     mark: str
     """The alternative name of the host veth: its identity."""
     host_ifname: str
-    """The visible name it gets, unless something else has that name."""
+    """Its visible name, unless another link has that name."""
     own_ifname: str
-    """The visible name it gets then. Earlier versions gave no other, and no mark."""
+    """Its visible name in that case. Earlier versions always used it, and set no mark."""
     pod_mac: str
     """MAC of the pod's end where none is asked for: unicast, locally administered (IEEE 802)."""
     first_index: int
 
 
 def names_of(attachment: Attachment, pod_namespace: str = "", pod_name: str = "") -> Names:
-    """The names of an attachment, of a pod with a name where the runtime tells one.
+    """The names of an attachment; of a named pod where the runtime passes a name.
 
     With one, the visible name is that of Azure CNI and of Calico with FELIX_INTERFACEPREFIX=azv: ``azv`` and
     11 hex digits of SHA-1 of ``namespace.name``. Never that of the pod's end: containerd keys both by name.
@@ -86,7 +86,7 @@ def index_pairs(names: Names) -> Iterator[tuple[int, int]]:
 
 
 def alias(attachment: Attachment, network: str, call_id: str = "") -> str:
-    """The alias of a host veth: whose it is, and which call made it, in case the store is lost.
+    """The alias of a host veth: its attachment and the call that created it, in case the store is lost.
 
     What does not fit is left out: the id of the call first, then the network's name.
     """
@@ -108,9 +108,9 @@ def read_alias(text: str) -> tuple[Attachment, str, str] | None:
 
 
 def owner_of(link: Link) -> tuple[Attachment, str, str] | None:
-    """What the alias of a host veth that an ADD finished says; None for everybody else's links.
+    """What the alias of a finished host veth says; None for any other link.
 
-    The alias is text that anybody can set: it counts where something else says the same.
+    Anybody can set an alias: it counts only where something else confirms it.
     """
     named = read_alias(link.alias)
     return named if named is not None and is_own(link, names_of(named[0])) else None
@@ -139,7 +139,7 @@ def is_marked(link: Link) -> bool:
 
 
 def is_finished(link: Link | None, attachment: Attachment) -> bool:
-    """Whether a host veth belongs to an ADD that came to its end: the alias is the last thing it sets."""
+    """Whether the ADD of a host veth finished: the alias is the last thing it sets."""
     named = read_alias(link.alias) if link else None
     return named is not None and named[0] == attachment
 

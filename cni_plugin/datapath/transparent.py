@@ -1,7 +1,7 @@
 """The datapath of mode ``transparent``: a routed veth pair.
 
 Owns the order of the steps. It must not know where an address came from, nor the store, nor the contract.
-The host's own network is never written: a veth, a /32 route over it, and what is inside the pod is all.
+It writes a veth, a /32 route over it and what is inside the pod; never the host's own network.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def repair(expected: Expected, host: Netlink) -> list[Difference]:
         difference = next(wrong, None)
         if difference is None:
             return repaired
-        # One at a time: a link that is set up has lost its routes, so what was found is not true any more.
+        # One at a time: a link that had to be set up has lost its routes, so what was found is outdated.
         try:
             _put_back(difference, found.link, expected.names, host)
         except (FileExistsError, NoSuchDevice):
@@ -158,16 +158,16 @@ def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int)
             host_ifname = _make_room(endpoint, host_ifname, host, pod)
             continue
         except OSError as error:
-            raise of_system(error, "Nothing was made.") from error
+            raise of_system(error, "Nothing was created.") from error
         return host_ifname, host_index, pod_index
     raise KernelRefused(
         f"no free interface index was found in {naming.INDEX_ATTEMPTS} attempts",
-        "See `ip link` for what takes them all.",
+        "See `ip link` for the links that have them.",
     )
 
 
 def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink) -> str:
-    """Something had a name or an index already: refuse, or remove what a killed ADD left.
+    """A name or an index is taken: refuse, or remove what a killed ADD left.
 
     Returns:
         The visible name to go on with.
@@ -191,7 +191,8 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
         return host_ifname  # it was the index
     if host_ifname == names.own_ifname:
         raise KernelRefused(
-            f"a link {host_ifname} exists that is not of this attachment", "Remove or rename that link."
+            f"a link {host_ifname} exists that does not belong to this attachment",
+            "Remove or rename that link.",
         )
     return names.own_ifname  # another interface of this pod, or of an earlier sandbox of it
 
@@ -220,8 +221,8 @@ def _identity(names: Names, host: Netlink, index: int) -> list[Request]:
 def _last_requests(made: Endpoint, host: Netlink, index: int) -> Iterable[Request]:
     """After the pod's end is up. The alias comes last: a veth without it is what a killed ADD left behind.
 
-    Who asks for a link makes the kernel look at its carrier now (linkwatch_sync_dev), and not up to a second
-    later: until it has, it drops what the host sends to the pod.
+    Reading a link makes the kernel check its carrier now (linkwatch_sync_dev), not up to a second later;
+    until then it drops what the host sends to the pod.
     """
     for address in made.addresses:
         yield host.compile.learn_neighbour(index, address.ip, made.pod_mac)

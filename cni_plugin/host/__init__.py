@@ -1,8 +1,7 @@
 """What pods need of the host itself: desired state, one module for each kind.
 
-A kind is made where it is missing (by every ADD, and by the agent at each look), looked at for what only the
-operator can put right, and put back as it was by ``azvnet uninstall``. Owns the list of them. What belongs to
-one pod is the datapath's.
+Each kind is ensured (by every ADD, and by the agent at each look), checked for what only the operator can
+fix, and restored by ``azvnet uninstall``. Owns the list of them. What belongs to one pod is the datapath's.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ class HostState(Protocol):
     """One kind of state of the host."""
 
     KIND: str
-    """What the metric of repairs calls it."""
+    """Its name in the metric of repairs."""
 
     def ensure(self, run_dir: Path) -> str:
-        """Make what is missing; in words, empty when nothing was.
+        """Set what is missing; returns what was done in words, empty if nothing.
 
         Args:
-            run_dir: where what was before is remembered.
+            run_dir: where the previous values are recorded.
 
         Raises:
-            KernelRefused: it is missing and can't be made from here.
-            OSError: whether it is there can't be told.
+            KernelRefused: it is missing and can't be set from here.
+            OSError: it can't be read.
         """
         ...
 
     def check(self, host: Netlink) -> list[str]:
-        """What is in the way of pods and not ours to change, in words.
+        """What blocks pods' traffic and is not ours to change, in words.
 
         Raises:
-            OSError: the kernel does not tell.
+            OSError: the kernel does not answer.
         """
         ...
 
     def recorded(self, run_dir: Path) -> dict[str, str]:
-        """What was there before; empty: nothing was changed since the node was started."""
+        """The previous values; empty: nothing was changed since boot."""
         ...
 
     def restore(self, values: dict[str, str], place: Path) -> str:
-        """Put back what ``recorded`` says, below the /proc/sys/net at ``place``; in words, empty: it is so.
+        """Put back what ``recorded`` says, in the /proc/sys/net at ``place``; in words, empty: nothing to do.
 
         Raises:
             OSError: it can't be put back.
@@ -59,13 +58,13 @@ STATES: tuple[HostState, ...] = (forwarding,)
 
 
 def ensure(run_dir: Path) -> None:
-    """Make everything that is missing. Raises KernelRefused and OSError, as ``HostState.ensure``."""
+    """Set everything that is missing. Raises KernelRefused and OSError, as ``HostState.ensure``."""
     for state in STATES:
         state.ensure(run_dir)
 
 
 def check(host: Netlink) -> list[str]:
-    """What is in the way of pods and not ours to change, in words; what can't be told is said as well."""
+    """What blocks pods' traffic and is not ours to change, in words; also what can't be checked."""
     found: list[str] = []
     for state in STATES:
         try:

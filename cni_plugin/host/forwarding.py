@@ -1,7 +1,7 @@
 """The host forwards between its NIC and its pods (ip-sysctl.rst, ``ip_forward``).
 
-Owns switching that on, remembering what was before, and finding what keeps packets from being forwarded all
-the same. Only what is wrong is written, and nothing that is the operator's.
+Owns switching that on, recording the previous values, and finding what still blocks forwarding. It writes
+only what is wrong, and nothing that is the operator's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORWARDING = "ipv4/ip_forward"
 _FOLLOWS = "ipv4/conf/all/accept_redirects"
 """The kernel changes it when forwarding is switched on or off, to 0 or to 1 (``inet_forward_change``)."""
 BEFORE = "sysctls-before.json"
-"""File of the state directory: what sysctls were before they were changed. Both go with a reboot."""
+"""File of the state directory: sysctls before they were changed. A reboot resets both."""
 
 
 def ensure(run_dir: Path) -> str:
@@ -31,7 +31,10 @@ def ensure(run_dir: Path) -> str:
     if sysctl.read(FORWARDING) != "0":
         return ""
     before = {name: sysctl.read(name) for name in (FORWARDING, _FOLLOWS)}
-    with suppress(OSError), (run_dir / BEFORE).open("x") as file:  # the first who changes it knows
+    with (
+        suppress(OSError),
+        (run_dir / BEFORE).open("x") as file,
+    ):  # only the first change knows the original value
         file.write(json.dumps(before))
     try:
         sysctl.write(FORWARDING, "1")

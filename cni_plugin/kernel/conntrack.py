@@ -1,11 +1,11 @@
-"""What connection tracking remembers of an address: finding it and forgetting it.
+"""The conntrack entries of an address: finding and deleting them.
 
 Owns the three messages of nfnetlink for that; they are packed here, since pyroute2's class for them loads
 its whole asynchronous core, and no value in them but an address has to be filled in. It must not know
 whose address it is. Layouts: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 
-Kernels from 6.8 on delete by a filter, in one walk over their table. Older ones do not know that, and are
-given the deletions in batches. For 20,000 connections the filter takes a tenth of the processor time.
+Kernels from 6.8 on delete by a filter, in one walk over their table. Older ones do not, so entries are
+deleted in batches. For 20,000 connections the filter takes a tenth of the processor time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ V4_SRC, V6_SRC = 1, 3
 FILTER_ORIG_FLAGS, FILTER_REPLY_FLAGS = 1, 2
 MATCH_SOURCE = 1
 NO_FILTER = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT})
-"""What kernels answer that do not delete by a filter."""
+"""Answers of kernels that can't delete by a filter."""
 BATCH = 500
 """Deletions in one send: some 50 KiB, less than a socket's send buffer."""
 
@@ -38,13 +38,13 @@ _COUNT = PLACE / "netfilter/nf_conntrack_count"
 
 
 def forget(address: IPAddress) -> None:
-    """Forget every connection that is answered from an address.
+    """Delete every conntrack entry whose replies come from an address.
 
-    Those are the ones that lead to it, under its own name or another: a host port, a service. A datagram of
-    one that is remembered goes to the address for as long as somebody sends, whatever the rules say by then.
+    Those lead to it, directly or by DNAT: a host port, a service. As long as a client keeps sending,
+    datagrams of a tracked connection go to the address, whatever the rules say by then.
 
     Raises:
-        OSError: the kernel refused to list them, or to forget one.
+        OSError: the kernel refused to list them, or to delete one.
     """
     if not _anything_tracked():
         return
@@ -58,7 +58,7 @@ def forget(address: IPAddress) -> None:
 
 
 def _flush(netlink: Netlink, address: IPAddress) -> None:
-    """Let the kernel delete by its filter, if it can."""
+    """Delete by the kernel's filter, if it has one."""
     try:
         netlink.change([_filtered_delete(address)])
     except OSError as error:
@@ -67,13 +67,13 @@ def _flush(netlink: Netlink, address: IPAddress) -> None:
 
 
 def _delete(netlink: Netlink, batch: list[Request]) -> None:
-    """Delete connections that were listed; one may have come to its end meanwhile."""
+    """Delete connections that were listed; one may have ended meanwhile."""
     try:
         netlink.change(batch)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-        # Another failure may stand behind the first one.
+        # Another failure may follow the first one.
         for request in batch if len(batch) > 1 else ():
             _delete(netlink, [request])
 
@@ -114,7 +114,7 @@ def _answered_by(address: IPAddress) -> bytes:
 
 
 def _forget(listed: bytes, address: IPAddress) -> Request:
-    """Forget exactly that connection: the number tells it from a later one between the same ends."""
+    """Delete exactly that connection: the id distinguishes it from a later one between the same ends."""
     kept = {TUPLE_ORIG | NESTED: TUPLE_ORIG, ID: ID, ZONE: ZONE}
     found = dict(read_attributes(listed, 4))
     body = _header(address) + b"".join(

@@ -1,6 +1,6 @@
-"""What the kernel tells of its objects, as values: links, addresses, routes, neighbours.
+"""Objects of the kernel as values: links, addresses, routes, neighbours.
 
-Owns reading the bodies of messages. It must not know how they came, nor what is done with them. Layouts:
+Owns reading the bodies of messages. It must not know how they arrive, nor what they are used for. Layouts:
 rtnetlink(7), Documentation/netlink/specs/rt-*.yaml.
 """
 
@@ -79,20 +79,20 @@ class KernelRoute(Value):
 
 
 class WayOut(Value):
-    """How packets leave, as far as it is the same for every sender."""
+    """How packets leave the node."""
 
     link: Link | None
     """The link; None: nothing leads out, or the kernel does not say."""
     by_sender: bool
-    """Rules look at the source address or the link that a packet came by: a pod's may leave by another link
-    than the node's own."""
+    """Rules match the source address or the incoming link, so a pod's packets may leave by another link than
+    the node's own."""
 
 
 class RoutingRule(Value):
     """One rule that chooses a routing table (struct fib_rule_hdr, FRA_*)."""
 
     by_sender: bool
-    """It looks at the source address, the link that a packet came by, or who on the node sends."""
+    """It matches the source address, the incoming link, or the sender's uid."""
 
 
 class Neighbour(Value):

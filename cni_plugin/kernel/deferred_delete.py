@@ -1,10 +1,10 @@
-"""Deleting a link, and going on as soon as it is gone.
+"""Deleting a link, and continuing as soon as it is gone.
 
-The kernel answers a request to delete a link only when nobody anywhere uses what it was made of any more, 15
-to 50 ms later (``netdev_run_todo``, net/core/dev.c). Long before, under the lock that every change of links
-and routes needs, it has taken away the link, its peer and their routes, and says so to whoever asked to be
-told (NLM_F_ECHO; from Linux 6.2 on, rtnl_delete_link). So another thread sends the request and stays in the
-kernel, and the caller goes on with what is said first: that the link is gone, or how the request ended.
+The kernel acknowledges the deletion of a link only when the last reference to it is dropped, 15 to 50 ms
+later (``netdev_run_todo``, net/core/dev.c). Long before, under the RTNL lock, it has removed the link, its
+peer and their routes, and sends a notification to a requester that set NLM_F_ECHO (from Linux 6.2 on,
+rtnl_delete_link). So another thread sends the request and waits in the kernel, and the caller continues at
+the first message: that the link is gone, or how the request ended.
 
 Owns those threads. It must not know what a link was for.
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from cni_plugin.kernel.encode import Request
 
 MOST = 64
-"""Threads at a time. Where all are in the kernel, callers send by themselves and wait for the end."""
+"""Threads at a time. When all are busy, callers send the request themselves and wait for the end."""
 IDLE_SECONDS = 3.0
-"""A thread that has had nothing to do for so long ends."""
+"""Seconds after which an idle thread ends."""
 LOOK_SECONDS = 1
-"""Between two looks of a caller at whether its request could be sent at all."""
+"""Seconds between a caller's checks whether its request was sent at all."""
 ANSWER_BYTES = 1 << 13
-"""More than what is said of one link."""
+"""More than one notification of a link."""
 
 
 class Unregistering:
@@ -41,11 +41,11 @@ class Unregistering:
         self._lock = threading.Lock()
 
     def delete(self, request: Request, host: Netlink) -> None:
-        """Carry out a request to delete a link; returns when the link is gone.
+        """Send a request to delete a link; returns when the link is gone.
 
         Args:
             request: what to send.
-            host: the caller's own socket, for when no thread is to be had.
+            host: the caller's own socket, for when no thread is free.
 
         Raises:
             OSError: as ``Netlink.change``.
@@ -74,11 +74,11 @@ class Unregistering:
             return None
 
     def idle(self, sender: _Sender) -> None:
-        """Told by a sender that it can be used again."""
+        """Take back a sender for the next request."""
         self._idle.append(sender)
 
     def may_end(self, sender: _Sender) -> bool:
-        """Whether a sender that has been idle for long is to end; nobody uses it any more then."""
+        """Whether a sender that was idle for long should end; if so, it is not used again."""
         try:
             self._idle.remove(sender)
         except ValueError:  # somebody has just taken it
@@ -87,7 +87,7 @@ class Unregistering:
         return True
 
     def ended(self) -> None:
-        """There is one sender less."""
+        """Count one sender less."""
         with self._lock:
             self.number -= 1
 
@@ -130,7 +130,7 @@ class _Sender:
         raise TimeoutError(f"{request.what}: the kernel did not answer for {ANSWER_SECONDS} s")
 
     def _is_gone(self, request: Request) -> bool:
-        """Read one answer; that of an earlier request may be left. Raises OSError, for ours."""
+        """Read one answer, skipping those to earlier requests. Raises the OSError that answers ours."""
         for kind, flags, sequence, body in self._netlink.receive():
             if sequence == self._netlink.sequence and kind in {RTM_DELLINK, NLMSG_ERROR}:
                 error = error_of(body, flags, request) if kind == NLMSG_ERROR else None

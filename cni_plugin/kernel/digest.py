@@ -1,4 +1,4 @@
-"""The digest of an attachment: names, MACs, interface indexes and the place of its lock are made of it.
+"""The digest of an attachment, from which names, MACs, interface indexes and the lock's offset are derived.
 
 It has to be the same in every version, as DEL derives from it what an ADD of another version made.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipam.model import Attachment
 
 try:
-    # The interpreter's own. ``hashlib`` loads OpenSSL before it is asked for anything: 5 ms of every call.
+    # The interpreter's own. Importing ``hashlib`` loads OpenSSL: 5 ms of every call.
     from _sha1 import sha1  # type: ignore[import-not-found]
 except ImportError:
     from hashlib import sha1

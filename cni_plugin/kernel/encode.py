@@ -44,14 +44,14 @@ _CHANGE = NLM_F_REQUEST | NLM_F_ACK
 
 
 class Request(Value):
-    """One compiled message and what it is for, as an error message says it."""
+    """One compiled message and its purpose, for error messages."""
 
     data: bytes
     describe: Callable[[], str]
 
     @property
     def what(self) -> str:
-        """What it is for; put into words only when somebody asks."""
+        """Its purpose; formatted only when needed."""
         return self.describe()
 
 
@@ -131,8 +131,8 @@ def set_mark(index: int, alt_name: str) -> Request:
 
 
 def secure_link(index: int) -> Request:
-    """Make ``HOST_SETTINGS`` of a link. Unlike the files in /proc/sys, which are read-only in a container,
-    netlink takes them wherever links can be made (inet_set_link_af, net/ipv4/devinet.c).
+    """Apply ``HOST_SETTINGS`` to a link. Unlike the files in /proc/sys, which are read-only in a container,
+    netlink accepts them wherever links can be created (inet_set_link_af, net/ipv4/devinet.c).
     """
     conf = {"attrs": [(name, value) for name, _, value in HOST_SETTINGS]}
     attributes = [("IFLA_AF_SPEC", {"attrs": [("AF_INET", {"attrs": [("IFLA_INET_CONF", conf)]})]})]
@@ -208,7 +208,7 @@ def dump_addresses(family: int) -> Request:
 def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
     """Add a route over a link: scope link without a gateway, through the gateway otherwise.
 
-    Exclusive: that a route to the same destination exists already is an answer the caller needs.
+    Exclusive: the caller needs to know that a route to the same destination exists already.
     """
     return _route(_CREATE, index, dst, gateway)
 
@@ -218,7 +218,7 @@ def new_pod_route(
 ) -> Request:
     """Add a route as ``new_route`` does, behind the ones to the same destination that are there already.
 
-    A pod may have several interfaces, each with its way out; the first one's stays the one that is used.
+    A pod may have several interfaces, each with a default route; the first one's stays in use.
     """
     return _route(_CHANGE | NLM_F_CREATE | NLM_F_APPEND, index, dst, gateway, metric)
 
@@ -287,7 +287,7 @@ def dump_routes(family: int) -> Request:
 
 
 def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
-    """Say for good which MAC an address has, so that nobody has to ask."""
+    """Add a permanent neighbour, so that nothing has to resolve the address."""
     fields = {"family": _family(address), "ifindex": index, "state": NUD_PERMANENT}
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     return Request(
@@ -297,7 +297,7 @@ def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
 
 
 def learn_neighbour(index: int, address: IPAddress, mac: str) -> Request:
-    """Say which MAC an address has, so that the first packet need not wait for ARP.
+    """Add a neighbour, so that the first packet need not wait for ARP.
 
     As if something beside the kernel had learned it (NTF_EXT_LEARNED): such an entry is not collected, and
     one is made also when the table is full. Unlike a permanent one it follows a pod whose MAC is changed.

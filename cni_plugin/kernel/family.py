@@ -1,7 +1,7 @@
 """What IPv4 and IPv6 differ in on a routed link.
 
-Owns the numbers, the gateway and the default route of each, so that nothing else has to know which one it is
-dealing with. It must not know what the link is for.
+Owns the numbers, the gateway and the default route of each, so that no other code depends on the family. It
+must not know what the link is for.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Family(Value):
     """An address family, as a routed veth uses it."""
 
     version: int
-    """4 or 6, as ``ipaddress`` says it."""
+    """4 or 6, as in ``ipaddress``."""
     number: int
     """AF_INET or AF_INET6."""
     gateway: IPAddress
-    """What a pod sends to. It is on no link: a permanent neighbour maps it to the host veth."""
+    """The pod's gateway. No link has it: a permanent neighbour maps it to the host veth."""
     default: IPNetwork
     address_group: int
-    """RTMGRP_*_IFADDR: told of addresses that come and go (rtnetlink(7))."""
+    """RTMGRP_*_IFADDR: notifications of address changes (rtnetlink(7))."""
     route_group: int
     """RTMGRP_*_ROUTE."""
     routes: Routes

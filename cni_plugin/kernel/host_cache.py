@@ -1,8 +1,7 @@
-"""What the host has that every ADD has to know and that hardly ever changes.
+"""State of the host that every ADD needs and that hardly ever changes.
 
-Owns remembering it, and knowing when that is not true any more: the kernel tells of every change of an
-address, and the MTU of the uplink is always asked for. For a process that carries out many calls. It must not
-know what it is asked for.
+Owns caching it, and when the cache is stale: the kernel notifies of every change of an address, and the MTU
+of the uplink is always read. For a process that handles many calls. It must not know what it is used for.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from ipam.model import IPAddress
 
 UPLINK_SECONDS = 5.0
-"""How long the choice of an uplink stands before the routes are asked again."""
+"""Seconds for which the choice of an uplink is cached."""
 MOST_UPLINKS = 64
 SINGLE_ADDRESS = 32
 """Bits of the destination of a pod's route."""
@@ -32,10 +31,10 @@ RTM_NEWLINK, RTM_DELLINK, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 24, 25
 
 
 class KnownHost:
-    """What is known of the host's namespace, in which its users are; any number of threads may use one.
+    """A cache for the namespace that its users are in, the host's; thread-safe.
 
     Raises:
-        OSError: the kernel allows no subscription.
+        OSError: the kernel refuses the subscription.
     """
 
     def __init__(self) -> None:
@@ -52,7 +51,7 @@ class KnownHost:
 
     def addresses(self, host: Netlink) -> frozenset[IPAddress]:
         """The IPv4 addresses that the links of the host carry, as ``Netlink.own_addresses``."""
-        with self._lock:  # whoever comes while the list is made waits for it
+        with self._lock:  # concurrent callers wait for the list
             self._changed = self._watch.changed() or self._changed
             if self._changed:
                 self._addresses = host.own_addresses()
@@ -60,8 +59,8 @@ class KnownHost:
             return self._addresses
 
     def way_out(self, ask: Callable[[], WayOut]) -> WayOut:
-        """What ``ask`` answered last; asked again when routes, rules or that link change, and after a while,
-        since the kernel does not tell of a route that comes back with its link.
+        """The cached result of ``ask``; called again when routes, rules or that link change, and after a
+        while, since the kernel does not notify of a route that comes back with its link.
         """
         with self._lock:
             known = self._way_out

@@ -1,12 +1,12 @@
-"""The lock of an attachment: calls about one attachment are carried out one after the other.
+"""The lock of an attachment: calls for one attachment are handled one at a time.
 
 One file serves every attachment: each has a byte of its own, at an offset that is a hash of it, locked
 with an open-file-description lock (fcntl(2) F_OFD_SETLK). The kernel drops it with the last descriptor,
-so a process that is killed never leaves one behind, and there is nothing to clean up. Threads exclude each
-other too, as every holder has its own open file description.
+so a killed process leaves none behind and there is nothing to clean up. Threads exclude each other too, as
+every holder has its own open file description.
 
-Such a lock has no queue: whoever asks at the right moment gets it. So within one process, the agent's, calls
-take their turn first, in the order in which they came.
+Such a lock has no queue: any waiter may get it next. So calls within one process, the agent, first queue
+in order of arrival.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
 
 @contextmanager
 def locked(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool]:
-    """Hold the lock of an attachment; yields whether it was had within ``timeout`` seconds.
+    """Hold the lock of an attachment; yields whether it was acquired within ``timeout`` seconds.
 
     Raises:
         StateUnavailable: the state directory can't be written.
-        OSError: there are no descriptors, or no memory, at the moment.
+        OSError: out of descriptors or memory at the moment.
     """
     deadline, offset = time.monotonic() + timeout, _offset(attachment)
     with _behind_others((str(run_dir), offset), deadline) as mine:
@@ -57,14 +57,14 @@ def locked(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bo
 
 
 _queues: dict[tuple[str, int], deque[threading.Lock]] = {}
-"""Those who hold or wait for the lock of an attachment, in the order in which they came. Each brings a lock
-of its own that is released when its turn has come."""
+"""Calls that hold or wait for the lock of an attachment, in order of arrival. Each has a lock of its own that
+is released when it is next."""
 _queues_lock = threading.Lock()
 
 
 @contextmanager
 def _behind_others(key: tuple[str, int], deadline: float) -> Iterator[bool]:
-    """Wait until all who came before have left; whether they did until the deadline."""
+    """Wait until all earlier calls have finished; whether they did by the deadline."""
     mine = threading.Lock()
     mine.acquire()
     with _queues_lock:

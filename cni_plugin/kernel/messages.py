@@ -60,7 +60,7 @@ def classes() -> dict[str, Any]:
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
     class linkconf(nlmsg):  # type: ignore[misc]  # noqa: N801
-        """Pyroute2 knows IFLA_INET_CONF as the kernel tells it, an array; it is set one by one."""
+        """Pyroute2 knows IFLA_INET_CONF as the kernel sends it, an array; it is set one by one."""
 
         fields = ifinfmsg.fields
         nla_map = ((26, "IFLA_AF_SPEC", "af_spec"),)

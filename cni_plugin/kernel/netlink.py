@@ -50,7 +50,7 @@ MTU_REQUEST = struct.Struct("=16si20x")
 """Struct ifreq: name, MTU."""
 TIMEVAL = struct.Struct("=qq")
 ANSWER_SECONDS = 30
-"""The kernel answers within the call to send(); this bound is for the unthinkable."""
+"""The kernel answers within the call to send(); a safety net only."""
 DUMP_ATTEMPTS = 20
 
 
@@ -63,17 +63,16 @@ class DeviceBusy(OSError):
 
 
 class Deleter(Protocol):
-    """Who deletes links for a ``Netlink``."""
+    """Deletes links for a ``Netlink``."""
 
     def delete(self, request: Request, host: Netlink) -> None:
-        """Carry out a request to delete a link; ``host`` is the socket that it was meant for."""
+        """Send a request to delete a link; ``host`` is the socket that it was meant for."""
 
 
 class Netlink:
-    """A netlink socket, of rtnetlink if nothing else is said, in the calling thread's namespace.
+    """A netlink socket, of rtnetlink by default, in the calling thread's namespace.
 
-    ``compile`` makes the requests that are sent through it often. A ``deleter`` deletes
-    links in its stead.
+    ``compile`` makes the requests that are sent often. A ``deleter`` takes over deleting links.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Netlink:
         self._deleter = deleter
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self.sequence = 0
-        """Number of the request that was made last."""
+        """Sequence number of the last request."""
         self._received = received or memoryview(bytearray(RECEIVE_BYTES))
         try:
             self._socket.bind((0, 0))
@@ -108,7 +107,7 @@ class Netlink:
         self.close()
 
     def delete(self, request: Request) -> None:
-        """Carry out a request to delete a link. Raises OSError, as ``change``."""
+        """Send a request to delete a link. Raises OSError, as ``change``."""
         if self._deleter is None:
             self.change([request])
         else:
@@ -136,13 +135,13 @@ class Netlink:
         self._socket.close()
 
     def change(self, requests: Sequence[Request]) -> None:
-        """Carry out changes, in order, in one send.
+        """Make changes, in order, in one send.
 
-        The kernel goes on with a batch after a message in it failed. So no request may stand behind one
-        on whose success it relies to hit the right object: give such requests to another ``change``.
+        The kernel continues a batch after a message in it failed. So a request must not follow one whose
+        success it relies on to hit the right object: put it into another ``change``.
 
         Raises:
-            OSError: the first request that failed, as the class of its errno; the others were carried out.
+            OSError: the first request that failed, as the class of its errno; the others took effect.
         """
         first = self.sequence + 1
         self.send(self.numbered(requests))
@@ -211,7 +210,7 @@ class Netlink:
                 return []
 
     def dump(self, request: Request) -> list[bytes]:
-        """All objects, unread. The kernel marks a dump that a change ran into; it is asked for again then."""
+        """All objects, unparsed. A dump that the kernel marks as interrupted by a change is repeated."""
         for _ in range(DUMP_ATTEMPTS):
             bodies, whole = self._dump_once(request)
             if whole:
@@ -255,7 +254,7 @@ class Netlink:
         return batch
 
     def send(self, batch: bytearray) -> None:
-        """Send what ``numbered`` made. The kernel carries it out before this returns."""
+        """Send what ``numbered`` returned. The kernel has handled it when this returns."""
         self._socket.send(batch)
 
     def receive(self) -> Iterator[tuple[int, int, int, bytes]]:

@@ -1,6 +1,6 @@
 """Network namespaces, by descriptor.
 
-Owns opening and telling namespaces, and doing something inside one. It must not know what is done there.
+Owns opening and identifying namespaces, and calling a function inside one. It must not know what that does.
 A thread that enters a namespace comes back or takes the process with it: no later work can be done in a pod.
 """
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 NS_GET_NSTYPE = 0xB703
-"""ioctl_ns(2): the kind of a namespace; ENOTTY for a descriptor that is none."""
+"""ioctl_ns(2): the kind of a namespace; ENOTTY for any other descriptor."""
 
 _OWN = "/proc/thread-self/ns/net"
 
@@ -47,7 +47,7 @@ def open_netns(path: str) -> int:
         reason = getattr(error, "strerror", None) or error
         raise InvalidNetns(
             f"CNI_NETNS {path} can't be opened: {reason}",
-            "The runtime made no namespace there, or it is gone already.",
+            "The runtime created no namespace there, or it is gone already.",
         ) from error
     try:
         require_netns(fd, path)
@@ -59,10 +59,10 @@ def open_netns(path: str) -> int:
 
 @contextmanager
 def opened(fd: int | None, path: str) -> Iterator[int]:
-    """A namespace that the caller may have opened already; it is opened here where it has not.
+    """The caller's descriptor of a namespace, or else one that is opened here.
 
     Raises:
-        InvalidNetns: it is gone, or no network namespace.
+        InvalidNetns: it is gone, or is not a network namespace.
     """
     if fd is not None:
         require_netns(fd, path)
@@ -76,7 +76,7 @@ def opened(fd: int | None, path: str) -> Iterator[int]:
 
 
 def require_netns(fd: int, path: str) -> None:
-    """Refuse a descriptor that is no network namespace.
+    """Refuse a descriptor that is not of a network namespace.
 
     Raises:
         InvalidNetns: it is a file, a directory, or a namespace of another kind.
@@ -89,7 +89,7 @@ def require_netns(fd: int, path: str) -> None:
         what = "a namespace of another kind" if kind else "no namespace"
         raise InvalidNetns(
             f"CNI_NETNS {path} is {what}, not a network namespace",
-            "After a reboot a plain file may be left where the namespace was: the pod has to be made anew.",
+            "After a reboot a plain file may be left where the namespace was: the pod has to be recreated.",
         )
 
 
@@ -105,7 +105,7 @@ def mounted() -> list[str]:
 
 
 def identity(fd: int) -> str:
-    """What tells a namespace from every other one that lives: ``<st_dev>:<st_ino>`` (namespaces(7))."""
+    """Unique among existing namespaces: ``<st_dev>:<st_ino>`` (namespaces(7))."""
     status = os.fstat(fd)
     return f"{status.st_dev}:{status.st_ino}"
 
@@ -117,7 +117,7 @@ def own_identity() -> str:
 
 
 def call_in(fd: int, work: Callable[[], T]) -> T:
-    """Call ``work`` in the namespace, and come back; what it returns or raises.
+    """Call ``work`` in the namespace, and come back; returns or raises what it does.
 
     Sockets that it opens stay in that namespace and can be used from outside afterwards. Another thread for
     this, which would end in there, costs an ADD a tenth of its time.
@@ -130,13 +130,13 @@ def call_in(fd: int, work: Callable[[], T]) -> T:
         if _libc.setns(fd, CLONE_NEWNET):
             raise KernelRefused(
                 f"enter the pod's network namespace: {os.strerror(ctypes.get_errno())}",
-                "It takes CAP_SYS_ADMIN, and a seccomp profile that allows setns.",
+                "This needs CAP_SYS_ADMIN, and a seccomp profile that allows setns.",
             )
         try:
             return work()
         finally:
             if _libc.setns(home, CLONE_NEWNET):
-                os.abort()  # what this thread does next would be done to a pod instead of the host
+                os.abort()  # this thread's next changes would hit a pod instead of the host
     finally:
         os.close(home)
 

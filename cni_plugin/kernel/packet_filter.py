@@ -40,7 +40,7 @@ def forward_drops() -> list[str]:
     """The chains that drop what no rule allows to be forwarded, as an operator would name them.
 
     Raises:
-        OSError: the kernel does not tell.
+        OSError: the kernel does not answer.
     """
     return [*_of_nf_tables(), *_of_iptables()]
 

@@ -1,7 +1,7 @@
 """Settings below /proc/sys/net of the calling thread's network namespace.
 
-Owns reading and writing them, also from a container, and what every host veth gets by them. It must not know
-why a setting is needed.
+Owns reading and writing them, also from a container, and what is set on every host veth this way. It must not
+know why a setting is needed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ the host's once more. Both show the network namespace of whoever looks a file up
 
 
 def disable_ipv6(ifname: str) -> None:
-    """Let a link carry no IPv6 (ip-sysctl.rst, ``disable_ipv6``), before the other end goes up.
+    """Disable IPv6 on a link (ip-sysctl.rst, ``disable_ipv6``), before the other end goes up.
 
-    Else a pod of IPv4 alone still speaks IPv6 with its host: where that does not forward IPv6 it takes the
-    pod's router advertisements for the truth, and what the pod asks fills its table of neighbours. There is
-    no netlink message for it. A host without IPv6 has no such file.
+    Otherwise an IPv4-only pod can still speak IPv6 with its host: a host that does not forward IPv6 accepts
+    the pod's router advertisements, and the pod can fill its neighbour table. Netlink has no message for it.
+    A host without IPv6 has no such file.
 
     Raises:
-        KernelRefused: it is not disabled and can't be. A pod that can redirect its host is worse than none.
+        KernelRefused: it is not disabled and can't be. No pod is better than one that can redirect its host.
         OSError: it may be possible later.
     """
     name = f"ipv6/conf/{ifname}/disable_ipv6"
@@ -55,7 +55,7 @@ def read(name: str) -> str:
 
 
 def write(name: str, value: str) -> None:
-    """Set one, where it can be set. Raises OSError."""
+    """Set one, at the first path that works. Raises OSError."""
     try:
         _write_to(f"{PLACE}/{name}", value)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Requests that were compiled once, filled in.
+"""Filling in requests that were compiled once.
 
 pyroute2 compiles a request in 0.1 to 0.4 ms; a request differs from the one before it in a name, an index and
 an address only. The build compiles each with two sets of values and finds where they stand
-(packaging/prepare.py); ``prepared`` has the result. What there is no template for is compiled, as is
+(packaging/prepare.py); ``prepared`` has the result. A request without a template is compiled, as is
 everything in a source tree.
 
 Owns filling in. It must not know what a request means: ``encode`` builds it.
@@ -29,7 +29,7 @@ _NETWORKS = (IPv4Network, IPv6Network)
 
 
 class Compiler(Protocol):
-    """Who makes requests for the datapath: the module ``encode`` itself, or ``Templates``."""
+    """Makes requests for the datapath: the module ``encode`` itself, or ``Templates``."""
 
     def new_veth(  # noqa: D102
         self,
@@ -121,7 +121,7 @@ class Templates:
 
 
 def template_key(build: Build, values: dict[str, Any]) -> Key:
-    """What a template is for: a request, and the shapes of its values."""
+    """The key of a template: a request, and the shapes of its values."""
     return (build.__name__, *[shape(*each) for each in values.items()])
 
 
@@ -134,9 +134,7 @@ def fill(template: Template, values: dict[str, Any]) -> bytes:
 
 
 def shape(name: str, value: Any) -> object:
-    """What a template is for: everything of a value that decides how long a request is, or what is in it
-    beside the value itself.
-    """
+    """Everything about a value that decides a request's length, or what is in it beside the value itself."""
     kind = type(value)
     if kind is int:
         return (name, "number") if value else (name, value)

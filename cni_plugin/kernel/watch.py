@@ -1,7 +1,7 @@
 """Whether links, routes or addresses of the host have changed since somebody looked.
 
-Owns the subscription to what the kernel tells (rtnetlink(7), multicast groups). It must not know what is
-looked for: a node where nothing happens costs no dump.
+Owns the subscription to notifications (rtnetlink(7), multicast groups), so that an idle node costs no dump.
+It must not know what is looked for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Watch:
         groups: which (RTMGRP_*; those of a family are in ``family``).
 
     Raises:
-        OSError: the kernel allows no such socket.
+        OSError: the kernel refuses such a socket.
     """
 
     def __init__(self, groups: int) -> None:
@@ -47,8 +47,8 @@ class Watch:
         self._socket.close()
 
     def changed(self, matters: Callable[[bytes], bool] | None = None) -> bool:
-        """Whether anything changed since the last call; yes at the first one. To be asked before a look, so
-        that what changes meanwhile is seen with the next. ``matters``: which messages count; all by default.
+        """Whether anything changed since the last call; true at the first one. Call it before a look, so that
+        the next call reports what changes meanwhile. ``matters``: which messages count; all by default.
         """
         changed, self._first = self._first, False
         while True:
