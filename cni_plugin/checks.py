@@ -160,7 +160,7 @@ def _named(kind: str, problems: list[Problem]) -> list[Problem]:
     return [*problems[:MOST_NAMED], Problem(kind, text, "more", last.remedy, level=last.level)]
 
 
-def attachments(states: Mapping[str, int], late: int) -> list[Problem]:
+def attachment_problems(states: Mapping[str, int], late: int) -> list[Problem]:
     """Attachments whose endpoint is not as it was made; ``late``: those whose ADD never ended."""
     words = (
         ("missing", states.get("missing", 0), "lost its endpoint|lost their endpoints"),

@@ -1,7 +1,7 @@
-"""The thin start: which role this process has, with next to nothing imported.
+"""The thin start: decides this process's role, with next to nothing imported.
 
 A runtime waits for every millisecond of this module. It answers VERSION by itself and loads the rest only
-when it knows that it has to. It must not import anything at its top that is not built in.
+when needed. At its top it must import only built-in modules.
 """
 
 import posix
@@ -13,7 +13,7 @@ IPAM_NAME = b"azvnet-ipam"
 
 
 def main() -> int:
-    """Carry out the call that the environment asks for; returns its exit code. The command line ends here."""
+    """Handle the call that the environment describes, or the command line; returns the exit code."""
     environ = posix.environ
     name = sys.argv[0].encode(errors="surrogateescape").rsplit(b"/", 1)[-1]
     stdio.occupy_standard_descriptors()
@@ -23,7 +23,7 @@ def main() -> int:
         sys.exit(run(sys.argv[1:]))
     import gc
 
-    # One call leaves little garbage, and looking for it takes a twentieth of the time.
+    # One call leaves little garbage, and collecting it takes a twentieth of the time.
     gc.disable()
     if environ.get(b"CNI_COMMAND") == b"VERSION":
         from cni_plugin.verbs.version import answer
@@ -37,5 +37,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Nothing is left to be flushed or closed, and taking the interpreter down in order takes 15 ms.
+    # Nothing is left to flush or close, and an orderly shutdown of the interpreter takes 15 ms.
     posix._exit(main())  # noqa: SLF001 - os._exit, without loading os

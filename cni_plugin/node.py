@@ -1,6 +1,6 @@
 """The node on which calls are handled: its state directory, its pool, its netlink socket.
 
-Owns what outlives a verb. The executable makes one for one call, the agent one for all.
+Owns what outlives a verb. The executable creates one for one call, the agent one for all.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Node:
         boot_id_file = Path(environ.get("AZVNET_BOOT_ID_FILE") or BOOT_ID_FILE)
         self.ipam = Ipam(self.run_dir, boot_id_file=boot_id_file, reader=reader)
         self.view = Ipam(self.run_dir, boot_id_file=boot_id_file, read_only=True)
-        """The same pool, only to be looked at: nothing is made or repaired, and no call is waited for."""
+        """The same pool, read-only: nothing is created or repaired, and no call is waited for."""
         self.background_reads = background_reads
-        """Whether somebody else (the agent) keeps the pool fresh, so that no call has to."""
+        """Whether the agent keeps the pool fresh, so that no call has to."""
         self.compiler: Compiler = Templates()
-        """Who makes netlink requests."""
+        """Compiles netlink requests."""
         self.deleter = deleter
-        """Who deletes links for those who do not want to wait; None: nobody."""
+        """Deletes links without waiting for the kernel's last step; None: the caller does."""
         self.known_host = known_host
-        """What need not be asked anew for each call; None: everything is."""
+        """Cached state of the host; None: each call reads everything."""
         self._local = threading.local()
 
     @property
@@ -67,10 +67,10 @@ class Node:
         return existing
 
     def ensure_run_dir(self) -> None:
-        """Make the state directory, readable by root alone.
+        """Create the state directory, readable by root alone.
 
         Raises:
-            StateUnavailable: it can't be made.
+            StateUnavailable: it can't be created.
         """
         if os.path.isdir(self.run_dir):  # noqa: PTH112 - every call asks
             return
@@ -78,7 +78,7 @@ class Node:
             self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StateUnavailable(
-                f"the state directory {self.run_dir} can't be made: {error.strerror}",
+                f"the state directory {self.run_dir} can't be created: {error.strerror}",
                 "It has to be writable for root; see `df` and `mount` for its file system.",
             ) from error
 

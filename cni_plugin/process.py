@@ -25,7 +25,7 @@ VERBS_WITH_NAMESPACE = ("ADD", "CHECK")
 
 
 def serve_call(*, as_ipam: bool) -> int:
-    """Carry out the call that this process was started for; returns its exit code."""
+    """Handle the call that this process was started for; returns its exit code."""
     stdout = _take_stdout()
     environ = _environ()
     started = time.monotonic()
@@ -39,7 +39,7 @@ def serve_call(*, as_ipam: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the caller must get a document, whatever happened
         reply = contract.failure(error, versions.CURRENT)
     exit_code = _finish(stdout, call, reply, environ, time.monotonic() - started)
-    # The process ends without taking anything down; what is closed in order leaves nothing to recover.
+    # The process ends without cleaning up; a store that is closed properly leaves nothing to recover.
     node.ipam.close()
     return exit_code
 
@@ -50,7 +50,7 @@ def _environ() -> dict[str, str]:
 
 
 def _take_stdout() -> int:
-    """Keep stdout for the reply alone; what else is written there goes to stderr."""
+    """Reserve stdout for the reply; anything else written there goes to stderr."""
     stdout = os.dup(1)
     os.dup2(2, 1)
     return stdout
@@ -76,7 +76,7 @@ def _read_stdin() -> bytes:
             size += len(chunk)
             if size > MOST_STDIN_BYTES:
                 raise IOFailure(
-                    f"stdin has more than {MOST_STDIN_BYTES} bytes", "No network configuration is that long."
+                    f"stdin has more than {MOST_STDIN_BYTES} bytes", "Network configurations are far smaller."
                 )
     except OSError as error:
         raise IOFailure(
@@ -86,7 +86,7 @@ def _read_stdin() -> bytes:
 
 
 def _open_namespace(environ: Mapping[str, str]) -> int | None:
-    """The pod's namespace; what is wrong with it is said by the verb, behind what is wrong before it."""
+    """The pod's namespace; an error is left for the verb to report, after those that come before it."""
     path = environ.get("CNI_NETNS", "")
     try:
         return netns.open_netns(path) if path else None
@@ -95,17 +95,17 @@ def _open_namespace(environ: Mapping[str, str]) -> int | None:
 
 
 def _without_agent(call: Call, node: Node) -> Reply | None:
-    """What is to be said of an ADD that an agent has taken; None if it has to be handled here."""
+    """The reply for an ADD that an agent has accepted; None if it has to be handled here."""
     became = call.environ.get("AZVNET_AGENT") if call.environ.get("CNI_COMMAND") == "ADD" else ""
     error: CniError
-    if became == "hung":  # it may still finish it, so nobody else may
+    if became == "hung":  # it may still finish it, so this process must not handle it
         error = TryAgainLater(
-            "the azvnet agent took the call and did not answer in time",
-            "The kubelet tries again. See `azvnet status`, and the agent's log; restarting it is safe.",
+            "the azvnet agent accepted the call and did not answer in time",
+            "The kubelet retries. See `azvnet status`, and the agent's log; restarting it is safe.",
         )
-    elif became == "gone":  # who called did not take the result, so what was made must not stay
+    elif became == "gone":  # the caller did not get the result, so the ADD is undone
         contract.undo_add(call, node)
-        error = IOFailure("the result can't be written", "What was made is undone; look at the runtime.")
+        error = IOFailure("the result can't be written", "The ADD is undone; check the runtime.")
     else:
         return None
     return contract.failure(error, versions.CURRENT, call.call_id)
@@ -128,7 +128,7 @@ def _finish(stdout: int, call: Call | None, reply: Reply, environ: Mapping[str, 
 
 
 def _undo(call: Call, environ: Mapping[str, str]) -> None:
-    """Nobody got to know of the interface that was made, so it must not stay."""
+    """The caller does not know about the new interface, so it must not stay."""
     again = {**call.environ, "CNI_COMMAND": "DEL"}
     contract.handle(Call(again, call.stdin, as_ipam=call.as_ipam, call_id=call.call_id), Node(environ))
 
@@ -140,8 +140,8 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _say(line: str) -> None:
-    """Not through ``sys.stderr``: that is None when the caller closed it, and what it could not write makes
-    the interpreter end with status 120.
+    """Not through ``sys.stderr``: that is None when the caller closed it, and a failed write makes the
+    interpreter exit with status 120.
     """
     stdio.write_all(
         2, f"azvnet: {one_line(line, contract.LONGEST_MESSAGE)}\n".encode(errors="backslashreplace")

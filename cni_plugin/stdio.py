@@ -1,4 +1,4 @@
-"""stdin and stdout for the thin start: read, give back, write, with nothing imported that is not built in.
+"""stdin and stdout for the thin start: read, give back, write, with built-in modules alone.
 
 It must not know what is read or written.
 """
@@ -9,8 +9,8 @@ READ_BYTES = 1 << 16
 
 
 def occupy_standard_descriptors() -> None:
-    """Fill the places of standard descriptors that the caller has closed, so that no file or socket of ours
-    lands there. Writing to stdout then fails, as it should: nobody would read it.
+    """Occupy standard descriptors that the caller has closed, so that no file or socket of ours gets their
+    numbers. Writing to stdout then fails, as it should.
     """
     for fd, flags in ((0, posix.O_RDONLY), (1, posix.O_RDONLY), (2, posix.O_WRONLY)):
         try:
@@ -31,7 +31,7 @@ def read_stdin() -> bytes:
 
 
 def give_back(stdin: bytes) -> None:
-    """Make what was read readable again, as descriptor 0, for whoever carries the call out instead."""
+    """Make stdin readable again, as descriptor 0, for the code that handles the call instead."""
     fd = posix.memfd_create("stdin", 0)
     view = memoryview(stdin)
     while view:

@@ -89,7 +89,7 @@ def find_problems(picture: Picture) -> list[str]:
     found += _pool_problems(picture)
     late = [each for each in picture.attachments if each.state == "unconfirmed" and _is_late(each, picture)]
     states = Counter(each.state for each in picture.attachments)
-    found += [problem.text for problem in checks.attachments(states, len(late))]
+    found += [problem.text for problem in checks.attachment_problems(states, len(late))]
     return list(dict.fromkeys(found))  # what the agent has found as well is said once
 
 

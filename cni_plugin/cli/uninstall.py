@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
         log = os.environ.get("AZVNET_LOG_FILE")
         logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
-        agent, attached, before = ask_agent(run_dir), attachments(run_dir), forwarding.recorded(run_dir)
+        agent, attached, before = ask_agent(run_dir), count_attachments(run_dir), forwarding.recorded(run_dir)
         removal = Removal(
             place,
             attached,
@@ -100,7 +100,7 @@ def wait() -> None:
     Signals((signal.SIGTERM, signal.SIGINT)).wait(None)
 
 
-def attachments(run_dir: Path) -> int:
+def count_attachments(run_dir: Path) -> int:
     """How many pods have an endpoint here, or an address that may be one's."""
     from cni_plugin.cli.looking import MISSING, look
     from cni_plugin.node import Node

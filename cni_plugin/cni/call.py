@@ -1,7 +1,7 @@
 """A call and its reply, raw and parsed.
 
-Owns what both ways a call can come (the executable's own environment and stdin, the agent's socket) have in
-common, and what every verb is given. It must not know what a verb does.
+Owns what is common to both ways in which a call arrives (environment and stdin of the executable, the agent's
+socket), and the input of every verb. It must not know what a verb does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 DELEGATED_BY = "AZVNET_DELEGATED_BY"
-"""Environment variable that this plugin sets for the IPAM plugin it runs. A call that has it comes from this
-plugin, in whatever way: if it were handled, it would delegate again, without end."""
+"""Environment variable that this plugin sets for the IPAM plugin it runs. A call that has it was caused by
+this plugin: handling it would delegate again, in an endless loop."""
 MOST_STDIN_BYTES = 256 * 1024
-"""What a network configuration can reasonably be, with the result of the plugin before, or the attachments of
-a GC, of which there is room for two thousand. A JSON document may take thirty times its size in memory.
+"""Ample for a network configuration with a prevResult, or with the two thousand attachments of a GC. A JSON
+document may take thirty times its size in memory.
 """
 
 
@@ -44,7 +44,7 @@ class Call(Value):
     """Correlation id, in logs and the ``details`` of errors. A call that is repeated because the agent died
     keeps its id."""
     caller_alive: Callable[[], bool] = _always
-    """Whether anybody still waits for the reply; an ADD that nobody waits for is rolled back."""
+    """Whether the caller still waits for the reply; an abandoned ADD is rolled back."""
 
 
 class VerbCall(Value):
@@ -54,7 +54,7 @@ class VerbCall(Value):
     parameters: Parameters
     netconf: NetConf
     names: Names
-    """What the attachment is called in the kernel."""
+    """The attachment's names in the kernel."""
     warnings: list[str] = field(default_factory=list)
     """For the caller's stderr and the log."""
 
@@ -67,7 +67,7 @@ class VerbCall(Value):
 
 
 class Reply(Value):
-    """The answer to a call, as the runtime gets it."""
+    """The reply to a call, as the runtime gets it."""
 
     stdout: bytes = b""
     exit_code: int = 0

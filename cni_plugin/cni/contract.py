@@ -1,7 +1,7 @@
 """One call of the CNI contract: bytes in, bytes out.
 
 Owns the dispatch to the verbs and the one place where an exception becomes the JSON document that a caller
-reads (CNI spec 1.1.0, "Error"). It must not know how a call came here: from the executable's own environment
+reads (CNI spec 1.1.0, "Error"). It must not know how a call arrives: from the executable's environment
 and stdin, or through the agent's socket.
 """
 
@@ -81,7 +81,7 @@ def _run_verb(verb_call: VerbCall, node: Node) -> dict[str, Any] | None:
 
 
 def _refuse_loop(verb_call: VerbCall) -> None:
-    """A call of our own making. It can't have attached anything, so DEL and GC have nothing to do."""
+    """Refuse a call of our own. It can't have attached anything, so DEL and GC have nothing to do."""
     error = errors.InvalidNetconf(
         f"ipam.type of network {verb_call.netconf.name} leads back to azvnet",
         "Name another IPAM plugin, or azvnet-ipam for the addresses of this node.",
@@ -92,7 +92,7 @@ def _refuse_loop(verb_call: VerbCall) -> None:
 
 
 def undo_add(call: Call, node: Node) -> None:
-    """Remove what a successful ADD made if its result reached nobody."""
+    """Undo a successful ADD whose result could not be delivered."""
     from cni_plugin.verbs.delete import delete_made_by
 
     delete_made_by(call, node)

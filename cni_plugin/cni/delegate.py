@@ -25,10 +25,10 @@ from ipam.quoting import one_line, quoted
 from ipam.subnet import why_not_for_pods
 
 SECONDS = 110
-"""Below the two minutes after which a kubelet gives a call up: there is time left to undo."""
+"""Below the two minutes after which a kubelet gives up on a call, with time left to undo."""
 
 OWN_NAMES = ("azvnet", "azvnet-ipam")
-"""``azvnet-ipam`` is never run as another program: its addresses are our own pool's."""
+"""``azvnet-ipam`` is never executed: its addresses come from our own pool."""
 OWN_FILES = (*OWN_NAMES, "azvnet-python")
 
 FROZEN_VARIABLES = ("LD_LIBRARY_PATH_ORIG",)
@@ -37,13 +37,13 @@ SAID_BYTES = 64 * 1024
 """At most this much of a delegate's stderr is passed on."""
 
 LARGEST_CODE = 0xFFFFFFFF
-"""libcni reads an unsigned number; 0 means that there is no error (CNI spec, "Error")."""
+"""libcni reads an unsigned number; 0 means success (CNI spec, "Error")."""
 
 _prctl = ctypes.CDLL(None).prctl
 
 
 class DelegatesToItself(InvalidNetconf):
-    """``ipam.type`` names this very plugin: each call would start the next one, without end."""
+    """``ipam.type`` names this plugin itself: each call would start the next one, without end."""
 
     def __init__(self, name: str, program: Path | None = None) -> None:
         where = f" ({program})" if program else ""

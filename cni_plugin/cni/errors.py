@@ -18,16 +18,16 @@ TEMPORARY = frozenset(
         *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
     }
 )
-"""What a system call fails with for want of something that comes back."""
+"""Errnos of a temporary shortage."""
 DEFECTS = frozenset({errno.EBADF, errno.EFAULT, errno.ENOTSOCK})
-"""What no state of a node can cause."""
+"""Errnos that can only be caused by a defect."""
 REMEDIES = {
     errno.EMFILE: "Raise the limit of open files (LimitNOFILE) of the process that made the call.",
     errno.ENFILE: "Raise fs.file-max, or find what keeps so many files open.",
     **dict.fromkeys((errno.ENOMEM, errno.ENOBUFS), "The node, or the cgroup of the call, is out of memory."),
     **dict.fromkeys(
         (errno.EPERM, errno.EACCES),
-        "It takes root with CAP_NET_ADMIN and CAP_SYS_ADMIN; seccomp or an LSM may forbid it.",
+        "This needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN; seccomp or an LSM may forbid it.",
     ),
     errno.EROFS: "The file system is mounted read-only; see `mount`.",
     errno.ENOSPC: "A disk is full, or a limit of the kernel is reached; see `df` and the kernel's log.",
@@ -144,7 +144,7 @@ class DelegateFailed(CniError):
 
 
 class DelegateError(CniError):
-    """An error object that a delegated plugin returned: passed on with its own code."""
+    """An error object that a delegated plugin returned, passed on with its own code."""
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg, details)
@@ -181,7 +181,7 @@ class PoolError(CniError):
 def of_system(error: OSError, remedy: str = "") -> CniError:
     """The error for a system call that failed: code 11 if it may succeed later, else 106.
 
-    ``remedy`` is said where the errno has none of its own.
+    ``remedy`` is for an errno that has none of its own.
     """
     reason = error.strerror or str(error)
     msg = f"{error.filename}: {reason}" if error.filename else reason

@@ -31,8 +31,8 @@ CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 IFNAME_MAX_BYTES = 15
 """IFNAMSIZ of the kernel less the closing NUL."""
 IFNAME_BAD_BYTES = frozenset(b"/:%\xa0")
-"""Beside white space. The kernel takes '%' for a pattern (``eth%d`` becomes ``eth0``, dev_alloc_name) and the
-byte 0xa0 for a space of Latin-1 (lib/ctype.c), also within a character of UTF-8."""
+"""Besides white space. The kernel takes '%' for a pattern (``eth%d`` becomes ``eth0``, dev_alloc_name) and
+the byte 0xa0 for a space of Latin-1 (lib/ctype.c), also within a character of UTF-8."""
 
 KNOWN_ARGS = frozenset(
     {
@@ -87,7 +87,7 @@ def parse_environment(environ: Mapping[str, str]) -> Parameters:
     if missing:
         raise InvalidEnvironment(
             f"{verb} needs {', '.join(missing)}, which the environment does not have",
-            "The container runtime sets these variables; by hand use cnitool.",
+            "The container runtime sets these variables; to call the plugin by hand, use cnitool.",
         )
     container_id = _container_id(environ.get("CNI_CONTAINERID", ""))
     ifname = _ifname(environ.get("CNI_IFNAME", ""))
@@ -111,7 +111,7 @@ def _container_id(value: str) -> str:
     if value and not CONTAINER_ID.fullmatch(value):
         raise InvalidEnvironment(
             f"CNI_CONTAINERID {quoted(value)} is malformed",
-            "It starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
+            "It starts with a letter or digit, followed by letters, digits, '_', '.' and '-'.",
         )
     return value
 

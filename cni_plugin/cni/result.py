@@ -1,7 +1,7 @@
 """The result of ADD, and its shape in every version of the spec.
 
 Owns the values of a result, reading a ``prevResult`` of any version and writing one in the version
-a caller asked for (CNI spec "ADD Success" and the older specs). It must not know what made a result.
+a caller asked for (CNI spec "ADD Success" and the older specs). It must not know what produced a result.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Dns(Value):
 
 
 class Result(Value):
-    """What an ADD made, in the terms of spec 1.1.0."""
+    """The result of an ADD, in the terms of spec 1.1.0."""
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[Address, ...] = ()

@@ -1,8 +1,7 @@
-"""JSON as RFC 8259 has it: what Python's module reads and writes beyond that is refused.
+"""JSON as defined by RFC 8259: the extensions of Python's module are refused.
 
-``NaN``, ``Infinity``, numbers too large for a float, a key twice in one object, nesting without an end:
-whoever reads what is written here (libcni, another plugin) refuses or misreads these. It must not know what a
-document means.
+``NaN``, ``Infinity``, numbers too large for a float, duplicate keys in an object, unlimited nesting: other
+readers (libcni, another plugin) refuse or misread these. It must not know what a document means.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", 
 
 
 def loads(text: bytes) -> Any:
-    """What a JSON text in UTF-8 (RFC 8259, 8.1) says.
+    """The value of a JSON text in UTF-8 (RFC 8259, 8.1).
 
     Raises:
         ValueError: it is not valid JSON, with the reason.
@@ -63,7 +62,7 @@ def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {quoted(twice)} is there twice")
+        raise ValueError(f"the key {quoted(twice)} is duplicated")
     return found
 
 

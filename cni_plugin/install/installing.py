@@ -16,7 +16,7 @@ from pathlib import Path
 from cni_plugin.install import atomic, command, libc, links, trial
 from cni_plugin.install.bundle import AGAIN, Bundle
 from cni_plugin.install.lock import alone
-from cni_plugin.install.network import Network
+from cni_plugin.install.network import ConflistPlan
 from cni_plugin.install.place import Place, Refused
 from cni_plugin.install.receipt import Record
 from cni_plugin.install.releases import ROOT, Version, Versions
@@ -111,7 +111,7 @@ def roll_back(order: Order, say: Say) -> None:
                 say(line)
 
 
-def _prepare(order: Order, record: Record, versions: Versions) -> Network | None:
+def _prepare(order: Order, record: Record, versions: Versions) -> ConflistPlan | None:
     """Whatever can refuse, before anything is changed."""
     place, prefix = order.place, order.place.real_prefix
     if trial.is_noexec(prefix):
@@ -122,7 +122,7 @@ def _prepare(order: Order, record: Record, versions: Versions) -> Network | None
         record.add_made([place.shown(each) for each in directories])
         record.write(prefix)
 
-    network = Network.plan(place, order.conflist) if order.with_conflist else None
+    network = ConflistPlan.plan(place, order.conflist) if order.with_conflist else None
     atomic.make_directories(place.real_bin_dir, will_make)
     if network is not None:
         atomic.make_directories(place.real_conf_dir, will_make)
@@ -151,7 +151,7 @@ def _add(versions: Versions, bundle: Bundle) -> Version:
         return versions.add(stage, bundle, trial.version(stage / "azvnet"))
 
 
-def _after_switch(place: Place, record: Record, network: Network | None) -> Iterator[str]:
+def _after_switch(place: Place, record: Record, network: ConflistPlan | None) -> Iterator[str]:
     if links.put_links(place):
         yield f"{place.bin_dir} has azvnet and azvnet-ipam"
     if command.put_command(place):
@@ -160,7 +160,7 @@ def _after_switch(place: Place, record: Record, network: Network | None) -> Iter
         yield f"{place.shown(network.file.destination)} is written"
 
 
-def _warn(place: Place, network: Network | None, say: Say) -> None:
+def _warn(place: Place, network: ConflistPlan | None, say: Say) -> None:
     if reason := command.why_missing(place):
         say(f"note: {reason}: the command line is {place.bin_dir / command.NAME}")
     if network is None:

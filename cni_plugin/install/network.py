@@ -38,8 +38,8 @@ DEFAULT = b"""{
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """What is to be in the runtime's directory of networks."""
+class ConflistPlan:
+    """What is to be in the runtime's CNI configuration directory."""
 
     file: ConflistFile
     content: bytes
@@ -47,7 +47,7 @@ class Network:
     """What is there now."""
 
     @classmethod
-    def plan(cls, place: Place, source: Path | None) -> Network:
+    def plan(cls, place: Place, source: Path | None) -> ConflistPlan:
         """What ``source`` (none: what is there, or else the default) comes to on this node.
 
         Raises:

@@ -1,6 +1,6 @@
 """ADD: give a pod its interface, or an IPAM caller its address (CNI spec 1.1.0, "ADD").
 
-Every step pushes its undo; if a later one fails, or nobody waits for the result any more, nothing is left.
+Every step pushes its undo; if a later one fails, or the caller no longer waits, nothing is left.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ NO_DNS = result.Dns()
 def add(verb_call: VerbCall, node: Node) -> dict[str, Any]:
     """Attach; returns the result document in the version that the netconf asks for."""
     conf = verb_call.netconf
-    # Read first: if what the plugins before this one made can't be read, nothing may be made.
+    # Read first: with an unreadable result of the plugins before this one, nothing may be created.
     previous = result.from_json(conf.prev_result, conf.cni_version) if conf.prev_result else None
     node.ensure_run_dir()
     with locks.locked(node.run_dir, verb_call.names.attachment, LOCK_SECONDS) as ours:
         if not ours:
             raise errors.TryAgainLater(
                 "another call for this interface of this container is still in progress",
-                "The kubelet tries again.",
+                "The kubelet retries.",
             )
         made = _give_address(verb_call, node) if verb_call.call.as_ipam else _connect(verb_call, node)
     return result.to_json(previous.followed_by(made) if previous else made, conf.cni_version)
@@ -99,7 +99,7 @@ def _give_address(verb_call: VerbCall, node: Node) -> result.Result:
 def _with_addresses(
     verb_call: VerbCall, node: Node, provider: AddressProvider, make: Callable[[ExitStack], result.Result]
 ) -> result.Result:
-    """Make something with addresses of ``provider``, again with others if those turn out to be in use."""
+    """Connect with addresses of ``provider``, and with others if those turn out to be in use."""
     refused: Exception | None = None
     for _ in range(ADDRESS_ATTEMPTS):
         try:
@@ -108,7 +108,7 @@ def _with_addresses(
                 made = make(undo)
                 if not verb_call.call.caller_alive():
                     raise errors.TryAgainLater(
-                        "the caller did not wait for the result", "What was made was undone."
+                        "the caller did not wait for the result", "The ADD was undone."
                     )
                 provider.confirm()
                 undo.pop_all()
@@ -137,8 +137,8 @@ def _require_override(verb_call: VerbCall) -> None:
 
 
 def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.Result | None:
-    """The result, if this very call was finished before, by an agent that died before it could answer. None
-    for what an ADD left that was killed.
+    """The result, if an agent finished this very call and died before it could answer. None for leftovers of
+    a killed ADD.
 
     Raises:
         AttachmentExists: another call has attached it.
@@ -191,7 +191,7 @@ def _made_before(
 
 
 def _remove_leftovers(verb_call: VerbCall, node: Node) -> None:
-    """What an ADD of this attachment made that was killed."""
+    """Remove what a killed ADD of this attachment created."""
     verb_call.datapath.detach(verb_call.names, node.host)
     node.ipam.release(verb_call.parameters.attachment)
 
@@ -238,7 +238,7 @@ def _dns(verb_call: VerbCall, given: result.Dns = NO_DNS) -> result.Dns:
 
 
 def _result(verb_call: VerbCall, made: Endpoint, given: result.Dns) -> result.Result:
-    """What the pod really has: the routes and the gateway are those in its namespace."""
+    """What the pod has: routes and gateway are those in its namespace."""
     return result.Result(
         interfaces=(
             result.Interface(made.host_ifname, names.HOST_MAC, made.mtu),

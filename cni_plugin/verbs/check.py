@@ -42,7 +42,7 @@ def _previous(verb_call: VerbCall) -> result.Result:
     document = verb_call.netconf.prev_result
     if not document:
         raise errors.InvalidNetconf(
-            "CHECK needs prevResult, which is missing", "The runtime keeps it from the ADD."
+            "CHECK needs prevResult, which is missing", "The runtime stores it after the ADD."
         )
     return result.from_json(document, verb_call.netconf.cni_version)
 
@@ -95,7 +95,7 @@ def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[
 def _require_reservation(
     verb_call: VerbCall, node: Node, damage: list[str] | tuple[str, ...], expected: Expected | None = None
 ) -> Reservation | None:
-    """The attachment's reservation; that there is none is damage too."""
+    """The attachment's reservation; a missing one is damage too."""
     attachment = verb_call.parameters.attachment
     try:
         if node.ipam.needs_adoption():

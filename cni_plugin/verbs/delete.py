@@ -1,7 +1,7 @@
 """DEL: remove exactly one interface of one container, whatever is left of it (CNI spec 1.1.0, "DEL").
 
 It works from derived names alone: ADD need not have finished, and neither the namespace nor prevResult is
-needed. If there is nothing to do, that is success.
+needed. Nothing to do is success.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def delete(verb_call: VerbCall, node: Node) -> None:
     attachment = verb_call.parameters.attachment
     with _in_order(verb_call, node):
         if reclaim.may_have_host_ports(verb_call.netconf):
-            # First, or what is still sent would leave by the uplink, from an address that is not the NIC's.
+            # First, or packets still sent to the pod would leave by the uplink with a foreign source.
             verb_call.warnings.extend(reclaim.forget_connections(attachment, node))
         if verb_call.call.as_ipam:
             _free(verb_call, node)
@@ -42,7 +42,7 @@ def delete(verb_call: VerbCall, node: Node) -> None:
 
 @contextmanager
 def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
-    """Hold the attachment's lock. If the state directory can't be written, go on without: the pod must go."""
+    """Hold the attachment's lock. If the state directory can't be written, go on without it."""
     with ExitStack() as stack:
         try:
             node.ensure_run_dir()
@@ -55,8 +55,8 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
 def _free(verb_call: VerbCall, node: Node) -> None:
     """Free what the attachment holds, and nothing else: another pod's namespace may be at CNI_NETNS by now.
 
-    A store that can't be written must not keep the pod from going away: its endpoint is gone, so the address
-    is reclaimed later.
+    A store that can't be written must not keep the pod from being deleted: its endpoint is gone, so the
+    address is reclaimed later.
     """
     try:
         node.ipam.release(verb_call.parameters.attachment)
@@ -67,7 +67,7 @@ def _free(verb_call: VerbCall, node: Node) -> None:
 
 
 def delete_made_by(call: Call, node: Node) -> None:
-    """Remove what an ADD made whose result reached nobody, if it is still the result of that very call."""
+    """Remove what an ADD created whose result was not delivered, if it still belongs to that very call."""
     parameters = params.parse_environment(call.environ)
     attachment = parameters.attachment
     ignored = (errors.CniError, ipam_errors.IpamError)

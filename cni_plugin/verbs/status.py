@@ -1,7 +1,7 @@
 """STATUS: whether an ADD could be served now (CNI spec 1.1.0, "STATUS").
 
-Silence means yes. The agent's ``/readyz`` asks the pool the same question. The source is read only if nothing
-that is known can be given out.
+No output means yes. The agent's ``/readyz`` asks the pool the same question. The source is read only if no
+known address can be given out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The network configuration that arrives on stdin: reading and refusing it.
 
-Owns which of the spec's and Azure CNI's keys have an effect here, and the messages for what is refused. The
-keys themselves are declared in ``netconf_models``. It must not know what is done with a value.
+Owns which keys of the spec and of Azure CNI have an effect here, and the messages for what is refused. The
+keys are declared in ``netconf_models``. It must not know what is done with a value.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ENVIRONMENTS = {
     "mas": "file",
     "arm": "arm",
 }
-"""``ipam.environment`` as written, to the name of the source that is meant."""
+"""``ipam.environment`` as written, to the name of the source."""
 
 NO_EFFECT = {
     "bridge": "pods are routed, without a bridge",
@@ -68,8 +68,8 @@ NO_EFFECT = {
     "env": "the source is chosen by ipam.environment",
     "logTarget": "logs go to the file that logFile names",
 }
-"""Keys of Azure CNI and of the spec that are accepted and do nothing, with the reason. ``False`` and empty
-values ask for nothing, so they are not reported."""
+"""Keys of Azure CNI and of the spec that are accepted without effect, with the reason. ``False`` and empty
+values are not reported."""
 IPAM_NO_EFFECT = {
     "subnet": "the subnet is that of the NIC's address",
     "addressSpace": "the NIC's is used",
@@ -88,7 +88,7 @@ class IpamConf(DeclaredIpam):
 
 
 class NetConf(DeclaredNetConf):
-    """The configuration of one plugin of a network, as libcni hands it over."""
+    """The configuration of one plugin of a network, as libcni passes it."""
 
     @property
     def ipam_type(self) -> str:
@@ -170,7 +170,8 @@ def decode(stdin: bytes) -> dict[str, Any]:
     """
     if not stdin.strip():
         raise DecodingFailure(
-            "no network configuration on stdin", "The runtime writes it there; by hand use cnitool."
+            "no network configuration on stdin",
+            "The runtime writes it there; to call the plugin by hand, use cnitool.",
         )
     try:
         document = strict_json.loads(stdin)
@@ -189,17 +190,17 @@ def decode(stdin: bytes) -> dict[str, Any]:
 
 MOST_REMEMBERED = 16
 MOST_REMEMBERED_BYTES = 1 << 17
-"""Of all that is remembered; what is made of a byte of JSON may take thirty in memory."""
+"""Bytes of all cached stdins; a byte of JSON may take thirty in memory when decoded."""
 _remembered: dict[bytes, tuple[dict[str, Any], NetConf]] = {}
 
 
 def remembered(stdin: bytes) -> tuple[dict[str, Any], NetConf] | None:
-    """What ``decode`` and ``parse_netconf`` made of the very same bytes before; nobody changes either."""
+    """The cached results of ``decode`` and ``parse_netconf`` for the same bytes; never modified."""
     return _remembered.get(stdin)
 
 
 def remember(stdin: bytes, document: dict[str, Any], netconf: NetConf) -> None:
-    """Remember what ``parse_netconf`` accepted: the pods of a node have the same few configurations."""
+    """Cache what ``parse_netconf`` accepted: the pods of a node share a few configurations."""
     if len(stdin) <= MOST_REMEMBERED_BYTES // 2:
         bytes_before = sum(map(len, tuple(_remembered)))
         if len(_remembered) >= MOST_REMEMBERED or bytes_before + len(stdin) > MOST_REMEMBERED_BYTES:
@@ -210,8 +211,8 @@ def remember(stdin: bytes, document: dict[str, Any], netconf: NetConf) -> None:
 def parse_netconf(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
     """The netconf of a decoded document, with ``cni_version`` negotiated.
 
-    ``lenient`` (DEL and GC) drops what is not valid: a configuration that was damaged after the pod was
-    made must not keep the pod from going away.
+    ``lenient`` (DEL and GC) drops what is not valid: a configuration that was damaged after the ADD must not
+    keep the pod from being deleted.
 
     Raises:
         IncompatibleVersion: see ``versions.negotiate``.
@@ -222,7 +223,7 @@ def parse_netconf(document: dict[str, Any], *, lenient: bool = False) -> NetConf
     if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
         raise InvalidNetconf(
             f"network name {quoted(name)} is malformed" if name else "the network configuration has no name",
-            "name starts with a letter or digit and goes on with letters, digits, '_', '.' and '-'.",
+            "name starts with a letter or digit, followed by letters, digits, '_', '.' and '-'.",
         )
     previous = document.get("prevResult")
     document = {
@@ -267,7 +268,7 @@ def _refuse_unsupported(netconf: NetConf, *, as_ipam: bool) -> None:
     if not as_ipam and netconf.mode not in ("", "transparent"):
         raise UnsupportedField(
             f"unsupported value: mode {quoted(netconf.mode)}",
-            "Use transparent, or leave the key out; AKS uses it too, and it never rewires the host.",
+            "Use transparent, or leave the key out; AKS uses it too, and it never touches the host's links.",
         )
     if not netconf.ipam_type:
         raise InvalidNetconf("ipam.type is missing", f'Use "ipam": {{"type": "{OUR_IPAM}"}}.')

@@ -90,7 +90,7 @@ class ValidAttachment(BaseModel):
 
 
 class NetConf(BaseModel):
-    """The configuration of one plugin of a network, as libcni hands it over."""
+    """The configuration of one plugin of a network, as libcni passes it."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 

@@ -1,6 +1,6 @@
-"""How others spell what the configuration means: conversions before a value is validated.
+"""Other spellings of the configuration: conversions before a value is validated.
 
-They return what they don't understand as it is; the validation says what is wrong with it.
+They return unknown values unchanged, for the validation to report.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def lower_keys(value: object) -> object:
 
 
 def level(value: object) -> object:
-    """Levels of the log in any case, and with the names that other programs have for them."""
+    """Log levels in any case, also under the names that other programs use."""
     if isinstance(value, str):
         lower = value.lower()
         return {"": "info", "warn": "warning", "none": "off"}.get(lower, lower)
@@ -32,8 +32,9 @@ def level(value: object) -> object:
 
 
 def without_nulls(value: object, depth: int = 2) -> object:
-    """Go takes a key whose value is ``null`` for one that is not there, and so do those who write our
-    configuration for us. ``depth``: how far down, which is as far as we have keys.
+    """Go treats a key whose value is ``null`` as missing, and so do those who write our configuration.
+
+    ``depth``: levels to go down, as many as our keys have.
     """
     if not isinstance(value, dict) or not depth:
         return value
