@@ -1,7 +1,7 @@
-"""What is logged of a call, whoever carried it out.
+"""What is logged of a call, whether the agent or the executable handles it.
 
-Owns the choice of fields. It must not write by itself (``log`` does), and it holds nothing of stdin: a
-configuration can carry what is nobody's business.
+Owns the choice of fields. It must not write (``log`` does), and logs nothing of stdin: a configuration can
+contain secrets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def default_file(environ: Mapping[str, str]) -> Path:
 
 
 def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds: float, *, by: str) -> None:
-    """Log one call: who, what, how long, how it ended."""
+    """Log one call: attachment, verb, duration, outcome."""
     failed = reply.error
     fields: dict[str, Any] = {
         "call": call.call_id if call else "",

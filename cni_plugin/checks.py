@@ -1,4 +1,4 @@
-"""What is wrong with a node: one list of checks, for ``azvnet status``, the agent's pages, metrics and log.
+"""What is wrong with a node: one list of checks for ``azvnet status``, the agent's pages, metrics and log.
 
 Owns the conditions and the words. Pure: facts in, problems out.
 """
@@ -22,35 +22,35 @@ KINDS = (
     *(NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS),
     *(SMALL_POOL, OTHER_CONFLIST, HOST),
 )
-"""What an agent finds although pods get addresses; each is a series of its metrics from the start."""
+"""Warnings of the agent while pods get addresses; each is a metrics series from the start."""
 ON_HOST = "on_host"
-"""State of an address that nobody holds and that the host itself carries."""
+"""State of a free address that the host itself carries."""
 MOST_NAMED = 8
-"""Problems of a kind that are named one by one."""
+"""Problems of a kind that are listed individually."""
 
 
 class Problem(Value):
     """Something an operator should know."""
 
     kind: str
-    """What it is, for programs and as part of the key."""
+    """Its kind, for programs and as part of the key."""
     text: str
     """For people; numbers in it may change from one look to the next."""
     subject: str = ""
-    """What it is about, where there can be several of a kind."""
+    """The object concerned, where there can be several of a kind."""
     remedy: str = ""
     level: str = "warning"
     over: str = ""
-    """What to log when it is over; empty: that it is."""
+    """What to log when it is over; empty: a default text."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it the same problem as one that was seen before."""
+        """Problems with equal keys are the same problem."""
         return self.kind, self.subject
 
 
 def small_pool(known: int, expected: int) -> list[Problem]:
-    """Whether pods may come that get no address. Nothing known is another problem."""
+    """Whether the pool is too small for the node's pods. An empty pool is another problem."""
     if not 0 < known < expected:
         return []
     text = (
@@ -61,7 +61,7 @@ def small_pool(known: int, expected: int) -> list[Problem]:
 
 
 def preferred_conflist(own: str, directory: str, before: Sequence[str]) -> list[Problem]:
-    """Whether the runtime takes another configuration than ours: it uses the first by name (libcni)."""
+    """Whether the runtime prefers another configuration to ours: it uses the first by name (libcni)."""
     if not before:
         return []
     sort = "sorts" if len(before) == 1 else "sort"
@@ -70,7 +70,7 @@ def preferred_conflist(own: str, directory: str, before: Sequence[str]) -> list[
 
 
 def without_numbers(text: str) -> str:
-    """A text as a key: an error is the same one although it says another number of seconds or bytes."""
+    """A text as a key: an error stays the same when its seconds or bytes change."""
     return "".join(letter for letter in text if not letter.isdigit())
 
 
@@ -85,11 +85,11 @@ def pool_states(addresses: Iterable[AddressStatus], on_host: frozenset[IPAddress
 def pool_addresses(
     addresses: Sequence[AddressStatus], on_host: frozenset[IPAddress], sources: Sequence[SourceState]
 ) -> list[Problem]:
-    """What is wrong with single addresses: known to the store, the source or the host, and fatal to a pod."""
+    """Problems of single addresses that break a pod, found by comparing store, source and host."""
     held = [(each, each.reservation) for each in addresses if each.reservation is not None]
     found = []
-    # Before the first read since the node was started nothing is known; nor of an address that no source has
-    # listed yet, before all of them were read.
+    # Unknown before the first read since boot; so is an address that no source has listed, until all of
+    # them were read.
     read = {each.source for each in sources if each.success_age is not None}
     if sources and all(each.success_age is not None for each in sources):
         read.add("")
@@ -116,7 +116,7 @@ def _not_on_nic(each: AddressStatus, who: Reservation) -> Problem:
 
 def _host_has_pods(each: AddressStatus, who: Reservation) -> Problem:
     ip = str(each.address.ip)
-    text = f"the host itself carries {ip} of {holder_name(who)}: what is sent to the pod ends on the host"
+    text = f"the host itself carries {ip} of {holder_name(who)}: packets to the pod end on the host"
     remedy = f"Find what put {ip} on a link of the host (cloud-init, networkd, a person), and remove it."
     return Problem(HOST_HAS_POD_ADDRESS, text, ip, remedy, level="error")
 
@@ -139,7 +139,7 @@ def _can_be_given(each: AddressStatus) -> bool:
 
 
 def _is_a_strangers(each: AddressStatus, who: Reservation) -> bool:
-    """Adopted from another plugin's pod: it may never have been this NIC's."""
+    """Whether it was adopted from another plugin's pod: it may never have been this NIC's."""
     return not each.source and who.owner.holder is Holder.DELEGATED
 
 
@@ -151,7 +151,7 @@ def holder_name(reservation: Reservation) -> str:
 
 
 def _named(kind: str, problems: list[Problem]) -> list[Problem]:
-    """The first few, and how many more there are."""
+    """The first few, and the number of the others."""
     more = len(problems) - MOST_NAMED
     if more <= 0:
         return problems
@@ -161,7 +161,7 @@ def _named(kind: str, problems: list[Problem]) -> list[Problem]:
 
 
 def attachment_problems(states: Mapping[str, int], late: int) -> list[Problem]:
-    """Attachments whose endpoint is not as it was made; ``late``: those whose ADD never ended."""
+    """Attachments whose endpoint has drifted; ``late``: those whose ADD never finished."""
     words = (
         ("missing", states.get("missing", 0), "lost its endpoint|lost their endpoints"),
         ("down", states.get("down", 0), "has a host veth that is down|have host veths that are down"),

@@ -1,8 +1,8 @@
 """The log of calls: one JSON line for each, in a file of bounded size.
 
 Owns the format, the levels and the rotation, which is safe with any number of writing processes, and which
-files are logs: written and renamed as root, so never a link, never what somebody else has made. It must not
-know what a verb does. A log that can't be written never fails a call: a full disk is no reason to leave a
+files are logs: they are written and renamed as root, so never a link, never somebody else's file. It must not
+know what a verb does. A log that can't be written never fails a call: a full disk must not leave a
 pod without a network.
 """
 
@@ -34,7 +34,7 @@ _START = b'{"time":"'
 
 
 class NotALog(OSError):
-    """What is at the path is not a log of ours: it is left alone."""
+    """The file is not a log of ours and is left alone."""
 
 
 def is_allowed(path: str) -> bool:
@@ -60,7 +60,7 @@ def line(level: str, threshold: str, **fields: Any) -> bytes:
 
 
 def _bounded(value: Any) -> Any:
-    """What a record holds of a value: no configuration may fill the log. The end of a traceback says most."""
+    """A value as recorded: no configuration may fill the log. The end of a traceback matters most."""
     if isinstance(value, str) and len(value) > MOST_CHARACTERS:
         return f"({len(value)} characters) ...{value[-MOST_CHARACTERS:]}"
     if isinstance(value, list):
@@ -80,7 +80,7 @@ def append(path: Path, record: bytes) -> None:
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an error that is nobody's but ours; the log is the only place it goes to."""
+    """The traceback of an internal error; it goes to the log only."""
     import traceback
 
     return "".join(traceback.format_exception(error))
@@ -128,8 +128,8 @@ def _require_ours(fd: int, path: Path) -> None:
 
 
 def _rotate(path: Path, fd: int, needed: int) -> None:
-    """Move the files up, unless another process does so: nobody waits for it, it may have been stopped. Where
-    the file has grown far beyond its bound meanwhile, it is left a moment.
+    """Rotate the files, unless another process does so: don't wait for it, it may be stopped. If the file has
+    grown far beyond its limit meanwhile, wait a moment.
 
     Raises:
         NotALog: one of the names is taken by something else.

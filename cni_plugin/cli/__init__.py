@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from cni_plugin import __version__
 
 SUBCOMMANDS = {
-    "agent": "run the resident agent, which carries calls out in milliseconds and keeps the pool fresh",
+    "agent": "run the resident agent, which handles calls in milliseconds and keeps the pool fresh",
     "status": "show the pool, who holds which address, and where addresses come from",
     "show": "show one pod from end to end: interfaces, addresses, routes, and which IP configuration it is",
-    "install": "put the bundle on the node and switch to it; the version before stays for --rollback",
-    "uninstall": "take away what install made",
-    "verify": "check that what is installed is whole",
+    "install": "put the bundle on the node and switch to it; the previous version stays for --rollback",
+    "uninstall": "remove what install created",
+    "verify": "check that the installation is intact",
     "schema": "print the JSON Schema of the network configuration",
 }
-"""Each is a module of this package with ``arguments(parser)`` and ``run(options) -> int``; it is
-imported only when it is asked for."""
+"""Each is a module of this package with ``arguments(parser)`` and ``run(options) -> int``, imported only
+when it is used."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out a command line; returns the exit code."""
+    """Run a command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="azvnet",
         description="CNI plugin that gives pods addresses of the Azure virtual network. "
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         status: int = command.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # `azvnet status | head`: nobody reads any more, which is no error of ours
+    except BrokenPipeError:  # `azvnet status | head`: the reader closed the pipe, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return status

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """It needs none: a call's netconf decides, everything else has a default."""
+    """All optional: a call's netconf decides, everything else has a default."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="an operator's settings (JSON); see docs/agent.md"
     )

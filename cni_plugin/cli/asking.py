@@ -1,4 +1,4 @@
-"""What the command line learns from a running agent, and how it tells a dead one from one that hangs."""
+"""Querying a running agent for the command line, and distinguishing a dead one from one that hangs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AgentSeen(Value):
     """Why it is not ready, or what is wrong with it."""
     warnings: tuple[str, ...] = ()
     cooldown: float = DEFAULT_COOLDOWN_SECONDS
-    """Seconds a released address rests, as the agent was told."""
+    """Cooldown of a released address in seconds, as the agent has it."""
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -46,14 +46,14 @@ class AgentSeen(Value):
 
 
 def ask_agent(run_dir: Path) -> AgentSeen:
-    """What there is of an agent, within a few seconds."""
+    """The agent's state, within a few seconds."""
     path = run_dir / AGENT_SOCKET
     try:
         pid = _listener(path)
     except (FileNotFoundError, ConnectionRefusedError):
         return AgentSeen(NONE, str(path))
     except PermissionError:
-        return AgentSeen(FORBIDDEN, str(path), reason="the state directory can be read by root alone")
+        return AgentSeen(FORBIDDEN, str(path), reason="only root can read the state directory")
     except OSError as error:
         return AgentSeen(HANGS, str(path), reason=f"it does not take connections: {error.strerror or error}")
     try:
@@ -61,7 +61,7 @@ def ask_agent(run_dir: Path) -> AgentSeen:
         return AgentSeen(
             RUNNING,
             str(path),
-            pid=pid or int(told["pid"]),  # its own number is another one in a container
+            pid=pid or int(told["pid"]),  # in a container it has another pid
             version=str(told["version"]),
             protocol=int(told["protocol"]),
             started=float(told["started"]),
@@ -75,7 +75,7 @@ def ask_agent(run_dir: Path) -> AgentSeen:
         return AgentSeen(HANGS, str(path), pid, reason=f"it does not answer within {SECONDS:g} s")
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return AgentSeen(RUNNING, str(path), pid, reason=f"it does not tell about itself: {why}")
+        return AgentSeen(RUNNING, str(path), pid, reason=f"its page /info can't be read: {why}")
 
 
 def get_page(path: Path, page: str) -> bytes:

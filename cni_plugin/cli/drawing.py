@@ -1,6 +1,6 @@
 """An attachment as a picture in text: the pod's end, the node's end, and the NIC behind it.
 
-Owns the looks: boxes, what stands in which, and where lines break. Pure: it must not look anything up.
+Owns the layout: boxes, their content, and line breaks. Pure: it must not look anything up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STATES = {
 }
 """Of neighbours (rtnetlink(7), NUD_*)."""
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp", 155: "azvnet"}
-"""Who made a route (include/uapi/linux/rtnetlink.h, RTPROT_*)."""
+"""Origin of a route (include/uapi/linux/rtnetlink.h, RTPROT_*)."""
 SCOPE_LINK = 253
 
 
@@ -54,7 +54,7 @@ ASCII = Strokes("-", "|", ("+", "+", "+", "+"), ("+", "=", "+"), "+", "+")
 
 
 def strokes_for(environ: Mapping[str, str]) -> Strokes:
-    """What the terminal can show, as its locale says (locale(7): LC_ALL, LC_CTYPE, LANG)."""
+    """What the terminal can show according to its locale (locale(7): LC_ALL, LC_CTYPE, LANG)."""
     chosen = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "")
     return LINES if chosen.lower().replace("-", "").endswith("utf8") else ASCII
 
@@ -71,7 +71,7 @@ def picture(facts: Facts, strokes: Strokes, taken_at: float) -> str:
     between = [" " * GAP, cable, *[" " * GAP] * (len(left) - 2)]
     lines += ["".join(row).rstrip() for row in zip(left, between, right, strict=True)]
     if facts.paired is False:
-        lines.append("The two ends do not name each other: this is not one pair.")
+        lines.append("The two ends are not each other's peers: this is not one pair.")
     return "\n".join(lines) + "\n"
 
 
@@ -213,5 +213,5 @@ def broken(text: str, width: int) -> Sequence[str]:
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would take for a command: names of links are any bytes."""
+    """Without control characters, since link names can be any bytes."""
     return "".join(each if each.isprintable() else "?" for each in text)

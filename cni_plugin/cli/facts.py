@@ -1,8 +1,8 @@
-"""What is known of an attachment: by the store, and by the kernel on both sides.
+"""What the store, and the kernel on both sides, know about an attachment.
 
 Owns finding attachments by what people know of them, and gathering the facts of each. Namespaces are entered
-by their path and only read. Whatever can't be found out is said with the reason, in ``Facts.unknown``. It
-must not know how facts are shown.
+by their path and only read. Facts that can't be found are in ``Facts.unknown``, with the reason. It must not
+know how facts are shown.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cni_plugin.node import Node
 
 NUD_NOARP = 0x40
-"""Multicast and the like: entries that the kernel makes by itself, which ``ip neighbour`` does not show."""
+"""Multicast and the like: the kernel's own entries, which ``ip neighbour`` does not show."""
 
 
 class Attached(Value):
@@ -46,7 +46,7 @@ class Attached(Value):
     attachment: Attachment
     owner: Owner
     held: tuple[Reservation, ...] = ()
-    """What the store has of it; empty: the store does not know it, its host veth's alias names it."""
+    """What the store has of it; empty: only its host veth's alias names it."""
     host_link: Link | None = None
 
 
@@ -60,7 +60,7 @@ class Survey(Value):
     unheld: tuple[tuple[IPAddress, str], ...] = ()
     """Addresses of the pool that nobody holds, with the reason why one is in quarantine."""
     store_error: str = ""
-    """Why the store can't tell anything; empty: it can."""
+    """Why the store can't be read; empty: it can."""
 
 
 class End(Value):
@@ -76,7 +76,7 @@ class End(Value):
 
 
 class Provision(Value):
-    """One address as the store has it, and what it is in the cloud."""
+    """One address as the store has it, and its IP configuration in the cloud."""
 
     address: IPInterface
     gateway: IPAddress
@@ -93,7 +93,7 @@ class Facts(Value):
     attachment: Attachment
     owner: Owner
     confirmed: bool | None
-    """Whether its ADD came to its end; None: the store does not know it."""
+    """Whether its ADD finished; None: the store does not know it."""
     since: float
     """Seconds since the epoch; 0: not known."""
     addresses: tuple[Provision, ...] = ()
@@ -102,7 +102,7 @@ class Facts(Value):
     paired: bool | None = None
     """Whether each end names the other's index; None: not both are known."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """What is not known, by its key in JSON, and why."""
+    """Why a fact is not known, by its key in JSON."""
 
 
 def survey(node: Node) -> Survey:
@@ -138,7 +138,7 @@ def _host_link(attachment: Attachment, owner: Owner, by_name: Mapping[str, Link]
 def find_attached(target: str, seen: Survey, node: Node) -> list[Attached]:
     """The attachments that ``target`` names: a pod, an address, a link of the node, or a container.
 
-    What is named exactly comes before a container id that only begins so.
+    An exact match comes before a prefix of a container id.
     """
     ip = ip_of(target)
     exact = [
@@ -170,16 +170,16 @@ def _leads_to(link: Link, known: Attached, seen: Survey, node: Node) -> bool:
 
 
 def unheld_reason(target: str, seen: Survey) -> str:
-    """What is to be said of an address of the pool that no pod has; empty: it is no such address."""
+    """Why no pod has an address of the pool; empty: it is not such an address."""
     ip = ip_of(target)
     for address, reason in seen.unheld:
         if address == ip:
-            return f"the pool has it, and nobody holds it{f' ({reason})' if reason else ''}"
+            return f"the pool has it, and no pod holds it{f' ({reason})' if reason else ''}"
     return ""
 
 
 def ip_of(target: str) -> IPAddress | None:
-    """The address that is written there, with or without a prefix length; None: it is something else."""
+    """The address in the text, with or without a prefix length; None: it is something else."""
     try:
         return ip_interface(target).ip
     except ValueError:
@@ -196,9 +196,9 @@ def gather(known: Attached, seen: Survey, node: Node) -> Facts:
     if not owner.pod_name:
         unknown["pod"] = "the runtime did not name it, or the store was lost since" if first else lost
     if first is None or not first.created_at:
-        unknown["since"] = "it was found in the kernel, which does not say" if first else lost
+        unknown["since"] = "it was adopted from the kernel, which does not have it" if first else lost
     if not owner.call_id:
-        unknown["callID"] = "it was found in the kernel, which does not say" if first else lost
+        unknown["callID"] = "it was adopted from the kernel, which does not have it" if first else lost
     path, pod = _pod_end(known, node, unknown)
     host = _host_end(known, pod, seen, node.host, unknown)
     paired = None
@@ -227,7 +227,7 @@ def _pod_end(known: Attached, node: Node, unknown: dict[str, str]) -> tuple[str,
         try:
             with netns.opened(None, path) as fd:
                 if owner.netns_id and netns.identity(fd) != owner.netns_id:
-                    why = f"{path} is another namespace by now: the pod's is gone"
+                    why = f"{path} is another namespace now: the pod's is gone"
                     continue
                 with closing(netns.call_in(fd, node.host.sibling)) as inside:
                     end = _inside(known, inside)
@@ -239,7 +239,7 @@ def _pod_end(known: Attached, node: Node, unknown: dict[str, str]) -> tuple[str,
         if owner.netns:
             why = f"there is no interface {known.attachment.ifname} in {path}"
     if not owner.netns:
-        unknown["netns"] = f"{why}, and no namespace that is mounted has its interface"
+        unknown["netns"] = f"{why}, and no mounted namespace has its interface"
     unknown["podEnd"] = why
     return owner.netns, None
 
@@ -299,7 +299,7 @@ def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, s
         if held.nic_mac:
             nic = uplink.select(seen.links, [held.nic_mac])
         else:
-            unknown["nic"] = "the address was found in the kernel, which does not say"
+            unknown["nic"] = "the address was adopted from the kernel, which does not have it"
     except CniError as error:
         unknown["nic"] = str(error)
     try:
@@ -314,5 +314,5 @@ def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, s
 
 def _nameless(source: str) -> str:
     if source == "arm":
-        return "source arm has not said it yet"
+        return "source arm has not named it yet"
     return f"not known to source {source}" if source else "no source has listed the address yet"

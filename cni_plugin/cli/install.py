@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Where, what, and what not."""
+    """Paths, the bundle, and what to leave out."""
     from cni_plugin.install.installing import KEEP
 
     place_arguments(parser)
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--conflist",
         type=Path,
         metavar="FILE",
-        help=f"install it as {CONFLIST} (default: leave the one that is there, or else a plain one)",
+        help=f"install it as {CONFLIST} (default: keep the existing one, or else a plain one)",
     )
     parser.add_argument(
         "--no-conflist",
@@ -37,10 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="do not install a conflist (for example because the agent manages it)",
     )
     parser.add_argument(
-        "--keep", type=_positive, default=KEEP, metavar="N", help=f"versions that stay (default {KEEP})"
+        "--keep", type=_positive, default=KEEP, metavar="N", help=f"versions to keep (default {KEEP})"
     )
     parser.add_argument(
-        "--rollback", action="store_true", help="switch back to the version before; copy nothing"
+        "--rollback", action="store_true", help="switch back to the previous version; copy nothing"
     )
 
 
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_reporting(command: str, work: Callable[[], None]) -> int:
-    """Do it; a refusal is exit code 1 and one line."""
+    """Run ``work``; a refusal is exit code 1 and one line."""
     os.umask(0o022)
     try:
         work()

@@ -1,7 +1,7 @@
-"""What a node has: its store, its kernel and its agent, read side by side and changed by nothing.
+"""The state of a node: its store, its kernel and its agent, compared and not changed.
 
-Owns comparing them for the command line. Each part is read by itself, so that what is broken hides nothing
-of the rest.
+Owns comparing them for the command line. Each part is read independently, so a broken one does not hide the
+others.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Seen(Value):
     since: float = 0.0
     """Seconds since the epoch; 0: not known, it was adopted from the kernel."""
     differs: tuple[str, ...] = ()
-    """What is not as ADD made it, in words."""
+    """Differences from what ADD made, in words."""
 
     @property
     def pod(self) -> str:
-        """As people write it; empty where the runtime named none."""
+        """``namespace/name``; empty where the runtime named none."""
         return f"{self.pod_namespace}/{self.pod_name}" if self.pod_name else ""
 
     def document(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Seen(Value):
 
 
 class Picture(Value):
-    """Everything that was seen, at one time."""
+    """Everything that was read, and when."""
 
     taken_at: float
     run_dir: str
@@ -92,7 +92,7 @@ class Picture(Value):
     attachments: tuple[Seen, ...]
     kernel_error: str = ""
     in_the_way: tuple[str, ...] = ()
-    """What of the host keeps packets from pods."""
+    """What on the host blocks pods' traffic."""
     on_host: frozenset[IPAddress] = frozenset()
     """Addresses that the host itself carries."""
 
@@ -103,7 +103,7 @@ class Picture(Value):
 
 
 def look(node: Node) -> Picture:
-    """Look at a node. Raises nothing that says only that it is in a bad state."""
+    """Read the state of a node. A bad state does not raise: it is part of the result."""
     agent = ask_agent(node.run_dir)
     store, store_error, overview, addresses = read_store(node, agent.cooldown)
     links: list[Link] = []

@@ -25,13 +25,13 @@ HEADER = ("POD", "CONTAINER", "IFNAME", "ADDRESS", "HOST VETH")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may be asked for."""
+    """What can be asked for."""
     parser.add_argument(
         "target",
         metavar="POD|ADDRESS|INTERFACE|CONTAINER",
         type=_target,
-        help="a pod (NAME or NAMESPACE/NAME), an address, a link of the node, or a container's id "
-        "(its beginning will do)",
+        help="a pod (NAME or NAMESPACE/NAME), an address, a link of the node, or a container id "
+        "(or a prefix of one)",
     )
     parser.add_argument(
         "--output",

@@ -26,7 +26,7 @@ WRONG = 3
 LONGEST_PROBLEM = 1000
 """Characters of a problem in the last line."""
 UNDER_WAY_SECONDS = 60.0
-"""An ADD takes no longer; one that did was killed."""
+"""An ADD that takes longer was killed."""
 STALE_SECONDS = 300.0
 """An agent reads its source far more often."""
 COLOURS = {
@@ -58,7 +58,7 @@ ADDRESSES = ("ADDRESS", "STATE", "FOR", "WHO OR WHY")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What may be asked for."""
+    """What can be asked for."""
     parser.add_argument(
         "--output", choices=("table", "json"), default="table", help="for people, or for programs"
     )
@@ -90,7 +90,7 @@ def find_problems(picture: Picture) -> list[str]:
     late = [each for each in picture.attachments if each.state == "unconfirmed" and _is_late(each, picture)]
     states = Counter(each.state for each in picture.attachments)
     found += [problem.text for problem in checks.attachment_problems(states, len(late))]
-    return list(dict.fromkeys(found))  # what the agent has found as well is said once
+    return list(dict.fromkeys(found))  # what the agent also reports is listed once
 
 
 def _store_problems(picture: Picture) -> list[str]:
@@ -224,9 +224,7 @@ def _head(picture: Picture, paint: Paint) -> list[tuple[str, str]]:
     if overview is None:
         return [*lines, ("store", picture.store_error)]
     if picture.store == "other-boot":
-        lines.append(
-            ("store", "from before the node was started; the next call begins anew with what is alive")
-        )
+        lines.append(("store", "from before the last boot; the next call rebuilds it from what is alive"))
     counts = picture.counts
     lines.append(("source", _source_words(overview.source)))
     states = [f"{counts[state]} {state}" for state in ("free", "assigned", "cooling", "quarantined")]

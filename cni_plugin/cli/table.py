@@ -1,4 +1,4 @@
-"""How the command line shows things to people: aligned columns, spans of time, colour on a terminal only."""
+"""Output for people: aligned columns, spans of time, colour on a terminal only."""
 
 from __future__ import annotations
 

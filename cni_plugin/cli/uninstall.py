@@ -1,4 +1,4 @@
-"""``azvnet uninstall``: take away what ``azvnet install`` made."""
+"""``azvnet uninstall``: remove what ``azvnet install`` created."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def restore_forwarding(place: Place, before: dict[str, str], attached: int) -> None:
-    """Switch forwarding off again, which was switched on for pods, unless somebody else may need it."""
+    """Switch off forwarding that was switched on for pods, unless something else may need it."""
     from cni_plugin.conflist import EXTENSIONS
     from cni_plugin.host import forwarding
     from cni_plugin.kernel.sysctl import PLACE
@@ -101,7 +101,7 @@ def wait() -> None:
 
 
 def count_attachments(run_dir: Path) -> int:
-    """How many pods have an endpoint here, or an address that may be one's."""
+    """How many attachments have an endpoint here, or hold an address."""
     from cni_plugin.cli.looking import MISSING, look
     from cni_plugin.node import Node
 

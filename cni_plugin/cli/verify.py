@@ -1,4 +1,4 @@
-"""``azvnet verify``: whether what is installed is whole, with one line for each thing that is not."""
+"""``azvnet verify``: whether the installation is intact, with one line for each fault."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(paint(f"wrong: {each.where}: {each.state}. {each.remedy}", "bad") + "\n")
         if wrong:
             many = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
-            raise Refused(f"{many} wrong", "What to do stands beside each.")
+            raise Refused(f"{many} wrong", "The remedy follows each.")
 
     return run_reporting("verify", work)

@@ -163,7 +163,7 @@ def test_a_pod_whose_namespace_is_gone(node: Node, show: Show) -> None:
     assert (seen["podEnd"], seen["paired"]) == (None, None)
     assert pod.netns in seen["unknown"]["podEnd"]
     node.sandbox.run("sh", "-c", f"touch {pod.netns} && mount --bind {other.netns} {pod.netns}")
-    assert "another namespace by now" in one(show, address)["unknown"]["podEnd"]
+    assert "another namespace now" in one(show, address)["unknown"]["podEnd"]
     done = show(address)
     assert done.returncode == 0
     assert "not known" in done.stdout
@@ -245,7 +245,7 @@ def test_nothing_found_is_one_line(node: Node, show: Show) -> None:
     node.add(node.sandbox.pod("c1")).done()
     for target, words in (
         ("nobody", "no pod, address, interface or container of azvnet is called nobody"),
-        ("10.10.0.9", "no pod has 10.10.0.9: the pool has it, and nobody holds it"),
+        ("10.10.0.9", "no pod has 10.10.0.9: the pool has it, and no pod holds it"),
         ("192.0.2.1", "is called 192.0.2.1"),
         ("eth0", "is called eth0"),
     ):

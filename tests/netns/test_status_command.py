@@ -236,7 +236,7 @@ def test_a_store_from_before_a_restart_of_the_node(
     assert shown["attachments"] == []
     assert shown["pool"]["assigned"] == 0
     assert shown["problems"] == []
-    assert "from before the node was started" in status().stdout
+    assert "from before the last boot" in status().stdout
 
 
 @pytest.mark.alone("an agent could not write either")

@@ -72,7 +72,7 @@ def test_an_agent_that_tells_nonsense_is_running_and_not_ready(
     tell(tmp_path, undo, body)
     seen = ask_agent(tmp_path)
     assert (seen.state, seen.ready, seen.pid) == (RUNNING, False, os.getpid())
-    assert "does not tell about itself" in seen.reason
+    assert "its page /info can't be read" in seen.reason
 
 
 def test_an_older_agent_without_pages(tmp_path: Path, undo: ExitStack) -> None:

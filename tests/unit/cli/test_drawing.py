@@ -125,7 +125,7 @@ def test_whatever_stands_in_it_fits_into_100_columns(strokes: Any) -> None:
         ({"owner": replace(OWNER, call_id=""), "unknown": {"callID": "no log"}}, "not known: no log"),
         ({"owner": replace(OWNER, netns=""), "unknown": {"netns": "no path"}}, "not known: no path"),
         ({"addresses": (), "unknown": {"addresses": "no store"}}, "not known: no store"),
-        ({"paired": False}, "do not name each other"),
+        ({"paired": False}, "not each other's peers"),
         ({"confirmed": False}, "ADD not finished"),
         ({"owner": replace(OWNER, holder=Holder.DELEGATED)}, "made by another plugin"),
     ],
