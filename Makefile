@@ -16,12 +16,12 @@ export PYTHONDONTWRITEBYTECODE :=
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
 
 .PHONY: help
-help: ## what there is
+help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...]\n"} \
 	  /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: bootstrap
-bootstrap: ## Debian/Ubuntu packages that building and testing need (as root)
+bootstrap: ## install the Debian/Ubuntu packages that building and testing need (as root)
 	@packaging/bootstrap.sh
 
 .PHONY: venv
@@ -31,7 +31,7 @@ venv: .venv/.installed ## .venv with the locked dependencies
 	@$(STEP) "python environment" packaging/venv.sh
 
 .PHONY: lock
-lock: venv ## write the lock files anew (ARGS=--upgrade: newest versions)
+lock: venv ## regenerate the lock files (ARGS=--upgrade: newest versions)
 	@packaging/lock.sh $(ARGS)
 
 .PHONY: build
@@ -47,7 +47,7 @@ build-twice: venv ## build twice and compare: the same bytes (about two minutes)
 	@rm -rf build/first build/second build/first-work build/second-work
 
 .PHONY: upgrade
-upgrade: bootstrap ## the Debian packages of which files go into bundle and image (as root)
+upgrade: bootstrap ## upgrade the Debian packages whose files go into bundle and image (as root)
 	@packaging/upgrade.sh
 
 .PHONY: image
@@ -61,11 +61,11 @@ check: ## lint and unit tests in less than a minute: no root, no Debian packages
 	@$(PY) packaging/run_tests.py unit -- --hypothesis-profile=quick $(ARGS)
 
 .PHONY: lint
-lint: venv ## ruff, mypy --strict, shellcheck, unfinished work
+lint: venv ## ruff, mypy --strict, shellcheck, markers of unfinished work
 	@packaging/lint.sh
 
 .PHONY: format
-format: venv ## rewrite the sources as ruff formats them
+format: venv ## format the sources with ruff
 	@.venv/bin/ruff check --quiet --fix . || true
 	@.venv/bin/ruff format .
 
@@ -75,7 +75,7 @@ test: upgrade lint image tools kubernetes ## everything: lint, build, and every 
 	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-unit
-test-unit: venv ## the quick layer, without root (ARGS="-k NAME": some of it)
+test-unit: venv ## the quick layer, without root (ARGS="-k NAME": only some tests)
 	@$(PY) packaging/run_tests.py unit $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-launcher
@@ -87,7 +87,7 @@ test-netns: build ## the real kernel, in network namespaces, stand-alone and by 
 	@$(PY) packaging/run_tests.py netns launcher-way $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-install
-test-install: build ## install, uninstall and verify, on a node's folders (as root)
+test-install: build ## install, uninstall and verify, on a node's directories (as root)
 	@$(PY) packaging/run_tests.py install $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-bundle
@@ -111,7 +111,7 @@ demo: build ## two emulated Azure nodes, pods on them, who reaches whom
 	@$(PY) -m integration.demo $(ARGS)
 
 .PHONY: sandbox
-sandbox: build ## the emulated Azure fabric, from a shell (ARGS=--help)
+sandbox: build ## start the emulated Azure fabric (ARGS=--help)
 	@$(PY) -m integration.fabric $(ARGS)
 
 .PHONY: e2e
@@ -128,7 +128,7 @@ cluster-shell: venv ## a shell on a node of it (NODE=node1)
 	@$(PY) -m integration.cluster shell $(or $(NODE),node1)
 
 .PHONY: cluster-conformance
-cluster-conformance: venv ## Kubernetes' own specs about networking on it (ARGS="--focus REGEX")
+cluster-conformance: venv ## run Kubernetes' own networking specs on it (ARGS="--focus REGEX")
 	@$(PY) -m integration.cluster conformance $(ARGS)
 
 .PHONY: cluster-down
@@ -140,15 +140,15 @@ kind: $(if $(findstring -h,$(ARGS)),venv,image) ## a real kind cluster with azvn
 	@$(PY) -m integration.kind up --nodes $(or $(NODES),2) --docker $(or $(DOCKER),auto) $(ARGS)
 
 .PHONY: kind-reload
-kind-reload: image ## load a changed build into it and roll it out
+kind-reload: image ## load a changed build into the kind cluster and roll it out
 	@$(PY) -m integration.kind reload
 
 .PHONY: kind-down
-kind-down: venv ## delete it, or what a killed one left
+kind-down: venv ## delete the kind cluster, or what a killed one left behind
 	@$(PY) -m integration.kind down
 
 .PHONY: test-kind
-test-kind: image kubernetes ## a real kind cluster, made twice, and what it leaves on the machine (as root)
+test-kind: image kubernetes ## a real kind cluster, created twice, and what it leaves on the machine (as root)
 	@packaging/bootstrap.sh kind
 	@$(PY) packaging/run_tests.py kind $(if $(ARGS),-- $(ARGS))
 
@@ -166,7 +166,7 @@ tools: bootstrap ## cnitool, the reference plugins, a CRI client and the newest 
 	@$(STEP) "containerd" integration/tools/build.sh containerd
 
 .PHONY: kubernetes
-kubernetes: venv tools ## etcd, Kubernetes, CoreDNS, helm and the e2e specs, built with Go (10 to 25 minutes once)
+kubernetes: venv tools ## etcd, Kubernetes, CoreDNS, helm and the e2e specs, built with Go (once, 10 to 25 minutes)
 	@packaging/bootstrap.sh cluster
 	@$(STEP) "Kubernetes" integration/tools/build.sh kubernetes
 
@@ -175,5 +175,5 @@ clean: ## remove what was built; .venv and downloaded tools stay
 	rm -rf build dist .cache/reports .cache/mypy .cache/pytest .cache/build .ruff_cache .hypothesis .mypy_cache .pytest_cache
 
 .PHONY: distclean
-distclean: clean ## remove everything that is not in git's care
+distclean: clean ## remove everything that git does not track
 	rm -rf .venv .cache
