@@ -1,6 +1,6 @@
-"""``make demo``: two emulated Azure nodes, pods on them through the real executable, who reaches whom.
+"""``make demo``: two emulated Azure nodes, pods attached by the real executable, who reaches whom.
 
-A walk through the product for people, and a check: every statement on the screen was measured, and
+A tour of the product, and a check: every statement on the screen was measured, and
 the exit code says whether all of them held.
 """
 
@@ -112,7 +112,7 @@ class Demo:
 
     def _ask_status(self, nodes: list[Machine]) -> None:
         for node in nodes:
-            with self.screen.step(f"{node.name}: STATUS, the first look at the platform's address list"):
+            with self.screen.step(f"{node.name}: STATUS, which reads the platform's list of addresses"):
                 calls.call(node, "STATUS", {**self.netconf, "cniVersion": "1.1.0"}, container_id="").done()
 
     def _attach_all(self, nodes: list[Machine]) -> list[Pod]:
@@ -213,7 +213,7 @@ class Demo:
         self.screen.line()
         found = json.loads(pod.node.run([*show, "json"], check=False).stdout or "{}").get("attachments", [])
         indexes = [(each["hostEnd"]["index"], each["podEnd"]["index"]) for each in found if each["paired"]]
-        text = "azvnet show finds that pair by the name of the pod"
+        text = "azvnet show finds that veth pair by the pod's name"
         self.check(text, ok=indexes == [(pod.host_index, pod.pod_index)], detail=str(indexes))
 
     def _detach_all(self, pods: list[Pod]) -> None:
@@ -257,7 +257,7 @@ def main() -> int:
     arguments = _arguments()
     screen = Screen()
     if os.geteuid() != 0:
-        screen.verdict("the demo makes network namespaces: run it as root (sudo make demo)", ok=False)
+        screen.verdict("the demo creates network namespaces: run it as root (sudo make demo)", ok=False)
         return 2
     started = time.monotonic()
     demo = Demo(screen, arguments.pods)
@@ -268,7 +268,7 @@ def main() -> int:
         screen.verdict(str(error), ok=False)
         return 1
     except KeyboardInterrupt:
-        screen.verdict("interrupted; everything is taken down", ok=False)
+        screen.verdict("interrupted; everything has been removed", ok=False)
         return 130
     screen.line()
     held = demo.checks - demo.failures

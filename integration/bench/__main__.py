@@ -30,7 +30,7 @@ def main() -> int:
     screen, started = Screen(), time.monotonic()
     signal.signal(signal.SIGTERM, _terminated)
     if os.geteuid() != 0:
-        screen.verdict("the benchmark makes network namespaces: run it as root", ok=False)
+        screen.verdict("the benchmark creates network namespaces: run it as root", ok=False)
         return 1
     screen.line(f"  {_machine()}")
     try:

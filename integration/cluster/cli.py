@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         default="azvnet",
         help="azvnet: the built executables; ptp: the reference plugins; none: nodes stay NotReady",
     )
-    up.add_argument("--max-pods", type=int, default=110, help="of every kubelet")
+    up.add_argument("--max-pods", type=int, default=110, help="maxPods of every kubelet")
     up.add_argument("--api-port", type=int, default=0, help="on this machine's loopback; 0: any free one")
     up.set_defaults(run=_up)
     commands.add_parser("down", help="take it down, or clean up after a dead one").set_defaults(run=_down)
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     shell = commands.add_parser("shell", help="a shell on a machine; kubectl is the kubelet there")
     shell.add_argument("node", help="node1, or vm1 for the control plane")
     shell.set_defaults(run=_shell)
-    reboot = commands.add_parser("reboot", help="pull the plug of a node and boot it")
+    reboot = commands.add_parser("reboot", help="power a node off hard and boot it")
     reboot.add_argument("node")
     reboot.set_defaults(run=lambda a: _ask(a, "reboot", machine=a.node))
     proxy = commands.add_parser("proxy", help="restart kube-proxy in another mode")
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     load.set_defaults(run=lambda a: _ask(a, "load-image", archive=str(a.archive.resolve())))
     conformance = commands.add_parser("conformance", help="run Kubernetes' own e2e specs on it")
     conformance.add_argument("--focus", help="regular expression (default: all of [sig-network])")
-    conformance.add_argument("--services", action="store_true", help="what concerns services alone")
+    conformance.add_argument("--services", action="store_true", help="only the specs about services")
     conformance.add_argument("--processes", type=int, default=6, help="how many specs run at once")
     conformance.set_defaults(run=_conformance)
     return parser
@@ -157,7 +157,7 @@ def _conformance(arguments: argparse.Namespace) -> int:
         nodes=len(found["proxy"]),
         focus=focus,
         processes=arguments.processes,
-        progress=lambda ended: screen.line(f"  {ended} specs have ended"),
+        progress=lambda ended: screen.line(f"  {ended} specs finished"),
     )
     (folder / "result.md").write_text(conformance.table(specs) + "\n", encoding="utf-8")
     for spec in specs:

@@ -35,7 +35,7 @@ def start(arguments: dict[str, Any], progress: Callable[[str], None]) -> None:
             if text.startswith(_FAILED):
                 raise StartError(text.removeprefix(_FAILED) + "\n" + report.read())
             progress(text)
-    raise StartError("the process of the cluster ended without a word")
+    raise StartError("the process of the cluster ended without a message")
 
 
 def be(tell: int, arguments: dict[str, Any]) -> int:

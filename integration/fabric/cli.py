@@ -39,7 +39,7 @@ _IN_FOLDER = 'cd "$0" 2>/dev/null; exec "$@"'
 
 
 class UsageError(ValueError):
-    """The command line makes no sense; the message says what does."""
+    """The command line is wrong; the message says what to use instead."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_up(commands.add_parser("up", help="bring a fabric up"))
     down = commands.add_parser("down", help="take a fabric down, or clean up after a dead one")
-    down.add_argument("--all", action="store_true", help="every one that is a process of its own or dead")
+    down.add_argument("--all", action="store_true", help="all that have a process of their own or are dead")
     down.set_defaults(run=_down)
     commands.add_parser("list", help="the fabrics of this machine").set_defaults(run=_list)
     commands.add_parser("status", help="machines, addresses, faults").set_defaults(run=_status)
@@ -104,19 +104,19 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--mtu", type=int, default=1500)
     up.add_argument("--accelerated", action="store_true", help="eth0 can have a VF; see the command vf")
     up.add_argument("--own-tmp", action="store_true", help="every machine has a /tmp of its own")
-    up.add_argument("--shuffle-nics", action="store_true", help="IMDS lists NICs in any order")
+    up.add_argument("--shuffle-nics", action="store_true", help="IMDS lists NICs in random order")
     up.add_argument("--imds-limit", type=int, default=5, help="requests per second; 0: no limit")
     up.add_argument("--plugin", action="store_true", help="install the built plugin in the nodes")
-    up.add_argument("--foreground", action="store_true", help="stay, until Ctrl-C")
-    up.add_argument("--hints", action="store_true", help="say what can be done next")
+    up.add_argument("--foreground", action="store_true", help="stay in the foreground until Ctrl-C")
+    up.add_argument("--hints", action="store_true", help="print what to do next")
     up.set_defaults(run=_up)
 
 
 def _add_address(address: argparse.ArgumentParser) -> None:
     actions = address.add_subparsers(metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="so many, or certain ones")
-    remove = actions.add_parser("remove", help="the last so many, or certain ones")
-    state = actions.add_parser("state", help="set provisioningState of certain ones")
+    add = actions.add_parser("add", help="a number of them, or specific ones")
+    remove = actions.add_parser("remove", help="the last N, or specific ones")
+    state = actions.add_parser("state", help="set the provisioningState of specific ones")
     state.add_argument("--state", choices=[s.value for s in State], required=True)
     add.add_argument("--state", choices=[s.value for s in State], default=State.SUCCEEDED.value)
     for each, do in ((add, "address-add"), (remove, "address-remove"), (state, "address-state")):
@@ -131,23 +131,23 @@ def _add_faults(commands: Any) -> None:
     fault = commands.add_parser("fault", help="switch a fault on: fault imds --delay 2")
     fault.add_argument("surface", choices=surfaces)
     fault.add_argument("--node", help="only for this machine")
-    fault.add_argument("--times", type=int, help="only for so many requests")
+    fault.add_argument("--times", type=int, help="only for this many requests")
     fault.add_argument("--delay", type=float, help="seconds before the answer")
-    fault.add_argument("--hang", action="store_true", help="never answer; of the fabric: cut off")
+    fault.add_argument("--hang", action="store_true", help="never answer; fabric: cut the machine off")
     fault.add_argument("--refused", action="store_true", help="reset connections")
     fault.add_argument("--status", type=int, help="answer with this HTTP status")
     fault.add_argument("--retry-after", type=int, help="seconds, in a header")
     fault.add_argument("--garbage", choices=[kind.value for kind in Garbage])
     fault.add_argument("--empty", choices=[kind.value for kind in Empty])
-    fault.add_argument("--partial", type=int, help="only so many configurations of every NIC")
-    fault.add_argument("--stale", action="store_true", help="show nothing that changes from now on")
+    fault.add_argument("--partial", type=int, help="only this many configurations of every NIC")
+    fault.add_argument("--stale", action="store_true", help="show no changes from now on")
     fault.add_argument("--trickle", type=float, help="seconds between two bytes")
-    fault.add_argument("--loss", type=int, help="percent of packets; of the fabric only")
+    fault.add_argument("--loss", type=int, help="percent of packets; for the fabric only")
     fault.set_defaults(run=_fault)
     clear = commands.add_parser("clear", help="switch faults off")
     clear.add_argument("surface", choices=surfaces, nargs="?")
     clear.set_defaults(run=lambda a: _ask(a, "clear", surface=a.surface))
-    lag = commands.add_parser("lag", help="let changes reach a surface late")
+    lag = commands.add_parser("lag", help="delay the changes that a service shows")
     lag.add_argument("surface", choices=surfaces)
     lag.add_argument("seconds", type=float, help="inf: never")
     lag.set_defaults(run=lambda a: _ask(a, "lag", surface=a.surface, seconds=a.seconds))
@@ -158,7 +158,7 @@ def _name(arguments: argparse.Namespace) -> str:
         return str(arguments.name)
     up = standalone.running()
     if len(up) > 1 and DEFAULT_NAME not in up:
-        raise UsageError(f"there are several fabrics ({', '.join(up)}): say which with --name")
+        raise UsageError(f"there are several fabrics ({', '.join(up)}): choose one with --name")
     return up[0] if len(up) == 1 else DEFAULT_NAME
 
 

@@ -37,7 +37,7 @@ def start(arguments: dict[str, Any]) -> None:
     with detached("integration.fabric", arguments) as report:
         said = report.read()
     if said != "up":
-        raise StartError(said or "the process of the fabric ended without a word")
+        raise StartError(said or "the process of the fabric ended without a message")
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def take_down(name: str) -> str:
         return f"{name}: removed what a dead fabric had left"
     if not record.detached:
         raise control.ControlError(
-            f"fabric {name} belongs to process {record.owner.pid}, which does other things too; end that one"
+            f"fabric {name} belongs to process {record.owner.pid}, which has other tasks; end that process"
         )
     ended = False
     with contextlib.suppress(control.ControlError):

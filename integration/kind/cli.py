@@ -150,7 +150,7 @@ def _conformance(arguments: argparse.Namespace) -> int:
 
 
 def _run_specs(screen: Screen, focus: str) -> int:
-    found = life.conformance(focus, lambda ended: screen.line(f"  {ended} specs have ended"))
+    found = life.conformance(focus, lambda ended: screen.line(f"  {ended} specs finished"))
     for spec in found:
         screen.verdict(f"{spec.name} {spec.message}", ok=spec.passed)
     passed = sum(spec.passed for spec in found)

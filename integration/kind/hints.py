@@ -1,4 +1,4 @@
-"""What a person may do next with a cluster that is up. Must not do anything."""
+"""What to do next with a running cluster, as text. Must not do anything."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _NEXT = """
 
   kubectl get nodes,pods --all-namespaces --output=wide
   kubectl run web --image={image} -- netexec --http-port=8080
-  kubectl get pod web --output=wide            its address is one of its node's NIC
+  kubectl get pod web --output=wide            its address belongs to its node's NIC
   docker exec {node} /opt/cni/bin/azvnet status
   docker exec {node} /opt/cni/bin/azvnet show NAMESPACE/POD
 
-  cnitool on a node, beside the pods that are there (never `cnitool gc`: it would delete their networks):
+  cnitool on a node, next to running pods (never `cnitool gc`: it would delete their networks):
   docker cp {cnitool} {node}:/usr/local/bin/
   docker exec {node} ip netns add trial
   docker exec -e CNI_PATH=/opt/cni/bin -e NETCONFPATH=/etc/cni/net.d {node} \\
       cnitool add azvnet /run/netns/trial
 
   make kind-reload      load a changed build and roll it out
-  make kind-down        delete the cluster and everything of it
+  make kind-down        delete the cluster and everything that belongs to it
 """
 _ELSEWHERE = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 

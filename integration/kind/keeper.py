@@ -39,7 +39,7 @@ def start() -> Kept:
     with standalone.detached("integration.kind", {}) as report:
         said = report.read()
     if said != _UP:
-        raise KindError(said or "the process that keeps Docker ended without a word")
+        raise KindError(said or "the process that keeps Docker ended without a message")
     return ask()
 
 

@@ -80,7 +80,7 @@ app.kubernetes.io/component: cni
 
 {{- /* What every pod of the chart has in common: it works on the node, and talks to nobody. */}}
 {{- define "azvnet.pod" -}}
-# The node's own network is what it works on, and there is no other before it has worked.
+# It configures the node's own network, and before that there is no other.
 hostNetwork: true
 dnsPolicy: Default
 priorityClassName: {{ .Values.priorityClassName }}
