@@ -39,9 +39,9 @@ _PAGE = """\
 
 The end-to-end specs of `[sig-network]` that every conformant cluster has to pass, on a
 [cluster](cluster.md) of emulated nodes where azvnet was installed by its manifest. `make e2e` runs them and
-compares this page with what came out.
+compares this page with the results.
 
-kube-proxy in nftables mode: {passed} of {of} passed. In iptables mode, those that need what it sets up:
+kube-proxy in nftables mode: {passed} of {of} passed. In iptables mode, the specs that depend on it:
 {passed_again} of {of_again} passed.
 
 {table}
