@@ -1,7 +1,7 @@
-"""The conflist: the file by which the runtime learns that this node has a network.
+"""The conflist: the file that makes the node's network known to the runtime.
 
-Owns putting it in place: whole, in one step, only when it differs, and never taking it away. When that may
-be done is decided by those who use it (``agent.network_ready``, ``install``). The runtime reads the directory
+Owns putting it in place: atomically, only when it differs, and never removing it. When that may be done is
+decided by its users (``agent.network_ready``, ``install``). The runtime reads the directory
 at any time and takes the first file by name (libcni, ``ConfFiles``), so there is never a half-written one,
 and what sorts before is named.
 """
@@ -21,7 +21,7 @@ from cni_plugin.cni import errors, netconf
 EXTENSIONS = (".conf", ".conflist", ".json")
 """What libcni takes for a network configuration."""
 LEFT_OVER_SECONDS = 60.0
-"""A file of ours that is being written is never that old."""
+"""A temporary file that is still being written is never that old."""
 
 
 class NotInPlace(Exception):
@@ -61,19 +61,19 @@ class ConflistFile:
         return content
 
     def require_plugins(self, content: bytes) -> None:
-        """Whether what the conflist names is in the folder of plugins, where that is known.
+        """Check that the conflist's plugins are in the plugin directory, where that is known.
 
         Raises:
-            NotInPlace: the runtime would find no such plugin, and every pod would fail.
+            NotInPlace: a plugin is missing, so every pod would fail.
         """
-        folder = self._bin_dir
-        missing = [] if folder is None else missing_plugins(content, folder)
+        directory = self._bin_dir
+        missing = [] if directory is None else missing_plugins(content, directory)
         if missing:
             names = ", ".join(missing)
             raise NotInPlace(
-                f"the conflist {self._source} names {names}, and {folder} does not have it: install the "
-                "plugin (distributions have it as containernetworking-plugins or kubernetes-cni), or take "
-                "it out of the conflist"
+                f"the conflist {self._source} names {names}, and {directory} does not have it: install the "
+                "plugin (distributions have it as containernetworking-plugins or kubernetes-cni), or remove "
+                "it from the conflist"
             )
 
     def is_in_place(self, content: bytes) -> bool:
@@ -89,10 +89,10 @@ class ConflistFile:
         Raises:
             NotInPlace: the directory is missing, read-only, full, ...
         """
-        folder = self._destination.parent
+        directory = self._destination.parent
         try:
             self.clear_left_overs()
-            fd, name = tempfile.mkstemp(prefix=self._prefix, suffix=".tmp", dir=folder)
+            fd, name = tempfile.mkstemp(prefix=self._prefix, suffix=".tmp", dir=directory)
         except OSError as error:
             raise self._not_written(error) from error
         try:
@@ -102,7 +102,7 @@ class ConflistFile:
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).replace(self._destination)
-            _sync_folder(folder)
+            _sync_directory(directory)
         except OSError as error:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
@@ -127,22 +127,22 @@ class ConflistFile:
         return f".{self._destination.name}."
 
     def clear_left_overs(self, older_than: float = LEFT_OVER_SECONDS) -> None:
-        """What was killed while it wrote; another agent may be writing its own right now."""
+        """Remove temporary files of killed writers; another agent may be writing one right now."""
         for path in self._destination.parent.glob(f"{self._prefix}*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > older_than:
                     path.unlink()
 
     def _not_written(self, error: OSError) -> NotInPlace:
-        folder = self._destination.parent
+        directory = self._destination.parent
         what = f"cannot write the conflist {self._destination}: {error.strerror}"
-        if not folder.is_dir():
-            what += f"; {folder} does not exist: is a container runtime installed?"
+        if not directory.is_dir():
+            what += f"; {directory} does not exist: is a container runtime installed?"
         return NotInPlace(what)
 
 
-def missing_plugins(content: bytes, folder: Path) -> list[str]:
-    """Plugins that a conflist names and a folder does not have. Links count wherever they lead: in a
+def missing_plugins(content: bytes, directory: Path) -> list[str]:
+    """Plugins that a conflist names and a directory does not have. Links count wherever they lead: in a
     container they may lead to what only the host has.
     """
     wanted: list[Any] = []
@@ -150,7 +150,7 @@ def missing_plugins(content: bytes, folder: Path) -> list[str]:
         ipam = plugin.get("ipam")
         wanted += [plugin.get("type"), ipam.get("type") if isinstance(ipam, dict) else None]
     names = dict.fromkeys(each for each in wanted if isinstance(each, str) and each)
-    return [name for name in names if not (folder / name).is_symlink() and not (folder / name).exists()]
+    return [name for name in names if not (directory / name).is_symlink() and not (directory / name).exists()]
 
 
 def plugins_of(content: bytes) -> list[dict[str, Any]]:
@@ -185,8 +185,8 @@ def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:
     raise NotInPlace(f"the conflist {path} has no plugin azvnet, and none whose ipam is {netconf.OUR_IPAM}")
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -1,8 +1,8 @@
-"""Changing directories so that whoever looks sees the old or the new state, after a power cut too.
+"""Changing directories so that readers see either the old or the new state, even after a power cut.
 
-Everything is made under a name of its own beside its place, written to the disk, and renamed (rename(2) is
-atomic). Names begin with ``.`` and end with ``.tmp``: what is left of an installer that was killed is known
-by them. It must not know what is installed.
+Everything is created under a temporary name beside its place, synced to the disk, and renamed (rename(2) is
+atomic). Such names begin with ``.`` and end with ``.tmp``, by which leftovers of a killed installer are
+recognised. It must not know what is installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_left_over(path: Path, of: str = "") -> bool:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or directory to the disk."""
+    """Sync a file or directory to the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
@@ -37,7 +37,7 @@ def sync(path: Path) -> None:
 
 
 def put_link(link: Path, target: str) -> bool:
-    """Make a symbolic link, or point an existing one elsewhere, in one step; False: it was so already."""
+    """Create or replace a symbolic link in one step; False: it was correct already."""
     with contextlib.suppress(OSError):
         if str(link.readlink()) == target:
             return False
@@ -69,7 +69,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def require_writable(directory: Path) -> None:
-    """Whether a name can be made in a directory; leaves it as it was.
+    """Check that a name can be created in a directory; leaves it as it was.
 
     Raises:
         OSError: it can't.
@@ -80,7 +80,7 @@ def require_writable(directory: Path) -> None:
 
 
 def is_probe(path: Path) -> bool:
-    """Whether it is of ``require_writable``, of somebody who was killed."""
+    """Whether it is a leftover of ``require_writable`` in a killed process."""
     try:
         return is_left_over(path, of="azvnet-probe") and str(path.readlink()) == PROBE
     except OSError:
@@ -88,7 +88,7 @@ def is_probe(path: Path) -> bool:
 
 
 def remove_tree(directory: Path) -> None:
-    """Take a directory away: first its name, so that nobody finds half of it."""
+    """Remove a directory: rename it first, so that nothing finds half of it."""
     gone = directory if is_left_over(directory) else own_name(directory)
     if gone != directory:
         directory.rename(gone)
@@ -110,7 +110,7 @@ def make_directories(directory: Path, before: Callable[[list[Path]], None]) -> N
 
 @contextlib.contextmanager
 def staged(directory: Path) -> Iterator[Path]:
-    """A new directory inside ``directory``, taken away again unless it got another name meanwhile."""
+    """A new directory inside ``directory``, removed again unless it was renamed meanwhile."""
     stage = own_name(directory / "new")
     stage.mkdir(mode=0o755)
     try:

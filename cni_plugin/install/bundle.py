@@ -1,8 +1,8 @@
-"""A bundle: what its manifest lists, and whether a directory has just that.
+"""A bundle: what its manifest lists, and whether a directory matches it.
 
 The manifest (``packaging/manifest.py``) has one line per entry: ``f MODE SHA256 PATH``, ``d MODE - PATH``,
-``l - TARGET PATH``. A copy is made from the manifest and not from the directory: links that a careless copy
-turned into files, and modes that it lost, are right again. Nothing of a manifest is written, read or linked
+``l - TARGET PATH``. A copy is made from the manifest, not from the directory: this repairs links that an
+earlier copy turned into files, and modes that it lost. Nothing of a manifest is written, read or linked
 outside of the bundle. It must not know where a bundle is put.
 """
 
@@ -126,7 +126,7 @@ class Bundle:
             shutil.copyfileobj(source, copy, 1 << 20)
 
     def differences(self, directory: Path | None = None, owner: int | None = None) -> Iterator[str]:
-        """What a directory (this one) has otherwise than the manifest says; ``owner``: of everything, too."""
+        """How a directory (default: this one) differs from the manifest; ``owner``: checked as well."""
         directory = directory or self.directory
         listed = {entry.path for entry in self.entries} | {MANIFEST}
         for entry in (*self.entries, ManifestEntry("f", 0o644, self.digest, MANIFEST)):
@@ -166,7 +166,7 @@ def _entry(line: str) -> ManifestEntry | None:
     path = match and (match[3] or match[5] or match[7])
     if match is None or path is None or not line.isprintable():
         return None
-    # As it is written: pathlib would drop "." and repeated slashes, and keep two at the start.
+    # As written: pathlib would drop "." and repeated slashes, and keep two at the start.
     if any(part in {"", ".", ".."} for part in path.split("/")):
         return None
     if match[6]:
@@ -224,7 +224,7 @@ def _walk(directory: Path) -> Iterator[str]:
 
 
 def machine(program: Path) -> int:
-    """``e_machine`` of an ELF file, with its class and order of bytes; 0: it is none, or can't be read."""
+    """``e_machine`` of an ELF file, with its class and byte order; 0: it is not one, or can't be read."""
     try:
         with program.open("rb") as file:
             head = file.read(20)

@@ -1,4 +1,4 @@
-"""Whether an installation is whole: looked at, file by file, and changed by nothing."""
+"""Whether an installation is intact: checked file by file, nothing is changed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INSTALL = "Run azvnet install from the bundle."
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     where: str
     state: str
-    """``ok``, with words when there is something to know; otherwise what is wrong."""
+    """``ok``, maybe with a remark; otherwise what is wrong."""
     remedy: str = ""
     """Empty: nothing is wrong."""
 
@@ -66,7 +66,7 @@ def _directories(place: Place, versions: Versions) -> Iterator[Finding]:
             found = directory.stat()
             if found.st_uid != ROOT or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 problem = (
-                    f"others than root may write: {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
+                    f"others besides root can write: {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
                 )
                 where = place.shown(directory)
                 yield Finding(

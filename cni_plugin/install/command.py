@@ -1,7 +1,7 @@
 """The command ``azvnet`` for people: a link to the current version in a directory of their PATH.
 
-Pods do not need it, so an installation never fails for it: the directory may be missing or read-only, as /usr
-often is, or have another program of that name. Owns that one link. It must not know versions.
+Pods do not need it, so an installation never fails because of it: the directory may be missing or read-only,
+as /usr often is, or have another program of that name. Owns that one link. It must not know versions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def put_command(place: Place) -> bool:
 
 
 def why_missing(place: Place) -> str:
-    """Why there is no such command, though there is a directory for it; empty where all is well."""
+    """Why the command is missing although its directory exists; empty if it is not."""
     if _is_foreign(place):
         return f"{place.command_dir / NAME} is another program"
     directory = place.real_command_dir

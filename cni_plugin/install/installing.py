@@ -48,7 +48,7 @@ def install(order: Order, bundle_directory: Path, say: Say) -> None:
     """Put a bundle on the node, or what is missing of it.
 
     Raises:
-        Refused: it is not done; the version that was there works as before.
+        Refused: nothing was installed; the previous version works as before.
     """
     require_root()
     bundle = Bundle.read(bundle_directory)
@@ -90,7 +90,7 @@ def roll_back(order: Order, say: Say) -> None:
     """Switch to the version that was current before.
 
     Raises:
-        Refused: there is none that is whole.
+        Refused: there is no intact one.
     """
     require_root()
     place = order.place
@@ -103,7 +103,7 @@ def roll_back(order: Order, say: Say) -> None:
             _prepare(Order(place, with_conflist=False), record, versions)
             version, before = versions.previous(), versions.current()
             if version is None:
-                raise Refused(f"{versions.directory} has no other whole version", "Install a bundle.")
+                raise Refused(f"{versions.directory} has no other intact version", "Install a bundle.")
             trial.require_answer(version.directory / "azvnet")
             versions.switch(version)
             say(f"{version.name} is current" + (f", {before.name} was" if before else ""))
@@ -112,7 +112,7 @@ def roll_back(order: Order, say: Say) -> None:
 
 
 def _prepare(order: Order, record: Record, versions: Versions) -> ConflistPlan | None:
-    """Whatever can refuse, before anything is changed."""
+    """Everything that can refuse, before anything is changed."""
     place, prefix = order.place, order.place.real_prefix
     if trial.is_noexec(prefix):
         reason = f"the file system of {prefix} is mounted noexec: no call could be executed"
@@ -172,7 +172,7 @@ def _warn(place: Place, network: ConflistPlan | None, say: Say) -> None:
 
 
 def require_root() -> None:
-    """Whether this process may do it.
+    """Check that this process may install.
 
     Raises:
         Refused: it does not run as root.

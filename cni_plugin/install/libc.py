@@ -1,8 +1,8 @@
 """Whether the node's C library is new enough for a bundle, where running it can't tell.
 
 From a container (``--root``) a bundle is tried with the container's libraries, while the node's runtime will
-execute it with the node's. While an agent handles the calls nobody would notice, and then every call would
-fail. So the node's library is read. It must not execute anything of the node.
+execute it with the node's. As long as an agent handles the calls this goes unnoticed; without it every call
+fails. So the node's library is read. It must not execute anything of the node.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def require(place: Place, bundle: Bundle) -> str:
         Refused: it is too old.
     """
     if place.root == Path("/"):
-        return ""  # the trial tells
+        return ""  # the trial shows it
     needed = max(_numbers_needed(bundle), default=(0, 0))
     own = machine(Path("/proc/self/exe"))
     found = next((path for path in _candidates(place) if machine(path) == own), None)

@@ -1,4 +1,4 @@
-"""The names that a runtime executes, in its directory of plugins: links to the current version.
+"""The names that a runtime executes, in its plugin directory: links to the current version.
 
 Links, because the program finds its files through ``/proc/self/exe``: a call that began before a switch stays
 with the version that it began with. Owns whose a name is. It must not know versions.
@@ -26,7 +26,7 @@ def require_possible(place: Place) -> None:
         if (path.exists() or path.is_symlink()) and not place.is_ours(path):
             raise Refused(
                 f"{path} is there already, and does not lead into {place.prefix}",
-                "Take it away (by azvnet uninstall, if it made it), or choose another --bin-dir.",
+                "Remove it (by azvnet uninstall, if that created it), or choose another --bin-dir.",
             )
     if list(_wrong(place)):
         atomic.require_writable(directory)

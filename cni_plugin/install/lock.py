@@ -21,14 +21,14 @@ def alone(prefix: Path) -> Iterator[None]:
     """Hold the lock of a prefix that exists.
 
     Raises:
-        Refused: somebody else holds it for too long.
-        OSError: its file can't be made.
+        Refused: another process holds it for too long.
+        OSError: its file can't be created.
     """
     deadline = time.monotonic() + PATIENCE
     while (fd := _try(prefix / LOCK)) is None:
         if time.monotonic() > deadline:
             reason = f"another azvnet install or uninstall holds {prefix / LOCK}"
-            raise Refused(reason, "Wait for it, or end it: its process is shown by `fuser`.")
+            raise Refused(reason, "Wait for it, or end it: `fuser` shows its process.")
         time.sleep(0.05)
     try:
         yield
@@ -37,8 +37,8 @@ def alone(prefix: Path) -> Iterator[None]:
 
 
 def _try(path: Path) -> int | None:
-    """The descriptor that holds the lock; None when somebody else does, or when the file was taken away."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # an uninstall that went before took it
+    """The descriptor that holds the lock; None when another process does, or when the file was removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # an earlier uninstall removed it
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

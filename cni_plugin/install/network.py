@@ -1,6 +1,6 @@
 """The conflist of an installation: whether it may be written, and what was there before.
 
-Putting it in place is the agent's code (``agent/conflist``). Owns whose a conflist is. It must not know what
+Putting it in place is the agent's code (``conflist``). Owns whose a conflist is. It must not know what
 a netconf means.
 """
 

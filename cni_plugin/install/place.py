@@ -22,7 +22,7 @@ MAX_LINKS = 40
 
 
 class Refused(Exception):
-    """It is not done; the reason, and what to do about it."""
+    """Refusal to continue; the reason, and what to do about it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(f"{reason}. {remedy}")
@@ -83,7 +83,7 @@ class Place:
         return beneath(self.root.resolve(), path)
 
     def shown(self, path: Path) -> Path:
-        """The other way round: a path from here, as the node has it."""
+        """The reverse: a path seen from here, as the node has it."""
         root = self.root.resolve()
         return Path("/") / path.relative_to(root) if path.is_relative_to(root) else path
 
@@ -110,8 +110,8 @@ class Place:
     def target(self, name: str) -> str:
         """What the link of this name in the runtime's directory contains.
 
-        Absolute, as the node has it: it holds wherever that directory is mounted or linked to (a runtime's
-        directory of plugins often is), while a relative one is counted from where the directory really is.
+        Absolute, as the node has it: a relative one would break where the directory is mounted or linked
+        elsewhere, as a runtime's plugin directory often is.
         """
         return str(self.prefix / "current" / name)
 

@@ -1,7 +1,7 @@
-"""What an installation has made on a node: ``installed.json`` in the prefix, so that it can be taken away.
+"""What an installation created on a node: ``installed.json`` in the prefix, for uninstalling.
 
-It is written before what it speaks of is made: killed in between, it names something that is not there, and
-never the other way round.
+It is written before the things that it lists are created: after a kill it may list something that is missing,
+but never miss something that exists.
 """
 
 from __future__ import annotations

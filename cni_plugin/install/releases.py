@@ -1,7 +1,7 @@
 """The versions below a prefix: ``versions/<version>-<digest>/``, and ``current``, a link to one of them.
 
-A directory gets its name when it is whole and never changes afterwards. Its time of modification says when
-something else became current instead of it; 0: it never was. Owns adding, switching and taking away. It must
+A directory gets its name when it is complete and never changes afterwards. Its modification time says when
+another version replaced it as current; 0: it never was. Owns adding, switching and removing. It must
 not know how a runtime finds them.
 """
 
@@ -38,7 +38,7 @@ class Version:
 
     @property
     def left_at(self) -> float:
-        """When something else became current, seconds since the epoch; 0: never."""
+        """When another version replaced it as current, seconds since the epoch; 0: never."""
         return self.directory.stat().st_mtime
 
     def is_whole(self) -> bool:
@@ -49,7 +49,7 @@ class Version:
             return False
 
     def has(self, bundle: Bundle) -> bool:
-        """Whether it is of this bundle; that it is whole is not said."""
+        """Whether it is of this bundle; completeness is not checked."""
         try:
             return (self.directory / MANIFEST).read_bytes() == bundle.manifest
         except OSError:
@@ -57,7 +57,7 @@ class Version:
 
 
 class Versions:
-    """Those below one prefix. Whoever changes them holds the lock."""
+    """Those below one prefix. The caller holds the lock to change them."""
 
     def __init__(self, prefix: Path) -> None:
         self._link = prefix / "current"
@@ -71,7 +71,7 @@ class Versions:
                     yield Version(each)
 
     def current(self) -> Version | None:
-        """The one that calls get; None: there is none, or the link leads elsewhere."""
+        """The one that calls use; None: there is none, or the link leads elsewhere."""
         try:
             target = self._link.readlink()
         except OSError:
@@ -80,7 +80,7 @@ class Versions:
         return Version(directory) if target.parent == Path("versions") and directory.is_dir() else None
 
     def find(self, bundle: Bundle) -> Version | None:
-        """A whole version of this bundle; the current one before others."""
+        """An intact version of this bundle, preferably the current one."""
         now = self.current()
         for each in ([now] if now else []) + list(self.all()):
             if each.has(bundle) and each.is_whole():
@@ -88,7 +88,7 @@ class Versions:
         return None
 
     def add(self, stage: Path, bundle: Bundle, version: str) -> Version:
-        """Give a whole copy its name. What a damaged copy has taken is left to it."""
+        """Give a complete copy its name. A name that a damaged copy has is left alone."""
         name = f"{version}-{bundle.digest[:DIGITS]}"
         number = 1
         while (directory := self.directory / (name if number == 1 else f"{name}.{number}")).exists():
@@ -106,7 +106,7 @@ class Versions:
         atomic.put_link(self._link, f"versions/{to.name}")
 
     def previous(self) -> Version | None:
-        """The one that was current last, of those that are whole."""
+        """The intact version that was current last."""
         now = self.current()
         left = [each for each in self.all() if each != now and each.left_at]
         whole = (
@@ -115,7 +115,7 @@ class Versions:
         return next(whole, None)
 
     def prune(self, keep: int) -> list[Version]:
-        """Take versions away, but not the last ``keep``, those in use, and those just left."""
+        """Remove versions except the last ``keep``, those in use, and those just replaced."""
         now = self.current()
         others = sorted(
             (each for each in self.all() if each != now), key=lambda each: each.left_at, reverse=True
@@ -131,7 +131,7 @@ class Versions:
         return taken
 
     def clear_left_overs(self) -> None:
-        """Take away what installers that were killed have left."""
+        """Remove what killed installers left."""
         for directory in (self.directory, self.directory.parent):
             for path in directory.iterdir() if directory.is_dir() else ():
                 if atomic.is_left_over(path):

@@ -1,7 +1,7 @@
-"""Taking an installation away: in the reverse order, and only what it made.
+"""Removing an installation: in reverse order, and only what it created.
 
 First the conflist, so that no pod is sent to a plugin that is going; last the directories that were not there
-before. What pods have in the kernel, and the state of the node, is not the business of this module.
+before. It must not touch what pods have in the kernel.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class Removal:
 
     place: Place
     attachments: int
-    """That are alive on the node."""
+    """Attachments that are alive on the node."""
     force: bool = False
     purge: Path | None = None
-    """The state directory, when it is to go too."""
+    """The state directory, if it is to be removed too."""
     logs: Path | None = None
-    """The log of calls, when it and its neighbours are to go too."""
+    """The log of calls, if it and its rotated files are to be removed too."""
     with_conflist: bool = False
     """Whoever wrote it: the agent does, on nodes where it is a pod."""
     agent: str = ""
-    """Where one listens; empty: none does."""
+    """Where an agent listens; empty: none does."""
 
 
 def uninstall(removal: Removal, say: Say) -> None:
@@ -79,7 +79,7 @@ def uninstall(removal: Removal, say: Say) -> None:
             _take_state(removal, say)
             _take_directories(place, record, prefix)
     if prefix.is_dir():
-        say(f"note: {place.prefix} stays: it has files that are not of the installation")
+        say(f"note: {place.prefix} stays: it has files that are not part of the installation")
 
 
 def _require_unused(removal: Removal) -> None:
@@ -92,7 +92,7 @@ def _require_unused(removal: Removal) -> None:
         )
     if removal.attachments:
         many = "1 attachment is" if removal.attachments == 1 else f"{removal.attachments} attachments are"
-        remedy = "Drain the node, or use --force: then their DEL can't be carried out."
+        remedy = "Drain the node, or use --force: then their DEL will fail."
         raise Refused(f"{many} alive on this node", remedy)
 
 
@@ -124,7 +124,7 @@ def _restore_conflists(place: Place, record: Record, say: Say) -> None:
 
 
 def _take_conflist(removal: Removal, say: Say) -> None:
-    """The one of the usual name: away, or named, since a runtime that finds it calls what is not there."""
+    """Remove the one with the usual name, or warn of it: a runtime that finds it calls a missing plugin."""
     place = removal.place
     left = place.real_conf_dir / CONFLIST
     ConflistFile(left, left).clear_left_overs(older_than=0)
@@ -180,7 +180,7 @@ def _take_prefix(prefix: Path, versions: Versions, say: Say) -> None:
 
 
 def _take_directories(place: Place, record: Record, prefix: Path) -> None:
-    """The record goes with the prefix: nothing can be taken back any more without it."""
+    """The record goes with the prefix: without it nothing can be undone."""
     made = sorted((place.real(Path(each)) for each in record.made), key=lambda each: -len(each.parts))
     for directory in made:
         if not prefix.is_relative_to(directory):

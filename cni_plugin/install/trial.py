@@ -1,4 +1,4 @@
-"""Executing a bundle where it is, as a runtime would: what can't be executed there is never switched to."""
+"""Executing a bundle in place, as a runtime would: one that can't be executed is never switched to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cni_plugin.install.place import Refused
 
 SECONDS = 60
 NO_AGENT = {"AZVNET_RUN_DIR": "/nonexistent/azvnet"}
-"""So that it answers itself: a running agent is of another version."""
+"""So that it answers itself: a running agent may be of another version."""
 _VERSION = re.compile(r"azvnet ([0-9A-Za-z.+_-]{1,64})\n")
 
 
@@ -38,15 +38,15 @@ def require_answer(program: Path) -> None:
 
 
 def version(program: Path) -> str:
-    """The version that a bundle says it is.
+    """The version that a bundle reports.
 
     Raises:
-        Refused: it says none.
+        Refused: it reports none.
     """
     done = _run(program, NO_AGENT, ("--version",))
     match = _VERSION.fullmatch(done.stdout.decode(errors="replace"))
     if done.returncode != 0 or match is None:
-        raise Refused(f"{program} does not say its version: {_said(done)}", "The bundle is damaged.")
+        raise Refused(f"{program} does not report its version: {_said(done)}", "The bundle is damaged.")
     return match[1]
 
 

@@ -145,7 +145,7 @@ def test_rollback_takes_no_version_that_never_was_current_or_is_damaged(forge: F
     (node.versions[number_of(second)] / MANIFEST).write_text("")
     done = node.run("install", "--rollback")
     assert done.returncode == 1
-    assert "no other whole version" in done.stderr
+    assert "no other intact version" in done.stderr
     assert node.number() == number_of(first)
 
 

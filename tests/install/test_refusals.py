@@ -258,7 +258,7 @@ def test_links_made_by_hand_into_the_prefix_are_taken_over(forge: Forge, node: N
         (["--root=/nonexistent"], "is not a directory"),
         (["--conflist=/nonexistent"], "can't be read"),
         (["--conflist=/dev/null", "--no-conflist"], "contradict"),
-        (["--rollback"], "no other whole version"),
+        (["--rollback"], "no other intact version"),
     ],
 )
 def test_arguments_that_can_not_be_are_refused(

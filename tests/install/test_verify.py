@@ -43,7 +43,7 @@ HARM: dict[str, tuple[Harm, str]] = {
     ),
     "link inside": (lambda node, at: bend(at / "azvnet-ipam", "azvnet-python"), "leads to azvnet-python"),
     "manifest": (lambda node, at: (at / "azvnet-lib/MANIFEST").unlink(), "is not a bundle"),
-    "folder": (lambda node, at: (node.prefix / "versions").chmod(0o777), "others than root may write"),
+    "folder": (lambda node, at: (node.prefix / "versions").chmod(0o777), "others besides root can write"),
     "current": (lambda node, at: (node.prefix / "current").unlink(), "does not lead to a version"),
     "current elsewhere": (
         lambda node, at: bend(node.prefix / "current", "/etc"),
