@@ -1,6 +1,6 @@
-"""The agent's own log: JSON lines in its file and on stderr, where journald or the kubelet takes them.
+"""The agent's own log: JSON lines in its file and on stderr, for journald or the kubelet.
 
-Owns the level, and that a state is logged when it begins and when it ends, however often it is looked at. It
+Owns the level, and that a state is logged when it begins and when it ends, however often it is checked. It
 must not know what is logged.
 """
 
@@ -21,14 +21,14 @@ _stderr_lock = threading.Lock()
 
 
 class Journal:
-    """Any number of threads may write to it."""
+    """Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._known: dict[str, dict[tuple[str, str], Problem]] = {}
 
     def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply new settings."""
         self._settings = settings
 
     def write(self, level: str, text: str, **fields: Any) -> None:
@@ -39,9 +39,9 @@ class Journal:
             _write_to_stderr(line)
 
     def report(self, reporter: str, problems: Iterable[Problem]) -> None:
-        """Log what has begun and what has ended since this reporter's last report.
+        """Log what began and what ended since this reporter's last report.
 
-        Problems are the same by their key: a text with numbers in it that change is not logged again.
+        Problems are compared by key: one whose numbers change is not logged again.
         """
         now = {problem.key: problem for problem in problems}
         before = self._known.get(reporter, {})
@@ -56,7 +56,7 @@ class Journal:
 
 
 def _write_to_stderr(line: bytes) -> None:
-    """Without waiting: whoever reads it (journald, the runtime) may have stopped, and the agent must not.
+    """Without waiting: the reader (journald, the runtime) may have stopped, and the agent must not.
 
     What poll(2) calls writable takes 4096 bytes at least (pipe(7), PIPE_BUF), if nobody else writes.
     """

@@ -2,7 +2,7 @@
 
 Owns listening, reading a request within bounds of time and size, and answering it; one connection, one
 request. It must not know what is on the pages. ``http.server`` is not used: it bounds each receive but not
-the request, so a client that sends a byte now and then would keep a thread for ever.
+the request, so a client that trickles bytes would occupy a thread for ever.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cni_plugin.agent.settings import SettingsError
 from ipam.value import Value
 
 SECONDS = 5.0
-"""For a request to arrive, and again for its answer to be taken."""
+"""Seconds for a request to arrive, and again for its answer to be read."""
 MAX_BYTES = 16 * 1024
 AT_ONCE = 64
-"""Connections that one listener serves at a time. One more takes the place of the oldest silent one."""
+"""Connections that one listener serves at a time. One more replaces the oldest idle one."""
 BACKLOG = 256
 PACE_SECONDS = 0.002
-"""Between two connections: a storm of them must not take the processor from the calls."""
+"""Seconds between two connections: a flood of them must not take processor time from calls."""
 ACCEPT_PAUSE = 0.1
 
 
@@ -55,7 +55,7 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Accept no more. An answer under way is finished by its own thread."""
+        """Accept no more connections. An answer in progress is finished by its own thread."""
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept()
@@ -76,7 +76,7 @@ class Listener:
             self._stopping.wait(PACE_SECONDS)
 
     def _admit(self, connection: socket.socket) -> bool:
-        """Whether there is room for one more; the oldest silent one makes room."""
+        """Whether there is room for one more; the oldest idle one is closed for it."""
         with self._lock:
             if len(self._open) >= AT_ONCE:
                 silent = next((each for each, waits in self._open.items() if waits), None)
@@ -84,7 +84,7 @@ class Listener:
                     return False
                 del self._open[silent]
                 with contextlib.suppress(OSError):
-                    silent.shutdown(socket.SHUT_RDWR)  # its thread sees the end, and closes it
+                    silent.shutdown(socket.SHUT_RDWR)  # its thread sees EOF, and closes it
             self._open[connection] = True
             return True
 
@@ -109,7 +109,7 @@ class Listener:
 
 
 def _read_head(connection: socket.socket, deadline: float) -> str | None:
-    """Request line and headers; None when they did not come in time, are too long, or the client went."""
+    """Request line and headers; None when they are late, too long, or the client is gone."""
     head = b""
     while b"\r\n\r\n" not in head:
         left = deadline - time.monotonic()
@@ -135,7 +135,7 @@ def _page(head: str, answer: Answer) -> tuple[str, Page]:
     accept = ",".join(value.strip() for name, _, value in headers if name.lower() == "accept")
     try:
         return method, answer(target.split("?")[0], accept)
-    except Exception as error:  # noqa: BLE001 - a defect here must be seen where it is asked for
+    except Exception as error:  # noqa: BLE001 - a defect here must show in the answer
         text = f"internal error: {type(error).__name__}: {error}\n"
         return method, Page(text.encode(), HTTPStatus.INTERNAL_SERVER_ERROR)
 
@@ -173,7 +173,7 @@ def address_of(text: str) -> tuple[str, int]:
 
 
 def is_of_the_node_alone(host: str) -> bool:
-    """Whether nobody beyond the node can reach a listener there."""
+    """Whether a listener there can be reached from the node only."""
     return ip_address(host).is_loopback
 
 

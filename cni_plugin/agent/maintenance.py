@@ -1,7 +1,7 @@
 """The agent's own work, which no single call can do: keep the pool fresh, reconcile, reclaim.
 
-Owns when that happens, in one thread. Nothing here is in the way of a call: whatever it waits for, calls go
-on with what is known.
+Owns when that happens, in one thread. Nothing here delays a call: whatever it waits for, calls use what is
+known.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ipam.model import AddressRequest, SourceConfig
 from ipam.value import replace
 
 READ_SECONDS = 20.0
-"""How long one read of the source may take; nobody waits for it."""
+"""Seconds for one read of the source; no call waits for it."""
 THOROUGH_EVERY = 6
 """Every so many looks everything is compared, whether links and routes have changed or not."""
 PASSIVE_SECONDS = 1.0
-"""Between two looks whether another agent has taken over still."""
+"""Seconds between two checks whether another agent still has the socket."""
 SILENT_SECONDS = 120.0
-"""Longer than anything here may take: a thread that has shown no sign of life for so long is stuck."""
+"""Longer than anything here may take: a thread without progress for so long is stuck."""
 
 
 class Maintenance:
@@ -40,11 +40,11 @@ class Maintenance:
     Args:
         node: the node.
         settings: the operator's.
-        networks: the configurations that calls come with.
-        wake: set when something has changed that the work has to follow at once.
+        networks: the configurations of recent calls.
+        wake: set when something has changed that needs work at once.
         serves: whether callers find this agent. One that another has taken over from only finishes its calls:
             two that follow different configurations would undo each other's work.
-        journal: where it is logged what was done.
+        journal: the log of what was done.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Maintenance:
 
     @property
     def repairs(self) -> Mapping[str, int]:
-        """How often each kind of thing was put back."""
+        """Repairs by kind."""
         return dict(self.reconciler.repairs)
 
     @property
@@ -98,24 +98,24 @@ class Maintenance:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; a read that is under way is not waited for."""
+        """Stop, without waiting for a read in progress."""
         self._stopped.set()
         self._wake.set()
         self._thread.join(2.0)
 
     def why_not_alive(self) -> str:
-        """Why this process should be killed; empty when the work goes on."""
+        """Why this process should be killed; empty when the work continues."""
         if self._thread.is_alive() and time.monotonic() - self._beat < SILENT_SECONDS:
             return ""
         return "the agent's background work has stopped"
 
     def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply new settings."""
         self._settings = settings
         self._wake.set()
 
     def adopt(self) -> None:
-        """Tell a new store what is alive; before the first call, so that none has to."""
+        """Write what is alive to a new store, before the first call, so that none has to."""
         try:
             if self._node.ipam.needs_adoption():
                 recovery.adopt(self._node)
@@ -145,7 +145,7 @@ class Maintenance:
         self._node.close()
 
     def _guarded(self, name: str, work: Callable[[], None]) -> None:
-        """One piece of work; whatever is wrong with it is logged, and tried again next time."""
+        """Run one piece of work; an error is logged, and the work is retried next time."""
         found: list[Problem] = []
         try:
             work()
@@ -174,7 +174,7 @@ class Maintenance:
         return []
 
     def _until_next_read(self) -> float:
-        """Sooner than usual while nothing is known: pods wait for it, and at boot the node itself."""
+        """Seconds; shorter while no address is known, since pods, and at boot the node, wait for one."""
         usual = self._settings.refresh_seconds
         try:
             states = [self._node.ipam.source_state(config) for config in self._sources()]
@@ -197,7 +197,7 @@ class Maintenance:
         return SourceConfig(self._settings.source, self._settings.file, self._settings.refresh_seconds)
 
     def address_request(self) -> AddressRequest:
-        """What the next pod will need, as far as it is known: what the last one asked for.
+        """What the next pod will probably need: the same as the last one.
 
         Raises:
             UplinkUnclear: there is no such link.
@@ -216,14 +216,14 @@ class Maintenance:
             self._check()
 
     def _check(self) -> None:
-        """Hold what the store knows of single addresses against source and host."""
+        """Compare the store's addresses with source and host."""
         addresses = self._node.ipam.addresses(self._networks.cooldown)
         sources = self._node.ipam.overview(self._networks.cooldown).sources
         self._pool_problems = checks.pool_addresses(addresses, allocate.host_addresses(self._node), sources)
         self._journal.report("maintenance", self.problems())
 
     def _keep_host(self, *, thorough: bool) -> None:
-        """What can't be made is no reason to leave everything else alone."""
+        """Ensure the host's state; a kind that fails does not stop the others."""
         problems: list[str] = []
         for state in host.STATES:
             try:

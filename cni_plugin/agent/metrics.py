@@ -1,8 +1,8 @@
 """What the agent counts and measures, for Prometheus.
 
-Owns the names (docs/agent.md lists them, a test compares) and where each number comes from. It looks at the
-pool through a view of its own, so that a scrape waits for no call and no call for a scrape. It must not know
-how a scrape comes here.
+Owns the names (docs/agent.md lists them, a test compares) and where each number comes from. It reads the
+pool through a separate view, so that scrapes and calls never wait for each other. It must not know how a
+scrape arrives.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 SERIES_FROM_THE_START = ("ADD", "DEL", "CHECK")
 """Verbs whose series exist before the first call, so that the first call shows up as a change."""
 FRESH_SECONDS = 1.0
-"""How long a rendered page is good: rendering it takes the processor from calls."""
+"""Seconds for which a rendered page is cached: rendering takes processor time from calls."""
 MOST_FORMATS = 8
 OK, OTHER = "ok", "other"
 INTERNAL = 999
-"""The code of what is our own defect."""
+"""The code of an internal error."""
 REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
-"""What is put back; each is a series from the start, so that the first repair shows up as a change."""
+"""Kinds of repairs; each is a series from the start, so that the first repair shows up as a change."""
 
 
 class Readable(Protocol):
@@ -59,7 +59,7 @@ class Readable(Protocol):
 
     @property
     def last(self) -> str:
-        """Why no address could be given at the last look; empty: one could."""
+        """Why no address could be given out at the last check; empty: one could."""
 
 
 def new_registry() -> CollectorRegistry:
@@ -79,7 +79,7 @@ class Exposition:
         self._rendered: dict[str, tuple[float, bytes]] = {}
 
     def encode(self, accept: str) -> tuple[str, bytes]:
-        """Content type and text, as the scraper wants it (its ``Accept``)."""
+        """Content type and text in the format of the scraper's ``Accept``."""
         encoder, content_type = choose_encoder(accept)
         with self._lock:
             at, text = self._rendered.get(content_type, (-math.inf, b""))
@@ -123,7 +123,7 @@ class CallMetrics:
             self._errors.labels(_known_verb(verb), outcome).inc()
 
     def _new(self, verb: str, outcome: str) -> Histogram:
-        """The verb is whatever the caller wrote: words of its own must not become series of ours."""
+        """The verb is caller input: unknown words must not become series."""
         known = _known_verb(verb)
         histogram = self._calls.labels(known, outcome)
         if known == verb:
@@ -191,7 +191,7 @@ class NodeCollector(Collector):
         yield from _source(overview)
 
     def _states(self) -> Mapping[str, int]:
-        """The pool by state. What the host itself carries is not free, although the store would give it."""
+        """The pool by state. An address that the host itself carries does not count as free."""
         addresses = self._node.view.addresses(self._work.cooldown)
         try:
             return checks.pool_states(addresses, allocate.host_addresses(self._node))

@@ -22,21 +22,21 @@ from cni_plugin.node import Node
 from ipam.errors import IpamError
 
 LOOK_SECONDS = 10.0
-"""Between two looks while all is well."""
+"""Seconds between two checks while the node is ready."""
 EAGER_SECONDS, EAGER_FOR, PATIENT_SECONDS = 0.25, 60.0, 2.0
-"""Between two looks while it is not: a new node waits for the first address, a full one for long."""
+"""Seconds between two checks while it is not: a new node soon gets an address, a full one does not."""
 STARTING_SECONDS = 3.0
-"""For so long after the start it is nothing to log that the node is not ready yet."""
+"""Seconds after the start in which it is not logged that the node is not ready yet."""
 
 
 class InstalledConflist:
-    """The conflist that the agent puts in place, if it was told to.
+    """The conflist that the agent installs, if configured.
 
     Args:
         settings: the operator's.
-        note_netconf: given the netconf of our plugin in it, whenever it is new.
+        note_netconf: called with the netconf of our plugin in it, whenever that changes.
         serves: whether callers find this agent; the conflist belongs to the one that they find.
-        journal: where it is logged that the file was written.
+        journal: the log.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class InstalledConflist:
             self.why_not = f"the conflist {settings.conflist.destination} has not been looked at yet"
 
     def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply new settings."""
         wanted = settings.conflist
         self._file = ConflistFile(wanted.source, wanted.destination, wanted.bin_dir) if wanted else None
         if self._file is not None:
             with contextlib.suppress(NotInPlace):
-                self._read(self._file)  # before the source is read for the first time: it says which
+                self._read(self._file)  # before the source is read for the first time: it names the source
 
     def install(self, *, may_write: bool) -> None:
-        """Put it in place if that is allowed now; ``why_not`` says what came of it."""
+        """Put it in place if that is allowed now; ``why_not`` has the outcome."""
         self.why_not = self._install(may_write=may_write) if self._serves() else ""
 
     def _install(self, *, may_write: bool) -> str:
@@ -102,7 +102,7 @@ class InstalledConflist:
 
 
 class NetworkReady:
-    """One thread that looks whether the node is ready, and does what follows from it."""
+    """One thread that checks whether the node is ready, and installs the conflist when it is."""
 
     def __init__(
         self,
@@ -130,13 +130,13 @@ class NetworkReady:
         self._thread.start()
 
     def stop(self) -> None:
-        """End. The conflist stays: pods are still made and removed, by the executable itself."""
+        """Stop. The conflist stays: the executable itself still handles calls."""
         self._stopped.set()
         self._wake.set()
         self._thread.join(2.0)
 
     def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply new settings."""
         self._settings = settings
         self._conflist.use(settings)
         self._wake.set()

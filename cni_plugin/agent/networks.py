@@ -1,6 +1,6 @@
-"""The networks whose pods run here: which configuration calls come with, and how their source is read.
+"""The networks whose pods run here: the configurations of recent calls, and how their sources are read.
 
-Owns remembering that. It must not read a source by itself.
+Owns remembering them. It must not decide when a source is read.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ipam import sources
 from ipam.model import DEFAULT_COOLDOWN_SECONDS, Listing, SourceConfig
 
 FORGOTTEN_AFTER = 86400.0
-"""Seconds after which a source that no call came with any more is not read any more."""
+"""Seconds after the last call that used a source until it is no longer read."""
 MOST_NETWORKS = 16
 
 
 class Networks:
-    """What calls come with.
+    """The configurations of recent calls.
 
     Args:
         changed: set when addresses come from somewhere else than before.
@@ -31,11 +31,11 @@ class Networks:
     def __init__(self, changed: threading.Event) -> None:
         self._changed = changed
         self._known: tuple[Network, ...] = ()
-        """The last one that a call came with is the first."""
+        """Most recent first."""
 
     @property
     def netconf(self) -> NetConf | None:
-        """The last configuration a call came with that uses our IPAM."""
+        """The most recent configuration that uses our IPAM."""
         return self._known[0].netconf if self._known else None
 
     @property
@@ -45,12 +45,12 @@ class Networks:
         return netconf.our_ipam().cooldown if netconf else DEFAULT_COOLDOWN_SECONDS
 
     def sources(self) -> list[SourceConfig]:
-        """Where the networks' addresses come from, without those that no call came with for a day."""
+        """The networks' sources, except those that no call used for a day."""
         since = time.monotonic() - FORGOTTEN_AFTER
         return [allocate.source_config(each.netconf) for each in self._known if each.seen_at > since]
 
     def note(self, document: dict[str, Any]) -> None:
-        """A call came with this configuration: it says where addresses come from."""
+        """Remember the configuration of a call: it names a source of addresses."""
         ipam = document.get("ipam")
         if not isinstance(ipam, dict) or ipam.get("type") != netconf.OUR_IPAM:
             return
@@ -75,7 +75,7 @@ class Network:
         self.key = key
         self.netconf = conf
         self.seen_at = 0.0
-        """When a call came with it (``time.monotonic``)."""
+        """Time of the last call with it (``time.monotonic``)."""
 
 
 def _read(document: dict[str, Any]) -> NetConf | None:
@@ -94,7 +94,7 @@ class SourceReader:
         self._settings = settings
 
     def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply new settings."""
         self._settings = settings
 
     def __call__(self, config: SourceConfig, seconds: float, before: str) -> Listing:

@@ -1,4 +1,4 @@
-"""The agent's pages: who answers what on which socket.
+"""The agent's pages: which are served on which socket.
 
 Owns the content of each page and the listeners: a Unix socket for root, and a port where one is set. It must
 not know how HTTP is spoken (``listener``) or how a fact is found.
@@ -72,7 +72,7 @@ class Pages:
         self._unix: UnixSocket | None = None
 
     def listen(self) -> None:
-        """Open what is not open yet. To be called now and then: a port that is taken may be free later."""
+        """Open what is not open yet. Call it periodically: a port that is in use may be free later."""
         with self._lock:
             if self._stopped:
                 return
@@ -90,7 +90,7 @@ class Pages:
             self._listeners.clear()
 
     def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply new settings."""
         try:
             port = address_of(settings.metrics_address) if settings.metrics_address else None
         except SettingsError as error:
@@ -130,7 +130,7 @@ class Pages:
         self._listeners["port"] = Listener(listening, answer, "http-port")
         return []
 
-    # What they say
+    # Content
 
     def _answer(self, path: str, accept: str) -> Page:
         if path == "/metrics":
@@ -148,7 +148,7 @@ class Pages:
         return Page(b"/metrics /healthz /agentz /readyz /info\n", HTTPStatus.NOT_FOUND)
 
     def _answer_others(self, path: str, accept: str) -> Page:
-        """What those beyond the node get: numbers, and no names of pods."""
+        """Pages for clients outside the node: numbers, but no names of pods."""
         return self._answer(path, accept) if path == "/metrics" else Page(b"/metrics\n", HTTPStatus.NOT_FOUND)
 
     def _info(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Pages:
 
 
 def _verdict(good: str, bad: str, why_not: str, warnings: Iterable[str] = ()) -> Page:
-    """A page whose status is the answer, and whose text the reason."""
+    """A page with the answer as its status and the reason as its text."""
     if why_not:
         return Page(f"{bad}: {why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
     return Page("".join(f"{line}\n" for line in (good, *warnings)).encode())

@@ -49,7 +49,7 @@ _MAX_DESCRIPTORS = 16  # room for more than is allowed, so that too many are see
 
 
 class ProtocolError(Exception):
-    """The exchange can't go on; says why. The connection is of no more use."""
+    """The exchange failed; says why. The connection can't be used any more."""
 
 
 class Malformed(ProtocolError):
@@ -57,7 +57,7 @@ class Malformed(ProtocolError):
 
 
 class TooLarge(ProtocolError):
-    """A length is beyond the bounds."""
+    """A length exceeds the limits."""
 
 
 class TooSlow(ProtocolError):
@@ -78,7 +78,7 @@ class UnknownVersion(ProtocolError):
 
 @dataclass(slots=True)
 class RequestFrame:
-    """What a caller asks. Whoever has it closes ``netns_fd``, or calls ``close``."""
+    """A caller's request. The owner closes ``netns_fd``, or calls ``close``."""
 
     version: int
     flags: int
@@ -117,7 +117,7 @@ def _always(_size: int) -> bool:
 
 
 def refusal(version: int = VERSION) -> ReplyFrame:
-    """The reply by which a call is not taken, to a caller of the given version: the older one is spoken."""
+    """The reply that refuses a call, for a caller of the given version: the older of the two is used."""
     return ReplyFrame(kind=NOT_TAKEN, version=min(version, VERSION))
 
 
@@ -134,7 +134,7 @@ def decode_environment(env: bytes) -> dict[str, str]:
 
 
 def encode_reply(reply: ReplyFrame) -> bytes:
-    """The bytes of a reply. Of a stderr that is too long the end is sent: it is only a log.
+    """The bytes of a reply. Only the end of an overlong stderr is sent: it is only a log.
 
     Raises:
         TooLarge: stdout is beyond the bounds.
@@ -169,9 +169,9 @@ def read_request(
 
     Args:
         sock: a connection that was accepted.
-        deadline: until when, on the clock of ``time.monotonic``, in seconds; however the bytes trickle.
+        deadline: ``time.monotonic`` by which everything has arrived, however the bytes trickle.
         limit: how many bytes environment and stdin may have each; nothing is allocated for more.
-        admit: whether there is room for so many bytes now; asked before they are read.
+        admit: whether there is room for so many bytes now; called before they are read.
 
     Raises:
         ProtocolError: one of its kinds. Descriptors that came are closed then.

@@ -1,8 +1,8 @@
 """Whether a pod could get an address from this node now, and if not, why, in words.
 
-Owns the question. STATUS asks the pool the same one (``allocate.require_available``); the agent adds what
-concerns itself. Another question is whether the agent does its own work: a full node is not its fault, and
-a rollout must not wait for pods to go. It must not know who wants to know.
+Owns that check. STATUS asks the pool the same question (``allocate.require_available``); the agent adds its
+own state. Whether the agent does its work is a separate check: a full node is not its fault, and a rollout
+must not wait for pods to go. It must not know who asks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ipam.errors import IpamError, PoolExhausted
 from ipam.model import AddressRequest
 
 FRESH_SECONDS = 1.0
-"""How long an answer is good for those who ask in between: probes must not cost more than calls."""
+"""Seconds for which an answer is cached: probes must not cost more than calls."""
 READY = "ready: pods get addresses"
 
 
@@ -28,7 +28,7 @@ class Work(Protocol):
 
     @property
     def repairs(self) -> Mapping[str, int]:
-        """How often each kind of thing was put back."""
+        """Repairs by kind."""
 
     @property
     def cooldown(self) -> float:
@@ -43,7 +43,7 @@ class Work(Protocol):
 
 
 class Readiness:
-    """Asks, and remembers the answer for a moment.
+    """Checks readiness, and caches the answer briefly.
 
     Args:
         node: the node.
@@ -67,9 +67,9 @@ class Readiness:
         self._asked_at = -FRESH_SECONDS
         self._no_address: Problem | None = None
         self.stopping = False
-        """The agent finishes what it has and takes nothing more."""
+        """The agent is draining: it finishes its calls and accepts no more."""
         self.last = "the agent is starting"
-        """The answer when it was last asked for; empty: ready."""
+        """The last answer; empty: ready."""
 
     @property
     def cooldown(self) -> float:
@@ -101,7 +101,7 @@ class Readiness:
         return Problem("no-conflist", no_conflist, without_numbers(no_conflist)) if no_conflist else None
 
     def why_not_alive(self) -> str:
-        """What of the agent is stuck, so that only a restart helps; empty when nothing is."""
+        """What is stuck in the agent, so that only a restart helps; empty if nothing is."""
         return next((why for sign in self._signs_of_life if (why := sign())), "")
 
     def why_not_working(self) -> str:
@@ -127,7 +127,7 @@ class Readiness:
         try:
             self._node.ipam.require_available(self._work.address_request())
         except PoolExhausted as error:
-            return Problem(EXHAUSTED, _in_full(error))  # who holds what changes with every pod
+            return Problem(EXHAUSTED, _in_full(error))  # the holders change with every pod
         except CniError as error:
             text = f"{error}. {error.details}" if error.details else str(error)
             return Problem("no-address", text, without_numbers(str(error)))

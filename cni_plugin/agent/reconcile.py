@@ -1,9 +1,8 @@
-"""Looking after what pods have: repair of drift, and what nobody holds any more.
+"""Reconciliation: repair of drifted endpoints, and reclaiming of dead ones.
 
-Owns one look at the node and what follows from it. Something else on a node may take away what a pod needs
-there (networkd flushing routes it does not know, a person, a script); what is missing is put back and
-counted. Inside a pod nothing is touched: who changed something there, a sandbox like gVisor or a VPN, meant
-it. It must not know when it is called.
+Owns one pass over the node and what follows from it. Others may remove what a pod needs on the node (networkd
+flushing unknown routes, a person, a script); what is missing is put back and counted. Inside a pod nothing is
+touched: a change there, by a sandbox like gVisor or a VPN, is intended. It must not know when it is called.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ T = TypeVar("T")
 
 
 class Parsed(Generic[T]):
-    """Reads the objects of a dump; those that are what they were in the last one are not read again.
+    """Parses the objects of a dump; those that are unchanged since the last one are not parsed again.
 
     On a full node that is a tenth of the work: there are hundreds, and hardly one differs.
     """
@@ -45,11 +44,11 @@ class Parsed(Generic[T]):
 
 
 class Reconciler:
-    """Looks at the node's endpoints and puts right what is not.
+    """Checks the node's endpoints and repairs them.
 
     Args:
         node: the node.
-        say: told of each repair, for the log: level, text, fields.
+        say: called for each repair, for the log: level, text, fields.
     """
 
     def __init__(self, node: Node, say: Say) -> None:
@@ -59,13 +58,13 @@ class Reconciler:
         self._links: Parsed[Link] = Parsed(read_link)
         self._routes: Parsed[KernelRoute] = Parsed(read_route)
         self.repairs: Counter[str] = Counter()
-        """How often each kind of thing was put back."""
+        """Repairs by kind."""
 
     def look(self, *, thorough: bool, grace: float) -> None:
         """Look at the host's side of every endpoint.
 
-        Without ``thorough`` nothing is looked at while the kernel has told of no change of a link or route:
-        an idle node costs next to nothing.
+        Without ``thorough`` nothing is checked unless the kernel notified of a change of a link or route: an
+        idle node costs next to nothing.
         """
         if not self._has_changed() and not thorough:
             return
@@ -78,7 +77,7 @@ class Reconciler:
         self._repair_host(held, by_name, routes)
 
     def _has_changed(self) -> bool:
-        """Asked in the thread that looks, whose namespace is the host's."""
+        """Called in the reconciling thread, whose namespace is the host's."""
         if self._watch is None:
             self._watch = Watch(RTMGRP_LINK | IPV4.route_group)
         return self._watch.changed()
@@ -89,7 +88,7 @@ class Reconciler:
             self._watch.close()
 
     def _adopt_strangers(self, links: Iterable[Link], held: Iterable[Reservation]) -> None:
-        """Endpoints that are finished, but that the store does not know: it was lost meanwhile."""
+        """Adopt finished endpoints that the store does not know: it was lost meanwhile."""
         known = {each.attachment for each in held}
         named = (names.owner_of(link) for link in links)
         if (
@@ -115,7 +114,7 @@ class Reconciler:
         self, held: Iterable[Reservation], links: Mapping[str, Link], routes: Iterable[KernelRoute]
     ) -> None:
         leading: dict[IPAddress, KernelRoute] = {}
-        for route in routes:  # of several to one address the kernel lists first which it uses
+        for route in routes:  # of several routes to one address the kernel lists the one in use first
             if route.dst.prefixlen == route.dst.max_prefixlen:
                 leading.setdefault(route.dst.network_address, route)
         for each in held:
@@ -127,7 +126,7 @@ class Reconciler:
                     self._repair_one(each, expected)
 
     def _repair_one(self, reservation: Reservation, expected: Expected) -> None:
-        """Under the lock, and after another look: a call may be making or removing this very endpoint."""
+        """Repair under the lock and after another check: a call may be creating or removing this endpoint."""
         with locks.locked(self._node.run_dir, reservation.attachment, 0) as ours:
             if not ours:
                 return

@@ -27,27 +27,27 @@ from ipam.quoting import one_line
 
 SOCKET_NAME = "agent.sock"
 WORKERS = 16
-"""That many calls may wait for something, a lock or a source, before more threads are started. What they do
-besides they do by turns."""
+"""Calls that can wait, for a lock or a source, before more threads are started. Their other work takes turns
+anyway."""
 MOST_WORKERS = 128
-"""With those that are added while calls wait for something else, such as a source that hangs."""
+"""Maximum, including threads added while calls wait, such as for a source that hangs."""
 SLOW_SECONDS = 1.0
-"""A call that takes longer waits for something."""
+"""A call that takes longer counts as waiting."""
 EXTRA_SECONDS = 3.0
-"""An added thread that has nothing to do for so long ends."""
+"""Seconds after which an idle added thread ends."""
 STUCK_SECONDS = 120.0
-"""No call takes that long: every wait has a deadline below it."""
+"""No call takes that long: every wait has a shorter deadline."""
 MOST_BYTES_AT_ONCE = 2 * 1024 * 1024
-"""Of all requests under way: hundreds of ordinary ones. Each byte of JSON may take thirty in memory."""
+"""Of all requests in progress: hundreds of ordinary ones. A byte of JSON may take thirty in memory."""
 BACKLOG = 1024
 REQUEST_SECONDS = 5.0
 REPLY_SECONDS = 5.0
 ACCEPT_PAUSE = 0.05
-"""Before accept() is tried again after it failed, for want of descriptors say."""
+"""Seconds before accept() is retried after a failure, for example for lack of descriptors."""
 
 WITH_TODAYS_NETCONF = ("ADD", "STATUS")
-"""Verbs whose netconf says how pods are attached from now on. That of a DEL or CHECK may be as old as its
-pod, and of a network that is not used any more."""
+"""Verbs with a current netconf. That of a DEL or CHECK may be as old as its pod, and of a network that is no
+longer used."""
 
 Observer = Callable[[str, Reply, float], None]
 """Called after each call with verb, reply and seconds."""
@@ -55,7 +55,7 @@ NetconfListener = Callable[[dict[str, Any]], None]
 
 
 class Room:
-    """How much of a bound on bytes is taken, by any number of threads."""
+    """A budget of bytes that threads share."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -63,7 +63,7 @@ class Room:
 
     @contextlib.contextmanager
     def share(self) -> Iterator[Callable[[int], bool]]:
-        """A function that takes so many bytes if they are there; they are given back at the end."""
+        """A function that reserves bytes if there is room; they are returned at the end."""
         taken: list[int] = []
 
         def take(size: int) -> bool:
@@ -106,7 +106,7 @@ class Server:
         self._unused: list[UnixSocket] = []
 
     def start(self) -> None:
-        """Listen, and serve from now on.
+        """Listen and serve.
 
         Raises:
             OSError: the state directory can't be written.
@@ -117,7 +117,7 @@ class Server:
         threading.Thread(target=self._relieve, name="relief", daemon=True).start()
 
     def restore(self) -> bool:
-        """Listen anew if nobody answers at the path any more; whether that was needed.
+        """Listen again if nothing answers at the path any more; whether that was needed.
 
         Another agent there is left alone: it has taken over.
         """
@@ -133,19 +133,18 @@ class Server:
         return True
 
     def in_place(self) -> bool:
-        """Whether callers still find this agent at the path; another one may have taken it over."""
+        """Whether the path still leads to this agent; another one may have taken it over."""
         return self._listener is not None and self._listener.owner() is SocketOwner.OURS
 
     def why_not_alive(self) -> str:
-        """Why this agent should be killed: calls that will never end; empty when all is well."""
+        """Why this agent should be killed: calls that will never end; empty if there are none."""
         stuck = self._older_than(STUCK_SECONDS)
-        return f"{stuck} calls have been under way for {STUCK_SECONDS:.0f} s" if stuck >= WORKERS else ""
+        return f"{stuck} calls have been in progress for {STUCK_SECONDS:.0f} s" if stuck >= WORKERS else ""
 
     def stop(self, seconds: float) -> bool:
-        """Take no more calls and finish those under way; whether they finished in time.
+        """Accept no more calls and finish those in progress; whether they finished in time.
 
-        Callers that are waiting to be accepted get the reply to handle their call themselves; nothing of it
-        has been begun.
+        Callers waiting to be accepted get the reply to handle their call themselves: it was not started.
         """
         self._draining.set()
         self._full.set()
@@ -172,7 +171,7 @@ class Server:
             thread.start()
 
     def _bound_waiting(self, threads: int) -> None:
-        """While there are added threads, let accept() give up where nobody connects, so that they can end.
+        """While there are added threads, give accept() a timeout, so that idle ones can end.
 
         The time is read as accept() begins (socket(7), SO_RCVTIMEO). Looking with poll(2) first would not do:
         another thread may take the connection that was seen.
@@ -182,8 +181,8 @@ class Server:
             protocol.set_timeout(self._listener.socket, socket.SO_RCVTIMEO, seconds)
 
     def _relieve(self) -> None:
-        """Add threads where all have calls that wait for something: a source that hangs must not keep a DEL
-        waiting. A burst needs none, its calls end soon.
+        """Add threads when all have waiting calls: a source that hangs must not delay a DEL. A burst needs
+        none, since its calls end soon.
         """
         while not self._draining.is_set():
             self._full.wait()
@@ -222,15 +221,15 @@ class Server:
         self._node.close()
 
     def _answer(self, connection: socket.socket) -> None:
-        """Serve a connection; whatever comes of it, the thread goes on."""
+        """Serve a connection; no error ends the thread."""
         try:
             self._serve(connection)
         except protocol.UnknownVersion as error:
             _say_not_taken(connection, error.version)
         except protocol.TooLarge:
-            _say_not_taken(connection)  # the executable refuses it in the words of the spec, or handles it
+            _say_not_taken(connection)  # the executable refuses it with a CNI error, or handles it
         except protocol.ProtocolError:
-            return  # the caller is gone, or speaks something else: it handles the call itself
+            return  # the caller is gone, or uses another protocol: it handles the call itself
         except Exception as error:  # noqa: BLE001 - a thread must outlive any defect
             said = f"internal error: {type(error).__name__}: {error}"
             log.write_record(default_file({}), "error", "error", by="agent", error=said)
@@ -291,13 +290,13 @@ def _refuse(listener: UnixSocket) -> None:
 
 
 def _say_not_taken(connection: socket.socket, version: int = protocol.VERSION) -> None:
-    """The caller handles its call itself; it may also be gone."""
+    """Let the caller handle its call itself; it may also be gone."""
     with contextlib.suppress(protocol.ProtocolError):
         protocol.write_reply(connection, protocol.refusal(version), time.monotonic() + REPLY_SECONDS)
 
 
 def _netconf_of(request: protocol.RequestFrame) -> dict[str, Any]:
-    """The configuration, as far as it is one; the verb says what is wrong with it."""
+    """The configuration if it is valid JSON; the verb reports what is wrong with it."""
     known = remembered(request.stdin)
     if known:
         return known[0]

@@ -1,7 +1,7 @@
-"""``azvnet agent``: the resident process, from its start to its end.
+"""``azvnet agent``: the resident process, from start to end.
 
-Owns which parts there are, the order in which they start and stop, and the signals. What a part does is its
-own business: the socket (``server``), the work that no call does (``maintenance``), the pages (``pages``),
+Owns the parts, the order in which they start and stop, and the signals. What a part does is up to it: the
+socket (``server``), the work that no call does (``maintenance``), the pages (``pages``),
 whether the node is ready (``network_ready``).
 """
 
@@ -31,13 +31,13 @@ from cni_plugin.node import Node
 from ipam.value import compile_constructors
 
 LOOK_SECONDS = 2.0
-"""Between two looks at the settings file and the sockets."""
+"""Seconds between two checks of the settings file and the sockets."""
 M_ARENA_MAX = -8
 STOP_SECONDS = 20.0
 """For calls under way; below the 25 s that callers wait, and the 30 s that Kubernetes grants a pod."""
 
 RUN_DIR_MODE = 0o700
-"""Of the state directory: a kubelet that has to make it, for a pod's volume, makes it readable for all."""
+"""Of the state directory: a kubelet that creates it, for a pod's volume, makes it readable for all."""
 
 
 def run(environ: Mapping[str, str], settings: Settings) -> int:
@@ -52,7 +52,7 @@ def run(environ: Mapping[str, str], settings: Settings) -> int:
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     agent = Agent(environ, settings)
     agent.start()
-    # What is alive now lives as long as the process: the collector need not look at it again and again.
+    # What exists now lives as long as the process: the collector can skip it.
     gc.freeze()
     systemd.notify("READY=1")
     came: frozenset[int] = frozenset()
@@ -100,7 +100,7 @@ class Agent:
         )
 
     def start(self) -> None:
-        """Serve from now on.
+        """Start serving.
 
         Raises:
             StoreFailed, OSError: the state directory can't be used.
@@ -115,9 +115,9 @@ class Agent:
         self._maintenance.start()
 
     def look(self, *, reload: bool) -> None:
-        """What is looked at every few seconds: the sockets, the settings file, and the watchdog."""
+        """Check the sockets and the settings file, and feed the watchdog; called every few seconds."""
         if self._server.restore():
-            self._journal.write("warning", "agent.sock had been removed and was made anew")
+            self._journal.write("warning", "agent.sock had been removed and was recreated")
         self._pages.listen()
         if reload or self._file.changed():
             systemd.notify("RELOADING=1")
@@ -127,26 +127,26 @@ class Agent:
             systemd.notify("WATCHDOG=1")
 
     def stop(self) -> bool:
-        """Finish the calls under way, and end; whether they finished in time."""
+        """Finish the calls in progress, and stop; whether they finished in time."""
         self._readiness.stopping = True
         finished = self._server.stop(STOP_SECONDS)
         self._maintenance.stop()
         self._network_ready.stop()
         self._pages.stop()
         if finished:
-            self._node.ipam.close()  # else the next process would have to recover its log
+            self._node.ipam.close()  # otherwise the next process has to recover its log
         return finished
 
     def _reload(self) -> None:
-        """Go on with the settings as the file has them now; a file that is not valid changes nothing."""
+        """Reload the settings file; an invalid one changes nothing."""
         try:
             settings = self._file.read()
         except SettingsError as error:
-            self._journal.write("error", f"the settings stay as they were: {error}")
+            self._journal.write("error", f"the settings are unchanged: {error}")
             return
         for part in (self._journal, self._reader, self._maintenance, self._network_ready, self._pages):
             part.use(settings)
-        self._journal.write("info", "the settings were read again")
+        self._journal.write("info", "the settings were reloaded")
 
 
 def _node(environ: Mapping[str, str], reader: SourceReader) -> Node:
@@ -165,7 +165,7 @@ def _node(environ: Mapping[str, str], reader: SourceReader) -> Node:
 
 def _keep_memory_small() -> None:
     """One heap for all threads. By default glibc gives each its own (mallopt(3), M_ARENA_MAX), although the
-    interpreter's lock lets hardly more than one allocate at a time. Other C libraries have no such function.
+    GIL hardly lets more than one allocate at a time. Other C libraries have no such function.
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

@@ -1,7 +1,7 @@
 """The operator's settings of the agent: a JSON file, all of it optional.
 
-Owns reading it, noticing that it was written anew, and the message for one that is not valid. Its keys are
-declared in ``settings_models``. What concerns a pod is not here: that is in the netconf of its call.
+Owns reading it, noticing changes, and the message for an invalid one. Its keys are declared in
+``settings_models``. What concerns a pod is not here but in the netconf of its call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Conflist(Value):
     source: Path
     destination: Path
     bin_dir: Path | None = None
-    """Where the plugins are that it names; None: it is not asked whether they are there."""
+    """Directory of its plugins; None: it is not checked whether they exist."""
 
 
 class Settings(Value):
@@ -115,14 +115,14 @@ def _conflist(read: settings_models.Conflist) -> Conflist:
 
 
 class SettingsFile:
-    """The file as it was looked at last, to notice that it is another one now."""
+    """The file as last seen, to notice changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._path, self._seen = settings.path, settings.seen
 
     def changed(self) -> bool:
-        """Whether the file was written or replaced since it was looked at. One that is gone changes nothing:
-        its successor may be on its way.
+        """Whether the file was written or replaced since it was last seen. A missing file is not a
+        change: it may be about to be replaced.
         """
         seen = _seen(self._path)
         return seen is not None and seen != self._seen
@@ -138,7 +138,7 @@ class SettingsFile:
 
 
 def _seen(path: Path | None) -> Seen | None:
-    """What tells one state of a file from another; None where there is no file."""
+    """What identifies one state of a file; None if there is no file."""
     try:
         status = path.stat() if path else None
     except OSError:

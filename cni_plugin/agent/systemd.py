@@ -1,4 +1,4 @@
-"""Telling systemd how the service is: sd_notify(3), in the few lines that it is.
+"""Notifying systemd of the service's state: sd_notify(3).
 
 Without systemd (no NOTIFY_SOCKET) nothing happens.
 """
@@ -25,7 +25,7 @@ def notify(state: str) -> None:
 
 
 def watchdog_interval(environ: Mapping[str, str]) -> float | None:
-    """Seconds between two signs of life, half of what systemd waits; None where it waits for none."""
+    """Seconds between two watchdog notifications, half of systemd's timeout; None without a watchdog."""
     try:
         microseconds = int(environ.get("WATCHDOG_USEC", ""))
         meant = int(environ.get("WATCHDOG_PID", "") or os.getpid()) == os.getpid()

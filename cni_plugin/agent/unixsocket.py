@@ -1,7 +1,7 @@
-"""A Unix socket at a path that others know, held by one process after another.
+"""A Unix socket at a well-known path, held by one process after another.
 
-Owns that somebody always answers there while agents take over from one another, and who that is now. It
-must not know what is spoken.
+Owns that some process always answers there while one agent replaces another, and which one that is. It must
+not know the protocol.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 LEFT_OVER_SECONDS = 60.0
-"""A socket that is being put in place is never that old; its agent was killed over it."""
+"""A temporary socket older than this was left by a killed agent."""
 
 
 class SocketOwner(Enum):
@@ -27,11 +27,11 @@ class SocketOwner(Enum):
 
 
 class UnixSocket:
-    """A listening socket, renamed into place: a caller finds either the process before this one or this one,
-    never nothing, and it has its mode, for root alone, before anybody can see it.
+    """A listening socket, renamed into place: a caller finds either the previous process or this one, never
+    nothing, and the mode, for root alone, is set before it is visible.
 
     Raises:
-        OSError: it can't be made there.
+        OSError: it can't be created there.
     """
 
     def __init__(self, path: Path, backlog: int) -> None:
@@ -54,7 +54,7 @@ class UnixSocket:
         _clear_left_overs(path)
 
     def owner(self) -> SocketOwner:
-        """Who answers at the path now. A file that a killed process left there is nobody's."""
+        """Who answers at the path now. A file left by a killed process counts as nobody's."""
         try:
             if self._path.stat().st_ino == self._inode:
                 return SocketOwner.OURS
@@ -71,13 +71,13 @@ class UnixSocket:
         return SocketOwner.ANOTHER
 
     def withdraw(self) -> None:
-        """Take the path away, unless it leads to another process by now."""
+        """Remove the path, unless it leads to another process by now."""
         if self.owner() is SocketOwner.OURS:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
     def refuse_more(self) -> Iterator[socket.socket]:
-        """Accept no more, and wake every thread in accept(); the connections that wait still, to be closed.
+        """Accept no more, and wake every thread in accept(); yields the queued connections, to be closed.
 
         Without that they would wait for as long as the socket is open, which is until the last thread that
         used it has finished what it does.

@@ -145,7 +145,7 @@ def test_an_agent_whose_successor_was_killed_serves_again(node: Node, new_agent:
 
     eventually(by_agent, "the first one answers")
     node.delete(pod).done()
-    eventually(lambda: "made anew" in old.said(), "it is said")
+    eventually(lambda: "recreated" in old.said(), "it is said")
     old.stop()
     assert not node.sandbox.path(SOCKET).exists()
 

@@ -350,8 +350,8 @@ def test_settings_that_are_written_anew_are_used_and_damaged_ones_are_not(
     eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
     node.list_addresses(9)
     node.sandbox.write("/etc/azvnet/agent.json", '{"refresh_seconds": "often"}')
-    eventually(lambda: "kept as they were" in agent.said(), "what is wrong is said")
+    eventually(lambda: "settings are unchanged" in agent.said(), "what is wrong is said")
     assert sum(node.counts().values()) == 8
     node.sandbox.write("/etc/azvnet/agent.json", '{"refresh_seconds": 0.3}')
     eventually(lambda: sum(node.counts().values()) == 9, "the source is read more often now")
-    assert agent.said().count("kept as they were") == 1, "said once, not every two seconds"
+    assert agent.said().count("settings are unchanged") == 1, "said once, not every two seconds"

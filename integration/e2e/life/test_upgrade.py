@@ -89,7 +89,7 @@ def test_upgrade_changed_settings_and_rollback_disturb_no_pod(
             await_mtu(node, OTHER_MTU)
             assert mtu_of_new_pod(outside, name) == OTHER_MTU
             said = node.run(["cat", "/var/log/azvnet/agent.log"]).stdout
-            assert "the settings were read again" in said
+            assert "the settings were reloaded" in said
 
         roll_out(installed, manifest)
         assert answering(installed) == {(now.number, now.number)}
