@@ -91,7 +91,7 @@ class StoreUnavailable(IpamError):
 
 
 class StoreMissing(StoreUnavailable):
-    """There is no store: nothing was ever attached since the node was started, or it was removed."""
+    """There is no store: nothing was attached since the node booted, or it was removed."""
 
 
 class AdoptionNeeded(IpamError):

@@ -19,7 +19,7 @@ _REQUIRED: Any = object()
 
 
 class _Factory:
-    """Stands for a default that is made anew for every value."""
+    """Stands for a default that is created separately for every value."""
 
     __slots__ = ("make",)
 

@@ -330,7 +330,7 @@ def free_missing(missing: Iterable[Attachment], node: Node, grace: float = GRACE
 
 
 def is_alive(reservation: Reservation, node: Node) -> bool:
-    """Whether the holder of an address can still be seen; what can't be told counts as alive."""
+    """Whether the holder of an address is alive; unknown counts as alive."""
     who = reservation.owner
     if who.holder is Holder.ENDPOINT:
         names = names_for(reservation.attachment, who)

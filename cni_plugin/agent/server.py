@@ -225,9 +225,9 @@ class Server:
         try:
             self._serve(connection)
         except protocol.UnknownVersion as error:
-            _say_not_taken(connection, error.version)
+            _send_refusal(connection, error.version)
         except protocol.TooLarge:
-            _say_not_taken(connection)  # the executable refuses it with a CNI error, or handles it
+            _send_refusal(connection)  # the executable refuses it with a CNI error, or handles it
         except protocol.ProtocolError:
             return  # the caller is gone, or uses another protocol: it handles the call itself
         except Exception as error:  # noqa: BLE001 - a thread must outlive any defect
@@ -248,7 +248,7 @@ class Server:
     def _handle(self, connection: socket.socket, request: protocol.RequestFrame) -> None:
         netconf = _netconf_of(request)
         if self._draining.is_set() or not _ours(request, netconf):
-            _say_not_taken(connection, request.version)
+            _send_refusal(connection, request.version)
         elif protocol.caller_alive(connection):
             self._call(connection, request, netconf)
 
@@ -286,10 +286,10 @@ class Server:
 
 def _refuse(listener: UnixSocket) -> None:
     for connection in listener.refuse_more():
-        _say_not_taken(connection)
+        _send_refusal(connection)
 
 
-def _say_not_taken(connection: socket.socket, version: int = protocol.VERSION) -> None:
+def _send_refusal(connection: socket.socket, version: int = protocol.VERSION) -> None:
     """Let the caller handle its call itself; it may also be gone."""
     with contextlib.suppress(protocol.ProtocolError):
         protocol.write_reply(connection, protocol.refusal(version), time.monotonic() + REPLY_SECONDS)

@@ -57,19 +57,19 @@ def ask_agent(run_dir: Path) -> AgentSeen:
     except OSError as error:
         return AgentSeen(HANGS, str(path), reason=f"it does not take connections: {error.strerror or error}")
     try:
-        told = json.loads(get_page(run_dir / HTTP_SOCKET, "/info"))
+        info = json.loads(get_page(run_dir / HTTP_SOCKET, "/info"))
         return AgentSeen(
             RUNNING,
             str(path),
-            pid=pid or int(told["pid"]),  # in a container it has another pid
-            version=str(told["version"]),
-            protocol=int(told["protocol"]),
-            started=float(told["started"]),
-            settings=str(told["settings"]),
-            ready=bool(told["ready"]),
-            reason=str(told["reason"]),
-            warnings=tuple(map(str, told["warnings"])),
-            cooldown=float(told["cooldown"]),
+            pid=pid or int(info["pid"]),  # in a container it has another pid
+            version=str(info["version"]),
+            protocol=int(info["protocol"]),
+            started=float(info["started"]),
+            settings=str(info["settings"]),
+            ready=bool(info["ready"]),
+            reason=str(info["reason"]),
+            warnings=tuple(map(str, info["warnings"])),
+            cooldown=float(info["cooldown"]),
         )
     except TimeoutError:
         return AgentSeen(HANGS, str(path), pid, reason=f"it does not answer within {SECONDS:g} s")

@@ -177,7 +177,7 @@ def _entry(line: str) -> ManifestEntry | None:
 
 
 def _leads_to(parent: PurePosixPath, target: PurePosixPath) -> PurePosixPath | None:
-    """Where a link in ``parent`` leads; None: out of the bundle, or through others, so it can't be told."""
+    """Where a link in ``parent`` leads; None: out of the bundle, or through other links, so it is unknown."""
     at, names = list(parent.parts), list(target.parts)
     while names and names[0] == "..":
         if not at:

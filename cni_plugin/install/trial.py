@@ -32,7 +32,7 @@ def require_answer(program: Path) -> None:
         understood = False
     if not understood:
         raise Refused(
-            f"{program} does not answer VERSION: exit code {done.returncode}, {_said(done)}",
+            f"{program} does not answer VERSION: exit code {done.returncode}, {_output(done)}",
             "The bundle is for another system: it needs glibc 2.35 or newer.",
         )
 
@@ -46,7 +46,7 @@ def version(program: Path) -> str:
     done = _run(program, NO_AGENT, ("--version",))
     match = _VERSION.fullmatch(done.stdout.decode(errors="replace"))
     if done.returncode != 0 or match is None:
-        raise Refused(f"{program} does not report its version: {_said(done)}", "The bundle is damaged.")
+        raise Refused(f"{program} does not report its version: {_output(done)}", "The bundle is damaged.")
     return match[1]
 
 
@@ -83,6 +83,6 @@ def is_noexec(directory: Path) -> bool:
     return bool(os.statvfs(directory).f_flag & os.ST_NOEXEC)
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+def _output(done: subprocess.CompletedProcess[bytes]) -> str:
     words = (done.stderr or done.stdout).decode(errors="replace").strip()
     return repr(words[-200:]) if words else "no output"

@@ -81,13 +81,13 @@ def get(request: Get, until: float) -> bytes:
             wait = max(pause, answer.retry_after)
         except (http.client.IncompleteRead, ConnectionResetError) as error:
             # RemoteDisconnected is one too: the service was restarted in the middle of it.
-            failed, again, wait = request.unreadable(f"the answer broke off ({_said(error)})"), True, pause
+            failed, again, wait = request.unreadable(f"the answer broke off ({_reason(error)})"), True, pause
             failed.__cause__ = error
         except _TooLarge as error:
             raise request.unreadable(f"the answer is larger than {SIZE_LIMIT} bytes") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             # ValueError: http.client takes any number for the size of a chunk, and fails to read it.
-            raise request.unreadable(_said(error)) from error
+            raise request.unreadable(_reason(error)) from error
         if not again or time.monotonic() + wait >= until:
             raise failed
         time.sleep(wait)
@@ -183,7 +183,7 @@ def _seconds(retry_after: str | None) -> float:
     return min(max(0.0, seconds), _LONGEST_RETRY_AFTER)  # NaN is not larger than 0
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:

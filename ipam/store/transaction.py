@@ -30,7 +30,7 @@ class Transaction(Value):
     generation: str
     """Random id of this store file."""
     adopted: bool
-    """Somebody has told this store what is alive."""
+    """``adopt`` was called: the store knows what is alive."""
     now: float
     """CLOCK_BOOTTIME, seconds, read after the lock was won."""
     wall: float

@@ -57,7 +57,7 @@ NO_EFFECT = {
     "multiTenancy": "multitenancy is not supported",
     "enableSnatOnHost": "no address is translated by this plugin",
     "ipMasq": "no address is translated by this plugin",
-    "enableExactMatchForPodName": "pods are told apart by their container id",
+    "enableExactMatchForPodName": "pods are distinguished by their container id",
     "disableHairpinOnHostInterface": "without a bridge there is nothing to switch hairpin mode on",
     "disableIPTableLock": "no iptables is called",
     "disableAsyncDelete": "DEL never waits for another service",
