@@ -256,7 +256,7 @@ def test_links_made_by_hand_into_the_prefix_are_taken_over(forge: Forge, node: N
     [
         (["--prefix=opt/azvnet"], "not an absolute path"),
         (["--root=/nonexistent"], "is not a directory"),
-        (["--conflist=/nonexistent"], "can't be read"),
+        (["--conflist=/nonexistent"], "cannot read the conflist"),
         (["--conflist=/dev/null", "--no-conflist"], "contradict"),
         (["--rollback"], "no other intact version"),
     ],
