@@ -16,10 +16,21 @@ class _Decoder:
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
     parse_float = float
     parse_int = int
-    parse_constant = float
+
+    @staticmethod
+    def object_pairs_hook(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        """An object; raises ValueError for one that names a key twice, which ``contract`` refuses."""
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            raise ValueError(pairs)
+        return document
+
+    @staticmethod
+    def parse_constant(text: str) -> float:
+        """Raises ValueError: NaN and Infinity are not JSON (RFC 8259, section 6)."""
+        raise ValueError(text)
 
 
 def answer() -> int | None:

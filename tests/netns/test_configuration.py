@@ -170,7 +170,9 @@ def test_the_document_may_be_elsewhere(busy_node: Node, pod: Pod) -> None:
     added = busy_node.add(pod, conf=busy_node.conf(ipam={"file": "/run/elsewhere.json"}))
     assert added.address == "10.10.0.6"
     other = busy_node.sandbox.pod("c2")
-    asked = busy_node.add(other, conf=busy_node.conf(ipam={"ipAddress": "10.10.0.77"}))
+    asked = busy_node.add(
+        other, conf=busy_node.conf(ipam={"file": "/run/elsewhere.json", "ipAddress": "10.10.0.77"})
+    )
     assert asked.address == "10.10.0.77"
 
 

@@ -176,9 +176,10 @@ def test_warnings_go_to_stderr_and_the_document_alone_to_stdout(
 def test_a_crash_inside_is_a_document_and_its_traceback_is_in_the_log_alone(
     busy_node: Node, pod: Pod
 ) -> None:
-    """A sysctl that can't be read is a thing nobody reckons with: reading this file is an I/O error."""
+    """A sysctl whose value is not text is nothing that the code expects."""
     forwarding = "/proc/sys/net/ipv4/ip_forward"
-    busy_node.sandbox.do(lambda: sc.mount("/proc/self/mem", forwarding, flags=sc.MS_BIND))
+    busy_node.sandbox.path("/run/not-text").write_bytes(b"\xff\xfe")
+    busy_node.sandbox.do(lambda: sc.mount("/run/not-text", forwarding, flags=sc.MS_BIND))
     failed = busy_node.add(pod)
     assert failed.code == INTERNAL
     assert failed.document["cniVersion"] == "1.1.0"

@@ -239,6 +239,8 @@ ORDINARY_AND_NOT = [
     b'{"cniVersion":"1.0.0"} x',
     b'{"cniVersion":"1.0.0"}{}',
     b'{"cniVersion":NaN}',
+    b'{"cniVersion":"1.0.0","other":NaN}',
+    b'{"cniVersion":"1.0.0","other":{"a":1,"a":2}}',
     b'\xef\xbb\xbf{"cniVersion":"1.0.0"}',
     b'{"cniVersion":"\xff"}',
     b'{"cniVersion":"1.0.0\n"}',
