@@ -1,4 +1,4 @@
-"""What keeps a node from forwarding to its pods is named; an ADD asks the kernel for no list of links, addresses or routes."""
+"""What keeps a node from forwarding to its pods is named; an ADD lists no links, addresses or routes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import pytest
 
 from cni_plugin.cli.looking import look
-from cni_plugin.kernel.encode import RTM_GETRULE
-from cni_plugin.kernel.messages import Request
+from cni_plugin.kernel.encode import RTM_GETRULE, Request
 from cni_plugin.node import Node as Engine
 from tests.netns.node import Node, pod_addresses
 
