@@ -33,8 +33,12 @@ class HostState(Protocol):
         """
         ...
 
-    def check(self, host: Netlink) -> list[str]:
+    def check(self, host: Netlink, *, in_use: bool) -> list[str]:
         """What blocks pods' traffic and is not ours to change, in words.
+
+        Args:
+            host: the socket of the host's namespace.
+            in_use: pods are attached; before the first, what an ADD ensures may be missing.
 
         Raises:
             OSError: the kernel does not answer.
@@ -63,12 +67,15 @@ def ensure(run_dir: Path) -> None:
         state.ensure(run_dir)
 
 
-def check(host: Netlink) -> list[str]:
-    """What blocks pods' traffic and is not ours to change, in words; also what can't be checked."""
+def check(host: Netlink, *, in_use: bool = True) -> list[str]:
+    """What blocks pods' traffic and is not ours to change, in words; also what can't be checked.
+
+    Args: as ``HostState.check``.
+    """
     found: list[str] = []
     for state in STATES:
         try:
-            found += state.check(host)
+            found += state.check(host, in_use=in_use)
         except OSError as error:
             found.append(f"{state.KIND} can't be checked: {error.strerror}")
     return found

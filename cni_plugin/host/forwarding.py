@@ -46,14 +46,17 @@ def ensure(run_dir: Path) -> str:
     return "net.ipv4.ip_forward was 0 and was set to 1"
 
 
-def check(host: Netlink) -> list[str]:
+def check(host: Netlink, *, in_use: bool) -> list[str]:
     """As ``HostState.check``: an uplink that does not forward, a filter that drops what is forwarded, and a
     source check that another setting loosens.
     """
     from cni_plugin.kernel import packet_filter
 
     found = []
-    for name in _uplinks(host):
+    forwards = sysctl.read(FORWARDING) != "0"
+    if in_use and not forwards:
+        found.append("net.ipv4.ip_forward is 0: no pod reaches anything")
+    for name in _uplinks(host) if forwards else ():
         with suppress(FileNotFoundError):  # it has just gone
             if sysctl.read(f"ipv4/conf/{name}/forwarding") == "0":
                 found.append(f"net.ipv4.conf.{name}.forwarding is 0: what comes in by {name} reaches no pod")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.bundle.places import ROOT, Bundle
 
-BARE_PYROUTE2 = "from cni_plugin.kernel import requests; requests._without_running_init()"
+BARE_PYROUTE2 = "from cni_plugin.kernel import messages; messages._without_running_init()"
 """As the product does before it imports a message class: the library's own __init__ is not in use."""
 STDLIB_EXTENSIONS = f"python{sys.version_info.major}.{sys.version_info.minor}/lib-dynload"
 

@@ -94,11 +94,11 @@ def test_a_relative_path_and_a_deleted_working_directory_do_no_harm(bundle: Bund
 
 
 def _lose_a_module(path: Path) -> None:
-    (path / "azvnet-lib" / "ipam" / "store.pyc").unlink()
+    (path / "azvnet-lib" / "ipam" / "pool.pyc").unlink()
 
 
 def _change_a_byte(path: Path) -> None:
-    file = path / "azvnet-lib" / "cni_plugin" / "contract.pyc"
+    file = path / "azvnet-lib" / "cni_plugin" / "cni" / "contract.pyc"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
 
 

@@ -49,10 +49,23 @@ def test_what_is_in_the_way_of_pods_is_named_by_status_and_check(node: Node, wha
     assert words in checked.stderr
 
 
+def test_a_node_that_does_not_forward_is_named_once_it_has_pods(node: Node) -> None:
+    def named() -> tuple[str, ...]:
+        return node.sandbox.ask(lambda: look(Engine({})).in_the_way)
+
+    off = ("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+    node.sandbox.run(*off)
+    assert named() == (), "the first ADD switches it on"
+    node.add(node.sandbox.pod("c1")).done()
+    assert named() == ()
+    node.sandbox.run(*off)
+    assert named() == ("net.ipv4.ip_forward is 0: no pod reaches anything",)
+
+
 def test_chains_that_accept_are_not_in_the_way(node: Node) -> None:
     node.sandbox.run(
         *("sh", "-ec"),
-        "echo 1 > /proc/sys/net/ipv4/ip_forward; iptables-legacy -P FORWARD ACCEPT; nft add table inet t; "
+        "iptables-legacy -P FORWARD ACCEPT; nft add table inet t; "
         "nft add chain inet t c '{ type filter hook forward priority 0; policy accept; }'; "
         "nft add chain inet t i '{ type filter hook input priority 0; policy drop; }'",
     )
