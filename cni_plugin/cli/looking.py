@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from cni_plugin import checks, host
@@ -146,14 +145,21 @@ def read_store(node: Node, cooldown: float) -> tuple[str, str, Overview | None, 
 
 
 def _inside(reservation: Reservation, node: Node) -> list[Difference]:
-    """What differs inside the pod, where its namespace can be reached by the path the runtime gave."""
+    """What differs inside the pod, where its namespace can be reached by the path the runtime gave; that it
+    can't be, where it can't.
+    """
     who, expected = reservation.owner, drift.expected_of(reservation)
-    if who.holder is Holder.ENDPOINT and who.netns and who.netns_id:
-        with suppress(CniError, OSError), netns.opened(None, who.netns) as fd:
-            if netns.identity(fd) == who.netns_id:
-                found = for_mode().inspect(expected.names, expected.ifname, expected.routed, node.host, fd)
-                return [each for each in drift.differences(expected, found) if each.kind.startswith("pod_")]
-    return []
+    if who.holder is not Holder.ENDPOINT or not who.netns or not who.netns_id:
+        return []
+    try:
+        with netns.opened(None, who.netns) as fd:
+            if netns.identity(fd) != who.netns_id:
+                return []
+            found = for_mode().inspect(expected.names, expected.ifname, expected.routed, node.host, fd)
+    except (CniError, OSError) as error:
+        hint = "in a container, mount its directory with HostToContainer"
+        return [Difference("pod_unseen", f"the pod's side was not looked at: {error} ({hint})")]
+    return [each for each in drift.differences(expected, found) if each.kind.startswith("pod_")]
 
 
 def compare(

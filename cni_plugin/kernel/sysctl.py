@@ -40,8 +40,8 @@ def disable_ipv6(ifname: str) -> None:
         if read(name) != "1":
             raise KernelRefused(
                 f"net.ipv6.conf.{ifname}.disable_ipv6 can't be set: {error.strerror}",
-                "In a container, mount the host's /proc/sys at /host/proc/sys as the shipped manifest does; "
-                "or set net.ipv6.conf.default.disable_ipv6=1.",
+                "In a container, mount the host's /proc/sys/net at /host/proc/sys/net, as the shipped "
+                "manifest does; or set net.ipv6.conf.default.disable_ipv6=1.",
             ) from error
 
 

@@ -74,6 +74,8 @@ class Place:
         self.node = node
         self.containerd = containerd
         self.pods: list[HostPod] = []
+        self.agent: tuple[HostPod, str] | None = None
+        """The pod that was installed, and its agent's container."""
 
     def pod(self, spec: PodSpec) -> HostPod:
         """A pod on the node whose containers do not run yet."""
@@ -86,6 +88,7 @@ class Place:
         pod = self.pod(spec)
         assert pod.run_to_end("install") == 0, pod.log("install")
         agent = pod.start("agent")
+        self.agent = pod, agent
         eventually(lambda: pod.exec(agent, probe("agentz"))[0] == 0, lambda: pod.log("agent"))
         eventually(lambda: self.containerd.conditions()["NetworkReady"].status, self.containerd.log_tail)
         return pod, agent
@@ -103,9 +106,10 @@ class Place:
         inside = ["ip", "-n", netns, "route", "show", "default"]
         steps: dict[str, Callable[[], bool]] = {
             "carried out by the agent": lambda: self.calls()[-1]["by"] == "agent",
-            "sysctls of the host's end": lambda: self.sysctls(veth) == "1 0",
+            "sysctls of the host's end": lambda: self.sysctls(veth) == "1 1 1",
             "repair on the host": lambda: bool(self.run(*route)),
-            "repair in the pod": lambda: bool(self.run(*inside)),
+            "a look inside the pod": lambda: "route to 0.0.0.0/0" in self.shown(),
+            "the pod's own routes are left alone": lambda: not self.run(*inside),
             "ip_forward": lambda: self.run("cat", "/proc/sys/net/ipv4/ip_forward") == "1",
         }
         self.run("ip", "route", "flush", "proto", "155")
@@ -127,9 +131,18 @@ class Place:
         return [json.loads(line) for line in lines]
 
     def sysctls(self, veth: str) -> str:
-        return self.run(
-            "sh", "-c", f"cd /proc/sys/net; echo $(cat ipv4/conf/{veth}/proxy_arp ipv6/conf/{veth}/accept_ra)"
+        names = " ".join(
+            f"{each}/conf/{veth}/{name}"
+            for each, name in (("ipv4", "proxy_arp"), ("ipv4", "rp_filter"), ("ipv6", "disable_ipv6"))
         )
+        return self.run("sh", "-c", f"cd /proc/sys/net; echo $(cat {names})")
+
+    def shown(self) -> str:
+        """What ``azvnet status`` in the agent's container says of the attachments."""
+        assert self.agent is not None
+        pod, agent = self.agent
+        answer = json.loads(pod.exec(agent, ["/usr/bin/azvnet", "status", "--output", "json"])[1])
+        return json.dumps(answer["attachments"])
 
     def run(self, *argv: str) -> str:
         return self.node.run(list(argv)).stdout.strip()
@@ -235,29 +248,29 @@ def without_propagation(agent: dict[str, Any]) -> None:
     del mount["mountPropagation"]
 
 
-@pytest.mark.parametrize(
-    ("change", "fails"),
-    [
-        (without_sysctl_mount, ["sysctls of the host's end", "ip_forward"]),
-        (without_propagation, ["repair in the pod"]),
-    ],
-)
-def test_each_mount_is_there_for_what_fails_without_it(
-    change: Callable[[dict[str, Any]], None], fails: list[str], place: Place, spec: PodSpec
+def test_without_the_mount_of_sysctls_no_pod_is_attached_that_could_redirect_its_host(
+    place: Place, spec: PodSpec
 ) -> None:
-    change(spec.container("agent"))
-    # Where it is off already and can't be set, no pod is attached at all.
-    place.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+    without_sysctl_mount(spec.container("agent"))
+    place.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")  # ... which can't be set either
     place.install(spec)
+    (failed,) = place.journey()
+    assert failed.startswith("attach: ")
+    assert "disable_ipv6 can't be set: Read-only file system" in failed
+    assert "/host/proc/sys/net" in failed
 
-    assert place.journey() == fails
+
+def test_without_propagation_of_namespaces_there_is_no_look_inside_pods(place: Place, spec: PodSpec) -> None:
+    without_propagation(spec.container("agent"))
+    place.install(spec)
+    assert place.journey() == ["a look inside the pod"]
 
 
 def test_a_namespace_that_can_not_be_entered_is_said(place: Place, spec: PodSpec) -> None:
     without_propagation(spec.container("agent"))
-    pod, agent = place.install(spec)
+    place.install(spec)
     guest = place.containerd.run_pod("unseen")
-    eventually(lambda: "HostToContainer" in pod.exec(agent, probe("readyz"))[1], lambda: pod.log("agent"))
+    assert "HostToContainer" in place.shown()
     place.containerd.delete_pod(guest)
 
 
@@ -275,6 +288,7 @@ def test_sigterm_ends_the_first_process_at_once_and_calls_go_on_without_it(
     assert place.run("ip", "route", "show", "proto", "155") == ""
 
     again = pod.start("agent")
+    place.agent = pod, again
     eventually(lambda: pod.exec(again, probe("readyz"))[0] == 0, lambda: pod.log("agent"))
     assert place.journey() == []
 
