@@ -5,6 +5,7 @@ Owns the way from the repository's files to a DaemonSet. Must not know what is t
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +97,9 @@ def helm(cluster: Cluster, *arguments: str, patience: float = 120.0) -> str:
     """Run helm as administrator for azvnet's namespace; returns what it printed. Raises HelmFailed."""
     command = [str(cluster.tools / "helm"), f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}"]
     command += arguments
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
+    # What helm remembers of an API server goes where kubectl's does, not into the user's home.
+    environ = {**os.environ, "KUBECACHEDIR": str(cluster.kubeconfig.parent / "kubectl")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience, env=environ)
     if done.returncode:
         raise HelmFailed(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
