@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from cni_plugin.kernel.decode import Link
 from cni_plugin.kernel.digest import digest, sha1_of
@@ -48,6 +49,7 @@ class Names(Value):
     first_index: int
 
 
+@lru_cache(maxsize=1024)  # each look of the agent needs those of every pod, several times
 def names_of(attachment: Attachment, pod_namespace: str = "", pod_name: str = "") -> Names:
     """The names of an attachment; of a named pod where the runtime passes a name.
 
