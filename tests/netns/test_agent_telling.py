@@ -116,7 +116,8 @@ def test_the_four_states_add_up_at_every_scrape_while_pods_come_and_go(
         assert sum(told.values()) == scrape["azvnet_pool_known_addresses",], told
         assert scrape["azvnet_store_up",] == 1
     assert {scrape["azvnet_pool_known_addresses",] for scrape in scrapes} == {16}
-    assert len({scrape["azvnet_pool_addresses", "cooling"] for scrape in scrapes}) > 1
+    # A page is rendered once a second: the calls may all lie between two of them.
+    eventually(lambda: samples(node)["azvnet_pool_addresses", "cooling"] > 0, "released addresses cool down")
     # A call is counted when the caller has its answer.
     eventually(lambda: samples(node)["azvnet_call_duration_seconds_count", "ok", "DEL"] == 48, "each DEL")
     last = samples(node)
