@@ -1,68 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Feeds the launcher's reading of replies, and its copying of the environment, with whatever there is, and holds
 // the outcome against a second reading of the document. The socket is played here: no system call is made.
-//
-//   SOURCE=fuzz.c LINK="-g -fsanitize=address,undefined -fno-sanitize-recover=all" STRIP=no build.sh fuzz
-//   ./fuzz ROUNDS [SEED]          with the mutations below
-//   clang -g -O1 -fsanitize=fuzzer,address,undefined -DLIBFUZZER fuzz.c -o fuzz && ./fuzz -max_total_time=60
-#define _GNU_SOURCE
-#include <errno.h>
-#include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+// See fuzz.h for how it is built.
+#include "fuzz.h"
+
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
-
-static struct {
-    const uint8_t *bytes;
-    size_t size, at;
-    uint32_t pieces; // decides how the bytes are cut and where calls are interrupted
-    enum { CLOSED, BROKEN, SILENT } end;
-    time_t seconds;
-} fed;
-
-static uint32_t next(uint32_t *state) { // xorshift
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    return *state ^= *state << 5;
-}
-
-static ssize_t played_recv(int sock, void *bytes, size_t len, int flags) {
-    (void)sock, (void)flags;
-    uint32_t chance = next(&fed.pieces);
-    if (chance % 7 == 0 || (fed.at == fed.size && fed.end == SILENT)) {
-        errno = chance % 2 && fed.at < fed.size ? EINTR : EAGAIN;
-        return -1;
-    }
-    if (fed.at == fed.size && fed.end == BROKEN) {
-        errno = ECONNRESET;
-        return -1;
-    }
-    size_t left = fed.size - fed.at, piece = chance % 3 == 0 ? 1 : chance % 3 == 1 ? chance % 64 + 1 : left;
-    piece = piece < left ? piece : left;
-    piece = piece < len ? piece : len;
-    memcpy(bytes, fed.bytes + fed.at, piece);
-    fed.at += piece;
-    return (ssize_t)piece;
-}
-
-static int played_poll(struct pollfd *waited, nfds_t count, int timeout) {
-    (void)waited, (void)count, (void)timeout;
-    if (fed.at < fed.size || fed.end != SILENT)
-        return 1;
-    fed.seconds++;
-    return 0;
-}
-
-static int played_clock(clockid_t clock, struct timespec *now) {
-    (void)clock;
-    *now = (struct timespec){.tv_sec = fed.seconds};
-    return 0;
-}
 
 int launcher(int argc, char **argv);
 #define recv played_recv
@@ -77,11 +19,6 @@ static uint64_t little_endian(const uint8_t *at, int bytes) {
     while (bytes-- > 0)
         value = value << 8 | at[bytes];
     return value;
-}
-
-static void require(bool holds) {
-    if (!holds)
-        abort();
 }
 
 // The document again, in other words: what is to come of these bytes.
@@ -137,17 +74,10 @@ static void fuzz_environment(const uint8_t *data, size_t size) {
     require(env_len == sent);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 6)
         return 0;
-    uint32_t pieces = (uint32_t)little_endian(data, 4) | 1;
-    fed.bytes = data + 6;
-    fed.size = size - 6;
-    fed.at = 0;
-    fed.pieces = pieces;
-    fed.end = data[4] % 3 == 0 ? CLOSED : data[4] % 3 == 1 ? BROKEN : SILENT;
-    fed.seconds = 0;
+    feed(data + 6, size - 6, (uint32_t)little_endian(data, 4), data[4]);
     (data[5] % 4 ? fuzz_reply : fuzz_environment)(data + 6, size - 6);
     return 0;
 }
@@ -187,15 +117,6 @@ static size_t mutant(uint8_t *data, size_t room, uint32_t *state) {
 
 int main(int argc, char **argv) {
     static uint8_t data[6 + 24 + (1 << 20) + 1000];
-    long rounds = argc > 1 ? atol(argv[1]) : 1000;
-    uint32_t state = (uint32_t)(argc > 2 ? atol(argv[2]) : 1) * 2654435761U | 1;
-    for (long i = 0; i < rounds; i++) {
-        size_t size = mutant(data, sizeof(data), &state);
-        uint8_t *exact = malloc(size); // so that a step beyond the end is seen
-        require(exact != NULL);
-        LLVMFuzzerTestOneInput(memcpy(exact, data, size), size);
-        free(exact);
-    }
-    return 0;
+    return run_mutants(argc, argv, data, sizeof(data));
 }
 #endif

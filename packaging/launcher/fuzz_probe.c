@@ -1,54 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Feeds the probe's reading of answers with whatever there is, and holds what it prints and how it ends against a
 // second reading of HTTP. The socket is played here: no system call is made.
-//
-//   SOURCE=fuzz_probe.c LINK="-g -fsanitize=address,undefined -fno-sanitize-recover=all" STRIP=no build.sh fuzz
-//   ./fuzz ROUNDS [SEED]          with the mutations below
-//   clang -g -O1 -fsanitize=fuzzer,address,undefined -DLIBFUZZER fuzz_probe.c -o fuzz && ./fuzz -max_total_time=60
-#define _GNU_SOURCE
-#include <errno.h>
-#include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+// See fuzz.h for how it is built.
+#include "fuzz.h"
 
-static struct {
-    const uint8_t *bytes;
-    size_t size, at;
-    uint32_t pieces; // decides how the bytes are cut and where calls are interrupted
-    enum { CLOSED, BROKEN, SILENT } end;
-    time_t seconds;
-} fed;
 static struct { uint8_t bytes[1 << 17]; size_t size; } printed;
-
-static uint32_t next(uint32_t *state) { // xorshift
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    return *state ^= *state << 5;
-}
-
-static ssize_t played_recv(int sock, void *bytes, size_t len, int flags) {
-    (void)sock, (void)flags;
-    uint32_t chance = next(&fed.pieces);
-    if (chance % 7 == 0 || (fed.at == fed.size && fed.end == SILENT)) {
-        errno = chance % 2 && fed.at < fed.size ? EINTR : EAGAIN;
-        return -1;
-    }
-    if (fed.at == fed.size && fed.end == BROKEN) {
-        errno = ECONNRESET;
-        return -1;
-    }
-    size_t left = fed.size - fed.at, piece = chance % 3 == 0 ? 1 : chance % 3 == 1 ? chance % 64 + 1 : left;
-    piece = piece < left ? piece : left;
-    piece = piece < len ? piece : len;
-    memcpy(bytes, fed.bytes + fed.at, piece);
-    fed.at += piece;
-    return (ssize_t)piece;
-}
 
 static ssize_t played_write(int fd, const void *bytes, size_t len) {
     if (fd != STDOUT_FILENO)
@@ -59,20 +15,6 @@ static ssize_t played_write(int fd, const void *bytes, size_t len) {
     return (ssize_t)len;
 }
 
-static int played_poll(struct pollfd *waited, nfds_t count, int timeout) {
-    (void)waited, (void)count, (void)timeout;
-    if (fed.at < fed.size || fed.end != SILENT)
-        return 1;
-    fed.seconds++;
-    return 0;
-}
-
-static int played_clock(clockid_t clock, struct timespec *now) {
-    (void)clock;
-    *now = (struct timespec){.tv_sec = fed.seconds};
-    return 0;
-}
-
 int probe(int argc, char **argv);
 #define recv played_recv
 #define write played_write
@@ -81,11 +23,6 @@ int probe(int argc, char **argv);
 #define main probe
 #include "probe.c"
 #undef main
-
-static void require(bool holds) {
-    if (!holds)
-        abort();
-}
 
 // The answer again, in other words: where its body begins, 0: it has none that counts.
 static size_t body_of(const uint8_t *data, size_t size) {
@@ -105,16 +42,13 @@ static bool is_http(const uint8_t *data, size_t head) {
         && is_digit(data[10]) && is_digit(data[11]) && memcmp(data + 9, "000", 3) != 0;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 5 || size > sizeof(printed.bytes))
         return 0;
-    fed.pieces = ((uint32_t)data[0] << 24 | (uint32_t)data[1] << 16 | (uint32_t)data[2] << 8 | data[3]) | 1;
-    fed.end = data[4] % 3 == 0 ? CLOSED : data[4] % 3 == 1 ? BROKEN : SILENT;
-    fed.bytes = data += 5;
-    fed.size = size -= 5;
-    fed.at = printed.size = answer.have = answer.body = 0;
-    fed.seconds = 0;
+    feed(data + 5, size - 5, (uint32_t)data[0] << 24 | (uint32_t)data[1] << 16 | (uint32_t)data[2] << 8 | data[3], data[4]);
+    data += 5;
+    size -= 5;
+    printed.size = answer.have = answer.body = 0;
     deadline = 4000;
     int code = take_answer(3, "path", "page");
     size_t body = body_of(data, size);
@@ -184,16 +118,7 @@ static size_t mutant(uint8_t *data, size_t room, uint32_t *state) {
 
 int main(int argc, char **argv) {
     static uint8_t data[1 << 15];
-    long rounds = argc > 1 ? atol(argv[1]) : 1000;
-    uint32_t state = (uint32_t)(argc > 2 ? atol(argv[2]) : 1) * 2654435761U | 1;
     check_lengths();
-    for (long i = 0; i < rounds; i++) {
-        size_t size = mutant(data, sizeof(data), &state);
-        uint8_t *exact = malloc(size); // so that a step beyond the end is seen
-        require(exact != NULL);
-        LLVMFuzzerTestOneInput(memcpy(exact, data, size), size);
-        free(exact);
-    }
-    return 0;
+    return run_mutants(argc, argv, data, sizeof(data));
 }
 #endif
