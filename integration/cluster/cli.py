@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from integration.cluster import standalone
 from integration.cluster.cni import CHOICES
 from integration.cluster.node import PROXY_MODES
 from integration.cluster.program import ClusterError
+from integration.commands import declare, perform
 from integration.fabric import cli as fabric_cli
 from integration.fabric import control, records
 from integration.fabric.standalone import StartError, running, take_down
@@ -24,7 +24,7 @@ from integration.screen import Screen
 from integration.tools import ToolsError, kubernetes, tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 DEFAULT_NAME = "cluster"
 _HINTS = """
@@ -37,19 +37,14 @@ _HINTS = """
   make cluster-down
   Logs: {logs}
 """
+_ERRORS = (ClusterError, control.ControlError, StartError, records.FabricExists, ToolsError)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if argv[:1] == ["be"]:
         return standalone.be(int(argv[1]), json.loads(argv[2]))
-    arguments = _parser().parse_args(argv or ["up"])
-    run: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return run(arguments)
-    except (ClusterError, control.ControlError, StartError, records.FabricExists, ToolsError) as error:
-        print(f"cluster: {error}", file=sys.stderr)
-        return 1
+    return perform(_parser(), argv or ["up"], _ERRORS, "cluster")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", default=DEFAULT_NAME, help="which cluster (default: %(default)s)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    up = commands.add_parser("up", help="bring a cluster up")
+    up = declare(commands, "up", _up, "bring a cluster up")
     up.add_argument("--nodes", type=int, default=2)
     up.add_argument("--addresses", type=int, default=64, help="secondary addresses of every node NIC")
     up.add_argument("--proxy", choices=PROXY_MODES, default="nftables", help="mode of kube-proxy")
@@ -72,35 +67,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.add_argument("--max-pods", type=int, default=110, help="maxPods of every kubelet")
     up.add_argument("--api-port", type=int, default=0, help="on this machine's loopback; 0: any free one")
-    up.set_defaults(run=_up)
-    commands.add_parser("down", help="take it down, or clean up after a dead one").set_defaults(run=_down)
-    commands.add_parser("status", help="machines and programs").set_defaults(run=_status)
-    kubectl = commands.add_parser("kubectl", help="kubectl as administrator: kubectl get pods")
+    declare(commands, "down", _down, "take it down, or clean up after a dead one")
+    declare(commands, "status", _status, "machines and programs")
+    kubectl = declare(commands, "kubectl", _kubectl, "kubectl as administrator: kubectl get pods")
     kubectl.add_argument("argv", nargs=argparse.REMAINDER, metavar="...")
-    kubectl.set_defaults(run=_kubectl)
-    shell = commands.add_parser("shell", help="a shell on a machine; kubectl is the kubelet there")
+    shell = declare(commands, "shell", _shell, "a shell on a machine; kubectl is the kubelet there")
     shell.add_argument("node", help="node1, or vm1 for the control plane")
-    shell.set_defaults(run=_shell)
-    reboot = commands.add_parser("reboot", help="power a node off hard and boot it")
-    reboot.add_argument("node")
-    reboot.set_defaults(run=lambda a: _ask(a, "reboot", machine=a.node))
-    proxy = commands.add_parser("proxy", help="restart kube-proxy in another mode")
+    declare(commands, "reboot", _reboot, "power a node off hard and boot it", "node")
+    proxy = declare(commands, "proxy", _proxy, "restart kube-proxy in another mode")
     proxy.add_argument("mode", choices=PROXY_MODES)
-    proxy.set_defaults(run=lambda a: _ask(a, "proxy", mode=a.mode))
-    load = commands.add_parser("load-image", help="import a docker or OCI archive into every node")
+    load = declare(commands, "load-image", _load_image, "import a docker or OCI archive into every node")
     load.add_argument("archive", type=Path)
-    load.set_defaults(run=lambda a: _ask(a, "load-image", archive=str(a.archive.resolve())))
-    conformance = commands.add_parser("conformance", help="run Kubernetes' own e2e specs on it")
+    conformance = declare(commands, "conformance", _conformance, "run Kubernetes' own e2e specs on it")
     conformance.add_argument("--focus", help="regular expression (default: all of [sig-network])")
     conformance.add_argument("--services", action="store_true", help="only the specs about services")
     conformance.add_argument("--processes", type=int, default=6, help="how many specs run at once")
-    conformance.set_defaults(run=_conformance)
     return parser
 
 
 def _ask(arguments: argparse.Namespace, do: str, **what: Any) -> int:
     control.ask(arguments.name, do, patience=600, **what)
     return 0
+
+
+def _reboot(arguments: argparse.Namespace) -> int:
+    return _ask(arguments, "reboot", machine=arguments.node)
+
+
+def _proxy(arguments: argparse.Namespace) -> int:
+    return _ask(arguments, "proxy", mode=arguments.mode)
+
+
+def _load_image(arguments: argparse.Namespace) -> int:
+    return _ask(arguments, "load-image", archive=str(arguments.archive.resolve()))
 
 
 def _up(arguments: argparse.Namespace) -> int:

@@ -9,10 +9,10 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from integration.commands import declare, perform
 from integration.fabric import control, records, standalone
 from integration.fabric.faults import Empty, Garbage
 from integration.fabric.machine import search_path
@@ -20,7 +20,7 @@ from integration.fabric.model import Placement, State, Surface
 from integration.screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 DEFAULT_NAME = "lab"
 _HINTS = """
@@ -46,13 +46,8 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if argv[:1] == ["be"]:
         return standalone.be(int(argv[1]), json.loads(argv[2]))
-    arguments = _parser().parse_args(argv or ["up", "--plugin", "--hints"])
-    run: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return run(arguments)
-    except (control.ControlError, standalone.StartError, records.FabricExists, UsageError) as error:
-        print(f"fabric: {error}", file=sys.stderr)
-        return 1
+    errors = (control.ControlError, standalone.StartError, records.FabricExists, UsageError)
+    return perform(_parser(), argv or ["up", "--plugin", "--hints"], errors, "fabric")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,30 +58,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help=f"which fabric; default: the one that is up, or {DEFAULT_NAME}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_up(commands.add_parser("up", help="bring a fabric up"))
-    down = commands.add_parser("down", help="take a fabric down, or clean up after a dead one")
+    _add_up(declare(commands, "up", _up, "bring a fabric up"))
+    down = declare(commands, "down", _down, "take a fabric down, or clean up after a dead one")
     down.add_argument("--all", action="store_true", help="all that have a process of their own or are dead")
-    down.set_defaults(run=_down)
-    commands.add_parser("list", help="the fabrics of this machine").set_defaults(run=_list)
-    commands.add_parser("status", help="machines, addresses, faults").set_defaults(run=_status)
-    commands.add_parser("counters", help="what was dropped, and why").set_defaults(run=_counters)
-    execute = commands.add_parser("exec", help="run a program in a machine: exec node1 -- ip route")
-    execute.add_argument("machine")
+    declare(commands, "list", _list, "the fabrics of this machine")
+    declare(commands, "status", _status, "machines, addresses, faults")
+    declare(commands, "counters", _counters, "what was dropped, and why")
+    execute = declare(
+        commands, "exec", _exec, "run a program in a machine: exec node1 -- ip route", "machine"
+    )
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- PROGRAM ...")
-    execute.set_defaults(run=_exec)
-    shell = commands.add_parser("shell", help="a shell in a machine")
-    shell.add_argument("machine")
-    shell.set_defaults(run=_shell)
-    reboot = commands.add_parser("reboot", help="reboot a machine")
-    reboot.add_argument("machine")
-    reboot.set_defaults(run=lambda a: _ask(a, "reboot", machine=a.machine))
+    declare(commands, "shell", _shell, "a shell in a machine", "machine")
+    declare(commands, "reboot", lambda a: _ask(a, "reboot", machine=a.machine), "reboot a machine", "machine")
     _add_address(commands.add_parser("address", help="secondary addresses of a node's NIC"))
     _add_faults(commands)
-    vf = commands.add_parser("vf", help="the VF of accelerated networking")
+    vf = declare(commands, "vf", _vf, "the VF of accelerated networking")
     vf.add_argument("action", choices=["add", "remove", "rename"])
     vf.add_argument("machine")
     vf.add_argument("link", nargs="?", default="enP1s1")
-    vf.set_defaults(run=lambda a: _ask(a, "vf", machine=a.machine, action=a.action, link=a.link))
     return parser
 
 
@@ -109,7 +98,6 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--plugin", action="store_true", help="install the built plugin in the nodes")
     up.add_argument("--foreground", action="store_true", help="stay in the foreground until Ctrl-C")
     up.add_argument("--hints", action="store_true", help="print what to do next")
-    up.set_defaults(run=_up)
 
 
 def _add_address(address: argparse.ArgumentParser) -> None:
@@ -128,7 +116,7 @@ def _add_address(address: argparse.ArgumentParser) -> None:
 
 def _add_faults(commands: Any) -> None:
     surfaces = [surface.value for surface in Surface]
-    fault = commands.add_parser("fault", help="switch a fault on: fault imds --delay 2")
+    fault = declare(commands, "fault", _fault, "switch a fault on: fault imds --delay 2")
     fault.add_argument("surface", choices=surfaces)
     fault.add_argument("--node", help="only for this machine")
     fault.add_argument("--times", type=int, help="only for this many requests")
@@ -143,14 +131,11 @@ def _add_faults(commands: Any) -> None:
     fault.add_argument("--stale", action="store_true", help="show no changes from now on")
     fault.add_argument("--trickle", type=float, help="seconds between two bytes")
     fault.add_argument("--loss", type=int, help="percent of packets; for the fabric only")
-    fault.set_defaults(run=_fault)
-    clear = commands.add_parser("clear", help="switch faults off")
+    clear = declare(commands, "clear", lambda a: _ask(a, "clear", surface=a.surface), "switch faults off")
     clear.add_argument("surface", choices=surfaces, nargs="?")
-    clear.set_defaults(run=lambda a: _ask(a, "clear", surface=a.surface))
-    lag = commands.add_parser("lag", help="delay the changes that a service shows")
+    lag = declare(commands, "lag", _lag, "delay the changes that a service shows")
     lag.add_argument("surface", choices=surfaces)
     lag.add_argument("seconds", type=float, help="inf: never")
-    lag.set_defaults(run=lambda a: _ask(a, "lag", surface=a.surface, seconds=a.seconds))
 
 
 def _name(arguments: argparse.Namespace) -> str:
@@ -165,6 +150,15 @@ def _name(arguments: argparse.Namespace) -> str:
 def _ask(arguments: argparse.Namespace, do: str, **what: Any) -> int:
     control.ask(_name(arguments), do, **what)
     return 0
+
+
+def _vf(arguments: argparse.Namespace) -> int:
+    what = {"machine": arguments.machine, "action": arguments.action, "link": arguments.link}
+    return _ask(arguments, "vf", **what)
+
+
+def _lag(arguments: argparse.Namespace) -> int:
+    return _ask(arguments, "lag", surface=arguments.surface, seconds=arguments.seconds)
 
 
 def _up(arguments: argparse.Namespace) -> int:

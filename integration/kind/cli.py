@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from integration.cluster import ClusterError
+from integration.commands import declare, perform
 from integration.containerd.images import ImageError
 from integration.fabric import control, records
 from integration.kind import hints, keeper, life
@@ -38,14 +39,9 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if argv[:1] == ["be"]:
         return keeper.be(int(argv[1]))
-    arguments = _parser().parse_args(argv or ["up"])
-    run: Callable[[argparse.Namespace], int] = arguments.run
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up when it is ended
     try:
-        return run(arguments)
-    except _ERRORS as error:
-        print(f"kind: {error}", file=sys.stderr)
-        return 1
+        return perform(_parser(), argv or ["up"], _ERRORS, "kind")
     except KeyboardInterrupt:
         print("kind: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -87,14 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         help="then run Kubernetes' 45 conformance specs of [sig-network]",
     )
     up.set_defaults(run=_up)
-    commands.add_parser("down", help="delete it, or what a killed one left").set_defaults(run=_down)
-    commands.add_parser("reload", help="load the built image and roll it out").set_defaults(run=_reload)
-    commands.add_parser("status", help="what is up and how to use it").set_defaults(run=_status)
-    conformance = commands.add_parser("conformance", help="run Kubernetes' own e2e specs on it")
+    declare(commands, "down", _down, "delete it, or what a killed one left")
+    declare(commands, "reload", _reload, "load the built image and roll it out")
+    declare(commands, "status", _status, "what is up and how to use it")
+    conformance = declare(commands, "conformance", _conformance, "run Kubernetes' own e2e specs on it")
     conformance.add_argument(
         "--focus", help="regular expression (default: the conformance specs of [sig-network])"
     )
-    conformance.set_defaults(run=_conformance)
     return parser
 
 
