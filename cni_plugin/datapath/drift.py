@@ -10,18 +10,18 @@ from collections.abc import Iterator
 
 from cni_plugin.datapath.names import HOST_MAC, Names, names_for
 from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
-from cni_plugin.kernel.encode import NUD_PERMANENT, RTN_LOCAL
+from cni_plugin.kernel.encode import HOST_LINK_GROUP, NUD_PERMANENT, RTN_LOCAL
 from cni_plugin.kernel.family import IPV4, Family, Routes, family_of
 from cni_plugin.kernel.messages import HOST_SETTINGS
 from ipam.model import IPAddress, IPInterface, IPNetwork, Reservation
 from ipam.value import Value
 
 HOST_MISSING, HOST_DOWN, HOST_MAC_CHANGED, HOST_MTU = "host_missing", "host_down", "host_mac", "host_mtu"
-HOST_MARK, HOST_ROUTE = "host_mark", "host_route"
+HOST_MARK, HOST_GROUP, HOST_ROUTE = "host_mark", "host_group", "host_route"
 HOST_SETTINGS_CHANGED, HOST_IPV6 = "host_settings", "host_ipv6"
 POD_MISSING, POD_DOWN, POD_MAC, POD_MTU = "pod_missing", "pod_down", "pod_mac", "pod_mtu"
 POD_ADDRESS, POD_ROUTE, POD_NEIGHBOUR = "pod_address", "pod_route", "pod_neighbour"
-PUT_BACK = (HOST_ROUTE, HOST_MAC_CHANGED, HOST_DOWN, HOST_MARK, HOST_SETTINGS_CHANGED, HOST_IPV6)
+PUT_BACK = (HOST_ROUTE, HOST_MAC_CHANGED, HOST_DOWN, HOST_MARK, HOST_GROUP, HOST_SETTINGS_CHANGED, HOST_IPV6)
 """What repair puts back: all that ``of_host`` finds, but a link that is gone."""
 
 
@@ -111,6 +111,8 @@ def of_host(expected: Expected, found: FoundHost, pod_index: int = 0) -> Iterato
         yield Difference(HOST_MAC_CHANGED, f"host veth {name} has MAC {link.mac} instead of {HOST_MAC}")
     if expected.names.mark not in link.alt_names:
         yield Difference(HOST_MARK, f"host veth {name} lacks its alternative name {expected.names.mark}")
+    if link.group != HOST_LINK_GROUP:
+        yield Difference(HOST_GROUP, f"host veth {name} is in group {link.group} instead of {HOST_LINK_GROUP}")
     wrong = [
         f"net.ipv4.conf.{name}.{key.lower()} is not {value}"
         for key, number, value in HOST_SETTINGS

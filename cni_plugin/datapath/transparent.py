@@ -126,6 +126,7 @@ def _put_back(difference: Difference, link: Link, names: Names, host: Netlink) -
         drift.HOST_DOWN: lambda: encode.set_link(link.index),
         drift.HOST_MAC_CHANGED: lambda: encode.set_link(link.index, mac=HOST_MAC),
         drift.HOST_MARK: lambda: encode.set_mark(link.index, names.mark),
+        drift.HOST_GROUP: lambda: encode.set_link(link.index, group=encode.HOST_LINK_GROUP),
         drift.HOST_SETTINGS_CHANGED: lambda: encode.secure_link(link.index),
         drift.HOST_ROUTE: lambda: encode.new_route(link.index, ip_network(difference.ip)),  # type: ignore[arg-type]
     }

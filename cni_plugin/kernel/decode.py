@@ -40,6 +40,8 @@ class Link(Value):
     """IFLA_INET_CONF, by IPV4_DEVCONF_* less 1."""
     has_ipv6: bool = False
     """Whether IPv6 is there and not disabled on the link (IFLA_INET6_CONF)."""
+    group: int = 0
+    """IFLA_GROUP."""
 
     @property
     def up(self) -> bool:
@@ -149,6 +151,7 @@ def read_link(body: bytes) -> Link:
         alt_names=tuple(_text(name) for _, name in read_attributes(attributes.get(52, b""), 0)),
         ipv4_settings=struct.unpack(f"={len(ipv4) // 4}I", ipv4),
         has_ipv6=bool(ipv6) and not struct.unpack_from("=I", ipv6, 4 * DEVCONF_DISABLE_IPV6)[0],
+        group=_number(attributes, 27),
     )
 
 

@@ -37,6 +37,8 @@ RTEXT_FILTER_SKIP_STATS = 0x8
 RTPROT_AZVNET = 155
 """Marks our routes, so that an operator tells them apart (``ip route show proto 155``); unassigned in
 include/uapi/linux/rtnetlink.h and iproute2's rt_protos."""
+HOST_LINK_GROUP = RTPROT_AZVNET
+"""The group (IFLA_GROUP) of the host's ends, so that a routing rule can select the routes over them."""
 
 
 _CREATE = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
@@ -93,6 +95,7 @@ def new_veth(
         ("IFLA_IFNAME", host_name),
         ("IFLA_MTU", mtu),
         ("IFLA_ADDRESS", host_mac),
+        ("IFLA_GROUP", HOST_LINK_GROUP),
         ("IFLA_LINKINFO", info),
         *queues,
     ]
@@ -102,9 +105,11 @@ def new_veth(
     )
 
 
-def set_link(index: int, *, alias: str | None = None, mac: str = "") -> Request:
-    """Set a link up and, where given, its alias and MAC."""
+def set_link(index: int, *, alias: str | None = None, mac: str = "", group: int = 0) -> Request:
+    """Set a link up and, where given, its alias, MAC and group."""
     attributes: list[tuple[str, object]] = []
+    if group:
+        attributes.append(("IFLA_GROUP", group))
     if alias is not None:
         attributes.append(("IFLA_IFALIAS", alias))
     if mac:

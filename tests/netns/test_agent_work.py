@@ -45,7 +45,12 @@ def test_a_host_route_that_somebody_flushed_comes_back(node: Node, new_agent: Ne
 
 @pytest.mark.parametrize(
     "damage",
-    ["set {veth} address aa:bb:cc:00:00:01", "set {veth} down", "property del dev {veth} altname {mark}"],
+    [
+        "set {veth} address aa:bb:cc:00:00:01",
+        "set {veth} down",
+        "set {veth} group default",
+        "property del dev {veth} altname {mark}",
+    ],
 )
 def test_a_host_veth_that_somebody_changed_is_put_right(node: Node, new_agent: NewAgent, damage: str) -> None:
     new_agent(node, **QUICK)

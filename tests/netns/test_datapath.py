@@ -55,6 +55,7 @@ def test_the_host_end_is_named_and_marked_for_its_attachment(busy_node: Node, po
     assert re.fullmatch("[0-9a-f]{32}", call), "that of the call that made it"
     assert {"UP", "LOWER_UP"} <= set(link["flags"])
     assert "master" not in link
+    assert link["group"] == "155"
 
 
 def test_the_pod_end_is_up_and_as_any_ethernet_link(busy_node: Node, pod: Pod) -> None:

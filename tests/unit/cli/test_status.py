@@ -70,6 +70,7 @@ def link(*, up: bool = True, attachment: Attachment = ATTACHMENT) -> Link:
         lower=105,
         alt_names=(names_of(attachment).mark,),
         ipv4_settings=(1, 0, 1, 0, 1, 1, 1, 1),
+        group=155,
     )
 
 
