@@ -112,7 +112,8 @@ def of_host(expected: Expected, found: FoundHost, pod_index: int = 0) -> Iterato
     if expected.names.mark not in link.alt_names:
         yield Difference(HOST_MARK, f"host veth {name} lacks its alternative name {expected.names.mark}")
     if link.group != HOST_LINK_GROUP:
-        yield Difference(HOST_GROUP, f"host veth {name} is in group {link.group} instead of {HOST_LINK_GROUP}")
+        text = f"host veth {name} is in group {link.group} instead of {HOST_LINK_GROUP}"
+        yield Difference(HOST_GROUP, text)
     wrong = [
         f"net.ipv4.conf.{name}.{key.lower()} is not {value}"
         for key, number, value in HOST_SETTINGS
