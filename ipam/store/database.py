@@ -142,7 +142,7 @@ class Store:
                 else:
                     self._disconnect()
                     time.sleep(_PAUSE)
-        raise self._unavailable("it another process keeps replacing it")
+        raise self._unavailable("another process keeps replacing it")
 
     def _transact(self, connection: sqlite3.Connection, begin: str, work: Callable[[Transaction], T]) -> T:
         connection.execute(begin)
