@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from ipam.errors import StoreUnavailable
@@ -343,6 +342,7 @@ class Store:
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a store of an older version up to date, within the transaction that is open."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for statement in chain.from_iterable(schema.MIGRATIONS[version:]):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")
+    if version < len(schema.MIGRATIONS):
+        for statement in schema.MIGRATIONS[version]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")

@@ -1,7 +1,6 @@
 """The tables of the store and how an older store becomes one of today: SQL text only.
 
-It must not know how SQLite is called. ``MIGRATIONS[n]`` takes a store from version n to n + 1; a new
-store is made by all of them. A released entry is never edited, only followed by another.
+It must not know how SQLite is called.
 """
 
 from __future__ import annotations
@@ -11,101 +10,28 @@ from typing import Final
 APPLICATION_ID: Final = 0x415A564E
 """``AZVN`` in the file's header: tells our store from any other SQLite file."""
 
-_VERSION_1: Final = (
-    # What every transaction looks at first. One row.
+_TABLES: Final = (
+    # What every transaction looks at first. One row. Containers and copies of a machine's memory share its
+    # boot id.
     """
     CREATE TABLE node (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         generation TEXT NOT NULL,
         boot_id TEXT NOT NULL,
-        adopted INTEGER NOT NULL
+        adopted INTEGER NOT NULL,
+        machine_id TEXT NOT NULL DEFAULT ''
     ) STRICT
     """,
-    # One row is one address with, if any, its one holder: an address can't be held twice, and there
-    # is no second table that could disagree. Times ending in _at are seconds of CLOCK_BOOTTIME,
-    # those ending in _wall are for people.
-    """
-    CREATE TABLE address (
-        id INTEGER PRIMARY KEY,
-        ip BLOB NOT NULL UNIQUE,
-        family INTEGER NOT NULL,
-        address TEXT NOT NULL,
-        gateway TEXT NOT NULL,
-        nic_mac TEXT NOT NULL,
-        source TEXT NOT NULL,
-        listed INTEGER NOT NULL,
-        misses INTEGER NOT NULL DEFAULT 0,
-        released_at REAL,
-        quarantined_until REAL,
-        quarantine_reason TEXT NOT NULL DEFAULT '',
-        container_id TEXT,
-        ifname TEXT,
-        network TEXT,
-        holder TEXT,
-        pod_namespace TEXT,
-        pod_name TEXT,
-        pod_uid TEXT,
-        netns TEXT,
-        netns_id TEXT,
-        host_ifname TEXT,
-        call_id TEXT,
-        created_wall REAL,
-        confirmed INTEGER,
-        missing_since REAL,
-        CHECK ((container_id IS NULL) = (ifname IS NULL)),
-        CHECK ((container_id IS NULL) = (created_wall IS NULL))
-    ) STRICT
-    """,
-    # The order of choice (see pool): NULL sorts first, so never used comes first.
-    """
-    CREATE INDEX next_free ON address (family, released_at, ip)
-    WHERE container_id IS NULL AND listed = 1 AND quarantined_until IS NULL
-    """,
-    "CREATE UNIQUE INDEX by_attachment ON address (container_id, ifname) WHERE container_id IS NOT NULL",
-    "CREATE INDEX by_pod ON address (pod_namespace, pod_name) WHERE container_id IS NOT NULL",
-    "CREATE INDEX in_quarantine ON address (quarantined_until) WHERE quarantined_until IS NOT NULL",
-    "CREATE INDEX unlisted ON address (listed) WHERE listed = 0",
-    """
-    CREATE TABLE source (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        name TEXT NOT NULL DEFAULT '',
-        applied TEXT NOT NULL DEFAULT '',
-        config TEXT NOT NULL DEFAULT '',
-        reading INTEGER NOT NULL DEFAULT 0,
-        attempt_at REAL,
-        attempt_wall REAL,
-        success_at REAL,
-        success_wall REAL,
-        error TEXT NOT NULL DEFAULT '',
-        error_kind TEXT NOT NULL DEFAULT '',
-        remedy TEXT NOT NULL DEFAULT '',
-        listed INTEGER NOT NULL DEFAULT 0,
-        failures INTEGER NOT NULL DEFAULT 0,
-        retry_at REAL
-    ) STRICT
-    """,
-    "INSERT INTO source (id) VALUES (1)",
-    "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-)
-
-_VERSION_2: Final = (
     # What the cloud calls an address, for people: the names that one source said in its last listing.
     """
-    CREATE TABLE ip_configuration (
+    CREATE TABLE IF NOT EXISTS ip_configuration (
         source TEXT NOT NULL,
         ip BLOB NOT NULL,
         name TEXT NOT NULL,
         PRIMARY KEY (source, ip)
     ) STRICT, WITHOUT ROWID
     """,
-)
-
-_VERSION_3: Final = (
-    # Containers and copies of a machine's memory share its boot id.
-    "ALTER TABLE node ADD COLUMN machine_id TEXT NOT NULL DEFAULT ''",
-    *(f"DROP INDEX {name}" for name in ("next_free", "by_attachment", "by_pod", "in_quarantine", "unlisted")),
-    "ALTER TABLE source RENAME TO source_1",
-    "ALTER TABLE address RENAME TO address_1",
+    "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     # One row is one source that a network of the node uses; its key is SourceConfig.key.
     """
     CREATE TABLE source (
@@ -187,6 +113,27 @@ _VERSION_3: Final = (
         PRIMARY KEY (address, source)
     ) STRICT, WITHOUT ROWID
     """,
+    # The order of choice (see pool): NULL sorts first, so never used comes first.
+    """
+    CREATE INDEX next_free ON address (family, released_at, ip)
+    WHERE container_id IS NULL AND quarantined_until IS NULL
+    """,
+    """
+    CREATE UNIQUE INDEX by_attachment ON address (container_id, ifname, family)
+    WHERE container_id IS NOT NULL
+    """,
+    "CREATE INDEX by_pod ON address (pod_namespace, pod_name) WHERE container_id IS NOT NULL",
+    "CREATE INDEX in_quarantine ON address (quarantined_until) WHERE quarantined_until IS NOT NULL",
+    "CREATE INDEX adopted ON address (adopted_at) WHERE adopted_at IS NOT NULL",
+    "CREATE INDEX missed ON offer (source) WHERE misses > 0",
+)
+
+_FROM_1: Final = (
+    *(f"DROP INDEX {name}" for name in ("next_free", "by_attachment", "by_pod", "in_quarantine", "unlisted")),
+    *(f"ALTER TABLE {name} RENAME TO {name}_1" for name in ("node", "counter", "source", "address")),
+    *_TABLES,
+    "INSERT INTO node SELECT *, '' FROM node_1",
+    "INSERT INTO counter SELECT * FROM counter_1",
     # ``config`` was environment|file|MACs, and a file may have a | in its name.
     """
     INSERT INTO source (id, key, environment, file, name, attempt_wall, success_at, success_wall, error,
@@ -220,24 +167,12 @@ _VERSION_3: Final = (
     FROM address_1 JOIN source WHERE address_1.source != '' AND misses < 2
     """,
     "INSERT INTO nic (source, mac) SELECT DISTINCT source, nic_mac FROM offer",
-    "DROP TABLE address_1",
-    "DROP TABLE source_1",
-    # The order of choice (see pool): NULL sorts first, so never used comes first.
-    """
-    CREATE INDEX next_free ON address (family, released_at, ip)
-    WHERE container_id IS NULL AND quarantined_until IS NULL
-    """,
-    """
-    CREATE UNIQUE INDEX by_attachment ON address (container_id, ifname, family)
-    WHERE container_id IS NOT NULL
-    """,
-    "CREATE INDEX by_pod ON address (pod_namespace, pod_name) WHERE container_id IS NOT NULL",
-    "CREATE INDEX in_quarantine ON address (quarantined_until) WHERE quarantined_until IS NOT NULL",
-    "CREATE INDEX adopted ON address (adopted_at) WHERE adopted_at IS NOT NULL",
-    "CREATE INDEX missed ON offer (source) WHERE misses > 0",
+    *(f"DROP TABLE {name}_1" for name in ("node", "counter", "source", "address")),
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_TABLES, _FROM_1, _FROM_1)
+"""``MIGRATIONS[n]`` makes a store of version n, 0 being an empty file, one of today, whose version is
+``len(MIGRATIONS)``."""
 
 FORGET_HOLDERS: Final = (
     # Another boot or machine: the pods are gone with their namespaces, CLOCK_BOOTTIME is another clock, and

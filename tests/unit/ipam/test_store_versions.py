@@ -37,6 +37,79 @@ if TYPE_CHECKING:
 
 P1, P2, P3 = attachment("pod-1"), attachment("pod-2"), attachment("pod-3")
 
+VERSION_1 = (
+    """
+    CREATE TABLE node (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        generation TEXT NOT NULL,
+        boot_id TEXT NOT NULL,
+        adopted INTEGER NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE address (
+        id INTEGER PRIMARY KEY,
+        ip BLOB NOT NULL UNIQUE,
+        family INTEGER NOT NULL,
+        address TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        nic_mac TEXT NOT NULL,
+        source TEXT NOT NULL,
+        listed INTEGER NOT NULL,
+        misses INTEGER NOT NULL DEFAULT 0,
+        released_at REAL,
+        quarantined_until REAL,
+        quarantine_reason TEXT NOT NULL DEFAULT '',
+        container_id TEXT,
+        ifname TEXT,
+        network TEXT,
+        holder TEXT,
+        pod_namespace TEXT,
+        pod_name TEXT,
+        pod_uid TEXT,
+        netns TEXT,
+        netns_id TEXT,
+        host_ifname TEXT,
+        call_id TEXT,
+        created_wall REAL,
+        confirmed INTEGER,
+        missing_since REAL,
+        CHECK ((container_id IS NULL) = (ifname IS NULL)),
+        CHECK ((container_id IS NULL) = (created_wall IS NULL))
+    ) STRICT
+    """,
+    """
+    CREATE INDEX next_free ON address (family, released_at, ip)
+    WHERE container_id IS NULL AND listed = 1 AND quarantined_until IS NULL
+    """,
+    "CREATE UNIQUE INDEX by_attachment ON address (container_id, ifname) WHERE container_id IS NOT NULL",
+    "CREATE INDEX by_pod ON address (pod_namespace, pod_name) WHERE container_id IS NOT NULL",
+    "CREATE INDEX in_quarantine ON address (quarantined_until) WHERE quarantined_until IS NOT NULL",
+    "CREATE INDEX unlisted ON address (listed) WHERE listed = 0",
+    """
+    CREATE TABLE source (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        name TEXT NOT NULL DEFAULT '',
+        applied TEXT NOT NULL DEFAULT '',
+        config TEXT NOT NULL DEFAULT '',
+        reading INTEGER NOT NULL DEFAULT 0,
+        attempt_at REAL,
+        attempt_wall REAL,
+        success_at REAL,
+        success_wall REAL,
+        error TEXT NOT NULL DEFAULT '',
+        error_kind TEXT NOT NULL DEFAULT '',
+        remedy TEXT NOT NULL DEFAULT '',
+        listed INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        retry_at REAL
+    ) STRICT
+    """,
+    "INSERT INTO source (id) VALUES (1)",
+    "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+)
+"""The tables of format 1. Format 2 has one more."""
+
 
 def of_version_1(node: Node, config: str = f"{CONFIG.environment}|{CONFIG.file}|{MAC}") -> None:
     """The store that azvnet of format 1 left: .5 held, .6 cooling, .7 in quarantine, .8 not listed once, .9
@@ -46,7 +119,7 @@ def of_version_1(node: Node, config: str = f"{CONFIG.environment}|{CONFIG.file}|
     with closing(sqlite3.connect(node.run_dir / "azvnet.db", isolation_level=None)) as store:
         store.execute("PRAGMA page_size = 4096")
         store.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-        for statement in schema.MIGRATIONS[0]:
+        for statement in VERSION_1:
             store.execute(statement)
         store.execute("PRAGMA user_version = 1")
         store.execute("INSERT INTO node VALUES (1, 'generation-1', 'boot-1', 1)")
@@ -134,6 +207,19 @@ class TestOlder:
         state = node.process().source_state(SourceConfig(environment, file))
         assert state.config.key == key
         assert state.listed == 5
+
+    def test_the_names_in_a_store_of_format_2_are_kept(self, node: Node) -> None:
+        of_version_1(node)
+        with closing(sqlite3.connect(node.run_dir / "azvnet.db", isolation_level=None)) as store:
+            store.execute(
+                "CREATE TABLE ip_configuration (source TEXT NOT NULL, ip BLOB NOT NULL, name TEXT NOT NULL,"
+                " PRIMARY KEY (source, ip)) STRICT, WITHOUT ROWID"
+            )
+            store.execute("INSERT INTO ip_configuration VALUES ('imds', ?, 'five')", (ips(5)[0].packed,))
+            store.execute("PRAGMA user_version = 2")
+        ipam = node.process()
+        assert ipam.configuration_of(ips(5)[0]) == "five"
+        assert [each.attachment for each in ipam.reservations()] == [P1, P2]
 
     def test_looking_at_it_changes_nothing(self, node: Node) -> None:
         of_version_1(node)
