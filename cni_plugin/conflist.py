@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from cni_plugin import atomic
 from cni_plugin.cni import errors, netconf
 
 EXTENSIONS = (".conf", ".conflist", ".json")
@@ -89,23 +88,10 @@ class ConflistFile:
         Raises:
             NotInPlace: the directory is missing, read-only, full, ...
         """
-        directory = self._destination.parent
         try:
             self.clear_left_overs()
-            fd, name = tempfile.mkstemp(prefix=self._prefix, suffix=".tmp", dir=directory)
+            atomic.write_file(self._destination, content)
         except OSError as error:
-            raise self._not_written(error) from error
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-                os.fchmod(file.fileno(), 0o644)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._destination)
-            _sync_directory(directory)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
             raise self._not_written(error) from error
 
     def sorts_before(self) -> list[str]:
@@ -122,13 +108,9 @@ class ConflistFile:
         """Where it belongs."""
         return self._destination
 
-    @property
-    def _prefix(self) -> str:
-        return f".{self._destination.name}."
-
     def clear_left_overs(self, older_than: float = LEFT_OVER_SECONDS) -> None:
         """Remove temporary files of killed writers; another agent may be writing one right now."""
-        for path in self._destination.parent.glob(f"{self._prefix}*.tmp"):
+        for path in self._destination.parent.glob(f".{self._destination.name}.*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > older_than:
                     path.unlink()
@@ -183,11 +165,3 @@ def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:
                 raise NotInPlace(f"the conflist {path} would fail every pod: {error}") from error
             return ours
     raise NotInPlace(f"the conflist {path} has no plugin azvnet, and none whose ipam is {netconf.OUR_IPAM}")
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

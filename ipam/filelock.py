@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,23 +30,25 @@ def file_lock(path: Path, deadline: float) -> Iterator[None]:
         TimeoutError: somebody else held it until the deadline.
         OSError: the file can't be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    pause = _FIRST_PAUSE
+    while (descriptor := _try(path)) is None:
+        if time.monotonic() >= deadline:
+            message = f"{path} is locked by another process"
+            raise TimeoutError(message)
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
     try:
-        pause = _FIRST_PAUSE
-        while not _taken(descriptor):
-            if time.monotonic() >= deadline:
-                message = f"{path} is locked by another process"
-                raise TimeoutError(message)
-            time.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
         yield
     finally:
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
-    try:
+def _try(path: Path) -> int | None:
+    """The descriptor that holds the lock; None: another one does, or the file was removed meanwhile."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None

@@ -26,7 +26,7 @@ inputs=$(
         "$python" -VV
         gcc --version
         find cni_plugin ipam packaging/launcher -name '*.py' -o -name '*.[ch]' | LC_ALL=C sort | xargs sha256sum
-        sha256sum packaging/azvnet.spec packaging/boot.py packaging/build.sh packaging/bundle_names.sh packaging/launcher/build.sh \
+        sha256sum conf/10-azvnet.conflist packaging/azvnet.spec packaging/boot.py packaging/build.sh packaging/bundle_names.sh packaging/launcher/build.sh \
             packaging/libpython.sh packaging/manifest.py packaging/prepare.py packaging/requirements/dev.lock \
             pyproject.toml
     } | sha256sum

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cni_plugin.install import atomic
+from cni_plugin import atomic
 from cni_plugin.install.place import NAMES, Refused
 from ipam.quoting import quoted
 

@@ -6,7 +6,7 @@ as /usr often is, or have another program of that name. Owns that one link. It m
 
 from __future__ import annotations
 
-from cni_plugin.install import atomic
+from cni_plugin import atomic
 from cni_plugin.install.place import NAMES, Place
 
 NAME = NAMES[0]

@@ -9,20 +9,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.install import atomic, command, libc, links, trial
+from cni_plugin import atomic
+from cni_plugin.install import command, libc, links, trial
 from cni_plugin.install.bundle import AGAIN, Bundle
-from cni_plugin.install.lock import alone
 from cni_plugin.install.network import ConflistPlan
 from cni_plugin.install.place import Place, Refused
 from cni_plugin.install.receipt import Record
 from cni_plugin.install.releases import ROOT, Version, Versions
+from ipam.filelock import file_lock
 
 Say = Callable[[str], None]
 KEEP = 2
+LOCK = ".lock"
+PATIENCE = 120.0
+"""Seconds for another installer to finish; an installation takes a few."""
 FRESH = "Free some space, or install with another --prefix."
 _REMEDIES = {
     errno.EROFS: "It is on a read-only file system: use another one (--prefix, --bin-dir, --conf-dir).",
@@ -179,6 +184,28 @@ def require_root() -> None:
     """
     if os.geteuid() != ROOT:
         raise Refused("only root can install and uninstall", "Run it as root.")
+
+
+@contextlib.contextmanager
+def alone(prefix: Path) -> Iterator[None]:
+    """Hold the lock of a prefix: one installer at a time.
+
+    Raises:
+        Refused: another process holds it for too long.
+        OSError: its file can't be created.
+    """
+    deadline = time.monotonic() + PATIENCE
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(file_lock(prefix / LOCK, deadline))
+                break
+            except FileNotFoundError:  # an uninstall removed the prefix meanwhile
+                prefix.mkdir(parents=True, exist_ok=True)
+            except TimeoutError as error:
+                reason = f"another azvnet install or uninstall holds {prefix / LOCK}"
+                raise Refused(reason, "Wait for it, or end it: `fuser` shows its process.") from error
+        yield
 
 
 @contextlib.contextmanager

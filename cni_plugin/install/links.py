@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cni_plugin.install import atomic
+from cni_plugin import atomic
 from cni_plugin.install.place import NAMES, Place, Refused
 
 

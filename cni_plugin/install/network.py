@@ -13,28 +13,8 @@ from cni_plugin.conflist import ConflistFile, NotInPlace, missing_plugins, plugi
 from cni_plugin.install.place import CONFLIST, NAMES, Place, Refused
 from cni_plugin.install.receipt import Record
 
-DEFAULT = b"""{
-  "cniVersion": "1.0.0",
-  "name": "azvnet",
-  "plugins": [
-    {
-      "type": "azvnet",
-      "mode": "transparent",
-      "capabilities": { "portMappings": true },
-      "ipam": {
-        "type": "azvnet-ipam",
-        "environment": "auto"
-      }
-    },
-    {
-      "type": "portmap",
-      "capabilities": { "portMappings": true },
-      "snat": true
-    }
-  ]
-}
-"""
-"""``conf/10-azvnet.conflist``; a test holds them to be the same."""
+DEFAULT = (Path(__file__).parents[2] / "conf" / CONFLIST).read_bytes()
+"""The conflist that is shipped; in the bundle it is beside the modules."""
 
 
 @dataclass(frozen=True, slots=True)

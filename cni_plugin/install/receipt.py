@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cni_plugin.install import atomic
+from cni_plugin import atomic
 from cni_plugin.install.place import Refused
 
 RECORD = "installed.json"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.install import atomic
+from cni_plugin import atomic
 from cni_plugin.install.bundle import DIGITS, MANIFEST, Bundle
 from cni_plugin.install.place import NAMES, Refused
 

@@ -13,10 +13,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from cni_plugin import atomic
 from cni_plugin.conflist import ConflistFile
-from cni_plugin.install import atomic, links, network
-from cni_plugin.install.installing import Say, explained, require_root
-from cni_plugin.install.lock import LOCK, alone
+from cni_plugin.install import links, network
+from cni_plugin.install.installing import LOCK, Say, alone, explained, require_root
 from cni_plugin.install.place import CONFLIST, Place, Refused
 from cni_plugin.install.receipt import RECORD, Record
 from cni_plugin.install.releases import Versions, in_use

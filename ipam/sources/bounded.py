@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -21,29 +22,12 @@ class StillBusy(Exception):
     """The work of an earlier call that was given up has not ended yet."""
 
 
-class _Work(threading.Thread, Generic[T]):
-    """One piece of work and its outcome."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        # A daemon: the process must be able to end while it hangs.
-        super().__init__(name="bounded", daemon=True)
-        self._work = work
-        self.outcome: T | None = None
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.outcome = self._work()
-        except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
-            self.error = error
-
-
 class OneAtATime(Generic[T]):
     """Runs pieces of work one after the other, each for so long at most. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: _Work[T] | None = None
+        self._running: Future[T] | None = None
 
     def run(self, work: Callable[[], T], until: float) -> T:
         """What ``work`` returns; what it raises is raised here.
@@ -57,17 +41,17 @@ class OneAtATime(Generic[T]):
             StillBusy: what was given up earlier has not ended until then.
         """
         with self._lock:
-            before = self._running
-            if before is not None:
-                before.join(max(0.0, until - time.monotonic()))
-                if before.is_alive():
-                    raise StillBusy
-            mine = self._running = _Work(work)
-            mine.start()
-        mine.join(max(0.0, until - time.monotonic()))
-        if mine.is_alive():
-            raise TimeoutError
-        if mine.error is not None:
-            raise mine.error
-        outcome: T = mine.outcome  # type: ignore[assignment]  # it ended without an error
-        return outcome
+            before = [self._running] if self._running else []
+            if wait(before, max(0.0, until - time.monotonic())).not_done:
+                raise StillBusy
+            mine = self._running = Future()
+            # A daemon, which no executor has: the process must be able to end while it hangs.
+            threading.Thread(target=_do, args=(work, mine), name="bounded", daemon=True).start()
+        return mine.result(max(0.0, until - time.monotonic()))
+
+
+def _do(work: Callable[[], T], outcome: Future[T]) -> None:
+    try:
+        outcome.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
+        outcome.set_exception(error)

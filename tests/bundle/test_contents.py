@@ -168,3 +168,8 @@ def test_only_root_may_write_and_nothing_raises_privileges(bundle: Bundle) -> No
 def test_all_times_are_the_same(bundle: Bundle) -> None:
     """Part of a reproducible build: an archive of the bundle has the same bytes tomorrow."""
     assert len({path.lstat().st_mtime for path in bundle.path.rglob("*")}) == 1
+
+
+def test_its_conflist_is_the_one_that_is_shipped(bundle: Bundle) -> None:
+    done = _import(bundle, "from cni_plugin.install import network; print(network.DEFAULT.decode(), end='')")
+    assert done.stdout == (ROOT / "conf" / "10-azvnet.conflist").read_text(), done.stderr

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cni_plugin.install.network import DEFAULT
-from tests.install.forge import MANIFEST, ROOT, Forge, number_of
+from tests.install.forge import MANIFEST, Forge, number_of
 from tests.install.node import Node, tree
 
 
@@ -36,10 +36,6 @@ def test_a_node_without_any_of_the_folders_gets_them_readable_for_all(forge: For
 
     for folder in (node.prefix, node.prefix / "versions", node.bin_dir, node.conf_dir, node.bin_dir.parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755, folder
-
-
-def test_the_plain_conflist_is_the_one_that_is_shipped() -> None:
-    assert (ROOT / "conf" / "10-azvnet.conflist").read_bytes() == DEFAULT
 
 
 def test_the_same_bundle_again_changes_nothing_and_says_so(forge: Forge, node: Node) -> None:

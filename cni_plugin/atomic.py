@@ -1,8 +1,8 @@
 """Changing directories so that readers see either the old or the new state, even after a power cut.
 
 Everything is created under a temporary name beside its place, synced to the disk, and renamed (rename(2) is
-atomic). Such names begin with ``.`` and end with ``.tmp``, by which leftovers of a killed installer are
-recognised. It must not know what is installed.
+atomic). Such names begin with ``.`` and end with ``.tmp``, by which leftovers of a killed process are
+recognised. It must not know what is written.
 """
 
 from __future__ import annotations
@@ -41,25 +41,24 @@ def put_link(link: Path, target: str) -> bool:
     with contextlib.suppress(OSError):
         if str(link.readlink()) == target:
             return False
-    temporary = own_name(link)
-    try:
+    with _replacing(link) as temporary:
         temporary.symlink_to(target)
-        temporary.rename(link)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync(link.parent)
     return True
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replace a small file in one step."""
-    temporary = own_name(path)
-    try:
+    """Create or replace a small file, mode 0644, in one step."""
+    with _replacing(path) as temporary:
         temporary.write_bytes(content)
         temporary.chmod(0o644)
         sync(temporary)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    temporary = own_name(path)
+    try:
+        yield temporary
         temporary.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
