@@ -49,10 +49,9 @@ COUNTERS = (
     "quarantined",
     "reclaimed",
     "adopted",
-    "source_reads",
-    "source_errors",
 )
-"""What ``Overview.counters`` counts since the store was created."""
+"""What ``Overview.counters`` counts since the store was created, besides ``source_reads KEY`` and
+``source_errors KEY`` of each source."""
 
 
 def boottime() -> float:

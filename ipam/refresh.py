@@ -125,7 +125,7 @@ def _attempt(tx: Transaction, *, config: SourceConfig, force: bool, in_use: bool
     if in_use:
         source_records.note_use(tx, config.key)
     tx.change_one(_ATTEMPT, tx.now, tx.wall, config.key)
-    tx.count("source_reads")
+    tx.count(f"source_reads {config.key}")
     return True
 
 
@@ -234,7 +234,7 @@ def _failed(tx: Transaction, *, config: SourceConfig, error: IpamError) -> None:
         pause = min(config.query_interval * 2**failures, longest)
     if isinstance(error, SourceUnreadable):
         pause = max(pause, error.retry_after)
-    tx.count("source_errors")
+    tx.count(f"source_errors {config.key}")
     tx.change_one(_FAILED, str(error), type(error).__name__, error.remedy, tx.now + pause, config.key)
 
 

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
-from typing import Protocol
 
 import prometheus_client
 from prometheus_client import (
@@ -38,7 +37,7 @@ from cni_plugin.datapath.drift import PUT_BACK
 from cni_plugin.host import STATES
 from cni_plugin.node import Node
 from ipam.errors import IpamError
-from ipam.model import AddressState, Overview
+from ipam.model import AddressState, Overview, SourceState
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 """Seconds: an ADD takes some milliseconds, a DEL waits for RCU, and after 25 s the caller has given up."""
@@ -50,16 +49,18 @@ MOST_FORMATS = 8
 OK, OTHER = "ok", "other"
 INTERNAL = 999
 """The code of an internal error."""
+POOL_COUNTERS = (
+    ("exhausted", "Times that no address was there to give."),
+    ("cooldown_shortened", "Addresses given out before their cooldown was over, for want of others."),
+    ("quarantined", "Times that an address was set aside because something else carries it."),
+    ("reclaimed", "Addresses freed whose holder was gone."),
+    ("adopted", "Live pods written again to a store that was lost."),
+)
+"""Events in the store, and what each is."""
 REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
 """Kinds of repairs; each is a series from the start, so that the first repair shows up as a change."""
 
-
-class Readable(Protocol):
-    """What is needed of the readiness."""
-
-    @property
-    def last(self) -> str:
-        """Why no address could be given out at the last check; empty: one could."""
+Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
 
 
 def new_registry() -> CollectorRegistry:
@@ -137,19 +138,19 @@ class CallMetrics:
 
 
 class NodeCollector(Collector):
-    """What is read of the node at each scrape; the pool, its counters and the source in one transaction."""
+    """What is read of the node at each scrape; the pool, its counters and the sources in one transaction."""
 
     def __init__(
         self,
         registry: CollectorRegistry,
         node: Node,
         work: Work,
-        readiness: Readable,
+        why_not_ready: Callable[[], str],
         problems: Callable[[], Sequence[Problem]],
     ) -> None:
         self._node = node
         self._work = work
-        self._readiness = readiness
+        self._why_not_ready = why_not_ready
         self._problems = problems
         registry.register(self)
 
@@ -159,36 +160,43 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every number, as it is now."""
-        yield InfoMetricFamily(
-            "azvnet_build",
-            "What runs here.",
-            {
-                "version": __version__,
-                "protocol": str(protocol.VERSION),
-                "python": platform.python_version(),
-            },
-        )
+        about = {
+            "version": __version__,
+            "protocol": str(protocol.VERSION),
+            "python": platform.python_version(),
+        }
+        yield InfoMetricFamily("azvnet_build", "What runs here.", about)
         yield GaugeMetricFamily(
             "azvnet_ready",
             "Whether an address could be given at the last look.",
-            int(not self._readiness.last),
+            int(not self._why_not_ready()),
         )
         kinds = Counter(problem.kind for problem in self._problems())
-        problems = GaugeMetricFamily(
-            "azvnet_problems", "What is wrong although pods get addresses, by kind.", labels=("kind",)
+        yield _labelled(
+            GaugeMetricFamily,
+            "azvnet_problems",
+            "What is wrong although pods get addresses, by kind.",
+            "kind",
+            {kind: kinds[kind] for kind in sorted({*checks.KINDS, *kinds})},
         )
-        for kind in sorted({*checks.KINDS, *kinds}):
-            problems.add_metric((kind,), kinds[kind])
-        yield problems
-        yield _by_kind(self._work.repairs)
+        repairs = self._work.repairs
+        yield _labelled(
+            CounterMetricFamily,
+            "azvnet_repairs",
+            "Things that something else took from a pod and that were put back.",
+            "kind",
+            {kind: repairs.get(kind, 0) for kind in sorted({*REPAIRS, *repairs})},
+        )
         try:
             overview = self._node.view.overview(self._work.cooldown)
         except IpamError:
-            yield _store(readable=False)
-            return
-        yield _store(readable=True)
-        yield from _pool(overview, self._states())
-        yield from _source(overview)
+            overview = None
+        yield GaugeMetricFamily(
+            "azvnet_store_up", "Whether the store could be read for this scrape.", int(overview is not None)
+        )
+        if overview is not None:
+            yield from _pool(overview, self._states())
+            yield from _sources(overview)
 
     def _states(self) -> Mapping[str, int]:
         """The pool by state. An address that the host itself carries does not count as free."""
@@ -200,72 +208,61 @@ class NodeCollector(Collector):
 
 
 def _pool(overview: Overview, numbers: Mapping[str, int]) -> Iterator[Metric]:
-    states = GaugeMetricFamily(
-        "azvnet_pool_addresses", "Addresses by state; the states add up to the known ones.", labels=("state",)
+    states = (*(each.value for each in AddressState), checks.ON_HOST)
+    yield _labelled(
+        GaugeMetricFamily,
+        "azvnet_pool_addresses",
+        "Addresses by state; the states add up to the known ones.",
+        "state",
+        {state: numbers.get(state, 0) for state in states},
     )
-    for state in (*(each.value for each in AddressState), checks.ON_HOST):
-        states.add_metric((state,), numbers.get(state, 0))
-    yield states
     yield GaugeMetricFamily(
         "azvnet_pool_known_addresses", "Addresses that the node knows of, in whatever state.", overview.known
     )
-    counters = overview.counters
-    yield _counter("azvnet_pool_exhausted", "Times that no address was there to give.", counters, "exhausted")
-    yield _counter(
-        "azvnet_pool_cooldown_shortened",
-        "Addresses given out before their cooldown was over, for want of others.",
-        counters,
-        "cooldown_shortened",
-    )
-    yield _counter(
-        "azvnet_pool_quarantines",
-        "Times that an address was set aside because something else carries it.",
-        counters,
-        "quarantined",
-    )
-    yield _counter("azvnet_pool_reclaimed", "Addresses freed whose holder was gone.", counters, "reclaimed")
-    yield _counter(
-        "azvnet_pool_adopted", "Live pods written again to a store that was lost.", counters, "adopted"
-    )
+    for event, text in POOL_COUNTERS:
+        name = "quarantines" if event == "quarantined" else event
+        yield CounterMetricFamily(f"azvnet_pool_{name}", text, overview.counters[event])
 
 
-def _source(overview: Overview) -> Iterator[Metric]:
-    source, counters = overview.source, overview.counters
-    yield InfoMetricFamily("azvnet_source", "Where addresses come from.", {"source": source.source})
-    yield _counter("azvnet_source_reads", "Attempts to read the source.", counters, "source_reads")
-    yield _counter("azvnet_source_errors", "Attempts that failed.", counters, "source_errors")
-    yield GaugeMetricFamily(
-        "azvnet_source_up", "Whether the last attempt succeeded.", int(not source.failures)
+def _sources(overview: Overview) -> Iterator[Metric]:
+    """Of each source that a network of the node uses."""
+    info = InfoMetricFamily("azvnet_source", "Where addresses come from.", labels=("source",))
+    for each in overview.sources:
+        info.add_metric((each.config.key,), {"answered": each.source})
+    yield info
+
+    def of_each(kind: Family, name: str, text: str, value: Callable[[SourceState], float]) -> Metric:
+        values = {each.config.key: value(each) for each in overview.sources}
+        return _labelled(kind, f"azvnet_source_{name}", text, "source", values)
+
+    def counted(event: str) -> Callable[[SourceState], float]:
+        return lambda each: overview.counters.get(f"{event} {each.config.key}", 0)
+
+    yield of_each(CounterMetricFamily, "reads", "Attempts to read the source.", counted("source_reads"))
+    yield of_each(CounterMetricFamily, "errors", "Attempts that failed.", counted("source_errors"))
+    yield of_each(
+        GaugeMetricFamily, "up", "Whether the last attempt succeeded.", lambda each: not each.failures
     )
-    yield GaugeMetricFamily(
-        "azvnet_source_age_seconds",
+    yield of_each(
+        GaugeMetricFamily,
+        "age_seconds",
         "Time since the last successful read; +Inf before the first since the node was started.",
-        math.inf if source.success_age is None else source.success_age,
+        lambda each: math.inf if each.success_age is None else each.success_age,
     )
-    yield GaugeMetricFamily(
-        "azvnet_source_listed_addresses", "Addresses that the last successful read listed.", source.listed
-    )
-
-
-def _store(*, readable: bool) -> Metric:
-    return GaugeMetricFamily(
-        "azvnet_store_up", "Whether the store could be read for this scrape.", int(readable)
+    yield of_each(
+        GaugeMetricFamily,
+        "listed_addresses",
+        "Addresses that the last successful read listed.",
+        lambda each: each.listed,
     )
 
 
-def _by_kind(repairs: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(
-        "azvnet_repairs",
-        "Things that something else took from a pod and that were put back.",
-        labels=("kind",),
-    )
-    for kind in sorted({*REPAIRS, *repairs}):
-        family.add_metric((kind,), repairs.get(kind, 0))
+def _labelled(kind: Family, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """One series for each value of a label."""
+    family = kind(name, text, labels=(label,))
+    for each, value in values.items():
+        family.add_metric((each,), value)
     return family
-
-
-def _counter(name: str, text: str, values: Mapping[str, int], key: str) -> Metric:
-    return CounterMetricFamily(name, text, values.get(key, 0))
 
 
 def _known_verb(verb: str) -> str:

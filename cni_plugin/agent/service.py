@@ -89,7 +89,7 @@ class Agent:
             self._node, settings, self._readiness, conflist, self._maintenance.problems, self._journal
         )
         warnings = self._network_ready.warnings
-        NodeCollector(registry, self._node, self._maintenance, self._readiness, warnings)
+        NodeCollector(registry, self._node, self._maintenance, lambda: self._readiness.last, warnings)
         self._pages = Pages(
             self._node,
             settings,

@@ -324,7 +324,7 @@ def test_addresses_come_from_resource_manager_where_the_values_say_so(place: Pla
     pod, agent = place.install(PodSpec(spec.spec, {"azvnet": data}))
 
     metrics = pod.exec(agent, probe("metrics"))[1]
-    assert 'azvnet_source_info{source="arm"} 1.0' in metrics
+    assert 'azvnet_source_info{answered="arm",source="arm"} 1.0' in metrics
     assert place.journey() == []
 
 

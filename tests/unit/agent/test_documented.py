@@ -73,12 +73,8 @@ def test_every_value_that_a_setting_may_have_is_in_the_table() -> None:
 
 def test_every_metric_is_in_the_table_with_its_type_and_labels(place: Place, work: Work) -> None:
     place.list_addresses(2)
-
-    class Ready:
-        last = ""
-
     registry = metrics.new_registry()
-    NodeCollector(registry, place.node, work, Ready(), list)
+    NodeCollector(registry, place.node, work, str, list)
     CallMetrics(registry).observe("ADD", Reply(b"", 1, error=PoolError(PoolExhausted("full"))), 0.1)
     text = Exposition(registry).encode("")[1].decode()
     told: dict[str, tuple[str, set[str]]] = {}

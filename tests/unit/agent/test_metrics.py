@@ -19,6 +19,7 @@ from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.params import NEEDED
 from ipam.errors import PoolExhausted
+from ipam.model import SourceConfig
 from tests.unit.agent.work import Place, Work
 
 if TYPE_CHECKING:
@@ -32,17 +33,13 @@ OTHER_UNITS = {"milliseconds", "microseconds", "minutes", "hours", "ms", "kib", 
 KINDS_IN_NAMES = {"gauge", "counter", "histogram", "summary", "metric"}
 
 
-class Ready:
-    last = ""
-
-
 class Metrics:
     """Everything that is exposed."""
 
     def __init__(self, place: Place, work: Work) -> None:
         self.registry = new_registry()
         self.observe = CallMetrics(self.registry).observe
-        NodeCollector(self.registry, place.node, work, Ready(), list)
+        NodeCollector(self.registry, place.node, work, str, list)
 
     def encode(self, accept: str) -> tuple[str, bytes]:
         return Exposition(self.registry).encode(accept)
@@ -140,19 +137,28 @@ def test_a_store_that_cannot_be_read_costs_the_numbers_of_the_pool_and_no_other(
 
 
 def test_the_source_is_told_with_its_age(place: Place, metrics: Metrics) -> None:
-    assert value(metrics, "azvnet_source_age_seconds") == float("inf")
-    place.list_addresses(4)
-    assert 0 <= value(metrics, "azvnet_source_age_seconds") < 60
-    assert value(metrics, "azvnet_source_up") == 1
-    assert value(metrics, "azvnet_source_listed_addresses") == 4
-    assert value(metrics, "azvnet_source_info", source="file") == 1
-    reads = value(metrics, "azvnet_source_reads_total")
-    place.interfaces.unlink()
     with pytest.raises(Exception, match=r"interfaces\.json"):
         place.read_source()
-    assert value(metrics, "azvnet_source_up") == 0
-    assert value(metrics, "azvnet_source_errors_total") == 1
-    assert value(metrics, "azvnet_source_reads_total") == reads + 1
+    key = place.source.key
+    assert value(metrics, "azvnet_source_age_seconds", source=key) == float("inf")
+    place.list_addresses(4)
+    assert 0 <= value(metrics, "azvnet_source_age_seconds", source=key) < 60
+    assert value(metrics, "azvnet_source_up", source=key) == 1
+    assert value(metrics, "azvnet_source_listed_addresses", source=key) == 4
+    assert value(metrics, "azvnet_source_info", source=key, answered="file") == 1
+    assert value(metrics, "azvnet_source_reads_total", source=key) == 2
+
+
+def test_each_source_is_told_by_itself(place: Place, metrics: Metrics) -> None:
+    place.list_addresses(4)
+    other = SourceConfig(environment="file", file=str(place.interfaces.with_name("none.json")))
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"none\.json"):
+            place.node.ipam.refresh(other, deadline=5.0, force=True)
+    for key, up, failed in ((place.source.key, 1, 0), (other.key, 0, 2)):
+        assert value(metrics, "azvnet_source_up", source=key) == up
+        assert value(metrics, "azvnet_source_errors_total", source=key) == failed
+    assert value(metrics, "azvnet_source_listed_addresses", source=place.source.key) == 4
 
 
 def test_repairs_are_told_by_kind_from_the_start(work: Work, metrics: Metrics) -> None:

@@ -65,7 +65,13 @@ class Front:
         self.network_ready = NetworkReady(
             place.node, settings, self.readiness, conflist, work.problems, self.journal
         )
-        NodeCollector(self.registry, place.node, work, self.readiness, self.network_ready.warnings)
+        NodeCollector(
+            self.registry,
+            place.node,
+            work,
+            lambda: self.readiness.last,
+            self.network_ready.warnings,
+        )
         self.pages = Pages(
             place.node,
             settings,

@@ -226,7 +226,8 @@ class TestFailure:
         state = ipam.source_state(CONFIG)
         assert (state.error, state.remedy) == ("source imds: GET http://x: 500", "look at x")
         assert (state.failures, state.last_attempt_at, state.last_success_at) == (1, node.wall.now, None)
-        assert (counters(ipam)["source_reads"], counters(ipam)["source_errors"]) == (1, 1)
+        told = counters(ipam)
+        assert (told[f"source_reads {CONFIG.key}"], told[f"source_errors {CONFIG.key}"]) == (1, 1)
 
     def test_a_success_wipes_it_out(self, node: Node) -> None:
         ipam = node.process()
