@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
+import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 PATIENCE = 30.0
 """Generous, for a machine that has much else to do; below the minute after which an agent finds by itself
@@ -11,9 +21,61 @@ what a call has left behind.
 """
 
 
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait until something is so."""
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
-        time.sleep(0.02)
+def eventually(
+    condition: Callable[[], Found],
+    what: str | Callable[[], str],
+    *,
+    patience: float = PATIENCE,
+    pause: float = 0.02,
+) -> Found:
+    """Wait until something is so, and return what was found then.
+
+    Args:
+        condition: finds something true when it is so.
+        what: what is waited for, or a function that says what is there instead.
+        patience: seconds after which the test fails.
+        pause: seconds between two looks.
+    """
+    until = time.monotonic() + patience
+    while not (found := condition()):
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {patience:.0f} s: {what if isinstance(what, str) else what()}")
+        time.sleep(pause)
+    return found
+
+
+class Syscall(IntEnum):
+    """Numbers of system calls on x86_64, which the product is built for."""
+
+    READ = 0
+    WRITE = 1
+    POLL = 7
+    CONNECT = 42
+    FCNTL = 72
+    FLOCK = 73
+    ACCEPT4 = 288
+
+
+def waits_in(task: int, *calls: Syscall) -> list[int]:
+    """One of these system calls and its arguments, if a thread or process waits in it; else empty.
+
+    Source: proc(5), /proc/PID/syscall.
+    """
+    with suppress(OSError):  # it has ended
+        words = Path(f"/proc/{task}/syscall").read_text().split()
+        if words[0] in {str(call.value) for call in calls}:
+            return [int(word, 0) for word in words]
+    return []
+
+
+def unread(descriptor: socket.socket | int, request: int = termios.FIONREAD) -> int:
+    """Bytes in a pipe or socket that nobody has read yet."""
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, request, bytes(4)))[0])
+
+
+def send_byte_by_byte(connection: socket.socket, data: bytes) -> None:
+    """Send each byte when the other side has read the one before, so that it reads them one by one."""
+    for byte in data:
+        connection.sendall(bytes([byte]))
+        # unix(7) has no word on it, but the kernel counts for TIOCOUTQ what the receiver still holds.
+        eventually(lambda: not unread(connection, termios.TIOCOUTQ), "the byte was read", pause=0.001)

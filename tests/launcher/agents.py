@@ -152,12 +152,12 @@ class AgentProcess:
     """An agent in a process of its own, for what a thread can't be: another user, stopped, killed."""
 
     _LISTEN = (
-        "import os, signal, socket, sys, time\n"
+        "import os, signal, socket, sys\n"
         "os.setuid(int(sys.argv[2]))\n"
         "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(16)\n"
         "print('listening', flush=True)\n"
     )
-    WAIT = "time.sleep(600)\n"
+    WAIT = "signal.pause()\n"
     """Accepts nothing."""
     DIE_OVER_THE_REPLY = (
         "c, _ = s.accept(); c.recv(1 << 20); c.sendall(bytes.fromhex(sys.argv[3]))\n"

@@ -7,13 +7,13 @@ import re
 import shutil
 import struct
 import subprocess
-import time
 from pathlib import Path
 
 from tests.launcher import programs
 from tests.launcher.agents import Agent
 from tests.launcher.programs import Bundle, finish
 from tests.launcher.test_doubt import silent
+from tests.waiting import Syscall, eventually, waits_in
 
 WHAT_IT_CALLS = set(
     re.findall(
@@ -78,18 +78,8 @@ def test_the_shipped_launcher_grants_an_agent_25_seconds(shipped: Bundle) -> Non
         assert process.stdin is not None
         process.stdin.close()
         process.stdin = None
-        poll = _system_call(process.pid, agent)
+        eventually(lambda: agent.heard, "the request is there")
+        poll = eventually(lambda: waits_in(process.pid, Syscall.POLL), "it waits for the reply")
         assert 20_000 < poll[3] <= 25_000
         process.kill()
         finish(process)
-
-
-def _system_call(pid: int, agent: Agent) -> list[int]:
-    """Number and arguments of the system call in which the launcher waits for the agent's reply."""
-    give_up = time.monotonic() + 20
-    while time.monotonic() < give_up:
-        fields = Path(f"/proc/{pid}/syscall").read_text().split()
-        if agent.heard and len(fields) > 7:
-            return [int(field, 0) for field in fields]
-        time.sleep(0.01)
-    raise AssertionError("it does not wait")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.launcher.agents import Agent, AgentProcess, Behaviour, answer, hear, reply
 from tests.launcher.programs import IMPATIENT_SECONDS, STDIN, Bundle, assert_taken_over, finish
+from tests.waiting import Syscall, eventually, waits_in
 
 # Who is not asked at all
 
@@ -47,8 +48,7 @@ def test_with_an_agent_that_is_not_of_root(bundle: Bundle) -> None:
     bundle.run_dir.chmod(0o777)
     with AgentProcess(bundle.socket, AgentProcess.WAIT, uid=65534):
         done = bundle.run(input=STDIN)
-    assert_taken_over(bundle, done, b"none")
-    assert done.seconds < 10
+    assert_taken_over(bundle, done, b"none")  # one that had waited for a reply would say "hung"
 
 
 def test_with_a_backlog_that_is_full_it_does_not_hang(shipped: Bundle) -> None:
@@ -64,7 +64,7 @@ def test_with_a_backlog_that_is_full_it_does_not_hang(shipped: Bundle) -> None:
     for each in waiting:
         each.close()
     assert_taken_over(shipped, done, b"none")
-    assert 0.9 < done.seconds < 10
+    assert done.seconds > 0.9
 
 
 def test_a_backlog_that_becomes_free_is_waited_for(shipped: Bundle) -> None:
@@ -77,7 +77,7 @@ def test_a_backlog_that_becomes_free_is_waited_for(shipped: Bundle) -> None:
             each.setblocking(False)
             each.connect_ex(str(shipped.socket))
         process = shipped.start()
-        time.sleep(0.2)
+        eventually(lambda: waits_in(process.pid, Syscall.CONNECT), "it waits for the backlog")
         for each in waiting:
             each.close()
         while True:  # those that have closed meanwhile say nothing
@@ -182,8 +182,7 @@ def test_an_agent_that_is_killed_over_the_reply(bundle: Bundle) -> None:
 
 def test_an_agent_that_closes_without_having_read_the_request(bundle: Bundle) -> None:
     def close_unread(connection: socket.socket, _agent: Agent) -> None:
-        while len(connection.recv(1 << 16, socket.MSG_PEEK)) <= len(STDIN):
-            time.sleep(0.001)
+        eventually(lambda: len(connection.recv(1 << 16, socket.MSG_PEEK)) > len(STDIN), "all of it")
 
     with Agent(bundle.socket, close_unread):
         done = bundle.run(input=STDIN)
@@ -213,27 +212,26 @@ def test_an_agent_that_wants_no_request_but_does_not_close_is_not_waited_for(bun
     def refuse_to_read(connection: socket.socket, agent: Agent) -> None:
         connection.shutdown(socket.SHUT_RD)
         unwilling.set()
-        agent.done.wait(30)
+        agent.done.wait()
 
     with Agent(bundle.socket, refuse_to_read):
         process = bundle.start()
         assert unwilling.wait(30)
         done = finish(process, STDIN)
-    assert_taken_over(bundle, done, b"none")
-    assert done.seconds < 10
+    assert_taken_over(bundle, done, b"none")  # one that had waited for a reply would say "hung"
 
 
 def silent(connection: socket.socket, agent: Agent) -> None:
     """Hears, and says nothing."""
     agent.heard.append(hear(connection))
-    agent.done.wait(30)
+    agent.done.wait()
 
 
 def silent_after_the_header(connection: socket.socket, agent: Agent) -> None:
     """Promises two bytes."""
     agent.heard.append(hear(connection))
     connection.sendall(reply(b"{}")[:24])
-    agent.done.wait(30)
+    agent.done.wait()
 
 
 def trickling(connection: socket.socket, agent: Agent) -> None:
@@ -254,7 +252,7 @@ def test_an_agent_that_hangs(impatient: Bundle, behaviour: Behaviour) -> None:
         done = impatient.run(input=STDIN)
     record = assert_taken_over(impatient, done, b"hung")
     assert record.variable(b"AZVNET_CALL_ID") == agent.only().call_id
-    assert IMPATIENT_SECONDS <= done.seconds < 10
+    assert done.seconds >= IMPATIENT_SECONDS
 
 
 @pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "larger-than-the-socket's-buffer"])
@@ -264,13 +262,14 @@ def test_an_agent_that_is_stopped(impatient: Bundle, size: int) -> None:
         agent.stop()
         done = impatient.run(input=given)
     assert_taken_over(impatient, done, b"hung", given)
-    assert IMPATIENT_SECONDS <= done.seconds < 10
+    assert done.seconds >= IMPATIENT_SECONDS
 
 
 def test_time_that_the_runtime_takes_for_stdin_is_not_the_agents(impatient: Bundle) -> None:
     with Agent(impatient.socket, answer(reply(b"{}"))):
         process = impatient.start()
-        time.sleep(2 * IMPATIENT_SECONDS)
+        eventually(lambda: waits_in(process.pid, Syscall.READ, Syscall.POLL), "it waits for stdin")
+        time.sleep(2 * IMPATIENT_SECONDS)  # longer than it would wait for the agent
         done = finish(process, STDIN)
     assert (done.code, done.stdout) == (0, b"{}")
 

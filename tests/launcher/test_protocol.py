@@ -28,6 +28,7 @@ from cni_plugin.agent.protocol import (
     read_request,
     write_reply,
 )
+from tests.waiting import send_byte_by_byte
 
 ENV = b"CNI_COMMAND=ADD\0AZVNET_CALL_ID=" + b"0" * 32 + b"\0"
 CALL = {"CNI_COMMAND": "ADD", "AZVNET_CALL_ID": "0" * 32}
@@ -108,9 +109,7 @@ def test_a_request_that_comes_byte_by_byte_is_put_together_with_its_descriptor(p
     def trickle() -> None:
         with Path("/proc/self/ns/net").open() as netns:
             socket.send_fds(caller, [data[:1]], [netns.fileno()])
-        for byte in data[1:]:
-            caller.sendall(bytes([byte]))
-            time.sleep(0.001)
+        send_byte_by_byte(caller, data[1:])
 
     thread = threading.Thread(target=trickle)
     thread.start()

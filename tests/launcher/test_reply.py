@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.launcher.agents import Agent, answer, hear, reply
 from tests.launcher.programs import STDIN, Bundle, finish
+from tests.waiting import Syscall, eventually, send_byte_by_byte, unread, waits_in
 
 RESULT = b'{"cniVersion":"1.1.0","ips":[]}\n'
 
@@ -45,9 +45,7 @@ def test_the_exit_code_is_the_replys(bundle: Bundle, code: int) -> None:
 def test_a_reply_that_trickles_is_put_together(bundle: Bundle) -> None:
     def trickle(connection: socket.socket, _agent: Agent) -> None:
         hear(connection)
-        for byte in reply(RESULT, b"warning", 3):
-            connection.sendall(bytes([byte]))
-            time.sleep(0.001)
+        send_byte_by_byte(connection, reply(RESULT, b"warning", 3))
 
     with Agent(bundle.socket, trickle):
         done = bundle.run()
@@ -66,12 +64,12 @@ def test_a_reply_is_enough_the_agent_need_not_close(bundle: Bundle) -> None:
     def keep_open(connection: socket.socket, agent: Agent) -> None:
         hear(connection)
         connection.sendall(reply(RESULT))
-        agent.done.wait(30)
+        agent.done.wait()
 
     with Agent(bundle.socket, keep_open):
         done = bundle.run()
     assert done.stdout == RESULT
-    assert done.seconds < 10
+    assert bundle.record() is None, "it did not wait until its deadline"
 
 
 def test_a_refusal_of_the_request_before_it_was_read_is_obeyed(bundle: Bundle) -> None:
@@ -129,7 +127,9 @@ def test_a_slow_reader_of_stdout_gets_all_of_it(bundle: Bundle, blocking: bool) 
     with Agent(bundle.socket, answer(reply(text))), os.fdopen(read, "rb") as reader:
         process = bundle.start(stdin=subprocess.DEVNULL, stdout=write)
         os.close(write)
-        time.sleep(0.1)  # the pipe is full by now
+        eventually(
+            lambda: unread(read) and waits_in(process.pid, Syscall.WRITE, Syscall.POLL), "the pipe is full"
+        )
         assert reader.read() == text
         assert finish(process).code == 0
 

@@ -7,13 +7,13 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.launcher.agents import Agent, answer, hear, reply
 from tests.launcher.programs import Bundle, finish
+from tests.waiting import Syscall, eventually, unread, waits_in
 
 OK = answer(reply(b"{}"))
 
@@ -87,11 +87,12 @@ def test_stdin_arrives_whole(bundle: Bundle, size: int) -> None:
 def test_stdin_arrives_whole_when_it_comes_in_pieces(bundle: Bundle) -> None:
     with Agent(bundle.socket, OK) as agent:
         process = bundle.start()
-        assert process.stdin is not None
+        stdin = process.stdin
+        assert stdin is not None
         for piece in (b'{"a"', b":1", b"}\n\n"):
-            process.stdin.write(piece)
-            process.stdin.flush()
-            time.sleep(0.02)
+            stdin.write(piece)
+            stdin.flush()
+            eventually(lambda: not unread(stdin.fileno()), "the piece was read", pause=0.001)
         assert finish(process).code == 0
     assert agent.only().stdin == b'{"a":1}\n\n'
 
@@ -102,7 +103,7 @@ def test_stdin_arrives_whole_through_a_pipe_that_does_not_block(bundle: Bundle) 
     with Agent(bundle.socket, OK) as agent, os.fdopen(write, "wb") as writer:
         process = bundle.start(stdin=read)
         os.close(read)
-        time.sleep(0.1)  # it has found nothing there by now
+        eventually(lambda: waits_in(process.pid, Syscall.POLL), "it has found nothing there")
         writer.write(b"{}")
         writer.close()
         assert finish(process).code == 0

@@ -21,6 +21,7 @@ from cni_plugin.cni.params import NEEDED
 from ipam.errors import PoolExhausted
 from ipam.model import SourceConfig
 from tests.unit.agent.work import Place, Work
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -280,23 +281,28 @@ def test_a_storm_of_scrapes_renders_one_page_a_second_and_one_at_a_time(
     monkeypatch.setattr(module, "FRESH_SECONDS", 3600.0)
     registry = new_registry()
     under_way, collected = threading.Semaphore(1), []
+    asking: list[str] = []
+    asked = 0
 
     class Slow(Collector):
         def collect(self) -> Iterator[Metric]:
             assert under_way.acquire(blocking=False), "another one is being rendered"
             collected.append(threading.get_ident())
-            time.sleep(0.01)
+            eventually(lambda: len(asking) == asked, "all have asked")
             under_way.release()
             yield from ()
 
     registry.register(Slow())
     collected.clear()
+    asked = 40
     exposition = Exposition(registry)
     got: list[tuple[str, bytes]] = []
-    scrapers = [
-        threading.Thread(target=lambda accept=accept: got.append(exposition.encode(accept)))
-        for accept in ["", OPENMETRICS] * 20
-    ]
+
+    def scrape(accept: str) -> None:
+        asking.append(accept)
+        got.append(exposition.encode(accept))
+
+    scrapers = [threading.Thread(target=scrape, args=[accept]) for accept in ["", OPENMETRICS] * 20]
     for scraper in scrapers:
         scraper.start()
     for scraper in scrapers:

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,7 @@ from cni_plugin.checks import Problem
 from tests.unit.agent.conftest import NewFront
 from tests.unit.agent.test_conflist import CONFLIST
 from tests.unit.agent.work import Answer, Front, Place, Work, get, new_settings
-
-PATIENCE = 10.0
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
-        time.sleep(0.02)
+from tests.waiting import eventually
 
 
 def page(place: Place, path: str) -> Answer:
@@ -137,8 +128,7 @@ def test_a_pool_smaller_than_the_pods_that_may_come_is_told_of_until_it_is_not(
 
 
 def test_a_pool_that_nothing_is_known_of_is_no_small_one(place: Place, new_front: NewFront) -> None:
-    new_front(expected_pods=3)
-    time.sleep(0.5)
+    new_front(expected_pods=3).look()
     assert json.loads(page(place, "/info").body)["warnings"] == []
 
 
@@ -195,7 +185,7 @@ def test_an_agent_that_another_took_over_from_leaves_the_conflist_alone(
     front.serves = False
     conflist["destination"].write_text("what the newer agent has written")
     front.use(new_settings(conflist=conflist))
-    time.sleep(0.5)
+    front.look()
     assert conflist["destination"].read_text() == "what the newer agent has written"
     front.serves = True
     front.use(new_settings(conflist=conflist))
@@ -250,9 +240,9 @@ def test_info_says_who_this_is(place: Place, new_front: NewFront) -> None:
 def test_the_conflist_comes_last(
     place: Place, work: Work, new_front: NewFront, conflist: dict[str, Path]
 ) -> None:
-    new_front(conflist=conflist)
+    front = new_front(conflist=conflist)
     assert [each["name"] for each in work.netconfs] == ["azvnet"], "it says which source to read"
-    time.sleep(0.6)
+    front.look()
     assert not conflist["destination"].exists()
     place.list_addresses(1)
     eventually(conflist["destination"].exists, "the conflist")
@@ -301,7 +291,7 @@ def test_a_pool_that_runs_out_keeps_the_conflist(
     place.hold("a")
     eventually(lambda: ready_or_why(place), "not ready")
     front.use(new_settings(conflist=conflist))
-    time.sleep(0.5)
+    front.look()
     assert conflist["destination"].exists()
 
 
@@ -424,7 +414,6 @@ def test_the_socket_is_taken_back_from_an_agent_that_was_killed(place: Place, ne
     front = new_front()
     successor = UnixSocket(place.run_dir / "http.sock", 1)
     front.use(new_settings(log_file=place.run_dir / "agent.log"))
-    time.sleep(0.5)
     assert successor.owner() is SocketOwner.OURS, "as long as it lives"
     successor.close()
     front.use(new_settings(log_file=place.run_dir / "agent.log"))
@@ -477,8 +466,9 @@ def test_trouble_is_said_when_it_begins_changes_and_ends(
     from cni_plugin.agent import network_ready as module
 
     monkeypatch.setattr(module, "STARTING_SECONDS", 0.0)
-    new_front()
-    time.sleep(1.2)
+    front = new_front()
+    for _ in range(4):
+        front.look()
     place.list_addresses(1)
     eventually(lambda: any(each["msg"].startswith("ready") for each in said(tmp_path)), "ready")
     messages = [each["msg"] for each in said(tmp_path)]

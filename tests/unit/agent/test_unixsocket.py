@@ -7,11 +7,13 @@ import socket
 import stat
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
+from tests.waiting import Syscall, eventually, waits_in
 
 
 @pytest.fixture
@@ -139,7 +141,8 @@ def test_a_thread_in_accept_is_woken(path: Path) -> None:
 
     thread = threading.Thread(target=accept)
     thread.start()
-    time.sleep(0.1)
+    assert thread.native_id is not None
+    eventually(partial(waits_in, thread.native_id, Syscall.ACCEPT4), "it waits for a connection")
     assert list(made.refuse_more()) == []
     thread.join(5)
     assert woken.is_set()

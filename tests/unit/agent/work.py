@@ -20,6 +20,7 @@ from cni_plugin.agent.settings import Settings
 from cni_plugin.checks import Problem
 from cni_plugin.node import Node
 from ipam.model import AddressRequest, Attachment, Owner, SourceConfig
+from tests.waiting import eventually
 
 MAC = "00:0d:3a:00:00:01"
 
@@ -57,9 +58,11 @@ class Front:
     def __init__(self, place: Place, work: Work, settings: Settings) -> None:
         self.serves = True
         self.stuck = ""
+        self._settings = settings
+        self._looks = 0
         self.journal = Journal(settings)
         self.registry = metrics.new_registry()
-        conflist = InstalledConflist(settings, work.netconfs.append, lambda: self.serves, self.journal)
+        conflist = InstalledConflist(settings, work.netconfs.append, self._asked, self.journal)
         signs_of_life = (work.why_not_alive, lambda: self.stuck)
         self.readiness = Readiness(place.node, work, lambda: conflist.why_not, signs_of_life)
         self.network_ready = NetworkReady(
@@ -90,9 +93,25 @@ class Front:
         self.pages.stop()
 
     def use(self, settings: Settings) -> None:
+        self._settings = settings
         self.journal.use(settings)
         self.network_ready.use(settings)
         self.pages.use(settings)
+
+    def look(self) -> None:
+        """Have it look whether the node is ready, and wait until that is over: the next look has begun."""
+        before = self._looks
+
+        def twice() -> bool:
+            self.network_ready.use(self._settings)  # it looks at once
+            return self._looks >= before + 2
+
+        eventually(twice, "two looks")
+
+    def _asked(self) -> bool:
+        """Whether it serves: every look begins with this."""
+        self._looks += 1
+        return self.serves
 
 
 class Place:

@@ -82,7 +82,7 @@ def silence(cloud: Cloud) -> Callable[[socket.socket], None]:
     """An answer that never comes."""
 
     def wait(_: socket.socket) -> None:
-        cloud.stopping.wait(20)
+        cloud.stopping.wait()
 
     return wait
 

@@ -20,11 +20,15 @@ from ipam.errors import SourceUnreadable
 from ipam.sources.documents import SIZE_LIMIT
 from ipam.sources.http import RECEIVED_LIMIT, Get, get
 from tests.unit.ipam.cloud import Cloud, ok, reply, running, silence
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.unit.ipam.cloud import Answer
+
+FOR_EVER = 3000.0
+"""Seconds: a test that waited for this deadline would not end."""
 
 
 @pytest.fixture
@@ -37,12 +41,11 @@ def ask(cloud: Cloud, seconds: float = 10.0, path: str = "/x?y=1") -> bytes:
     return get(Get("test", cloud.url + path, {"Metadata": "true"}, "look"), time.monotonic() + seconds)
 
 
-def refused(cloud: Cloud, seconds: float = 10.0) -> tuple[SourceUnreadable, float]:
-    began = time.monotonic()
+def refused(cloud: Cloud, seconds: float = FOR_EVER) -> SourceUnreadable:
     with pytest.raises(SourceUnreadable) as error:
         ask(cloud, seconds)
     assert error.value.remedy == "look"
-    return error.value, time.monotonic() - began
+    return error.value
 
 
 def test_what_is_sent(cloud: Cloud) -> None:
@@ -64,17 +67,16 @@ def test_a_service_that_is_not_ready_is_asked_again(cloud: Cloud, status: int) -
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 No", "403 No", "405 No", "204 No Content"])
 def test_a_refusal_is_not_asked_again(cloud: Cloud, status: str) -> None:
     cloud.answers = [reply(status, b"" if status.startswith("204") else b'{"error":  "why"}')]
-    error, seconds = refused(cloud)
+    error = refused(cloud)
     assert type(error) is SourceUnreadable
     assert error.status == int(status[:3])
     assert f"GET {cloud.url}/x?y=1: {status}" in str(error)
     assert len(cloud.requests) == 1
-    assert seconds < 5
 
 
 def test_what_the_service_says_is_part_of_the_error(cloud: Cloud) -> None:
     cloud.answers = [reply("400 Bad Request", b"Required\n metadata header not specified" + b"x" * 1000)]
-    error, _ = refused(cloud)
+    error = refused(cloud)
     assert "Required metadata header not specified" in str(error)
     assert len(str(error)) < 400
 
@@ -82,7 +84,7 @@ def test_what_the_service_says_is_part_of_the_error(cloud: Cloud) -> None:
 def test_a_redirect_is_not_followed(cloud: Cloud) -> None:
     with running() as elsewhere:
         cloud.answers = [reply("302 Found", Location=f"{elsewhere.url}/y")]
-        error, _ = refused(cloud)
+        error = refused(cloud)
         assert "302 Found" in str(error)
         assert elsewhere.requests == []
 
@@ -112,11 +114,10 @@ def test_retry_after_is_waited_for(cloud: Cloud) -> None:
 
 
 def test_retry_after_that_is_too_long_is_told_at_once(cloud: Cloud) -> None:
-    cloud.answers = [reply("429 Too Many Requests", Retry_After="30")]
-    error, seconds = refused(cloud)
-    assert error.retry_after == 30
-    assert "Retry-After 30 s" in str(error)
-    assert seconds < 5
+    cloud.answers = [reply("429 Too Many Requests", Retry_After="3600")]
+    error = refused(cloud)
+    assert error.retry_after == 3600
+    assert "Retry-After 3600 s" in str(error)
     assert len(cloud.requests) == 1
 
 
@@ -126,20 +127,20 @@ def test_retry_after_that_is_too_long_is_told_at_once(cloud: Cloud) -> None:
 )
 def test_retry_after_in_every_spelling(cloud: Cloud, value: str, seconds: float) -> None:
     cloud.answers = [reply("403 No", Retry_After=value)]
-    assert refused(cloud)[0].retry_after == seconds
+    assert refused(cloud).retry_after == seconds
 
 
 def test_retry_after_as_a_date(cloud: Cloud) -> None:
     cloud.answers = [reply("403 No", Retry_After=formatdate(time.time() + 100, usegmt=True))]
-    assert 90 < refused(cloud)[0].retry_after <= 100
+    assert 90 < refused(cloud).retry_after <= 100
 
 
+@pytest.mark.timeout(30)
 class TestTime:
     def test_a_server_that_says_nothing(self, cloud: Cloud) -> None:
         cloud.answers = [silence(cloud)]
-        error, seconds = refused(cloud, 0.4)
+        error = refused(cloud, 0.4)
         assert "no answer in time" in str(error)
-        assert seconds < 2
 
     @pytest.mark.parametrize("where", ["status line", "headers", "body"])
     def test_a_server_that_sends_a_byte_now_and_then(self, cloud: Cloud, where: str) -> None:
@@ -157,26 +158,23 @@ class TestTime:
                 connection.sendall(bytes([byte]))
 
         cloud.answers = [trickle]
-        error, seconds = refused(cloud, 0.5)
+        error = refused(cloud, 0.5)
         assert "no answer in time" in str(error)
-        assert seconds < 2
 
     def test_all_retries_together_end_in_time(self, cloud: Cloud) -> None:
         cloud.answers = [reply("503 No")]
-        error, seconds = refused(cloud, 1.0)
+        error = refused(cloud, 1.0)
         assert "503 No" in str(error)
-        assert seconds < 2
         assert len(cloud.requests) <= 4
 
     def test_nobody_listens(self) -> None:
         with running() as cloud:
             pass
-        error, seconds = refused(cloud)
+        error = refused(cloud)
         assert "Connection refused" in str(error)
-        assert seconds < 2
 
     def test_a_deadline_that_is_over(self, cloud: Cloud) -> None:
-        error, _ = refused(cloud, -1)
+        error = refused(cloud, -1)
         assert "no answer in time" in str(error)
         assert cloud.requests == []
 
@@ -261,7 +259,7 @@ class TestBounds:
                 connection.sendall(again)
 
         cloud.answers = [steadily]
-        error, _ = refused(cloud, 0.5)
+        error = refused(cloud, 0.5)
         assert "no answer in time" in str(error) or "line" in str(error)
 
     @pytest.mark.parametrize("size", ["-1", "-FF", "-80000000", "zz", "", "0x-1", "\u0661"])
@@ -285,7 +283,7 @@ class TestBounds:
 
     def test_what_a_server_says_is_cut_and_escaped(self, cloud: Cloud) -> None:
         cloud.answers = [b"HTTP/1.1 400 \x1b[2J" + b"y" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n"]
-        error, _ = refused(cloud)
+        error = refused(cloud)
         assert str(error).isprintable()
         assert len(str(error)) < 400
 
@@ -298,16 +296,16 @@ class TestBrokenAnswers:
 
     def test_one_that_is_always_cut_is_an_error(self, cloud: Cloud) -> None:
         cloud.answers = [ok(b"0123456789")[:-3]]
-        error, _ = refused(cloud, 0.5)
+        error = refused(cloud, 0.5)
         assert "the answer broke off" in str(error)
 
     def test_garbage(self, cloud: Cloud) -> None:
         cloud.answers = [b"\x00\xff" * 100 + b"\r\n\r\n"]
-        assert refused(cloud)[1] < 5
+        refused(cloud)
 
     def test_endless_headers(self, cloud: Cloud) -> None:
         cloud.answers = [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"]
-        assert refused(cloud)[1] < 5
+        refused(cloud)
 
     @pytest.mark.parametrize("length", [f"Content-Length: {SIZE_LIMIT * 4}\r\n", ""])
     def test_an_answer_that_is_too_large(self, cloud: Cloud, length: str) -> None:
@@ -317,7 +315,7 @@ class TestBrokenAnswers:
                 connection.sendall(b"x" * 65536)
 
         cloud.answers = [flood]
-        assert f"larger than {SIZE_LIMIT} bytes" in str(refused(cloud)[0])
+        assert f"larger than {SIZE_LIMIT} bytes" in str(refused(cloud))
 
     def test_an_answer_of_the_largest_size(self, cloud: Cloud) -> None:
         cloud.answers = [ok(b"x" * SIZE_LIMIT)]
@@ -344,10 +342,7 @@ def test_no_descriptor_is_left_open(cloud: Cloud) -> None:
         with pytest.raises(SourceUnreadable):
             ask(cloud, 1.0)
     ask(cloud)
-    deadline = time.monotonic() + 5
-    while open_descriptors() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert open_descriptors() <= before
+    eventually(lambda: open_descriptors() <= before, "all are closed")
 
 
 def open_descriptors() -> int:

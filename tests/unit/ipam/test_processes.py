@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from ipam.errors import PoolExhausted
 from ipam.model import PoolCounts
 from tests.unit.ipam.node import ANY, attachment, confirm, counters, counts, find, owner, release, reserve
-from tests.unit.ipam.worker import COOLDOWN, detach
+from tests.unit.ipam.worker import COOLDOWN, carries, detach
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +45,16 @@ class Workers:
             text=True,
         )
 
-    def kill_one(self) -> str:
+    def kill_one(self, later: float) -> str:
+        """Kill one of them, so many seconds after it was seen to hold addresses, or to have ended."""
         name = random.choice(sorted(self.running))
+        eventually(lambda: self.is_under_way(name), f"{name} holds an address")
+        time.sleep(later)
         self.running[name].send_signal(signal.SIGKILL)
         return name
+
+    def is_under_way(self, name: str) -> bool:
+        return carries(self.directory / "kernel", name) or self.running[name].poll() is not None
 
     def end(self, name: str) -> tuple[int, str]:
         process = self.running.pop(name)
@@ -69,10 +76,8 @@ def test_eight_processes_and_random_kills(node: Node) -> None:
     try:
         for _ in range(PROCESSES):
             workers.start()
-        time.sleep(0.3)
         while workers.started < PROCESSES + 8:
-            time.sleep(0.05)
-            name = workers.kill_one()
+            name = workers.kill_one(random.uniform(0, 0.05))
             code, said = workers.end(name)
             assert code in {0, -signal.SIGKILL}, said
             killed += code == -signal.SIGKILL

@@ -91,9 +91,9 @@ class in_transaction:  # noqa: N801 - reads as a verb
     """A process that holds the write lock of the store, with a row changed."""
 
     PROGRAM = (
-        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "import signal, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "c.execute('BEGIN IMMEDIATE'); c.execute(\"UPDATE address SET family = 0\");"
-        "print('in', flush=True); time.sleep(60)"
+        "print('in', flush=True); signal.pause()"
     )
 
     def __init__(self, database: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ipam.ipam import Ipam
@@ -53,6 +54,15 @@ def detach(kernel: Path, pod: str) -> None:
                 path.unlink()
         except FileNotFoundError:
             continue
+
+
+def carries(kernel: Path, worker: str) -> bool:
+    """Whether any pod of this worker carries an address."""
+    for path in kernel.iterdir():
+        with suppress(FileNotFoundError):
+            if path.read_text().startswith(f"{worker}-"):
+                return True
+    return False
 
 
 def main() -> None:
