@@ -119,4 +119,4 @@ def test_ours_is_what_is_nobody_elses(components: list[Json]) -> None:
     assert {"/usr/lib/azvnet/azvnet", "/usr/lib/azvnet/azvnet-probe", "/etc/nsswitch.conf"} <= names
     for name in names:
         if name.startswith("/usr/lib/azvnet/azvnet-lib/"):
-            assert re.match(r"/usr/lib/azvnet/azvnet-lib/(cni_plugin/|ipam/|MANIFEST$)", name), name
+            assert re.match(r"/usr/lib/azvnet/azvnet-lib/(cni_plugin/|conf/|ipam/|MANIFEST$)", name), name

@@ -19,7 +19,7 @@ from azvnet_image.debian import ImageError, Package
 OWN = ("azvnet", "azvnet-ipam", "azvnet-probe", "azvnet-lib/MANIFEST")
 BOOTLOADER = "azvnet-python"
 LIBRARY = "azvnet-lib/"
-OWN_PACKAGES = ("cni_plugin", "ipam")
+OWN_DIRECTORIES = ("cni_plugin", "conf", "ipam")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def origins(bundle: Path) -> Origins:
         if path.is_dir() and not path.is_symlink():
             continue
         inside = name.removeprefix(LIBRARY)
-        if name in OWN or inside.split("/")[0] in OWN_PACKAGES:
+        if name in OWN or inside.split("/")[0] in OWN_DIRECTORIES:
             found.own.append(name)
         elif name == BOOTLOADER:
             found.distributions["pyinstaller"].append(name)
