@@ -25,6 +25,7 @@ from socket import (
 from struct import Struct
 from typing import Final
 
+from cni_plugin.cni.call import MOST_STDIN_BYTES
 from ipam.value import Value
 
 VERSION: Final = 1
@@ -37,8 +38,8 @@ HANDLED: Final = 0
 NOT_TAKEN: Final = 1
 """Kind of a reply: the caller is to handle the call itself."""
 
-MAX_PART: Final = 1 << 20
-"""Most bytes of an environment, of a stdin, and of stdout and stderr together."""
+MAX_PART: Final = MOST_STDIN_BYTES
+"""Most bytes of an environment, of a stdin, and of stdout and stderr together; LIMIT of the launcher."""
 
 _REQUEST_HEADER = Struct("<4sHHII8x")
 _REPLY_HEADER = Struct("<4sHHIIB7x")

@@ -20,7 +20,7 @@ from cni_plugin.agent import protocol
 from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from cni_plugin.call_log import default_file, record
 from cni_plugin.cni import contract
-from cni_plugin.cni.call import MOST_STDIN_BYTES, Call, Reply
+from cni_plugin.cni.call import Call, Reply
 from cni_plugin.cni.netconf import remembered
 from cni_plugin.node import Node
 from ipam.quoting import one_line
@@ -239,7 +239,7 @@ class Server:
             return
         deadline = time.monotonic() + REQUEST_SECONDS
         with self._room.share() as take:
-            request = protocol.read_request(connection, deadline, limit=MOST_STDIN_BYTES, admit=take)
+            request = protocol.read_request(connection, deadline, admit=take)
             try:
                 self._handle(connection, request)
             finally:

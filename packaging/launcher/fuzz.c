@@ -29,7 +29,7 @@ static enum answer expected(const uint8_t *data, size_t size) {
     if (memcmp(data, "AZVR", 4) != 0 || little_endian(data + 4, 2) != 1 || little_endian(data + 6, 2) == 1)
         return NONE;
     uint64_t body = little_endian(data + 8, 4) + little_endian(data + 12, 4);
-    if (little_endian(data + 6, 2) != 0 || body > 1048576)
+    if (little_endian(data + 6, 2) != 0 || body > LIMIT)
         return LOST;
     return size - 24 < body ? cut_off : DONE;
 }
@@ -85,11 +85,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 #ifndef LIBFUZZER
 // A good reply or an environment, of any size, with bytes, fields and length changed here and there.
 static size_t mutant(uint8_t *data, size_t room, uint32_t *state) {
-    static const uint32_t lengths[] = {0, 1, 2, 23, 24, 1048575, 1048576, 1048577, 0x7fffffff, 0x80000000, 0xffffffff};
+    static const uint32_t lengths[] = {0, 1, 2, 23, 24, 262143, 262144, 262145, 0x7fffffff, 0x80000000, 0xffffffff};
     static const char *const words[] = {"AZVNET_AGENT=hung", "AZVNET_CALL_ID=", "AZVNET_AGENT", "=", "A=1"};
     bool large = next(state) % 100 == 0;
-    size_t out = next(state) % (large ? 1048577 : 300);
-    size_t err = next(state) % (large ? 1048577 - out : 100), size = 30 + out + err;
+    size_t out = next(state) % (large ? 262145 : 300);
+    size_t err = next(state) % (large ? 262145 - out : 100), size = 30 + out + err;
     memcpy(data + 6, "AZVR\1\0\0\0", 8);
     for (int i = 0; i < 6; i++)
         data[i] = (uint8_t)next(state);
@@ -116,7 +116,7 @@ static size_t mutant(uint8_t *data, size_t room, uint32_t *state) {
 }
 
 int main(int argc, char **argv) {
-    static uint8_t data[6 + 24 + (1 << 20) + 1000];
+    static uint8_t data[6 + 24 + (256 << 10) + 1000];
     return run_mutants(argc, argv, data, sizeof(data));
 }
 #endif

@@ -20,7 +20,7 @@
 #ifndef REPLY_DEADLINE_MS
 #define REPLY_DEADLINE_MS 25000 // for request and reply together; the tests build with less
 #endif
-enum { CONNECT_DEADLINE_S = 1, LIMIT = 1 << 20, STDIN_LIMIT = 16 << 20, ENTRIES = 1 << 16 };
+enum { CONNECT_DEADLINE_S = 1, LIMIT = 256 << 10, STDIN_LIMIT = 16 << 20, ENTRIES = 1 << 16 };
 enum { VERSION = 1, AS_IPAM = 1, NETNS_ATTACHED = 2, CARRIED_OUT = 0, NOT_TAKEN = 1, NOEXEC_SEAL = 8 };
 enum answer { DONE, NONE, LOST, HUNG };
 struct header { // of request and reply, as it travels

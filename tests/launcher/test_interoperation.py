@@ -95,7 +95,8 @@ def like_a_reply(fields: tuple[bytes, int, int, tuple[int, int] | None, bytes, i
     return data[: len(data) - cut] if cut else data
 
 
-LENGTHS = st.integers(0, 0xFFFFFFFF) | st.sampled_from([0, 1, 24, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+LIMIT = 256 << 10
+LENGTHS = st.integers(0, 0xFFFFFFFF) | st.sampled_from([0, 1, 24, LIMIT - 1, LIMIT, LIMIT + 1])
 REPLIES = st.one_of(
     st.binary(max_size=100),
     st.tuples(
@@ -118,7 +119,7 @@ def meaning(data: bytes) -> tuple[bytes, bytes, int] | bytes:
     magic, version, kind, out, err, code = struct.unpack("<4sHHIIB7x", data[:24])
     if magic != b"AZVR" or version != 1 or kind == 1:
         return b"none"
-    if kind != 0 or out + err > 1 << 20 or len(data) < 24 + out + err:
+    if kind != 0 or out + err > LIMIT or len(data) < 24 + out + err:
         return b"lost"
     return data[24 : 24 + out], data[24 + out : 24 + out + err], code
 

@@ -134,8 +134,8 @@ def test_a_request_that_comes_byte_by_byte_is_put_together_with_its_descriptor(p
         pytest.param(header(0, 0, version=2), UnknownVersion, id="version-2"),
         pytest.param(header(0, 0, flags=2), Malformed, id="descriptor-promised"),
         pytest.param(header(3, 0) + b"A=1", Malformed, id="environment-without-end"),
-        pytest.param(header((1 << 20) + 1, 0), TooLarge, id="environment-too-large"),
-        pytest.param(header(0, (1 << 20) + 1), TooLarge, id="stdin-too-large"),
+        pytest.param(header((256 << 10) + 1, 0), TooLarge, id="environment-too-large"),
+        pytest.param(header(0, (256 << 10) + 1), TooLarge, id="stdin-too-large"),
         pytest.param(header(0xFFFFFFFF, 0xFFFFFFFF), TooLarge, id="both-endless"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_caller_that_stalls_is_given_up_at_the_deadline(
 
 def test_a_caller_that_trickles_is_given_up_at_the_same_deadline(pair: Pair) -> None:
     caller, agent = pair
-    caller.sendall(header(0, 1 << 20))
+    caller.sendall(header(0, 256 << 10))
     stop = threading.Event()
 
     def trickle() -> None:
@@ -252,17 +252,17 @@ def test_a_reply_is_written_as_the_document_says(pair: Pair) -> None:
 
 
 def test_of_a_log_that_is_too_long_the_end_is_sent() -> None:
-    data = encode_reply(ReplyFrame(b"{}", b"begin" + b"x" * (1 << 20) + b"end"))
-    assert len(data) == 24 + (1 << 20)
+    data = encode_reply(ReplyFrame(b"{}", b"begin" + b"x" * (256 << 10) + b"end"))
+    assert len(data) == 24 + (256 << 10)
     assert data[24:26] == b"{}"
     assert data.endswith(b"end")
-    assert encode_reply(ReplyFrame(b"x" * (1 << 20), b"log")).endswith(b"x")
+    assert encode_reply(ReplyFrame(b"x" * (256 << 10), b"log")).endswith(b"x")
 
 
 def test_a_result_that_is_too_long_is_an_error_before_anything_is_sent(pair: Pair) -> None:
     caller, agent = pair
     with pytest.raises(TooLarge):
-        write_reply(agent, ReplyFrame(b"x" * ((1 << 20) + 1)), soon())
+        write_reply(agent, ReplyFrame(b"x" * ((256 << 10) + 1)), soon())
     agent.close()
     assert caller.recv(1) == b""
 
@@ -270,7 +270,7 @@ def test_a_result_that_is_too_long_is_an_error_before_anything_is_sent(pair: Pai
 def test_a_caller_that_takes_nothing_is_given_up_at_the_deadline(pair: Pair) -> None:
     _caller, agent = pair
     with pytest.raises(TooSlow):
-        write_reply(agent, ReplyFrame(b"x" * (1 << 20)), soon(0.2))
+        write_reply(agent, ReplyFrame(b"x" * (256 << 10)), soon(0.2))
 
 
 def test_a_caller_that_is_gone_is_told_without_death_by_signal(pair: Pair) -> None:

@@ -23,9 +23,9 @@ RESULT = b'{"cniVersion":"1.1.0","ips":[]}\n'
         (RESULT, b""),
         (b"", b"a warning\n"),
         (b"\0\xff" * 50_000, b"\xfe\0" * 20_000),
-        (b"o" * (1 << 20), b""),
-        (b"", b"e" * (1 << 20)),
-        (b"o" * (1 << 19), b"e" * (1 << 19)),
+        (b"o" * (256 << 10), b""),
+        (b"", b"e" * (256 << 10)),
+        (b"o" * (128 << 10), b"e" * (128 << 10)),
     ],
     ids=["nothing", "result", "warning", "binary", "largest-stdout", "largest-stderr", "largest-both"],
 )
@@ -77,7 +77,7 @@ def test_a_refusal_of_the_request_before_it_was_read_is_obeyed(bundle: Bundle) -
         connection.sendall(reply(b"{}", code=7))
 
     with Agent(bundle.socket, refuse_early):
-        done = bundle.run(input=b"x" * (1 << 20))
+        done = bundle.run(input=b"x" * (256 << 10))
     assert (done.code, done.stdout) == (7, b"{}")
     assert bundle.record() is None
 
@@ -121,7 +121,7 @@ def test_a_log_that_cannot_be_written_fails_no_pod(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("blocking", [True, False])
 def test_a_slow_reader_of_stdout_gets_all_of_it(bundle: Bundle, blocking: bool) -> None:
-    text = os.urandom(1 << 20)
+    text = os.urandom(256 << 10)
     read, write = os.pipe()
     os.set_blocking(write, blocking)
     with Agent(bundle.socket, answer(reply(text))), os.fdopen(read, "rb") as reader:
