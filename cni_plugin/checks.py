@@ -18,6 +18,7 @@ NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS = (
     "host-has-free-address",
 )
 SMALL_POOL, OTHER_CONFLIST, HOST = "small-pool", "other-conflist", "host"
+SOURCE, STORE, AGENT, EXHAUSTED = "source", "store", "agent", "pool-exhausted"
 KINDS = (
     *(NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS),
     *(SMALL_POOL, OTHER_CONFLIST, HOST),
@@ -27,6 +28,9 @@ ON_HOST = "on_host"
 """State of a free address that the host itself carries."""
 MOST_NAMED = 8
 """Problems of a kind that are listed individually."""
+SPANS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+STALE_SECONDS = 300.0
+"""An agent reads its source far more often."""
 
 
 class Problem(Value):
@@ -176,3 +180,65 @@ def attachment_problems(states: Mapping[str, int], late: int) -> list[Problem]:
                 Problem(kind, f"1 attachment {one}" if number == 1 else f"{number} attachments {many}")
             )
     return found
+
+
+def store_problems(state: str, error: str, unknown: int, *, agent_runs: bool) -> list[Problem]:
+    """A store that can't be read, or that lacks what is alive: ``unknown`` endpoints."""
+    text = ""
+    if state == "unreadable":
+        text = error
+    elif unknown:
+        endpoints = "1 endpoint is alive" if unknown == 1 else f"{unknown} endpoints are alive"
+        why = error or "the store does not know them"
+        text = f"{endpoints}, but {why}: the agent, or the next ADD, adopts what is alive"
+    elif state == "missing" and agent_runs:
+        text = f"{error}, though the agent runs"
+    return [Problem(STORE, text)] if text else []
+
+
+def agent_problems(state: str, reason: str, *, ready: bool) -> list[Problem]:
+    """An agent that does not serve, and why; none at all is not a problem."""
+    text = {
+        "hangs": f"the agent hangs: {reason}",
+        "forbidden": reason,
+        "running": f"the agent is not ready: {reason}",
+    }.get(state)
+    return [Problem(AGENT, text)] if text and not ready else []
+
+
+def source_problems(states: Iterable[SourceState], *, agent_runs: bool) -> list[Problem]:
+    """Sources that can't be read, and those that a running agent should have read again."""
+    found = []
+    for each in states:
+        name = f"source {each.source}" if each.source else "the source"
+        if each.failures:
+            text = f"{each.error} ({each.failures} attempt{'s' if each.failures > 1 else ''})"
+        elif agent_runs and (each.success_age or 0.0) > STALE_SECONDS:
+            text = f"{name} was not read for {span(each.success_age or 0.0)}"
+        else:
+            continue
+        subject = f"{each.config.key} {without_numbers(each.error)}"
+        over = f"{name} is readable again"
+        found.append(Problem(SOURCE, text, subject, each.remedy, level="error", over=over))
+    return found
+
+
+def exhausted_pool(counts: Mapping[str, int]) -> list[Problem]:
+    """A pool of which no address can be given; ``counts``: as ``pool_states`` has them."""
+    total = sum(counts.values())
+    if not total or counts["free"] + counts["cooling"]:
+        return []
+    return [Problem(EXHAUSTED, f"no address is free: {counts['assigned']} of {total} are assigned")]
+
+
+def span(seconds: float) -> str:
+    """A span of time in its two largest units: ``3d4h``, ``5m12s``, ``8s``."""
+    left = max(0, round(seconds))
+    for place, (size, letter) in enumerate(SPANS):
+        if left >= size:
+            words = f"{left // size}{letter}"
+            smaller = SPANS[place + 1] if place + 1 < len(SPANS) else None
+            if smaller and (rest := left % size // smaller[0]):
+                words += f"{rest}{smaller[1]}"
+            return words
+    return "0s"

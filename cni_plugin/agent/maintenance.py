@@ -65,7 +65,7 @@ class Maintenance:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="maintenance", daemon=True)
         self._beat = time.monotonic()
-        self._source_errors: dict[str, str] = {}
+        self._source_problems: list[Problem] = []
         self._host_problems: tuple[Problem, ...] = ()
         self._in_the_way: list[str] = []
         self._has_read = False
@@ -87,7 +87,8 @@ class Maintenance:
         """Why this process has not read the source successfully yet; empty when it has."""
         if self._has_read:
             return ""
-        return next(iter(self._source_errors.values()), "") or "the source of addresses has not been read yet"
+        found = next((each.text for each in self._source_problems), "")
+        return found or "the source of addresses has not been read yet"
 
     def problems(self) -> list[Problem]:
         """What an operator should know of this node, though pods get addresses."""
@@ -156,22 +157,17 @@ class Maintenance:
         self._journal.report(f"maintenance {name}", found)
 
     def _read(self) -> None:
-        found: list[Problem] = []
+        ipam, states = self._node.ipam, []
         for config in self._sources():
-            found += self._read_one(config)
-        self._journal.report("source", found)
-
-    def _read_one(self, config: SourceConfig) -> list[Problem]:
-        try:
-            self._node.ipam.refresh(config, deadline=READ_SECONDS)
-        except (SourceUnreadable, SourceEmpty) as error:
-            self._source_errors[config.key] = str(error)
-            over = "the source of addresses is readable again"
-            return [_problem(f"source {config.key}", error, str(error), error.remedy, over)]
-        self._source_errors.pop(config.key, None)
-        self._has_read = True
-        self._check()
-        return []
+            try:
+                states.append(ipam.refresh(config, deadline=READ_SECONDS))
+            except (SourceUnreadable, SourceEmpty):
+                states.append(ipam.source_state(config))
+            else:
+                self._has_read = True
+                self._check()
+        self._source_problems = checks.source_problems(states, agent_runs=False)
+        self._journal.report("source", self._source_problems)
 
     def _until_next_read(self) -> float:
         """Seconds; shorter while no address is known, since pods, and at boot the node, wait for one."""
@@ -243,6 +239,5 @@ class Maintenance:
         self._journal.report("maintenance", self.problems())
 
 
-def _problem(kind: str, error: BaseException, text: str, remedy: str = "", over: str = "") -> Problem:
-    subject = f"{type(error).__name__} {without_numbers(str(error))}"
-    return Problem(kind, text, subject, remedy, level="error", over=over)
+def _problem(kind: str, error: BaseException, text: str) -> Problem:
+    return Problem(kind, text, f"{type(error).__name__} {without_numbers(str(error))}", level="error")

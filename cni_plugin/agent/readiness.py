@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from cni_plugin.checks import Problem, without_numbers
+from cni_plugin.checks import EXHAUSTED, Problem, without_numbers
 from cni_plugin.cni.errors import CniError
 from cni_plugin.node import Node
 from ipam.errors import IpamError, PoolExhausted
@@ -138,9 +138,6 @@ class Readiness:
         finally:
             self._node.close()
         return None
-
-
-EXHAUSTED = "pool-exhausted"
 
 
 def _in_full(error: IpamError) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cni_plugin.cli.table import span
+from cni_plugin.checks import span
 from ipam.value import Value
 
 if TYPE_CHECKING:

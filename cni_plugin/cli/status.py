@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin import __version__, checks
-from cni_plugin.cli.table import NOTHING, Paint, span, table
+from cni_plugin.checks import span
+from cni_plugin.cli.table import NOTHING, Paint, table
 from ipam.quoting import one_line
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ LONGEST_PROBLEM = 1000
 """Characters of a problem in the last line."""
 UNDER_WAY_SECONDS = 60.0
 """An ADD that takes longer was killed."""
-STALE_SECONDS = 300.0
-"""An agent reads its source far more often."""
 COLOURS = {
     "ok": "good",
     "free": "good",
@@ -82,68 +81,27 @@ def run(options: argparse.Namespace) -> int:
 
 def find_problems(picture: Picture) -> list[str]:
     """What is wrong, in words, the causes before their consequences."""
-    found = [picture.kernel_error] if picture.kernel_error else []
-    found += _store_problems(picture)
-    found += _agent_problems(picture)
-    found += [each for each in picture.in_the_way if each not in found]
-    found += _pool_problems(picture)
-    late = [each for each in picture.attachments if each.state == "unconfirmed" and _is_late(each, picture)]
+    agent, counts, overview = picture.agent, picture.counts, picture.overview
     states = Counter(each.state for each in picture.attachments)
-    found += [problem.text for problem in checks.attachment_problems(states, len(late))]
-    return list(dict.fromkeys(found))  # what the agent also reports is listed once
-
-
-def _store_problems(picture: Picture) -> list[str]:
-    if picture.store == "unreadable":
-        return [picture.store_error]
-    unknown = _number(picture, "unknown")
-    if unknown:
-        why = picture.store_error or "the store does not know them"
-        endpoints = "1 endpoint is alive" if unknown == 1 else f"{unknown} endpoints are alive"
-        return [f"{endpoints}, but {why}: the agent, or the next ADD, adopts what is alive"]
-    if picture.store == "missing" and picture.agent.state == "running":
-        return [f"{picture.store_error}, though the agent runs"]
-    return []
-
-
-def _number(picture: Picture, state: str) -> int:
-    return sum(each.state == state for each in picture.attachments)
-
-
-def _agent_problems(picture: Picture) -> list[str]:
-    agent = picture.agent
-    if agent.state == "hangs":
-        return [f"the agent hangs: {agent.reason}"]
-    if agent.state == "forbidden":
-        return [agent.reason]
-    if agent.state == "running" and not agent.ready:
-        return [f"the agent is not ready: {agent.reason}"]
-    return list(agent.warnings)
-
-
-def _pool_problems(picture: Picture) -> list[str]:
-    if picture.overview is None:
-        return []
-    sources, source, counts = picture.overview.sources, picture.overview.source, picture.counts
-    found = []
-    if source.failures:
-        attempts = f"{source.failures} attempt{'s' if source.failures > 1 else ''}"
-        found.append(f"{_source_name(source)} can't be read ({attempts}): {source.error}")
-    elif picture.agent.state == "running" and (source.success_age or 0) > STALE_SECONDS:
-        found.append(f"{_source_name(source)} was not read for {span(source.success_age or 0)}")
-    found += [each.text for each in checks.pool_addresses(picture.addresses, picture.on_host, sources)]
-    total = counts.total()
-    if total and not counts["free"] + counts["cooling"] and picture.agent.state != "running":
-        found.append(f"no address is free: {counts['assigned']} of {total} are assigned")
-    return found
+    late = sum(each.state == "unconfirmed" and _is_late(each, picture) for each in picture.attachments)
+    running = agent.state == "running"
+    sources = overview.sources if overview is not None else ()
+    warnings = [*(agent.warnings if agent.ready else ()), *picture.in_the_way]
+    found = [
+        *checks.store_problems(picture.store, picture.store_error, states["unknown"], agent_runs=running),
+        *checks.agent_problems(agent.state, agent.reason, ready=agent.ready),
+        *(checks.Problem(checks.HOST, each) for each in warnings),
+        *checks.source_problems(sources, agent_runs=running),
+        *checks.pool_addresses(picture.addresses, picture.on_host, sources),
+        *([] if running else checks.exhausted_pool(counts)),
+        *checks.attachment_problems(states, late),
+    ]
+    # What the agent also reports is listed once.
+    return [*dict.fromkeys(filter(None, [picture.kernel_error, *(each.text for each in found)]))]
 
 
 def _is_late(seen: Seen, picture: Picture) -> bool:
     return not 0 <= picture.taken_at - seen.since < UNDER_WAY_SECONDS
-
-
-def _source_name(source: SourceState) -> str:
-    return f"source {source.source}" if source.source else "the source"
 
 
 # For programs

@@ -1,4 +1,4 @@
-"""Output for people: aligned columns, spans of time, colour on a terminal only."""
+"""Output for people: aligned columns, colour on a terminal only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ipam.quoting import LONGEST_VALUE, one_line
 
 GAP = "  "
 NOTHING = "-"
-SPANS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 COLOURS = {"good": "32", "odd": "33", "bad": "31", "head": "1", "faint": "2"}
 """SGR parameters of ECMA-48."""
 
@@ -43,16 +42,3 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint, te
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
     return GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-
-
-def span(seconds: float) -> str:
-    """A span of time in its two largest units: ``3d4h``, ``5m12s``, ``8s``."""
-    left = max(0, round(seconds))
-    for place, (size, letter) in enumerate(SPANS):
-        if left >= size:
-            words = f"{left // size}{letter}"
-            smaller = SPANS[place + 1] if place + 1 < len(SPANS) else None
-            if smaller and (rest := left % size // smaller[0]):
-                words += f"{rest}{smaller[1]}"
-            return words
-    return "0s"

@@ -149,9 +149,19 @@ def test_one_and_many_are_told_in_their_own_words() -> None:
 
 
 def test_a_source_that_fails_is_wrong_though_the_pool_is_full() -> None:
-    failing = replace(SOURCE, failures=3, error="169.254.169.254 does not answer")
+    failing = replace(SOURCE, failures=3, error="source imds: GET http://imds/x: no answer in time")
     (problem,) = find_problems(picture(source=failing))
-    assert problem == "source imds can't be read (3 attempts): 169.254.169.254 does not answer"
+    assert problem == "source imds: GET http://imds/x: no answer in time (3 attempts)"
+
+
+def test_every_source_that_fails_is_told() -> None:
+    failing = [
+        replace(SOURCE, source=name, failures=1, error=f"source {name}: broken") for name in ("imds", "file")
+    ]
+    overview = picture().overview
+    assert overview is not None
+    seen = replace(picture(), overview=replace(overview, sources=(SOURCE, *failing)))
+    assert find_problems(seen) == ["source imds: broken (1 attempt)", "source file: broken (1 attempt)"]
 
 
 @pytest.mark.parametrize(("agent", "wrong"), [(AGENT, True), (NO_AGENT, False)])

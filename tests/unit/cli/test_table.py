@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni_plugin.cli.table import Paint, span, table
+from cni_plugin.checks import span
+from cni_plugin.cli.table import Paint, table
 
 PLAIN = Paint(wanted=False)
 
