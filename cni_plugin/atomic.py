@@ -68,11 +68,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def require_writable(directory: Path) -> None:
-    """Check that a name can be created in a directory; leaves it as it was.
-
-    Raises:
-        OSError: it can't.
-    """
+    """Check that a name can be created in a directory; leaves it as it was. Raises OSError: it can't."""
     probe = own_name(directory / "azvnet-probe")
     probe.symlink_to(PROBE)
     probe.unlink(missing_ok=True)

@@ -28,13 +28,7 @@ class NotInPlace(Exception):
 
 
 class ConflistFile:
-    """One conflist and where it belongs.
-
-    Args:
-        source: what is to be put in place.
-        destination: where the runtime looks for it.
-        bin_dir: the directory of plugins; None: it is not checked whether they are there.
-    """
+    """One conflist and where it belongs; ``bin_dir``: where its plugins have to be, None if anywhere."""
 
     def __init__(self, source: Path, destination: Path, bin_dir: Path | None = None) -> None:
         self._source = source

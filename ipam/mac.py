@@ -15,11 +15,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def normalize_mac(text: str) -> str:
-    """Lower case with colons; ``*`` stays ``*``.
-
-    Raises:
-        ValueError: it is not a MAC address of six bytes.
-    """
+    """Lower case with colons; ``*`` stays ``*``. Raises ValueError: it is not a MAC address of six bytes."""
     bare = text.strip().lower()
     if bare == ANY_NIC:
         return ANY_NIC

@@ -152,11 +152,7 @@ def _encode(page: Page, *, with_body: bool) -> bytes:
 
 
 def address_of(text: str) -> tuple[str, int]:
-    """Host and port of ``metrics_address``.
-
-    Raises:
-        SettingsError: it is not of that form.
-    """
+    """Host and port of ``metrics_address``. Raises SettingsError: it is not of that form."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     host = "127.0.0.1" if host == "localhost" else host

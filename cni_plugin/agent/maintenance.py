@@ -35,16 +35,10 @@ SILENT_SECONDS = 120.0
 
 
 class Maintenance:
-    """The agent's own work.
+    """The agent's own work. ``wake`` is set when something has changed that needs work at once.
 
-    Args:
-        node: the node.
-        settings: the operator's.
-        networks: the configurations of recent calls.
-        wake: set when something has changed that needs work at once.
-        serves: whether callers find this agent. One that another has taken over from only finishes its calls:
-            two that follow different configurations would undo each other's work.
-        journal: the log of what was done.
+    ``serves``: whether callers find this agent. One that another has taken over from only finishes its calls:
+    two that follow different configurations would undo each other's work.
     """
 
     def __init__(

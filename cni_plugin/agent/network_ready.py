@@ -30,13 +30,9 @@ STARTING_SECONDS = 3.0
 
 
 class InstalledConflist:
-    """The conflist that the agent installs, if configured.
+    """The conflist that the agent installs, if configured, and if ``serves``: callers find this agent.
 
-    Args:
-        settings: the operator's.
-        note_netconf: called with the netconf of our plugin in it, whenever that changes.
-        serves: whether callers find this agent; the conflist belongs to the one that they find.
-        journal: the log.
+    ``note_netconf`` is called with the netconf of our plugin in it, whenever that changes.
     """
 
     def __init__(

@@ -22,11 +22,7 @@ MOST_NETWORKS = 16
 
 
 class Networks:
-    """The configurations of recent calls.
-
-    Args:
-        changed: set when addresses come from somewhere else than before.
-    """
+    """The configurations of recent calls; ``changed`` is set when addresses come from another source."""
 
     def __init__(self, changed: threading.Event) -> None:
         self._changed = changed

@@ -35,15 +35,7 @@ HTTP_SOCKET = "http.sock"
 
 
 class Pages:
-    """The pages and their listeners.
-
-    Args:
-        node: the node.
-        settings: the operator's.
-        expose: content type and text of the metrics, for the ``Accept`` of a request.
-        readiness: whether the node is ready, and the agent alive.
-        warnings: what an operator should know though pods get addresses.
-        journal: where trouble with listening is logged.
+    """The pages and their listeners. ``expose`` makes the metrics, in the format of a request's ``Accept``.
 
     Raises:
         SettingsError: ``metrics_address`` is not an address and a port.

@@ -45,11 +45,8 @@ class Work(Protocol):
 class Readiness:
     """Checks readiness, and caches the answer briefly.
 
-    Args:
-        node: the node.
-        work: the agent's own work.
-        why_no_conflist: why the conflist is not where the runtime looks for it; empty when it is.
-        signs_of_life: each says why the agent should be killed; empty when it is well.
+    ``why_no_conflist``: why the conflist is not where the runtime looks for it; empty when it is. Each of
+    ``signs_of_life`` says why the agent should be killed; empty when it is well.
     """
 
     def __init__(

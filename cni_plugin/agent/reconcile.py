@@ -44,12 +44,7 @@ class Parsed(Generic[T]):
 
 
 class Reconciler:
-    """Checks the node's endpoints and repairs them.
-
-    Args:
-        node: the node.
-        say: called for each repair, for the log: level, text, fields.
-    """
+    """Checks the node's endpoints and repairs them; ``say`` logs each repair: level, text, fields."""
 
     def __init__(self, node: Node, say: Say) -> None:
         self._node = node
@@ -139,10 +134,6 @@ class Reconciler:
             self._repaired(each, reservation)
 
     def _repaired(self, difference: Difference, reservation: Reservation) -> None:
-        self._count(difference.kind, 1)
+        self.repairs[difference.kind] += 1
         text = f"{difference.kind} of {reservation.attachment} was put back: {difference.text}"
         self._say("warning", text, address=str(reservation.ip))
-
-    def _count(self, kind: str, number: int) -> None:
-        if number > 0:
-            self.repairs[kind] += number

@@ -100,11 +100,7 @@ class Agent:
         )
 
     def start(self) -> None:
-        """Start serving.
-
-        Raises:
-            StoreFailed, OSError: the state directory can't be used.
-        """
+        """Start serving. Raises StoreFailed, OSError: the state directory can't be used."""
         self._node.ensure_run_dir()
         with contextlib.suppress(OSError):
             self._node.run_dir.chmod(RUN_DIR_MODE)

@@ -128,11 +128,7 @@ class SettingsFile:
         return seen is not None and seen != self._seen
 
     def read(self) -> Settings:
-        """The settings as the file has them now.
-
-        Raises:
-            SettingsError: as ``Settings.read``.
-        """
+        """The settings as the file has them now. Raises SettingsError: as ``Settings.read``."""
         self._seen = _seen(self._path)
         return Settings.read(self._path)
 

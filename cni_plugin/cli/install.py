@@ -99,11 +99,7 @@ def say(line: str) -> None:
 
 
 def own_bundle() -> Path:
-    """The bundle that this process was started from.
-
-    Raises:
-        Refused: it runs from its sources.
-    """
+    """The bundle that this process was started from. Raises Refused: it runs from its sources."""
     if not getattr(sys, "frozen", False):
         raise Refused("this is not the frozen executable", "Name the bundle with --bundle.")
     return Path("/proc/self/exe").readlink().parent

@@ -125,11 +125,7 @@ def from_json(document: object, fallback_version: str) -> Result:
 
 
 def dns_from_json(document: Mapping[str, Any]) -> Dns:
-    """``dns`` of a netconf or a result.
-
-    Raises:
-        InvalidNetconf: a member has the wrong type.
-    """
+    """``dns`` of a netconf or a result. Raises InvalidNetconf: a member has the wrong type."""
 
     def strings(key: str) -> tuple[str, ...]:
         value = document.get(key) or []

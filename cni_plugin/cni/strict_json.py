@@ -38,11 +38,7 @@ def loads(text: bytes) -> Any:
 
 
 def dumps(document: object) -> bytes:
-    """A document as JSON text, in ASCII.
-
-    Raises:
-        ValueError: it has a number that JSON cannot have.
-    """
+    """A document as JSON text, in ASCII. Raises ValueError: it has a number that JSON cannot have."""
     return _encode(document).encode()
 
 

@@ -77,11 +77,7 @@ class Bundle:
         return hashlib.sha256(self.manifest).hexdigest()
 
     def require_architecture(self) -> None:
-        """Whether this machine can execute it.
-
-        Raises:
-            Refused: it is for another machine.
-        """
+        """Whether this machine can execute it. Raises Refused: it is for another machine."""
         own = machine(Path("/proc/self/exe"))
         for name in ("azvnet", "azvnet-python"):
             if not (self.directory / name).exists():

@@ -92,11 +92,7 @@ def _install(order: Order, bundle: Bundle, record: Record, say: Say) -> None:
 
 
 def roll_back(order: Order, say: Say) -> None:
-    """Switch to the version that was current before.
-
-    Raises:
-        Refused: there is no intact one.
-    """
+    """Switch to the version that was current before. Raises Refused: there is no intact one."""
     require_root()
     place = order.place
     with explained():
@@ -177,11 +173,7 @@ def _warn(place: Place, network: ConflistPlan | None, say: Say) -> None:
 
 
 def require_root() -> None:
-    """Check that this process may install.
-
-    Raises:
-        Refused: it does not run as root.
-    """
+    """Check that this process may install. Raises Refused: it does not run as root."""
     if os.geteuid() != ROOT:
         raise Refused("only root can install and uninstall", "Run it as root.")
 

@@ -49,11 +49,7 @@ class ConflistPlan:
             raise Refused(str(error), "Correct it, or name another with --conflist.") from error
 
     def put_in_place(self, place: Place, record: Record, prefix: Path) -> bool:
-        """Write it, when it differs; False: it was there already.
-
-        Raises:
-            Refused: it can't be written.
-        """
+        """Write it, when it differs; False: it was there already. Raises Refused: it can't be written."""
         if self.file.is_in_place(self.content):
             return False
         before = None if self.before is None else self.before.decode(errors="surrogateescape")
@@ -68,11 +64,7 @@ class ConflistPlan:
 
 
 def write_conflist(file: ConflistFile, content: bytes) -> None:
-    """Put a conflist in place.
-
-    Raises:
-        Refused: it can't be written.
-    """
+    """Put a conflist in place. Raises Refused: it can't be written."""
     try:
         file.put_in_place(content)
     except NotInPlace as error:

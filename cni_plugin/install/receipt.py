@@ -31,11 +31,7 @@ class Record:
 
     @classmethod
     def read(cls, prefix: Path) -> Record:
-        """The record of a prefix; an empty one when there is none.
-
-        Raises:
-            Refused: it can't be read.
-        """
+        """The record of a prefix; an empty one when there is none. Raises Refused: it can't be read."""
         path = prefix / RECORD
         try:
             content = json.loads(path.read_bytes())

@@ -142,11 +142,8 @@ class Versions:
 
 
 def in_use(versions: list[Version], but: int = 0) -> set[Version]:
-    """Those of which a process executes something: compared by inode, whatever path the process has for it.
-
-    Args:
-        versions: that are asked about.
-        but: a process that does not count.
+    """Those of which a process other than ``but`` executes something: compared by inode, whatever path the
+    process has for it.
     """
     owners: dict[tuple[int, int], Version] = {}
     for each in versions:

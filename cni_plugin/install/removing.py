@@ -52,11 +52,7 @@ class Removal:
 
 
 def uninstall(removal: Removal, say: Say) -> None:
-    """Take it away.
-
-    Raises:
-        Refused: pods or processes still use it; or a file can't be changed.
-    """
+    """Take it away. Raises Refused: pods or processes still use it; or a file can't be changed."""
     require_root()
     place = removal.place
     with explained():

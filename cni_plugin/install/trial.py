@@ -38,11 +38,7 @@ def require_answer(program: Path) -> None:
 
 
 def version(program: Path) -> str:
-    """The version that a bundle reports.
-
-    Raises:
-        Refused: it reports none.
-    """
+    """The version that a bundle reports. Raises Refused: it reports none."""
     done = _run(program, NO_AGENT, ("--version",))
     match = _VERSION.fullmatch(done.stdout.decode(errors="replace"))
     if done.returncode != 0 or match is None:

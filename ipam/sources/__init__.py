@@ -63,13 +63,8 @@ def read(
     ``auto`` takes the file if one is named and exists, else the instance metadata service or the wireserver,
     whichever lists addresses first; the one that answered last time has a head start.
 
-    Args:
-        config: which source.
-        deadline: seconds that it may take altogether.
-        last: ``Listing.source`` of the last successful read, if there was one.
-        endpoints: where the services are.
-        arm: how ARM is reached; without it the source ``arm`` is refused, since loading the SDK is for
-            the agent alone.
+    ``deadline`` is in seconds, ``last`` the ``Listing.source`` of the last successful read. Without ``arm``
+    the source ``arm`` is refused, since loading the SDK is for the agent alone.
 
     Raises:
         SourceUnreadable: no answer, or not an address document; for ``auto``, the error of each source.

@@ -69,12 +69,7 @@ for _library in ("azure", "msal"):
 
 
 def read(config: ArmConfig, imds_endpoint: str, until: float) -> Listing:
-    """The listing of the NICs of this node.
-
-    Args:
-        config: endpoint and credential.
-        imds_endpoint: base URL of IMDS.
-        until: ``time.monotonic`` when it has to be over.
+    """The listing of the NICs of this node; ``until`` is ``time.monotonic`` when it has to be over.
 
     Raises:
         SourceUnreadable: no token, refused, throttled, not found, out of reach, too slow.

@@ -30,11 +30,8 @@ class OneAtATime(Generic[T]):
         self._running: Future[T] | None = None
 
     def run(self, work: Callable[[], T], until: float) -> T:
-        """What ``work`` returns; what it raises is raised here.
-
-        Args:
-            work: what to do.
-            until: ``time.monotonic`` when it is given up; it goes on in the background then.
+        """What ``work`` returns; what it raises is raised here. At ``until`` (``time.monotonic``) it is given
+        up, and goes on in the background.
 
         Raises:
             TimeoutError: it has not ended in time.

@@ -24,11 +24,7 @@ SIZE_LIMIT = 4 * 1024 * 1024
 
 
 def json_document(validated: Callable[[Any], P], document: bytes, source: str, where: str) -> P:
-    """The whole document.
-
-    Raises:
-        SourceUnreadable: it is not valid JSON, or not of that shape.
-    """
+    """The whole document. Raises SourceUnreadable: it is not valid JSON, or not of that shape."""
     try:
         return validated(json.loads(document))
     except (ValidationError, ValueError, RecursionError) as error:

@@ -60,11 +60,7 @@ class _Answer(Value):
 
 
 def get(request: Get, until: float) -> bytes:
-    """The body of the answer.
-
-    Args:
-        request: what to ask.
-        until: ``time.monotonic`` when it has to be over, retries and all.
+    """The body of the answer; ``until`` is ``time.monotonic`` when it has to be over, retries and all.
 
     Raises:
         SourceUnreadable: no answer, a broken one, one larger than ``SIZE_LIMIT``, or one with another

@@ -41,11 +41,7 @@ class ManagedIdentity:
         self._client_id = client_id
 
     def get_token(self, *scopes: str, **_: Any) -> Token:
-        """A token for the resource of one scope.
-
-        Raises:
-            NoToken: there is none.
-        """
+        """A token for the resource of one scope. Raises NoToken: there is none."""
         asked = {"api-version": API_VERSION, "resource": scopes[0].removesuffix("/.default")}
         if self._client_id:
             asked["client_id"] = self._client_id

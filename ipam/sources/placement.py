@@ -47,11 +47,7 @@ class Placement(Value):
 
 
 def placement(compute: bytes) -> Placement:
-    """What the compute document of IMDS says.
-
-    Raises:
-        SourceUnreadable: it is not a compute document.
-    """
+    """What the compute document of IMDS says. Raises SourceUnreadable: it is not a compute document."""
     document = json_document(_compute, compute, "arm", "the compute document of IMDS")
     found = _RESOURCE_ID.fullmatch(document.resource_id)
     if found is None:

@@ -24,11 +24,7 @@ class NodeIdentity(Value):
     machine_id_file: Path
 
     def boot_id(self) -> str:
-        """Another one after each start of the kernel.
-
-        Raises:
-            StoreUnavailable: it can't be read.
-        """
+        """Another one after each start of the kernel. Raises StoreUnavailable: it can't be read."""
         try:
             boot_id = self.boot_id_file.read_text().strip()
         except OSError as error:

@@ -163,11 +163,7 @@ _read_netconf = validator(netconf_schema.NET_CONF, NetConf)
 
 
 def decode(stdin: bytes) -> dict[str, Any]:
-    """Stdin as a JSON object.
-
-    Raises:
-        DecodingFailure: it is empty, not valid JSON, or not an object.
-    """
+    """Stdin as a JSON object. Raises DecodingFailure: it is empty, not valid JSON, or not an object."""
     if not stdin.strip():
         raise DecodingFailure(
             "no network configuration on stdin",

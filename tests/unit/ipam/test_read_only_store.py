@@ -18,6 +18,7 @@ from ipam.ipam import COUNTERS, Ipam
 from ipam.model import AddressState, PoolCounts
 from tests.unit.ipam.node import (
     ANY,
+    CONFIG,
     Node,
     asking,
     attachment,
@@ -103,7 +104,7 @@ def test_a_store_in_use_is_read_with_what_is_only_in_its_log(
         assert seen.adopted
         assert seen.same_boot
         assert seen.source.source == "imds"
-        assert set(seen.counters) == set(COUNTERS)
+        assert set(seen.counters) == {*COUNTERS, f"source_reads {CONFIG.key}"}
         assert seen.counters["quarantined"] == 1
         assert [each.owner.pod_name for each in look.reservations()] == ["web"]
         assert {each.state for each in look.addresses()} == set(AddressState)
