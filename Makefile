@@ -52,7 +52,7 @@ upgrade: bootstrap ## upgrade the Debian packages whose files go into bundle and
 
 .PHONY: image
 image: upgrade build ## the container image in dist/azvnet-image.tar, with its bill of materials (ARGS=--help)
-	@$(STEP) "image" packaging/image/build.sh $(ARGS)
+	@$(STEP) "image" packaging/image/build.sh $(if $(filter image,$(MAKECMDGOALS)),$(ARGS))
 
 .PHONY: check
 check: ## lint and unit tests in less than a minute: no root, no Debian packages
@@ -147,7 +147,7 @@ kind-down: venv ## delete the kind cluster, or what a killed one left behind
 	@$(PY) -m integration.kind down
 
 .PHONY: test-kind
-test-kind: image kubernetes ## a real kind cluster, created twice, and what it leaves on the machine (as root)
+test-kind: image kubernetes ## a real kind cluster, and what it leaves on the machine (as root)
 	@packaging/bootstrap.sh kind
 	@$(PY) packaging/run_tests.py kind $(if $(ARGS),-- $(ARGS))
 

@@ -112,6 +112,14 @@ def test_make_knows_it(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("target", ["test", "test-image", "test-integration", "e2e", "kind", "test-kind"])
+def test_arguments_are_those_of_the_target_and_not_of_what_it_needs(target: str) -> None:
+    argv = ["make", "--dry-run", target, "ARGS=--given"]
+    printed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (taking,) = [line for line in printed.splitlines() if "--given" in line]
+    assert "packaging/image/build.sh" not in taking
+
+
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("python -m integration.")])
 def test_the_emulators_command_line_takes_it(command: str) -> None:
     words = shlex.split(command)
