@@ -79,8 +79,7 @@ class KindCluster(Client):
     def delete(self) -> None:
         """Delete the node containers and their volumes; repeatable. Raises KindError."""
         self.docker.run("kind", "delete", "cluster", timeout=_DELETE_SECONDS)
-        for path in (KUBECONFIG, ENVIRONMENT, CONFIGURATION):
-            path.unlink(missing_ok=True)
+        forget()
 
     def node_names(self) -> list[str]:
         """The containers that are its nodes, the control plane first. Raises KindError."""
@@ -111,6 +110,12 @@ class KindCluster(Client):
         """For a shell, to be sourced."""
         lines = [f"export {name}='{value}'\n" for name, value in self.docker.variables.items()]
         ENVIRONMENT.write_text("".join(lines), encoding="utf-8")
+
+
+def forget() -> None:
+    """Remove the files of a cluster that is gone; repeatable."""
+    for path in (KUBECONFIG, ENVIRONMENT, CONFIGURATION):
+        path.unlink(missing_ok=True)
 
 
 def adapted(text: str, nodes: int, image: str, api_port: int) -> str:

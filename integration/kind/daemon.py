@@ -63,7 +63,7 @@ class Daemon:
         self._log: IO[str] | None = None
 
     def up(self) -> None:
-        """Start it, without containers of an earlier run that was killed.
+        """Start it, without containers of an earlier run.
 
         Raises:
             KindError: it did not start; the message ends with its log.
@@ -76,7 +76,7 @@ class Daemon:
             self._keep_from_machine()
             self._start(folder)
             self._await_answer(folder)
-            self._remove_leftovers(folder)
+            self._remove_containers(folder)  # of a run that was killed
         except BaseException:
             self.down()
             raise
@@ -90,6 +90,8 @@ class Daemon:
             if self._log is not None:
                 steps.callback(self._log.close)
             steps.callback(self._end_dockerd)
+            if self._dockerd is not None and self._dockerd.poll() is None:
+                steps.callback(self._remove_containers, programs.docker())
 
     def _boot(self) -> None:
         machine = self.machine
@@ -135,8 +137,8 @@ class Daemon:
                 raise KindError(f"dockerd does not answer; its log: {_LOG}\n{tail}")
             time.sleep(0.1)
 
-    def _remove_leftovers(self, folder: Path) -> None:
-        """Containers and volumes of a daemon that was killed; all of this data is ours."""
+    def _remove_containers(self, folder: Path) -> None:
+        """All of them, with their volumes: their data is large, and images are all that is used again."""
         if stale := self._docker(folder, "ps", "--all", "--quiet").stdout.split():
             self._docker(folder, "rm", "--force", "--volumes", *stale)
         self._docker(folder, "volume", "prune", "--force")

@@ -67,7 +67,8 @@ class Docker:
         except subprocess.TimeoutExpired as error:
             raise KindError(f"{' '.join(command)}: not done after {timeout:.0f} s") from error
         if check and done.returncode:
-            raise KindError(f"{' '.join(command)}: {done.stderr.strip()}")
+            said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+            raise KindError(f"{' '.join(command)}: {said}")
         return done
 
 

@@ -16,7 +16,7 @@ from integration.cluster import conformance as suite
 from integration.fabric import control
 from integration.kind import debian, keeper, nodeimage, programs
 from integration.kind import docker as dockers
-from integration.kind.cluster import KindCluster
+from integration.kind.cluster import KindCluster, forget
 from integration.kind.places import CACHE, DAEMON, KUBECONFIG, LOGS, ROOT, KindError
 from integration.tools import containerd, kind, kubernetes, tools
 
@@ -90,12 +90,9 @@ def down() -> str:
     if known and not known["own"]:
         KindCluster(dockers.system()).delete()
     else:
-        if keeper.running():
-            with contextlib.suppress(KindError):  # Docker ends it in any case
-                KindCluster(dockers.own(keeper.ask())).delete()
-        keeper.take_down()
-    for path in (_STATE, KUBECONFIG):
-        path.unlink(missing_ok=True)
+        keeper.take_down()  # with the nodes; neither kind nor Kubernetes has to be built for it
+        forget()
+    _STATE.unlink(missing_ok=True)
     return "kind: down" if was_up else "kind: nothing was up"
 
 
