@@ -25,11 +25,12 @@ DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "end-of-what-was-printed"
 SECONDS = 60.0
-READS = ("azvnet show", "ip -", "ip route show")
+READS = ("azvnet show", "ip -", "ip route show", "on ip", "on /opt/cni/bin/azvnet show")
 """Beginnings of commands that only look. The kernel finishes some things by itself after a command (IPv6
 link-local addresses): these are run again until they print what the page says."""
 
-VARIES = (
+Varies = tuple[tuple[re.Pattern[str], str], ...]
+VARIES: Varies = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, \w+ ago"), "TIME"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "CALL"),
     (re.compile(r"(?<=index )\d+(?=, MTU)"), "INDEX"),
@@ -53,9 +54,9 @@ class Command:
     prints: tuple[str, ...]
 
 
-def commands(page: Path) -> Iterator[Command]:
-    """Root's commands of a page, in order, with what they print."""
-    for block in BLOCK.findall(page.read_text()):
+def commands(text: str) -> Iterator[Command]:
+    """Root's commands of a page, or of a part of it, in order, with what they print."""
+    for block in BLOCK.findall(text):
         for part in re.split(r"^(?=[#$] )", block, flags=re.MULTILINE):
             lines = part.splitlines()
             if not lines or not lines[0].startswith("# "):
@@ -66,24 +67,27 @@ def commands(page: Path) -> Iterator[Command]:
             yield Command(text, tuple(rest[more:]))
 
 
-def normal(lines: Sequence[str]) -> list[str]:
+def normal(lines: Sequence[str], varies: Varies = VARIES) -> list[str]:
     """Lines without what varies, and without empty ones."""
     text = "\n".join(lines)
-    for pattern, replacement in VARIES:
+    for pattern, replacement in varies:
         text = pattern.sub(replacement, text)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def as_shown(shown: Sequence[str], printed: Sequence[str]) -> bool:
+def as_shown(shown: Sequence[str], printed: Sequence[str], varies: Varies = VARIES) -> bool:
     """Whether what was printed is what a page shows."""
-    parts = [re.escape(line) if line != "..." else r"(?:.*\n)*?.*" for line in normal(shown)]
-    return re.fullmatch("\n".join(parts), "\n".join(normal(printed))) is not None
+    parts = [re.escape(line) if line != "..." else r"(?:.*\n)*?.*" for line in normal(shown, varies)]
+    return re.fullmatch("\n".join(parts), "\n".join(normal(printed, varies))) is not None
 
 
 class Shell:
     """A shell that runs one command after the other, in network and mount namespaces of its own."""
 
-    def __init__(self, environ: Mapping[str, str], enter: Sequence[str] = ()) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], enter: Sequence[str] = (), varies: Varies = VARIES
+    ) -> None:
+        self._varies = varies
         # Whatever a page does wrong, it does not do to this machine.
         own = ["unshare", "--net", "--mount", "--propagation", "private", "bash", "--norc"]
         self._process = subprocess.Popen(
@@ -116,13 +120,11 @@ class Shell:
         until = time.monotonic() + SECONDS
         while True:
             code, printed = self.run(command.text)
-            fits = code == 0 and as_shown(command.prints, printed)
+            fits = code == 0 and as_shown(command.prints, printed, self._varies)
             if fits or not command.text.startswith(READS) or time.monotonic() > until:
                 break
-        said = "\n".join(normal(printed))
-        assert fits, f"{command.text}\nended with {code} and printed\n{said}\ninstead of\n" + "\n".join(
-            normal(command.prints)
-        )
+        said, wanted = ("\n".join(normal(lines, self._varies)) for lines in (printed, command.prints))
+        assert fits, f"{command.text}\nended with {code} and printed\n{said}\ninstead of\n{wanted}"
 
     def _read(self) -> str:
         assert self._process.stdout is not None

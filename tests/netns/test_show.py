@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from integration.both_ends import carried, told
 from tests.netns.calls import Executable
 from tests.netns.node import RUN_DIR, Node, pod_args
 from tests.netns.sandbox import Pod
@@ -48,44 +49,6 @@ def one(show: Show, target: str) -> dict[str, Any]:
     (found,) = shown(show(target, "--output", "json"))
     assert isinstance(found, dict)
     return found
-
-
-def carried(ip: Callable[..., list[dict[str, Any]]], name: str) -> dict[str, Any]:
-    """What ``ip`` says of a link, in the words of ``azvnet show``."""
-    (link,) = ip("-details", "link", "show", "dev", name)
-    (address,) = ip("address", "show", "dev", name)
-    routes = [*ip("route", "show", "dev", name), *ip("-6", "route", "show", "dev", name)]
-    return {
-        "name": link["ifname"],
-        "index": link["ifindex"],
-        "peerIndex": link["link_index"],
-        "mac": link["address"],
-        "mtu": link["mtu"],
-        "up": "UP" in link["flags"],
-        "addresses": {f"{each['local']}/{each['prefixlen']}" for each in address["addr_info"]},
-        "routes": {
-            (
-                {"default": "0.0.0.0/0"}.get(
-                    each["dst"], each["dst"] if "/" in each["dst"] else f"{each['dst']}/32"
-                ),
-                each.get("gateway"),
-            )
-            for each in routes
-        },
-        "neighbours": {
-            (each["dst"], each.get("lladdr", "")) for each in ip("neighbour", "show", "dev", name)
-        },
-    }
-
-
-def told(end: dict[str, Any]) -> dict[str, Any]:
-    """The same of what ``azvnet show`` says."""
-    return {
-        **{name: end[name] for name in ("name", "index", "peerIndex", "mac", "mtu", "up")},
-        "addresses": set(end["addresses"]),
-        "routes": {(each["destination"], each["gateway"]) for each in end["routes"]},
-        "neighbours": {(each["address"], each["mac"]) for each in end["neighbours"]},
-    }
 
 
 def test_both_ends_are_shown_as_the_kernel_has_them(node: Node, show: Show) -> None:

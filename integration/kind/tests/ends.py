@@ -5,6 +5,7 @@ Owns how a pod is asked to ask somebody. Must not know who ought to reach whom.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,3 +59,10 @@ def seen_by(cluster: KindCluster, pod: Pod, targets: Sequence[str]) -> dict[str,
     said = cluster.kubectl("exec", pod.name, "--", "sh", "-c", _ASK, "ask", *targets, timeout=120).stdout
     answers = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
     return {target: answers.get(target, "").rpartition(":")[0].strip("[]") for target in targets}
+
+
+def ip(cluster: KindCluster, node: str, *arguments: str, netns: str = "") -> list[dict[str, Any]]:
+    """What ``ip -json`` prints on a node, or in a namespace of it."""
+    entered = ["nsenter", f"--net={netns}"] if netns else []
+    printed = cluster.on_node(node, *entered, "ip", "-json", *arguments).strip()
+    return [each for each in json.loads(printed) if each] if printed else []

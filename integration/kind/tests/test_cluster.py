@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration import pages
+from integration.both_ends import carried, told
 from integration.cluster import wait_until
 from integration.kind import life
 from integration.kind.places import ENVIRONMENT
@@ -26,6 +31,23 @@ SAMPLE = (
     r"|HostPort validates that there is no conflict"
     r").*\[Conformance\]"
 )
+
+OF_THIS_CLUSTER = tuple(
+    (re.compile(pattern, re.MULTILINE), word)
+    for pattern, word in (
+        (r"\bcoredns-[0-9a-z]+-[0-9a-z]{5}\b", "POD"),
+        (r"\bazvnet-(control-plane|worker\d*)\b", "NODE"),
+        (r"\b172(\.\d+){3}\b", "ADDRESS"),
+        (r"\bazv[0-9a-f]{11}\b", "LINK"),
+        (r"^\d+(?=: )|(?<=@if)\d+|(?<=index )\d+|(?<=peer )\d+", "INDEX"),
+        (r"\b[0-9a-f]{64}\b", "CONTAINER"),
+        (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "UUID"),
+        (r"\b(?!aa:)[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "MAC"),
+        (r"\bfe80::[0-9a-f:]*[0-9a-f](?=/64)", "LINK-LOCAL"),
+        (r"─+", "─"),
+    )
+)
+"""What of the walkthrough's output is another cluster's, and what stands for it."""
 
 
 def everybody_reaches_everybody(cluster: KindCluster) -> None:
@@ -73,6 +95,36 @@ def test_pods_have_addresses_of_their_own_node(cluster: KindCluster) -> None:
     for name, document in cluster.documents().items():
         given = {each["Address"] for each in document["Interfaces"][0]["IPSubnets"][0]["IPAddresses"][1:]}
         assert {pod.address for pod in servers if pod.node == name} <= given
+
+
+@pytest.mark.usefixtures("pods")
+def test_show_says_of_a_pod_what_the_kernel_has(cluster: KindCluster) -> None:
+    pod = ends.pods(cluster, WEB)[0]
+    wait_until("both say the same", lambda: _is_shown(cluster, pod), patience=30)
+
+
+def _is_shown(cluster: KindCluster, pod: ends.Pod) -> bool:
+    """Whether ``azvnet show`` agrees with ``ip`` and Kubernetes; a neighbour may be learned meanwhile."""
+    show = ("/opt/cni/bin/azvnet", "show", f"default/{pod.name}", "--output=json")
+    (seen,) = json.loads(cluster.on_node(pod.node, *show))["attachments"]
+    (address,) = seen["addresses"]
+    (nic,) = ends.ip(cluster, pod.node, "link", "show", "dev", "eth0")
+    assert address["address"].partition("/")[0] == pod.address
+    assert (address["nicMAC"], address["nicLink"]["index"]) == (nic["address"], nic["ifindex"])
+    assert seen["paired"]
+    in_pod = partial(ends.ip, cluster, pod.node, netns=seen["netns"])
+    on_node = partial(ends.ip, cluster, pod.node)
+    return told(seen["podEnd"]) == carried(in_pod, "eth0") and told(seen["hostEnd"]) == carried(
+        on_node, seen["hostEnd"]["name"]
+    )
+
+
+@pytest.mark.usefixtures("cluster")
+def test_walkthrough_on_kind_prints_what_the_page_shows() -> None:
+    page = (pages.DOCS / "walkthrough.md").read_text()
+    with pages.Shell(environment(), ["bash", "--norc"], (*OF_THIS_CLUSTER, *pages.VARIES)) as shell:
+        for each in pages.commands(page.partition("\n## On kind\n")[2]):
+            shell.follow(each)
 
 
 @pytest.mark.usefixtures("pods")
@@ -132,10 +184,18 @@ def test_living_cluster_moves_to_imds(cluster: KindCluster) -> None:
     pod = ends.pods(cluster, WEB)[0]
     cluster.change("From IMDS")
     cluster.change("Ready")
-    assert "imds" in cluster.on_node(pod.node, "/opt/cni/bin/azvnet", "status")
+    wait_until("azvnet reads IMDS", lambda: _has_source(cluster, pod.node, "imds"), patience=60)
     cluster.kubectl("delete", "pod", pod.name)
     cluster.wait_available(f"daemonset/{WEB}")
     everybody_reaches_everybody(cluster)
+
+
+def _has_source(cluster: KindCluster, node: str, source: str) -> bool:
+    """Whether ``azvnet status`` finds nothing wrong, and this source."""
+    command = ("docker", "exec", node, "/opt/cni/bin/azvnet", "status")
+    done = cluster.docker.run(*command, check=False)
+    print(done.stdout, done.stderr)  # for the report of a failure
+    return done.returncode == 0 and source in done.stdout
 
 
 @pytest.mark.usefixtures("cluster")

@@ -52,23 +52,20 @@ def test_one_node_comes_up_warm_and_azvnet_goes_again(quiet_machine: frozenset[s
 
 
 def test_ctrl_c_while_it_comes_up_leaves_nothing(quiet_machine: frozenset[str]) -> None:
-    with subprocess.Popen(
-        command("up", "--nodes=1", "--docker=own"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as coming:
-        for line in coming.stdout or ():
-            if "Preparing nodes" in line:
-                os.killpg(coming.pid, signal.SIGINT)  # as a terminal does: kind gets it as well
-                break
-        assert "taking it down" in (coming.stdout.read() if coming.stdout else "")
-    assert coming.returncode != 0
+    # As a terminal does: kind gets it as well.
+    assert "taking it down" in _interrupted("Preparing nodes", signal.SIGINT)
     assert machine.changes(quiet_machine) == []
 
 
 def test_kill_9_while_it_comes_up_leaves_what_kind_down_ends(quiet_machine: frozenset[str]) -> None:
+    _interrupted("Cluster", signal.SIGKILL)
+    down = run("down")
+    assert down.returncode == 0, down.stderr
+    assert machine.changes(quiet_machine) == []
+
+
+def _interrupted(words: str, number: int) -> str:
+    """Bring a cluster up and send a signal when it prints ``words``; returns what it printed afterwards."""
     with subprocess.Popen(
         command("up", "--nodes=1", "--docker=own"),
         cwd=ROOT,
@@ -76,13 +73,12 @@ def test_kill_9_while_it_comes_up_leaves_what_kind_down_ends(quiet_machine: froz
         text=True,
         start_new_session=True,
     ) as coming:
-        for line in coming.stdout or ():
-            if "Cluster" in line:
-                os.killpg(coming.pid, signal.SIGKILL)
-                break
-    down = run("down")
-    assert down.returncode == 0, down.stderr
-    assert machine.changes(quiet_machine) == []
+        assert coming.stdout is not None
+        assert any(words in line for line in coming.stdout)
+        os.killpg(coming.pid, number)
+        rest = coming.stdout.read()
+    assert coming.returncode != 0
+    return rest
 
 
 def test_docker_of_the_machine_is_used_and_kept(quiet_machine: frozenset[str]) -> None:
