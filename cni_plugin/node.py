@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.cni.errors import StateUnavailable
+from cni_plugin.kernel import rules
 from cni_plugin.kernel.netlink import Deleter, Netlink
 from cni_plugin.kernel.templates import Templates
 from ipam.ipam import Ipam
@@ -22,6 +23,7 @@ BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.host_cache import KnownHost
+    from cni_plugin.kernel.rules import RoutingRule
     from cni_plugin.kernel.templates import Compiler
     from ipam.model import Listing, SourceConfig
 
@@ -56,6 +58,7 @@ class Node:
         """Deletes links without waiting for the kernel's last step; None: the caller does."""
         self.known_host = known_host
         """Cached state of the host; None: each call reads everything."""
+        self._rules: list[RoutingRule] = []
         self._local = threading.local()
 
     @property
@@ -65,6 +68,14 @@ class Node:
         if existing is None:
             existing = self._local.netlink = Netlink(self.compiler, deleter=self.deleter)
         return existing
+
+    def routing_rules(self) -> list[RoutingRule]:
+        """The host's routing rules of IPv4, which the executable reads once. Raises OSError: it can't."""
+        if self.known_host is not None:
+            return self.known_host.rules(self.host)
+        if not self._rules or self.background_reads:
+            self._rules = rules.dumped(self.host)
+        return self._rules
 
     def ensure_run_dir(self) -> None:
         """Create the state directory, readable by root alone.

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cni_plugin.datapath import names  # noqa: E402
-from cni_plugin.kernel import encode, messages, prepared  # noqa: E402
+from cni_plugin.kernel import encode, messages, prepared, rules  # noqa: E402
 from cni_plugin.kernel.encode import Request  # noqa: E402
 from cni_plugin.kernel.family import IPV4, IPV6, Family  # noqa: E402
 from cni_plugin.kernel.templates import (  # noqa: E402
@@ -152,8 +152,9 @@ def for_family(finder: Finder, family: Family) -> None:
 def compiled() -> dict[str, bytes]:
     """The requests that are the same in every call: the dumps."""
     encode.dump_links()
+    rules.dump_rules()
     for family in (encode.AF_INET, encode.AF_INET6):
-        for dump in (encode.dump_addresses, encode.dump_routes, encode.dump_rules, encode.dump_neighbours):
+        for dump in (encode.dump_addresses, encode.dump_routes, encode.dump_neighbours):
             dump(family)
     return messages.COMPILED
 

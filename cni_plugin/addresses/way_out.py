@@ -39,7 +39,7 @@ def way_out(node: Node) -> WayOut:
 
 
 def _ask(node: Node) -> WayOut:
-    rules = node.host.rules(encode.dump_rules(encode.AF_INET))
+    rules = node.routing_rules()
     route = None
     with suppress(OSError):  # a rule or route that prohibits
         route = node.host.one_route(node.host.compile.get_route(BEYOND))

@@ -217,7 +217,7 @@ class Maintenance:
         problems: list[str] = []
         for state in host.STATES:
             try:
-                made = state.ensure(self._node.run_dir)
+                made = state.ensure(self._node)
             except (errors.CniError, OSError) as error:
                 problems.append(str(error))
                 continue
@@ -225,7 +225,7 @@ class Maintenance:
                 self.reconciler.repairs[state.KIND] += 1
                 self._journal.write("warning", made)
         if thorough:
-            self._in_the_way = host.check(self._node.host)
+            self._in_the_way = host.check(self._node)
         problems += self._in_the_way
         self._host_problems = tuple(
             Problem(checks.HOST, each, without_numbers(each), level="error") for each in problems

@@ -127,7 +127,7 @@ def look(node: Node) -> Picture:
         addresses=addresses,
         attachments=tuple(compare(held, links, routes, inside)),
         kernel_error=kernel_error,
-        in_the_way=tuple(host.check(node.host, in_use=bool(held))),
+        in_the_way=tuple(host.check(node, in_use=bool(held))),
         on_host=on_host,
     )
 

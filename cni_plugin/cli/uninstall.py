@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.cli.install import place_arguments, place_of, run_reporting, say
 
 if TYPE_CHECKING:
+    from cni_plugin.host import HostState
     from cni_plugin.install.place import Place
+    from cni_plugin.node import Node
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +39,9 @@ def run(options: argparse.Namespace) -> int:
     """Uninstall."""
     from cni_plugin.call_log import DEFAULT_FILE
     from cni_plugin.cli.asking import HANGS, RUNNING, ask_agent
-    from cni_plugin.host import forwarding
+    from cni_plugin.host import STATES, forwarding
     from cni_plugin.install.removing import Removal, uninstall
+    from cni_plugin.node import Node
 
     def work() -> None:
         place = place_of(options)
@@ -47,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
         log = os.environ.get("AZVNET_LOG_FILE")
         logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
-        agent, attached, before = ask_agent(run_dir), count_attachments(run_dir), forwarding.recorded(run_dir)
+        node = Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)})
+        agent, attached = ask_agent(run_dir), count_attachments(node)
+        before = [(state, state.recorded(node)) for state in STATES]
         removal = Removal(
             place,
             attached,
@@ -58,9 +62,11 @@ def run(options: argparse.Namespace) -> int:
             str(place.shown(Path(agent.socket))) if agent.state in {RUNNING, HANGS} else "",
         )
         uninstall(removal, say)
-        if before:
-            restore_forwarding(place, before, attached)
-            (run_dir / forwarding.BEFORE).unlink(missing_ok=True)
+        for state, values in before:
+            if values:
+                restore(state, values, node, place, attached)
+        (run_dir / forwarding.BEFORE).unlink(missing_ok=True)
+        node.close()
 
     status = run_reporting("uninstall", work)
     if options.stay and not status:
@@ -68,26 +74,24 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def restore_forwarding(place: Place, before: dict[str, str], attached: int) -> None:
-    """Switch off forwarding that was switched on for pods, unless something else may need it."""
+def restore(state: HostState, values: dict[str, str], node: Node, place: Place, attached: int) -> None:
+    """Undo what was done to the host for pods, unless something else may need it."""
     from cni_plugin.conflist import EXTENSIONS
-    from cni_plugin.host import forwarding
     from cni_plugin.kernel.sysctl import PLACE
 
     directory = place.real_conf_dir
-    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    names = sorted(path.name for path in directory.iterdir()) if state.SHARED and directory.is_dir() else []
     users = [str(place.conf_dir / name) for name in names if name.endswith(EXTENSIONS)]
     users += ["pods that are still attached"] if attached else []
-    value = before[forwarding.FORWARDING]
     if users:
-        say(f"note: net.ipv4.ip_forward stays as it is, {', '.join(users)} may need it; it was {value}")
+        say(f"note: {state.kept(values, ', '.join(users))}")
         return
     try:
-        restored = forwarding.restore(before, place.real(PLACE))
+        restored = state.restore(node, values, place.real(PLACE))
         if restored:
             say(restored)
     except OSError as error:
-        say(f"note: net.ipv4.ip_forward can't be set to {value}, as it was before: {error.strerror}")
+        say(f"note: {state.KIND} can't be put back: {error.strerror}")
 
 
 def wait() -> None:
@@ -100,11 +104,8 @@ def wait() -> None:
     Signals((signal.SIGTERM, signal.SIGINT)).wait(None)
 
 
-def count_attachments(run_dir: Path) -> int:
+def count_attachments(node: Node) -> int:
     """How many attachments have an endpoint here, or hold an address."""
     from cni_plugin.cli.looking import MISSING, look
-    from cni_plugin.node import Node
 
-    with closing(Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)})) as node:
-        picture = look(node)
-    return sum(each.state != MISSING for each in picture.attachments)
+    return sum(each.state != MISSING for each in look(node).attachments)

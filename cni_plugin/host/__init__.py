@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.host import forwarding
+from cni_plugin.host import forwarding, routing_rule
 
 if TYPE_CHECKING:
-    from cni_plugin.kernel.netlink import Netlink
+    from cni_plugin.node import Node
 
 
 class HostState(Protocol):
@@ -20,12 +20,11 @@ class HostState(Protocol):
 
     KIND: str
     """Its name in the metric of repairs."""
+    SHARED: bool
+    """Whether pods of other plugins may need it too."""
 
-    def ensure(self, run_dir: Path) -> str:
+    def ensure(self, node: Node) -> str:
         """Set what is missing; returns what was done in words, empty if nothing.
-
-        Args:
-            run_dir: where the previous values are recorded.
 
         Raises:
             KernelRefused: it is missing and can't be set from here.
@@ -33,11 +32,11 @@ class HostState(Protocol):
         """
         ...
 
-    def check(self, host: Netlink, *, in_use: bool) -> list[str]:
-        """What blocks pods' traffic and is not ours to change, in words.
+    def check(self, node: Node, *, in_use: bool) -> list[str]:
+        """What blocks pods' traffic, in words.
 
         Args:
-            host: the socket of the host's namespace.
+            node: the node.
             in_use: pods are attached; before the first, what an ADD ensures may be missing.
 
         Raises:
@@ -45,11 +44,15 @@ class HostState(Protocol):
         """
         ...
 
-    def recorded(self, run_dir: Path) -> dict[str, str]:
-        """The previous values; empty: nothing was changed since boot."""
+    def recorded(self, node: Node) -> dict[str, str]:
+        """The previous values; empty: nothing was changed since boot. Raises OSError: they can't be read."""
         ...
 
-    def restore(self, values: dict[str, str], place: Path) -> str:
+    def kept(self, values: dict[str, str], users: str) -> str:
+        """That what was changed stays as it is for its ``users``, in words."""
+        ...
+
+    def restore(self, node: Node, values: dict[str, str], place: Path) -> str:
         """Put back what ``recorded`` says, in the /proc/sys/net at ``place``; in words, empty: nothing to do.
 
         Raises:
@@ -58,24 +61,24 @@ class HostState(Protocol):
         ...
 
 
-STATES: tuple[HostState, ...] = (forwarding,)
+STATES: tuple[HostState, ...] = (forwarding, routing_rule)
 
 
-def ensure(run_dir: Path) -> None:
+def ensure(node: Node) -> None:
     """Set everything that is missing. Raises KernelRefused and OSError, as ``HostState.ensure``."""
     for state in STATES:
-        state.ensure(run_dir)
+        state.ensure(node)
 
 
-def check(host: Netlink, *, in_use: bool = True) -> list[str]:
-    """What blocks pods' traffic and is not ours to change, in words; also what can't be checked.
+def check(node: Node, *, in_use: bool = True) -> list[str]:
+    """What blocks pods' traffic, in words; also what can't be checked.
 
     Args: as ``HostState.check``.
     """
     found: list[str] = []
     for state in STATES:
         try:
-            found += state.check(host, in_use=in_use)
+            found += state.check(node, in_use=in_use)
         except OSError as error:
             found.append(f"{state.KIND} can't be checked: {error.strerror}")
     return found

@@ -17,8 +17,10 @@ from cni_plugin.kernel.family import IPV4
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.netlink import Netlink
+    from cni_plugin.node import Node
 
 KIND = "ip_forward"
+SHARED = True
 FORWARDING = "ipv4/ip_forward"
 _FOLLOWS = "ipv4/conf/all/accept_redirects"
 """The kernel changes it when forwarding is switched on or off, to 0 or to 1 (``inet_forward_change``)."""
@@ -26,14 +28,14 @@ BEFORE = "sysctls-before.json"
 """File of the state directory: sysctls before they were changed. A reboot resets both."""
 
 
-def ensure(run_dir: Path) -> str:
+def ensure(node: Node) -> str:
     """As ``HostState.ensure``."""
     if sysctl.read(FORWARDING) != "0":
         return ""
     before = {name: sysctl.read(name) for name in (FORWARDING, _FOLLOWS)}
     with (
         suppress(OSError),
-        (run_dir / BEFORE).open("x") as file,
+        (node.run_dir / BEFORE).open("x") as file,
     ):  # only the first change knows the original value
         file.write(json.dumps(before))
     try:
@@ -46,7 +48,7 @@ def ensure(run_dir: Path) -> str:
     return "net.ipv4.ip_forward was 0 and was set to 1"
 
 
-def check(host: Netlink, *, in_use: bool) -> list[str]:
+def check(node: Node, *, in_use: bool) -> list[str]:
     """As ``HostState.check``: an uplink that does not forward, a filter that drops what is forwarded, and a
     source check that another setting loosens.
     """
@@ -56,7 +58,7 @@ def check(host: Netlink, *, in_use: bool) -> list[str]:
     forwards = sysctl.read(FORWARDING) != "0"
     if in_use and not forwards:
         found.append("net.ipv4.ip_forward is 0: no pod reaches anything")
-    for name in _uplinks(host) if forwards else ():
+    for name in _uplinks(node.host) if forwards else ():
         with suppress(FileNotFoundError):  # it has just gone
             if sysctl.read(f"ipv4/conf/{name}/forwarding") == "0":
                 found.append(f"net.ipv4.conf.{name}.forwarding is 0: what comes in by {name} reaches no pod")
@@ -75,17 +77,23 @@ def _uplinks(host: Netlink) -> list[str]:
     return [link.name for link in links if link is not None]
 
 
-def recorded(run_dir: Path) -> dict[str, str]:
+def recorded(node: Node) -> dict[str, str]:
     """As ``HostState.recorded``."""
     try:
-        found = json.loads((run_dir / BEFORE).read_bytes())
+        found = json.loads((node.run_dir / BEFORE).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and FORWARDING in found else {}
 
 
-def restore(values: dict[str, str], place: Path) -> str:
+def kept(values: dict[str, str], users: str) -> str:
+    """As ``HostState.kept``."""
+    return f"net.ipv4.ip_forward stays as it is, {users} may need it; it was {values[FORWARDING]}"
+
+
+def restore(node: Node, values: dict[str, str], place: Path) -> str:
     """As ``HostState.restore``."""
+    del node
     if (place / FORWARDING).read_text().strip() == values[FORWARDING]:
         return ""
     # ip_forward first: the kernel changes the other with it.

@@ -90,13 +90,6 @@ class WayOut(Value):
     the node's own."""
 
 
-class RoutingRule(Value):
-    """One rule that chooses a routing table (struct fib_rule_hdr, FRA_*)."""
-
-    by_sender: bool
-    """It matches the source address, the incoming link, or the sender's uid."""
-
-
 class Neighbour(Value):
     """One neighbour."""
 
@@ -120,7 +113,8 @@ def _text(value: bytes) -> str:
     return value.split(b"\0", 1)[0].decode(errors="replace")
 
 
-def _number(attributes: dict[int, bytes], kind: int) -> int:
+def read_number(attributes: dict[int, bytes], kind: int) -> int:
+    """An attribute that is a number in the host's order; 0 where it is left out."""
     value = attributes.get(kind)
     return int.from_bytes(value, "little", signed=False) if value else 0
 
@@ -141,17 +135,17 @@ def read_link(body: bytes) -> Link:
         index=index,
         name=_text(attributes.get(3, b"")),
         mac=_mac(attributes.get(1, b"")),
-        mtu=_number(attributes, 4),
+        mtu=read_number(attributes, 4),
         flags=flags,
         alias=_text(attributes.get(20, b"")),
         kind=_text(info.get(1, b"")),
-        master=_number(attributes, 10),
-        lower=_number(attributes, 5),
+        master=read_number(attributes, 10),
+        lower=read_number(attributes, 5),
         lower_elsewhere=37 in attributes,
         alt_names=tuple(_text(name) for _, name in read_attributes(attributes.get(52, b""), 0)),
         ipv4_settings=struct.unpack(f"={len(ipv4) // 4}I", ipv4),
         has_ipv6=bool(ipv6) and not struct.unpack_from("=I", ipv6, 4 * DEVCONF_DISABLE_IPV6)[0],
-        group=_number(attributes, 27),
+        group=read_number(attributes, 27),
     )
 
 
@@ -168,7 +162,7 @@ def read_route(body: bytes) -> KernelRoute:
     attributes = dict(read_attributes(body, 12))
     zero = bytes(4 if family == AF_INET else 16)
     gateway = attributes.get(5)
-    index = _number(attributes, 4)
+    index = read_number(attributes, 4)
     return KernelRoute(
         dst=ip_network((attributes.get(1, zero), dst_len)),
         gateway=ip_address(gateway) if gateway else None,
@@ -187,12 +181,6 @@ def _nexthops(body: bytes) -> Iterator[int]:
         length, _, _, index = struct.unpack_from("=HBBi", body, offset)
         yield index
         offset += max(8, (length + 3) & ~3)
-
-
-def read_rule(body: bytes) -> RoutingRule:
-    """FRA_IIFNAME is 3, FRA_UID_RANGE 20 (include/uapi/linux/fib_rules.h)."""
-    attributes = dict(read_attributes(body, 12))
-    return RoutingRule(by_sender=body[2] > 0 or 3 in attributes or 20 in attributes)
 
 
 def read_neighbour(body: bytes) -> Neighbour:

@@ -17,7 +17,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
-RTM_GETRULE, RTM_NEWLINKPROP = 34, 108
+RTM_NEWLINKPROP = 108
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP = 0x1, 0x4, 0x8, 0x300
 NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_APPEND = 0x200, 0x400, 0x100, 0x800
@@ -269,15 +269,6 @@ def get_forwarded_route(dst: IPAddress, source: IPAddress, index: int) -> Reques
     return Request(
         compiled("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, attributes),
         lambda: f"read the route from {source} to {dst}",
-    )
-
-
-@cache
-def dump_rules(family: int) -> Request:
-    """Ask for the rules of one family that choose a routing table."""
-    return Request(
-        compiled_once("fibmsg", RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
-        lambda: "list the routing rules",
     )
 
 

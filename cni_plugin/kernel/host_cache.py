@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cni_plugin.kernel import netns
+from cni_plugin.kernel import netns, rules
 from cni_plugin.kernel.family import IPV4
 from cni_plugin.kernel.watch import RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE, RTMGRP_LINK, RTMGRP_NEXTHOP, Watch
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cni_plugin.kernel.decode import Link, WayOut
     from cni_plugin.kernel.netlink import Netlink
+    from cni_plugin.kernel.rules import RoutingRule
     from ipam.model import IPAddress
 
 UPLINK_SECONDS = 5.0
@@ -44,6 +45,8 @@ class KnownHost:
         self.identity = netns.own_identity()
         """Of the host's namespace, as ``netns.identity``: a process stays in it."""
         self._addresses: frozenset[IPAddress] = frozenset()
+        self._rule_watch = Watch(RTMGRP_IPV4_RULE)
+        self._rules: list[RoutingRule] | None = None
         self._uplinks: dict[object, tuple[str, float]] = {}
         self._routing = Watch(RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | RTMGRP_NEXTHOP)
         self._way_out: WayOut | None = None
@@ -57,6 +60,14 @@ class KnownHost:
                 self._addresses = host.own_addresses()
                 self._changed = False
             return self._addresses
+
+    def rules(self, host: Netlink) -> list[RoutingRule]:
+        """The routing rules of IPv4."""
+        with self._lock:
+            if self._rule_watch.changed() or self._rules is None:
+                self._rules = None
+                self._rules = rules.dumped(host)
+            return self._rules
 
     def way_out(self, ask: Callable[[], WayOut]) -> WayOut:
         """The cached result of ``ask``; called again when routes, rules or that link change, and after a

@@ -20,13 +20,11 @@ from cni_plugin.kernel.decode import (
     Link,
     LinkAddress,
     Neighbour,
-    RoutingRule,
     read_address,
     read_attributes,
     read_link,
     read_neighbour,
     read_route,
-    read_rule,
 )
 from cni_plugin.kernel.encode import NLM_F_ACK, Request
 from ipam.model import IPAddress
@@ -186,10 +184,6 @@ class Netlink:
     def routes(self, request: Request) -> list[KernelRoute]:
         """Every route of the dump."""
         return [read_route(body) for body in self.dump(request)]
-
-    def rules(self, request: Request) -> list[RoutingRule]:
-        """Every routing rule of the dump."""
-        return [read_rule(body) for body in self.dump(request)]
 
     def neighbours(self, request: Request) -> list[Neighbour]:
         """Every neighbour of the dump."""

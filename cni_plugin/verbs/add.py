@@ -51,7 +51,7 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
         in_host = identity == (node.known_host.identity if node.known_host else netns.own_identity())
         if in_host:
             _require_override(verb_call)
-        host.ensure(node.run_dir)
+        host.ensure(node)
         provider: AddressProvider = (
             Pool(verb_call, node, Holder.ENDPOINT, identity)
             if verb_call.netconf.uses_our_ipam

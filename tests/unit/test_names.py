@@ -44,6 +44,8 @@ EXCEPTIONS = {
         "adopt": TWO_LEVELS,
         "check": EACH_STATE,
         "ensure": EACH_STATE,
+        "kept": EACH_STATE,
+        "recorded": EACH_STATE,
         "restore": EACH_STATE,
         "refresh": TWO_LEVELS,
         "release_dead": TWO_LEVELS,

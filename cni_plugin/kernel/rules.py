@@ -1,0 +1,132 @@
+"""Rules that choose a routing table: asking for them, reading them, and the one that is ours.
+
+Owns what a rule means for packets to pods. It must not know when ours is needed. Layouts:
+include/uapi/linux/fib_rules.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import TYPE_CHECKING
+
+from cni_plugin.kernel.decode import read_attributes, read_number
+from cni_plugin.kernel.encode import (
+    AF_INET,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    RT_TABLE_MAIN,
+    RTPROT_AZVNET,
+    Request,
+)
+from cni_plugin.kernel.messages import compiled, compiled_once
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from cni_plugin.kernel.netlink import Netlink
+
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+RT_TABLE_LOCAL = 255
+FR_ACT_TO_TBL = 1
+SINGLE_ADDRESS_ONLY, DEFAULT_GROUP = 31, 0
+"""Of our rule: the longest prefix, and the group of the links, whose routes it does not take."""
+SINGLE_ADDRESS = 32
+FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK = 3, 6, 10
+FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_FWMASK = 13, 14, 15, 16
+FRA_OIFNAME, FRA_L3MDEV, FRA_UID_RANGE, FRA_PROTOCOL = 17, 19, 20, 21
+FIB_RULE_INVERT = 0x2
+PLAIN = {FRA_PRIORITY, FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_PROTOCOL}
+"""Attributes of a rule that matches every packet."""
+SELECTED = {FRA_FWMARK, FRA_FWMASK, FRA_OIFNAME}
+"""Attributes of a rule for packets that somebody marked or bound to a link: that is a decision about these
+packets, also if they are to a pod (a transparent proxy, a VRF)."""
+PODS_ONLY = struct.pack("=I", SINGLE_ADDRESS_ONLY), struct.pack("=I", DEFAULT_GROUP)
+NOTHING_SUPPRESSED = b"\xff" * 4, None
+"""FRA_SUPPRESS_PREFIXLEN and FRA_SUPPRESS_IFGROUP, the second of which is left out if it is not set."""
+
+
+class RoutingRule(Value):
+    """One rule that chooses a routing table (struct fib_rule_hdr, FRA_*)."""
+
+    by_sender: bool
+    """It matches the source address, the incoming link, or the sender's uid."""
+    priority: int = 0
+    takes_pods: bool = False
+    """It may lead packets to pods into another table."""
+    ends: bool = False
+    """It leads every packet into the main table, so rules behind it do not concern pods."""
+    for_pods: bool = False
+    """As ``new_rule`` makes it, whoever made it."""
+    ours: bool = False
+    """It has our protocol as well."""
+
+
+@cache
+def dump_rules() -> Request:
+    """Ask for the rules of IPv4."""
+    return Request(
+        compiled_once("fibmsg", RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, {"family": AF_INET}, []),
+        lambda: "list the routing rules",
+    )
+
+
+def new_rule(priority: int) -> Request:
+    """Add the rule that takes the routes to pods, and no others, in front of what follows it.
+
+    It looks into the main table and passes over every route that is not to a single address, and every one
+    over a link of the default group (fib4_rule_suppress, net/ipv4/fib_rules.c).
+    """
+    return _rule(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, priority, "add")
+
+
+def delete_rule(priority: int) -> Request:
+    """Delete what ``new_rule`` added."""
+    return _rule(RTM_DELRULE, 0, priority, "delete")
+
+
+def _rule(kind: int, flags: int, priority: int, verb: str) -> Request:
+    fields = {"family": AF_INET, "table": RT_TABLE_MAIN, "action": FR_ACT_TO_TBL}
+    attributes = [
+        ("FRA_PRIORITY", priority),
+        ("FRA_TABLE", RT_TABLE_MAIN),
+        ("FRA_SUPPRESS_PREFIXLEN", SINGLE_ADDRESS_ONLY),
+        ("FRA_SUPPRESS_IFGROUP", DEFAULT_GROUP),
+        ("FRA_PROTOCOL", RTPROT_AZVNET),
+    ]
+    what = f"{verb} the routing rule for pods with priority {priority}"
+    flags |= NLM_F_REQUEST | NLM_F_ACK
+    return Request(compiled("fibmsg", kind, flags, fields, attributes), lambda: what)
+
+
+def dumped(host: Netlink) -> list[RoutingRule]:
+    """The rules of IPv4 in the order in which the kernel asks them. Raises OSError: it does not list them."""
+    return [read_rule(body) for body in host.dump(dump_rules())]
+
+
+def read_rule(body: bytes) -> RoutingRule:
+    """Struct fib_rule_hdr and FRA_* (include/uapi/linux/fib_rules.h)."""
+    _, dst_len, src_len, tos, _, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", body)
+    attributes = dict(read_attributes(body, 12))
+    by_sender = src_len > 0 or FRA_IIFNAME in attributes or FRA_UID_RANGE in attributes
+    to_table = action == FR_ACT_TO_TBL
+    table = read_number(attributes, FRA_TABLE)
+    suppressed = attributes.get(FRA_SUPPRESS_PREFIXLEN), attributes.get(FRA_SUPPRESS_IFGROUP)
+    inverted = bool(flags & FIB_RULE_INVERT)
+    plain = not (dst_len or src_len or tos or inverted) and attributes.keys() <= PLAIN
+    in_main = to_table and plain and table == RT_TABLE_MAIN
+    for_pods = in_main and suppressed == PODS_ONLY
+    selected = dst_len == SINGLE_ADDRESS or not attributes.keys().isdisjoint(SELECTED)
+    return RoutingRule(
+        by_sender=by_sender,
+        priority=read_number(attributes, FRA_PRIORITY),
+        takes_pods=to_table
+        and table not in {RT_TABLE_MAIN, RT_TABLE_LOCAL}
+        and (inverted or not selected)
+        and FRA_L3MDEV not in attributes,
+        ends=in_main and suppressed == NOTHING_SUPPRESSED,
+        for_pods=for_pods,
+        ours=for_pods and read_number(attributes, FRA_PROTOCOL) == RTPROT_AZVNET,
+    )
