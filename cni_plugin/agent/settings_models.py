@@ -15,7 +15,7 @@ FilePath = Annotated[str, Field(min_length=1)]
 
 
 class Conflist(BaseModel):
-    """The conflist that tells the runtime that this node has a network: written last, when that is true."""
+    """The conflist that announces the node's network to the runtime: written last, when that is true."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,7 +24,7 @@ class Conflist(BaseModel):
         "/etc/cni/net.d/10-azvnet.conflist", description="Where the runtime looks for it."
     )
     bin_dir: FilePath | None = Field(
-        None, description="Where plugins are: what the conflist names has to be there before it is written."
+        None, description="The plugin directory; the conflist is not written before its plugins are there."
     )
 
 
@@ -33,10 +33,14 @@ class Arm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    credential: Literal["auto", "managed-identity", "workload-identity"] = "auto"
-    client_id: str = Field("", description="Of a user-assigned managed identity.")
-    base_url: str = Field("", description="Instead of the cloud's own endpoint.")
-    ca_file: str = Field("", description="CA that signed the endpoint's certificate.")
+    credential: Literal["auto", "managed-identity", "workload-identity"] = Field(
+        "auto", description="Whose token is used; auto: a workload identity if the environment has one."
+    )
+    client_id: str = Field(
+        "", description="Client id of the workload identity or of a user-assigned managed identity."
+    )
+    base_url: str = Field("", description="URL of Resource Manager; empty: that of the node's cloud.")
+    ca_file: str = Field("", description="PEM file of the CA that signed the endpoint's certificate.")
 
 
 class Settings(BaseModel):
@@ -45,26 +49,29 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     source: Literal["auto", "wireserver", "imds", "file", "arm"] = Field(
-        "auto", description="Where addresses come from before the first call; then its netconf decides."
+        "auto", description="Where addresses come from until the first call, whose netconf then decides."
     )
     file: str = Field(
         "/etc/kubernetes/interfaces.json", description="Path of the fileIpam document; empty: none is read."
     )
-    refresh_seconds: Seconds = Field(30.0, description="Between two reads of the source.")
-    reconcile_seconds: Seconds = Field(10.0, description="Between two looks at what pods have.")
+    refresh_seconds: Seconds = Field(30.0, description="Seconds between two reads of the source.")
+    reconcile_seconds: Seconds = Field(10.0, description="Seconds between two checks of the pods' endpoints.")
     reclaim_seconds: Seconds = Field(
-        60.0, description="Between the two looks after which an address without an endpoint is freed."
+        60.0,
+        description="Seconds between the two checks after which an address without an endpoint is freed.",
     )
     metrics_address: str = Field(
         "",
-        description="address:port for the pages; beyond the loopback /metrics alone. Empty: no port.",
+        description="address:port of the pages; only /metrics unless it is a loopback address; empty: none.",
     )
     log_level: Literal["off", "error", "warning", "info", "debug"] = "info"
     log_file: FilePath = "/var/log/azvnet/agent.log"
     expected_pods: int = Field(
         0,
         ge=0,
-        description="Pods with an address of their own that may run here; less is warned of.",
+        description="Pods with an address of their own that may run here; a smaller pool causes a warning.",
     )
-    conflist: Conflist | None = Field(None, description="Installed when an address can be given.")
+    conflist: Conflist | None = Field(
+        None, description="The conflist that the agent installs once an address can be given."
+    )
     arm: Arm = Arm()

@@ -49,10 +49,10 @@ class IpamConf(BaseModel):
         description="Seconds before a released address is given out again; shortened when the pool runs low.",
     )
     query_interval: Seconds = Field(
-        10.0, alias="queryInterval", description="Seconds between two reads of the source, at least."
+        10.0, alias="queryInterval", description="Minimum number of seconds between two reads of the source."
     )
     ip_address: str = Field(
-        "", alias="ipAddress", description="A fixed address to ask for (Azure CNI's key)."
+        "", alias="ipAddress", description="A fixed address for the pod (Azure CNI's key)."
     )
     subnet: str = ""
     address_space: str = Field("", alias="addressSpace")
@@ -77,7 +77,7 @@ class RuntimeConfig(BaseModel):
     ips: list[str] | None = None
     mac: str | None = None
     dns: Annotated[RuntimeDns | None, BeforeValidator(lower_keys)] = None
-    portmappings: Any = Field(None, description="``portMappings``: host ports, which a later plugin opens.")
+    portmappings: Any = Field(None, description="Host ports (portMappings), which a later plugin opens.")
 
 
 class ValidAttachment(BaseModel):
@@ -98,8 +98,10 @@ class NetConf(BaseModel):
     cni_versions: list[str] = Field(default=[], alias="cniVersions", description="Versions to choose from.")
     name: str = Field(description="Name of the network.")
     type: str = Field("azvnet", description="Name of the plugin's executable.")
-    mode: str = Field("transparent", description="Datapath; transparent is the one there is.")
-    master: str = Field("", description="The uplink by name; by default it is found by the NIC's MAC.")
+    mode: str = Field("transparent", description="The datapath; only transparent is supported.")
+    master: str = Field(
+        "", description="Name of the uplink; by default it is found by the NIC's MAC address."
+    )
     mtu: Annotated[int, Field(ge=0, le=65535)] = Field(
         0, description="MTU of the pod; 0 means that of the uplink."
     )
@@ -109,7 +111,7 @@ class NetConf(BaseModel):
     dns: DnsConf = Field(default=DnsConf(), description="Reported in the result.")
     strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning of them.")
     log_level: Annotated[Literal["off", "error", "warning", "info", "debug"], BeforeValidator(level)] = Field(
-        "info", alias="logLevel"
+        "info", alias="logLevel", description="The least important level that is logged."
     )
     log_file: str = Field(
         "",
@@ -117,7 +119,9 @@ class NetConf(BaseModel):
         description="Where calls are logged, in /var/log/azvnet; empty means azvnet.log there.",
     )
     args: dict[str, Any] = Field(default={}, description="Free-form arguments; cni.ips is understood.")
-    capabilities: dict[str, Any] = Field(default={}, description="Declared for libcni.")
+    capabilities: dict[str, Any] = Field(
+        default={}, description="Capabilities whose values libcni passes in runtimeConfig."
+    )
     runtime_config: Annotated[RuntimeConfig, BeforeValidator(lower_keys)] = Field(
         default=RuntimeConfig(), alias="runtimeConfig"
     )
