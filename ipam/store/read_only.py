@@ -39,6 +39,8 @@ SQLite works the index out in memory (https://www.sqlite.org/wal.html, "Read-Onl
 _AT_REST = "immutable=1"
 """Without a log: everything is in the file, and SQLite would make a log just to look at it."""
 
+_NODE = "SELECT generation, boot_id, machine_id, adopted FROM node"
+
 _State = tuple[int, int, int, int] | None
 
 
@@ -80,19 +82,11 @@ class ReadOnlyStore:
             before = self._state()
             try:
                 return self._look(work, before)
-            except _Changed:
-                passing, why = True, self._keeps_changing()
-            except FileNotFoundError:
-                passing, why = False, self._missing()
-            except (StoreDamaged, sqlite3.Error) as error:
+            except (_Changed, StoreDamaged, sqlite3.Error, OSError) as error:
                 # What can't be opened was removed between two looks at it.
-                passing = code_of(error) == CANTOPEN
-                why = self._unreadable(error)
-            except OSError as error:
-                passing, why = False, self._inaccessible(error)
-            attempts += not passing
-            if attempts >= _ATTEMPTS or time.monotonic() >= until:
-                raise why
+                attempts += not (isinstance(error, _Changed) or code_of(error) == CANTOPEN)
+                if attempts >= _ATTEMPTS or time.monotonic() >= until:
+                    raise self._unavailable(error) from error
             # Processes open and close the store all the time, and the last one takes log and index away.
             time.sleep(_PAUSE)
 
@@ -109,10 +103,29 @@ class ReadOnlyStore:
         try:
             self._check(connection, before)
             connection.execute("BEGIN")
-            same_boot = self._same_boot(connection)
-            if not same_boot or _version(connection) < len(schema.MIGRATIONS):
-                connection = _as_next_call_finds_it(connection, same_boot=same_boot)
-            outcome = work(self._begun(connection, same_boot=same_boot))
+            if _version(connection) < len(schema.MIGRATIONS):
+                connection = _copied(connection)
+                migrate(connection)
+            node = connection.execute(_NODE).fetchone()
+            if node is None:
+                message = "the row of the node is missing"
+                raise StoreDamaged(message)
+            stored = (node["boot_id"], node["machine_id"])
+            same_boot = is_ours(stored, self._identity.boot_id(), self._identity.machine_id())
+            if not same_boot:
+                connection = _copied(connection)
+                for statement in schema.FORGET_HOLDERS:
+                    connection.execute(statement)
+            outcome = work(
+                Transaction(
+                    connection,
+                    node["generation"],
+                    same_boot and bool(node["adopted"]),
+                    self._clock(),
+                    self._wall_clock(),
+                    same_boot=same_boot,
+                )
+            )
         finally:
             connection.close()
         after = self._state()
@@ -139,22 +152,6 @@ class ReadOnlyStore:
         if problems != ["ok"]:
             raise StoreDamaged("; ".join(problems))
         self._checked = state
-
-    def _same_boot(self, connection: sqlite3.Connection) -> bool:
-        node = connection.execute("SELECT * FROM node").fetchone()
-        if node is None:
-            message = "the row of the node is missing"
-            raise StoreDamaged(message)
-        machine_id = node["machine_id"] if "machine_id" in node.keys() else ""  # noqa: SIM118 - not a dict
-        stored = (node["boot_id"], machine_id)
-        return is_ours(stored, self._identity.boot_id(), self._identity.machine_id())
-
-    def _begun(self, connection: sqlite3.Connection, *, same_boot: bool) -> Transaction:
-        node = connection.execute("SELECT generation, adopted FROM node").fetchone()
-        adopted = same_boot and bool(node["adopted"])
-        return Transaction(
-            connection, node["generation"], adopted, self._clock(), self._wall_clock(), same_boot=same_boot
-        )
 
     def _open(self, how: str) -> sqlite3.Connection:
         import sqlite3
@@ -191,29 +188,24 @@ class ReadOnlyStore:
             return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
-    def _keeps_changing(self) -> StoreUnavailable:
-        return StoreUnavailable(f"the store {self._files.database} is replaced again and again", "Try again.")
-
-    def _inaccessible(self, error: OSError) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"the store {self._files.database} can't be read: {error.strerror}", "Run it as root."
-        )
-
-    def _missing(self) -> StoreMissing:
-        return StoreMissing(
-            f"there is no store {self._files.database}", "The first call, or the agent, creates it."
-        )
-
-    def _unreadable(self, error: Exception) -> StoreUnavailable:
-        if not is_damage(error):
-            return StoreUnavailable(
-                f"the store {self._files.database} can't be read: {error}",
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        """Why there is nothing to be read, and what to do about it."""
+        path = self._files.database
+        if isinstance(error, FileNotFoundError):
+            return StoreMissing(f"there is no store {path}", "The first call, or the agent, creates it.")
+        if isinstance(error, _Changed):
+            what, remedy = "is replaced again and again", "Try again."
+        elif isinstance(error, OSError):
+            what, remedy = f"can't be read: {error.strerror}", "Run it as root."
+        elif is_damage(error):
+            what = f"is damaged: {error}"
+            remedy = "The next call, or the agent, moves it aside and rebuilds it from what is alive."
+        else:
+            what, remedy = (
+                f"can't be read: {error}",
                 "Look at the kernel's log for errors of the file system.",
             )
-        return StoreUnavailable(
-            f"the store {self._files.database} is damaged: {error}",
-            "The next call, or the agent, moves it aside and rebuilds it from what is alive.",
-        )
+        return StoreUnavailable(f"the store {path} {what}", remedy)
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -221,16 +213,13 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _as_next_call_finds_it(connection: sqlite3.Connection, *, same_boot: bool) -> sqlite3.Connection:
-    """A copy in memory, brought up to date and without the holders of another boot; closes the original."""
+def _copied(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy in memory, to become what the next call would find; closes the original."""
     import sqlite3
 
     copy = sqlite3.connect(":memory:", isolation_level=None)
     copy.row_factory = sqlite3.Row
     with closing(connection):
-        connection.execute("COMMIT")
+        connection.rollback()
         connection.backup(copy)
-    migrate(copy)
-    for statement in () if same_boot else schema.FORGET_HOLDERS:
-        copy.execute(statement)
     return copy
