@@ -39,7 +39,7 @@ class KnownHost:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # to find the way out the rules are read
         self._watch = Watch(IPV4.address_group)
         self._changed = True
         self.identity = netns.own_identity()
