@@ -160,9 +160,10 @@ bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes,
 	@$(PY) -m integration.bench.pods $(ARGS)
 
 .PHONY: tools
-tools: bootstrap ## cnitool, the reference plugins, a CRI client and the newest containerd, built with Go
+tools: bootstrap ## cnitool, the reference plugins, a CRI client, the newest containerd and gVisor, built with Go
 	@$(STEP) "Go tools" integration/tools/build.sh
 	@$(STEP) "containerd" integration/tools/build.sh containerd
+	@$(STEP) "gVisor" integration/tools/build.sh gvisor
 
 .PHONY: kubernetes
 kubernetes: venv tools ## etcd, Kubernetes, CoreDNS, helm and the e2e specs, built with Go (once, 10 to 25 minutes)

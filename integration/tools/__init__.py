@@ -42,6 +42,12 @@ def containerd() -> Path:
 
 
 @cache
+def gvisor() -> Path:
+    """The folder with gVisor's runsc; see `built`."""
+    return built("gvisor")
+
+
+@cache
 def kubernetes() -> Path:
     """The folder with etcd, the programs of Kubernetes and what tests them; see `built`."""
     return built("kubernetes")

@@ -3,6 +3,7 @@
 #
 #   build.sh              cnitool, the reference plugins, our criclient
 #   build.sh containerd   the newest containerd (Debian's is 1.6)
+#   build.sh gvisor       runsc
 #   build.sh kubernetes   etcd, Kubernetes, CoreDNS, helm, its e2e tests
 #   build.sh kind         kind, the kubeadm of that Kubernetes, and the files of kind's node image
 #
@@ -22,11 +23,11 @@ inputs() {
     cd "$here"
     case $wanted in
         bin) sha256sum build.sh cni/go.mod cni/go.sum criclient/go.mod criclient/go.sum criclient/*.go ;;
-        containerd) sha256sum build.sh containerd/go.mod containerd/go.sum ;;
+        containerd | gvisor) sha256sum build.sh "$wanted/go.mod" "$wanted/go.sum" ;;
         kubernetes) sha256sum build.sh kubernetes/go.mod kubernetes/go.sum kubernetes/*/*.go ;;
         kind) sha256sum build.sh kind/go.mod kind/go.sum kubernetes/go.mod kubernetes/go.sum ;;
         *)
-            echo "build.sh: there is no set '$wanted'; there are bin, containerd, kubernetes, kind" >&2
+            echo "build.sh: there is no set '$wanted'; there are bin, containerd, gvisor, kubernetes, kind" >&2
             exit 2
             ;;
     esac
@@ -139,6 +140,7 @@ case $wanted in
         build cni tool
         ;;
     containerd) build containerd -tags no_zfs,no_devmapper,no_tracing tool ;;
+    gvisor) build gvisor tool ;;
     kubernetes) (kubernetes) ;;
     kind) (kind) ;;
 esac
