@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "agent": "run the resident agent, which handles calls in milliseconds and keeps the pool fresh",
     "status": "show the pool, who holds which address, and where addresses come from",
     "show": "show one pod from end to end: interfaces, addresses, routes, and which IP configuration it is",
+    "explain": "show which way a packet takes, hop by hop, its source at the far end, and what drops it",
     "install": "put the bundle on the node and switch to it; the previous version stays for --rollback",
     "uninstall": "remove what install created",
     "verify": "check that the installation is intact",

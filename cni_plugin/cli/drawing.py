@@ -134,13 +134,14 @@ def _listed(label: str, texts: Iterable[str]) -> Iterator[Row]:
         yield label if number == 0 or text == "none" else "", text
 
 
-def route_text(route: KernelRoute) -> str:
-    """As ``ip route`` writes it, without the link."""
+def route_text(route: KernelRoute, link: str = "") -> str:
+    """As ``ip route`` writes it, with or without the name of its link."""
     words = "default" if not route.dst.prefixlen else str(route.dst)
     if route.dst.prefixlen == route.dst.max_prefixlen:
         words = str(route.dst.network_address)
     if route.gateway is not None:
         words += f" via {route.gateway}"
+    words += f" dev {link}" if link else ""
     return words + (" scope link" if route.scope == SCOPE_LINK else "")
 
 

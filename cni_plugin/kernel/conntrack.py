@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
+from ipaddress import ip_address
 from itertools import islice
 
 from cni_plugin.kernel.decode import read_attributes
@@ -25,8 +26,9 @@ CT_GET, CT_DELETE = 0x101, 0x102
 """IPCTNL_MSG_CT_GET and _DELETE of NFNL_SUBSYS_CTNETLINK."""
 NESTED = 0x8000
 TUPLE_ORIG, TUPLE_REPLY, ID, ZONE, FILTER = 1, 2, 12, 18, 25
-TUPLE_IP = 1
-V4_SRC, V6_SRC = 1, 3
+TUPLE_IP, TUPLE_PROTO = 1, 2
+V4_SRC, V4_DST, V6_SRC, V6_DST = 1, 2, 3, 4
+PROTO_SRC_PORT, PROTO_ICMP_ID, PROTO_ICMPV6_ID = 2, 4, 7
 FILTER_ORIG_FLAGS, FILTER_REPLY_FLAGS = 1, 2
 MATCH_SOURCE = 1
 NO_FILTER = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT})
@@ -55,6 +57,44 @@ def forget(address: IPAddress) -> None:
         listed = (body for body in netlink.dump(_list(address)) if _source(body) == address.packed)
         while batch := [_forget(body, address) for body in islice(listed, BATCH)]:
             _delete(netlink, batch)
+
+
+def translation(source: IPAddress, target: IPAddress, flow: int) -> tuple[IPAddress, IPAddress] | None:
+    """What the node made of the addresses of a connection: the source that its far end saw, and where it was
+    sent. None: it is not tracked.
+
+    Args:
+        source: as its first packet had it.
+        target: the same.
+        flow: its source port, or the identifier of an ICMP echo.
+
+    Raises:
+        OSError: the kernel does not list them.
+    """
+    if not _anything_tracked():
+        return None
+    wanted = _attribute(TUPLE_ORIG | NESTED, _attribute(TUPLE_IP | NESTED, _ip_source(source)))
+    flags = _number(FILTER_ORIG_FLAGS, MATCH_SOURCE) + _number(FILTER_REPLY_FLAGS, 0)
+    body = _header(source) + (wanted + _attribute(FILTER | NESTED, flags) if source.version == 4 else b"")
+    request = _request(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, body, f"list connections of {source}")
+    number = struct.pack("!H", flow)
+    with Netlink(protocol=NETLINK_NETFILTER) as netlink:
+        for listed in netlink.dump(request):
+            ends, protocol = _ends(listed, TUPLE_ORIG)
+            ids = {protocol.get(kind) for kind in (PROTO_SRC_PORT, PROTO_ICMP_ID, PROTO_ICMPV6_ID)}
+            if ends == (source, target) and number in ids:
+                (sent_to, seen_as), _ = _ends(listed, TUPLE_REPLY)
+                return seen_as, sent_to
+    return None
+
+
+def _ends(listed: bytes, which: int) -> tuple[tuple[IPAddress, IPAddress], dict[int, bytes]]:
+    """Source and target of one direction of a listed connection, and its protocol's fields."""
+    found = dict(_nested(dict(read_attributes(listed, 4)), which))
+    ends = dict(_nested(found, TUPLE_IP))
+    pair = (V4_SRC, V4_DST) if V4_SRC in ends else (V6_SRC, V6_DST)
+    source, target = (ip_address(ends[kind]) for kind in pair)
+    return (source, target), dict(_nested(found, TUPLE_PROTO))
 
 
 def _flush(netlink: Netlink, address: IPAddress) -> None:

@@ -32,7 +32,7 @@ RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
 LAST_METRIC = 0xFFFFFFFF
 """Behind every other route to the same destination, whatever its metric is."""
-RTM_F_FIB_MATCH = 0x2000
+RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH = 0x1000, 0x2000
 RTEXT_FILTER_SKIP_STATS = 0x8
 RTPROT_AZVNET = 155
 """Marks our routes, so that an operator tells them apart (``ip route show proto 155``); unassigned in
@@ -263,7 +263,7 @@ def get_forwarded_route(dst: IPAddress, source: IPAddress, index: int) -> Reques
         "family": _family(dst),
         "dst_len": dst.max_prefixlen,
         "src_len": source.max_prefixlen,
-        "flags": RTM_F_FIB_MATCH,
+        "flags": RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
     }
     attributes = [("RTA_DST", str(dst)), ("RTA_SRC", str(source)), ("RTA_IIF", index)]
     return Request(

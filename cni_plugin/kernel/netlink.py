@@ -156,7 +156,7 @@ class Netlink:
     def one_link(self, request: Request) -> Link | None:
         """The link that was asked for; None when there is none."""
         try:
-            return next((read_link(body) for body in self._ask(request)), None)
+            return next((read_link(body) for body in self.ask(request)), None)
         except NoSuchDevice:
             return None
 
@@ -175,7 +175,7 @@ class Netlink:
     def one_route(self, request: Request) -> KernelRoute | None:
         """The route that was asked for; None when nothing leads there."""
         try:
-            return next((read_route(body) for body in self._ask(request)), None)
+            return next((read_route(body) for body in self.ask(request)), None)
         except OSError as error:
             if error.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH}:
                 return None
@@ -189,7 +189,7 @@ class Netlink:
         """Every neighbour of the dump."""
         return [read_neighbour(body) for body in self.dump(request)]
 
-    def _ask(self, request: Request) -> list[bytes]:
+    def ask(self, request: Request) -> list[bytes]:
         """One object: the kernel answers with it alone, or with an error."""
         self.send(self.numbered([request]))
         while True:

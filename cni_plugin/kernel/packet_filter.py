@@ -16,10 +16,11 @@ import struct
 from cni_plugin.kernel.decode import read_attributes
 from cni_plugin.kernel.encode import AF_INET, NLM_F_DUMP, NLM_F_REQUEST, Request
 from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink
+from ipam.value import Value
 
 NFT_GETCHAIN = 0xA04
 """NFT_MSG_GETCHAIN of NFNL_SUBSYS_NFTABLES."""
-CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, HOOK_NUMBER = 1, 3, 4, 5, 1
+CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE, HOOK_NUMBER = 1, 3, 4, 5, 7, 1
 NFPROTO_INET = 1
 FORWARD, DROP = 2, 0
 """NF_INET_FORWARD, NF_DROP."""
@@ -36,17 +37,34 @@ ENTRY_BYTES, TARGET_HEADER = 112, 32
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class FilterChain(Value):
+    """A base chain of nf_tables: one that the kernel calls at a hook."""
+
+    family: int
+    table: str
+    name: str
+    kind: str
+    """``filter``, ``nat`` or ``route``."""
+    hook: int
+    drops: bool
+    """Whether its policy is DROP."""
+
+    def __str__(self) -> str:
+        return f"chain {self.name} of nf_tables table {self.table}"
+
+
 def forward_drops() -> list[str]:
     """The chains that drop what no rule allows to be forwarded, as an operator would name them.
 
     Raises:
         OSError: the kernel does not answer.
     """
-    return [*_of_nf_tables(), *_of_iptables()]
+    found = [str(chain) for chain in base_chains() if chain.hook == FORWARD and chain.drops]
+    return [*found, *_of_iptables()]
 
 
-def _of_nf_tables() -> list[str]:
-    """Chains at hook FORWARD with policy DROP."""
+def base_chains() -> list[FilterChain]:
+    """Every base chain that IPv4 packets meet. Raises OSError when the kernel does not answer."""
     request = Request(_get_chains(), lambda: "list the chains of nf_tables")
     with Netlink(protocol=NETLINK_NETFILTER) as netlink:
         try:
@@ -55,16 +73,21 @@ def _of_nf_tables() -> list[str]:
             if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:  # this kernel has no nf_tables
                 return []
             raise
-    found = []
-    for body in bodies:
-        chain = dict(read_attributes(body, 4))
-        hook = dict(read_attributes(chain.get(CHAIN_HOOK, b""), 0)).get(HOOK_NUMBER)
-        policy = chain.get(CHAIN_POLICY)
-        is_drop = policy is not None and int.from_bytes(policy, "big") == DROP
-        if body[0] in {AF_INET, NFPROTO_INET} and hook and int.from_bytes(hook, "big") == FORWARD and is_drop:
-            names = (chain[each].rstrip(b"\0").decode(errors="replace") for each in (CHAIN_NAME, CHAIN_TABLE))
-            found.append("chain {} of nf_tables table {}".format(*names))
-    return found
+    chains = (_read_chain(body) for body in bodies if body[0] in {AF_INET, NFPROTO_INET})
+    return [chain for chain in chains if chain is not None]
+
+
+def _read_chain(body: bytes) -> FilterChain | None:
+    chain = dict(read_attributes(body, 4))
+    hook = dict(read_attributes(chain.get(CHAIN_HOOK, b""), 0)).get(HOOK_NUMBER)
+    if hook is None:
+        return None
+    table, name, kind = (
+        chain.get(each, b"").rstrip(b"\0").decode(errors="replace")
+        for each in (CHAIN_TABLE, CHAIN_NAME, CHAIN_TYPE)
+    )
+    policy = int.from_bytes(chain.get(CHAIN_POLICY, b"\1"), "big")
+    return FilterChain(body[0], table, name, kind, int.from_bytes(hook, "big"), policy == DROP)
 
 
 def _get_chains() -> bytes:

@@ -1,0 +1,267 @@
+"""Which way a packet takes through the node, computed from the kernel's own answers.
+
+Owns the order of the steps: the pod's namespace, the node, the pod or the NIC at the other end. It sends
+nothing (``probe`` does) and changes nothing. What the kernel can't be asked, the rules of other programs'
+tables, is named as such. It must not know how a journey is shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from cni_plugin.cli.drawing import route_text
+from cni_plugin.cni.errors import CniError
+from cni_plugin.kernel import encode, lookup, netns, packet_filter, sysctl
+from cni_plugin.kernel.lookup import Lookup
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from cni_plugin.cli.facts import Facts, Survey
+    from cni_plugin.kernel.decode import Link
+    from cni_plugin.kernel.netlink import Netlink
+    from cni_plugin.node import Node
+    from ipam.model import IPAddress
+
+RTN_UNICAST, RTN_LOCAL = 1, 2
+DELIVERED, DROPPED = "delivered", "dropped"
+
+
+class Hop(Value):
+    """One place on the way."""
+
+    where: str
+    """``pod NAMESPACE/NAME``, ``node``, ``network``."""
+    interface: str
+    action: str
+    """What happens to the packet there."""
+    rule: str = ""
+    """The routing rule that selected the table, as ``ip rule`` shows it."""
+    route: str = ""
+    """As ``ip route`` shows it."""
+
+
+class Journey(Value):
+    """The whole way, and how it ends."""
+
+    hops: tuple[Hop, ...]
+    verdict: str
+    """``delivered``: to the pod, to the node, or to the network of the NIC; ``dropped``."""
+    source: IPAddress
+    """The source address that the far end sees."""
+    reason: str
+    """Why it ends so."""
+    notes: tuple[str, ...] = ()
+    """What the kernel can't be asked."""
+
+
+class _Dropped(Exception):
+    """The packet goes no further."""
+
+
+class _Elsewhere(Exception):
+    """It goes a way that is not azvnet's."""
+
+
+class Traveller:
+    """Follows one packet.
+
+    Args:
+        node: the node.
+        seen: its attachments and links.
+        pods: the facts of every attachment that the packet may come from or go to, by address.
+    """
+
+    def __init__(self, node: Node, seen: Survey, pods: Mapping[IPAddress, Facts]) -> None:
+        self._node = node
+        self._seen = seen
+        self._pods = pods
+        self._links = {link.index: link for link in seen.links}
+        self._hops: list[Hop] = []
+        self._notes: list[str] = []
+
+    def follow(self, source: IPAddress, target: IPAddress) -> Journey:
+        """The way of a packet from ``source`` to ``target``."""
+        try:
+            reason = self._from_start(source, target)
+        except _Dropped as end:
+            return Journey(tuple(self._hops), DROPPED, source, str(end), tuple(self._notes))
+        except _Elsewhere as end:
+            reason = str(end)
+        return Journey(tuple(self._hops), DELIVERED, source, reason, tuple(self._notes))
+
+    def _from_start(self, source: IPAddress, target: IPAddress) -> str:
+        pod = self._pods.get(source)
+        if pod is not None:
+            if target == source:
+                self._hops.append(Hop(f"pod {name_of(pod)}", "lo", "delivered to itself"))
+                return "the pod has the address itself"
+            return self._on_node(source, target, self._out_of_pod(pod, source, target))
+        if source in self._node.host.own_addresses():
+            return self._on_node(source, target, None)
+        return self._on_node(source, target, self._uplink_from(source))
+
+    def _out_of_pod(self, pod: Facts, source: IPAddress, target: IPAddress) -> Link:
+        """Through the pod's namespace to the node; the host veth that it comes in by."""
+        where = f"pod {name_of(pod)}"
+        if pod.pod is None:
+            raise _Dropped(f"the pod's interface is missing: {pod.unknown.get('podEnd', 'not found')}")
+        found = self._inside(pod, lambda inside: lookup.look_up(inside, target, source))
+        if found.route is None:
+            self._hops.append(Hop(where, pod.pod.link.name, "dropped: no route in the pod's namespace"))
+            raise _Dropped(f"the pod has no route to {target}")
+        way = self._interface_of(pod, found.route.index)
+        if way is None or way.pod is None:
+            raise _Elsewhere(f"the pod sends it by link {found.route.index}, which azvnet did not create")
+        route = route_text(found.route, way.pod.link.name)
+        self._hops.append(Hop(where, way.pod.link.name, "sent to the node", str(found.rule or ""), route))
+        if way.host is None:
+            raise _Dropped(f"the host's end is missing: {way.unknown.get('hostEnd', 'not found')}")
+        for link in (way.pod.link, way.host.link):
+            if not link.up:
+                raise _Dropped(f"interface {link.name} is down")
+        return way.host.link
+
+    def _interface_of(self, pod: Facts, index: int) -> Facts | None:
+        """The attachment of the same pod whose interface has an index."""
+        same = [each for each in self._pods.values() if each.owner.netns == pod.owner.netns and each.pod]
+        return next((each for each in same if each.pod and each.pod.link.index == index), None)
+
+    def _on_node(self, source: IPAddress, target: IPAddress, came_by: Link | None) -> str:
+        """Through the node: the route, what filters may do, and the way on."""
+        arrival = (came_by.index, came_by.name) if came_by else (0, "lo")
+        found = lookup.look_up(self._node.host, target, source, arrival)
+        if found.route is None:
+            why = self._refused(found.error, source, target, came_by)
+            self._hops.append(Hop("node", arrival[1], why, str(found.rule or "")))
+            raise _Dropped(why)
+        link = self._links.get(found.route.index)
+        route = route_text(found.route, link.name if link else "")
+        if found.route.kind == RTN_LOCAL:
+            self._hops.append(Hop("node", arrival[1], "delivered to the node", str(found.rule or ""), route))
+            return "the node has the address itself"
+        if found.route.kind != RTN_UNICAST or link is None:
+            self._hops.append(Hop("node", arrival[1], "dropped", str(found.rule or ""), route))
+            raise _Dropped(f"{target} is not the address of one machine")
+        verb = "forwarded" if came_by else "sent"
+        self._hops.append(Hop("node", arrival[1], f"{verb} by {link.name}", str(found.rule or ""), route))
+        if not link.up:
+            raise _Dropped(f"link {link.name} is down")
+        self._note_filters(forwarded=came_by is not None)
+        return self._arrival(source, target, link, found)
+
+    def _arrival(self, source: IPAddress, target: IPAddress, link: Link, found: Lookup) -> str:
+        """At the pod behind a host veth, or at the network behind the NIC."""
+        pod = self._pods.get(target)
+        if pod is not None and pod.host is not None and pod.host.link.index == link.index:
+            return self._into_pod(pod, source, target)
+        assert found.route is not None
+        if not link.mac:
+            self._hops.append(Hop("network", link.name, "leaves the node by a link that is not a NIC"))
+            return f"it leaves the node by {link.name}"
+        if problem := self._not_of_nic(source, link):
+            self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))
+            raise _Dropped(problem)
+        gateway = f" to gateway {found.route.gateway}" if found.route.gateway else ""
+        self._hops.append(Hop("network", link.name, f"leaves the node{gateway} as {source}"))
+        return f"it leaves the node by {link.name} with source {source}"
+
+    def _into_pod(self, pod: Facts, source: IPAddress, target: IPAddress) -> str:
+        where, end = f"pod {name_of(pod)}", pod.pod
+        if end is None:
+            raise _Dropped(f"the pod's interface is missing: {pod.unknown.get('podEnd', 'not found')}")
+        if not end.link.up:
+            raise _Dropped(f"the pod's interface {end.link.name} is down")
+        arrival = (end.link.index, end.link.name)
+        found = self._inside(pod, lambda inside: lookup.look_up(inside, target, source, arrival))
+        if found.route is None or found.route.kind != RTN_LOCAL:
+            self._hops.append(Hop(where, end.link.name, "dropped: the pod does not have the address"))
+            raise _Dropped(f"the pod does not have {target} (see `azvnet status`)")
+        self._hops.append(
+            Hop(where, end.link.name, "delivered", str(found.rule or ""), route_text(found.route, "lo"))
+        )
+        return f"pod {name_of(pod)} has the address"
+
+    def _inside(self, pod: Facts, work: Callable[[Netlink], Lookup]) -> Lookup:
+        path = pod.owner.netns
+        try:
+            with netns.opened(None, path) as fd, netns.call_in(fd, self._node.host.sibling) as inside:
+                return work(inside)
+        except (CniError, OSError) as error:
+            raise _Dropped(f"the pod's namespace {path} can't be entered: {error}") from error
+
+    def _uplink_from(self, source: IPAddress) -> Link:
+        """The link by which packets of somebody outside arrive: the one that leads back to them."""
+        try:
+            here = lookup.source_for(source)
+            found = lookup.look_up(self._node.host, source, here)
+        except OSError as error:
+            raise _Dropped(f"nothing leads to {source}: {error.strerror}") from error
+        link = self._links.get(found.route.index) if found.route else None
+        if link is None:
+            raise _Dropped(f"nothing leads to {source}, so nothing comes from there")
+        self._hops.append(Hop("network", link.name, f"arrives from {source}"))
+        return link
+
+    def _refused(
+        self, error: OSError | None, source: IPAddress, target: IPAddress, came_by: Link | None
+    ) -> str:
+        """Why the kernel routes a packet nowhere (net/ipv4/route.c, ip_route_input_slow)."""
+        number = (error.errno if error else None) or errno.ENETUNREACH
+        if came_by and self._leads_elsewhere(source, came_by):
+            return f"the source check (rp_filter) of {came_by.name} refuses {source}"
+        if came_by is not None and not self._forwards(came_by):
+            return f"{came_by.name} does not forward (net.ipv4.conf.{came_by.name}.forwarding is 0)"
+        reasons = {
+            errno.ENETUNREACH: f"the node has no route to {target}",
+            errno.EHOSTUNREACH: f"a route of the node makes {target} unreachable",
+            errno.EACCES: f"a route or rule of the node prohibits {target}",
+            errno.EINVAL: f"a route discards packets to {target}, or {source} can't be a source here",
+        }
+        return reasons.get(number, f"the kernel does not route it: {os.strerror(number)}")
+
+    def _leads_elsewhere(self, source: IPAddress, came_by: Link) -> bool:
+        """Whether answers would leave by another link than the packet came by, and that is checked: the
+        kernel refuses it then with the same errno as a packet to nowhere (ip-sysctl.rst, rp_filter).
+        """
+        checks = (f"ipv4/conf/{name}/rp_filter" for name in ("all", came_by.name))
+        if source.version != 4 or max(sysctl.read(each) for each in checks) != "1":
+            return False
+        back = self._node.host.one_route(encode.get_route(source))
+        return back is None or back.index != came_by.index
+
+    def _forwards(self, link: Link) -> bool:
+        try:
+            return sysctl.read(f"ipv4/conf/{link.name}/forwarding") != "0"
+        except OSError:
+            return True
+
+    def _not_of_nic(self, source: IPAddress, link: Link) -> str:
+        """Why Azure drops it: its source does not belong to the NIC. Empty: it does, or it is not known."""
+        pod = self._pods.get(source)
+        macs = {each.nic_mac for each in pod.addresses if each.address.ip == source} if pod else set()
+        known = macs - {"", link.mac}
+        if known and link.mac not in macs:
+            owner = ", ".join(sorted(known))
+            return f"{source} belongs to NIC {owner}, and leaves by {link.name} ({link.mac})"
+        return ""
+
+    def _note_filters(self, *, forwarded: bool) -> None:
+        if not forwarded:
+            return
+        try:
+            drops = packet_filter.forward_drops()
+            self._notes += [f"{each} drops what no rule of it allows" for each in drops]
+            nat = [each for each in packet_filter.base_chains() if each.kind == "nat"]
+            self._notes += [f"{each} may translate addresses" for each in nat]
+        except OSError as error:
+            self._notes.append(f"packet filters can't be read: {error}")
+
+
+def name_of(facts: Facts) -> str:
+    """A pod's name, or its container's."""
+    owner = facts.owner
+    named = f"{owner.pod_namespace}/{owner.pod_name}"
+    return named if owner.pod_name else facts.attachment.container_id
