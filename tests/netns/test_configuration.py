@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.node import ADDRESS, FABRIC, MAC, SUBNET, Node, pod_addresses
+from tests.netns.node import ADDRESS, FABRIC, GATEWAY, MAC, SUBNET, Node, pod_addresses
 from tests.netns.sandbox import Pod
 from tests.waiting import eventually
 
@@ -130,7 +130,7 @@ def test_what_the_spec_and_libcni_put_there_is_known(busy_node: Node, pod: Pod) 
     assert added.stderr == ""
 
 
-@pytest.mark.parametrize("mode", ["bridge", "tunnel", "transparent-vlan", "l2-bridge", "Transparent"])
+@pytest.mark.parametrize("mode", ["overlay", "transparent-vlan", "l2-bridge", "Transparent"])
 def test_a_mode_that_is_not_there_is_refused_with_key_and_value(busy_node: Node, pod: Pod, mode: str) -> None:
     for verb in ("ADD", "STATUS"):
         failed = busy_node.call(verb, pod, conf=busy_node.conf(mode=mode))
@@ -143,6 +143,19 @@ def test_a_mode_that_is_not_there_is_refused_with_key_and_value(busy_node: Node,
 @pytest.mark.parametrize("mode", ["transparent", "", None])
 def test_transparent_is_the_mode_there_is(busy_node: Node, pod: Pod, mode: str | None) -> None:
     busy_node.add(pod, conf=busy_node.conf(mode=mode)).done()
+
+
+@pytest.mark.parametrize("mode", ["bridge", "tunnel"])
+def test_a_mode_that_would_rewire_the_host_gives_a_routed_pod_and_a_warning(node: Node, mode: str) -> None:
+    pods = [node.sandbox.pod(name) for name in ("c1", "c2")]
+    links = node.sandbox.ip("link", "show", "type", "bridge")
+    added = [node.add(pod, conf=node.conf(mode=mode, bridge="azure0")).done() for pod in pods]
+    assert f"mode {mode} is treated as transparent: " in added[0].stderr
+    assert node.sandbox.ip("link", "show", "type", "bridge") == links == []
+    for target in (added[1].address, GATEWAY):
+        ping = node.sandbox.run("ip", "netns", "exec", "c1", "ping", "-n", "-c1", "-W2", target)
+        assert ping.returncode == 0, ping.stdout
+    node.check(pods[0], added[0], conf=node.conf(mode=mode, bridge="azure0")).done()
 
 
 @pytest.mark.parametrize("environment", ["ipv6NodeIpam", "null", "aws", "File", ""])

@@ -27,7 +27,7 @@ class Before:
 
 
 def _changed_netconf(before: Before) -> dict[str, Any]:
-    conf = before.node.conf(mode="bridge", strict=True, nonsense=1, master="eth9", mtu="huge")
+    conf = before.node.conf(mode="overlay", strict=True, nonsense=1, master="eth9", mtu="huge")
     return {"conf": {**conf, "ipam": {"type": "azvnet-ipam", "environment": "nowhere", "file": 7}}}
 
 

@@ -177,7 +177,7 @@ def test_the_highest_version_that_both_know_is_agreed_on(
 def test_an_error_names_the_version_of_the_configuration(busy_node: Node) -> None:
     for version in SPOKEN:
         failed = busy_node.add(
-            busy_node.sandbox.pod(f"c{version}"), conf=busy_node.conf(cniVersion=version, mode="bridge")
+            busy_node.sandbox.pod(f"c{version}"), conf=busy_node.conf(cniVersion=version, mode="overlay")
         )
         assert failed.error["cniVersion"] == version
 

@@ -142,10 +142,17 @@ def test_strict_refuses_the_first_unknown_key_with_its_value() -> None:
 
 
 def test_a_mode_that_does_not_exist_is_refused_but_not_as_ipam() -> None:
-    error = refused(conf(mode="bridge"))
+    error = refused(conf(mode="overlay"))
     assert isinstance(error, UnsupportedField)
-    assert str(error) == "unsupported value: mode 'bridge'"
+    assert str(error) == "unsupported value: mode 'overlay'"
     assert require_supported(conf(mode=""), as_ipam=False) == ()
+    assert require_supported(conf(mode="overlay"), as_ipam=True) == ()
+
+
+@pytest.mark.parametrize("mode", ["bridge", "tunnel"])
+def test_modes_of_azure_cni_that_rewire_the_host_are_treated_as_transparent(mode: str) -> None:
+    (warning,) = require_supported(conf(mode=mode), as_ipam=False)
+    assert warning == f"mode {mode} is treated as transparent: {netconf.ROUTED_INSTEAD[mode]}"
     assert require_supported(conf(mode="bridge"), as_ipam=True) == ()
 
 

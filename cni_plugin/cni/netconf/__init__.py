@@ -70,6 +70,13 @@ NO_EFFECT = {
 }
 """Keys of Azure CNI and of the spec that are accepted without effect, with the reason. ``False`` and empty
 values are not reported."""
+ROUTED_INSTEAD = {
+    "bridge": "pods are routed, without a bridge, and reach the same",
+    "tunnel": "pods are routed and reach the same, but packets between pods of one node do not leave it, so "
+    "no network security group filters them",
+}
+"""Modes of Azure CNI that are treated as ``transparent``, and what that means. They move the uplink's address
+to a bridge; the connectivity they give does not depend on that (docs/configuration.md)."""
 IPAM_NO_EFFECT = {
     "subnet": "the subnet is that of the NIC's address",
     "addressSpace": "the NIC's is used",
@@ -131,6 +138,8 @@ class NetConf(DeclaredNetConf):
         ``as_ipam``: called as ``azvnet-ipam``; the keys outside ``ipam`` are another plugin's.
         """
         said = [] if as_ipam else _without_effect(self.model_extra or {}, NO_EFFECT, "")
+        if not as_ipam and self.mode in ROUTED_INSTEAD:
+            said.append(f"mode {self.mode} is treated as transparent: {ROUTED_INSTEAD[self.mode]}")
         if self.log_file and not log.is_allowed(self.log_file):
             said.append(f"logFile {quoted(self.log_file)} is not used: name a .log file in {log.DIRECTORY}")
         if self.uses_our_ipam:
@@ -261,7 +270,7 @@ def require_supported(netconf: NetConf, *, as_ipam: bool) -> tuple[str, ...]:
 
 
 def _refuse_unsupported(netconf: NetConf, *, as_ipam: bool) -> None:
-    if not as_ipam and netconf.mode not in ("", "transparent"):
+    if not as_ipam and netconf.mode not in {"", "transparent", *ROUTED_INSTEAD}:
         raise UnsupportedField(
             f"unsupported value: mode {quoted(netconf.mode)}",
             "Use transparent, or leave the key out; AKS uses it too, and it never touches the host's links.",

@@ -98,7 +98,9 @@ class NetConf(BaseModel):
     cni_versions: list[str] = Field(default=[], alias="cniVersions", description="Versions to choose from.")
     name: str = Field(description="Name of the network.")
     type: str = Field("azvnet", description="Name of the plugin's executable.")
-    mode: str = Field("transparent", description="The datapath; only transparent is supported.")
+    mode: str = Field(
+        "transparent", description="The datapath: transparent. bridge and tunnel are treated as it."
+    )
     master: str = Field(
         "", description="Name of the uplink; by default it is found by the NIC's MAC address."
     )

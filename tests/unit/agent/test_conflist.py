@@ -147,7 +147,7 @@ def test_where_it_cannot_be_written_is_said(
         ({**CONFLIST, "plugins": [{"type": "bridge"}]}, "no plugin azvnet"),
         ({**CONFLIST, "plugins": ["azvnet", 7]}, "no plugin azvnet"),
         ({**CONFLIST, "name": "with space"}, "malformed"),
-        ({**CONFLIST, "plugins": [{**AZVNET, "mode": "bridge"}]}, "unsupported value"),
+        ({**CONFLIST, "plugins": [{**AZVNET, "mode": "overlay"}]}, "unsupported value"),
         ({**CONFLIST, "plugins": [{**AZVNET, "mtu": "big"}]}, "mtu"),
         ({**CONFLIST, "plugins": [{**AZVNET, "ipam": {"type": "azvnet"}}]}, "this plugin itself"),
     ],
