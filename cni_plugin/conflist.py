@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class ConflistFile:
 
     def __init__(self, source: Path, destination: Path, bin_dir: Path | None = None) -> None:
         self._source = source
-        self._destination = destination
+        self.destination = destination
         self._bin_dir = bin_dir
         self._last: bytes | None = None
         self.netconf: dict[str, Any] = {}
@@ -72,7 +73,7 @@ class ConflistFile:
     def is_in_place(self, content: bytes) -> bool:
         """Whether the runtime finds just this content."""
         try:
-            return self._destination.read_bytes() == content
+            return self.destination.read_bytes() == content
         except OSError:
             return False
 
@@ -84,57 +85,53 @@ class ConflistFile:
         """
         try:
             self.clear_left_overs()
-            atomic.write_file(self._destination, content)
+            atomic.write_file(self.destination, content)
         except OSError as error:
             raise self._not_written(error) from error
 
     def sorts_before(self) -> list[str]:
         """Names of other configurations that the runtime prefers to this one."""
         try:
-            names = sorted(entry.name for entry in self._destination.parent.iterdir())
+            names = sorted(entry.name for entry in self.destination.parent.iterdir())
         except OSError:
             return []
-        own = self._destination.name
+        own = self.destination.name
         return [name for name in names if name < own and name.endswith(EXTENSIONS)]
-
-    @property
-    def destination(self) -> Path:
-        """Where it belongs."""
-        return self._destination
 
     def clear_left_overs(self, older_than: float = LEFT_OVER_SECONDS) -> None:
         """Remove temporary files of killed writers; another agent may be writing one right now."""
-        for path in self._destination.parent.glob(f".{self._destination.name}.*.tmp"):
+        for path in self.destination.parent.glob(f".{self.destination.name}.*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > older_than:
                     path.unlink()
 
     def _not_written(self, error: OSError) -> NotInPlace:
-        directory = self._destination.parent
-        what = f"cannot write the conflist {self._destination}: {error.strerror}"
+        directory = self.destination.parent
+        what = f"cannot write the conflist {self.destination}: {error.strerror}"
         if not directory.is_dir():
             what += f"; {directory} does not exist: is a container runtime installed?"
         return NotInPlace(what)
+
+
+def programs_of(content: bytes) -> list[str]:
+    """The plugins and IPAM plugins that a runtime executes for a conflist; none if it is not a conflist."""
+    try:
+        plugins = _plugins_of(json.loads(content))
+    except (ValueError, RecursionError):
+        return []
+    named = [each for plugin in plugins for each in (plugin, plugin.get("ipam")) if isinstance(each, dict)]
+    types = [each.get("type") for each in named]
+    return list(dict.fromkeys(each for each in types if isinstance(each, str) and each))
 
 
 def missing_plugins(content: bytes, directory: Path) -> list[str]:
     """Plugins that a conflist names and a directory does not have. Links count wherever they lead: in a
     container they may lead to what only the host has.
     """
-    wanted: list[Any] = []
-    for plugin in plugins_of(content):
-        ipam = plugin.get("ipam")
-        wanted += [plugin.get("type"), ipam.get("type") if isinstance(ipam, dict) else None]
-    names = dict.fromkeys(each for each in wanted if isinstance(each, str) and each)
-    return [name for name in names if not (directory / name).is_symlink() and not (directory / name).exists()]
+    return [name for name in programs_of(content) if not os.path.lexists(directory / name)]
 
 
-def plugins_of(content: bytes) -> list[dict[str, Any]]:
-    """The plugins of a conflist; none if it is not a conflist."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return []
+def _plugins_of(document: object) -> list[dict[str, Any]]:
     plugins = document.get("plugins") if isinstance(document, dict) else None
     return [each for each in plugins if isinstance(each, dict)] if isinstance(plugins, list) else []
 
@@ -145,17 +142,17 @@ def _our_netconf(path: Path, content: bytes) -> dict[str, Any]:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise NotInPlace(f"the conflist {path} is not valid JSON: {error}") from error
-    plugins = document.get("plugins") if isinstance(document, dict) else None
-    for plugin in plugins if isinstance(plugins, list) else ():
-        ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
-        as_ipam = isinstance(ipam, dict) and ipam.get("type") == netconf.OUR_IPAM
-        if as_ipam or (isinstance(plugin, dict) and plugin.get("type") == "azvnet"):
-            of_list = {key: document[key] for key in ("cniVersion", "cniVersions", "name") if key in document}
-            ours = {**plugin, **of_list}
-            try:
-                conf = netconf.parse_netconf(ours)
-                netconf.require_supported(conf, as_ipam=plugin.get("type") != "azvnet")
-            except errors.CniError as error:
-                raise NotInPlace(f"the conflist {path} would fail every pod: {error}") from error
-            return ours
+    for plugin in _plugins_of(document):
+        ipam = plugin.get("ipam")
+        as_ipam = plugin.get("type") != netconf.OUR_PLUGIN
+        if as_ipam and not (isinstance(ipam, dict) and ipam.get("type") == netconf.OUR_IPAM):
+            continue
+        ours = plugin | {
+            key: document[key] for key in ("cniVersion", "cniVersions", "name") if key in document
+        }
+        try:
+            netconf.require_supported(netconf.parse_netconf(ours), as_ipam=as_ipam)
+        except errors.CniError as error:
+            raise NotInPlace(f"the conflist {path} would fail every pod: {error}") from error
+        return ours
     raise NotInPlace(f"the conflist {path} has no plugin azvnet, and none whose ipam is {netconf.OUR_IPAM}")

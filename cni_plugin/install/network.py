@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin.conflist import ConflistFile, NotInPlace, missing_plugins, plugins_of
+from cni_plugin.conflist import ConflistFile, NotInPlace, missing_plugins, programs_of
 from cni_plugin.install.place import CONFLIST, NAMES, Place, Refused
 from cni_plugin.install.receipt import Record
 
@@ -73,8 +73,4 @@ def write_conflist(file: ConflistFile, content: bytes) -> None:
 
 def names_us(content: bytes) -> bool:
     """Whether a runtime that uses this conflist executes azvnet."""
-    for plugin in plugins_of(content):
-        ipam = plugin.get("ipam")
-        if plugin.get("type") in NAMES or (isinstance(ipam, dict) and ipam.get("type") in NAMES):
-            return True
-    return False
+    return any(name in NAMES for name in programs_of(content))
