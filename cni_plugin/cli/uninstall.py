@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,24 +50,23 @@ def run(options: argparse.Namespace) -> int:
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
         log = os.environ.get("AZVNET_LOG_FILE")
         logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
-        node = Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)})
-        agent, attached = ask_agent(run_dir), count_attachments(node)
-        before = [(state, state.recorded(node)) for state in STATES]
-        removal = Removal(
-            place,
-            attached,
-            options.force,
-            run_dir if options.purge else None,
-            logs if options.purge else None,
-            options.remove_conflist,
-            str(place.shown(Path(agent.socket))) if agent.state in {RUNNING, HANGS} else "",
-        )
-        uninstall(removal, say)
-        for state, values in before:
-            if values:
-                restore(state, values, node, place, attached)
-        (run_dir / forwarding.BEFORE).unlink(missing_ok=True)
-        node.close()
+        with closing(Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)})) as node:
+            agent, attached = ask_agent(run_dir), count_attachments(node)
+            before = [(state, state.recorded(node)) for state in STATES]
+            removal = Removal(
+                place,
+                attached,
+                options.force,
+                run_dir if options.purge else None,
+                logs if options.purge else None,
+                options.remove_conflist,
+                str(place.shown(Path(agent.socket))) if agent.state in {RUNNING, HANGS} else "",
+            )
+            uninstall(removal, say)
+            for state, values in before:
+                if values:
+                    restore(state, values, node, place, attached)
+            (run_dir / forwarding.BEFORE).unlink(missing_ok=True)
 
     status = run_reporting("uninstall", work)
     if options.stay and not status:
