@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from cni_plugin.cni.errors import StateUnavailable
 from cni_plugin.kernel import rules
 from cni_plugin.kernel.netlink import Deleter, Netlink
-from cni_plugin.kernel.templates import Templates
 from ipam.ipam import Ipam
 
 RUN_DIR = "/run/azvnet"
@@ -24,7 +23,6 @@ BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 if TYPE_CHECKING:
     from cni_plugin.kernel.host_cache import KnownHost
     from cni_plugin.kernel.rules import RoutingRule
-    from cni_plugin.kernel.templates import Compiler
     from ipam.model import Listing, SourceConfig
 
     Reader = Callable[[SourceConfig, float, str], Listing]
@@ -52,8 +50,6 @@ class Node:
         """The same pool, read-only: nothing is created or repaired, and no call is waited for."""
         self.background_reads = background_reads
         """Whether the agent keeps the pool fresh, so that no call has to."""
-        self.compiler: Compiler = Templates()
-        """Compiles netlink requests."""
         self.deleter = deleter
         """Deletes links without waiting for the kernel's last step; None: the caller does."""
         self.known_host = known_host
@@ -66,7 +62,7 @@ class Node:
         """The calling thread's netlink socket in the host's namespace."""
         existing: Netlink | None = getattr(self._local, "netlink", None)
         if existing is None:
-            existing = self._local.netlink = Netlink(self.compiler, deleter=self.deleter)
+            existing = self._local.netlink = Netlink(deleter=self.deleter)
         return existing
 
     def routing_rules(self) -> list[RoutingRule]:

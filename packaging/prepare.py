@@ -13,7 +13,8 @@ the second request byte for byte, the build fails.
 
 import marshal
 import sys
-from ipaddress import ip_address, ip_interface, ip_network
+from collections.abc import Callable
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,15 @@ sys.path.insert(0, str(ROOT))
 
 from cni_plugin.datapath import names  # noqa: E402
 from cni_plugin.kernel import encode, messages, prepared, rules  # noqa: E402
-from cni_plugin.kernel.encode import Request  # noqa: E402
 from cni_plugin.kernel.family import IPV4, IPV6, Family  # noqa: E402
 from cni_plugin.kernel.templates import (  # noqa: E402
-    Build,
     Key,
+    Request,
     Span,
     Template,
-    Templates,
     encoded,
     fill,
-    is_mac,
+    parameters_of,
     template_key,
 )
 from ipam.model import Attachment  # noqa: E402
@@ -44,40 +43,40 @@ NAMES = ["x" * length for length in range(1, 16)]
 MAC = "02:00:00:00:00:01"
 
 
-class Finder(Templates):
-    """Finds a template for every request that it is asked for."""
+class Templates(dict[Key, Template]):
+    """Finds a template for each request that is added."""
 
-    def __init__(self) -> None:
-        self.found: dict[Key, Template] = {}
-
-    def request(self, build: Build, values: dict[str, Any]) -> Request:
-        """Find the template, and compile the request."""
-        key = template_key(build, values)
-        if key not in self.found:
-            self.found[key] = find(build, values)
-        return build(**values)
+    def add(self, request: Callable[..., Request], **values: Any) -> None:
+        """Find the template of a request with such values."""
+        build = request.__wrapped__  # type: ignore[attr-defined]
+        ordered = parameters_of(build) | values
+        self[template_key(build, tuple(ordered.values()))] = find(build, ordered)
 
 
-def find(build: Build, values: dict[str, Any]) -> Template:
+def find(build: Callable[..., Request], values: dict[str, Any]) -> Template:
     """Find where the values stand, by changing one at a time."""
     probes = {name: pair for name, value in values.items() if (pair := probe(name, value)) is not None}
     first = {**values, **{name: pair[0] for name, pair in probes.items()}}
     second = {**values, **{name: pair[1] for name, pair in probes.items()}}
     data = build(**first).data
     spans: list[Span] = []
-    for name, pair in probes.items():
-        changed = build(**{**first, name: pair[1]}).data
-        spans += spans_of(name, data, changed, encoded(name, pair[0]), encoded(name, pair[1]))
-    if fill((data, spans), second) != build(**second).data:
+    for position, name in enumerate(values):
+        if name in probes:
+            old, new = (encoded(each, is_mac=name.endswith("mac")) for each in probes[name])
+            changed = build(**{**first, name: probes[name][1]}).data
+            spans.append((position, name.endswith("mac"), places_of(name, data, changed, old, new)))
+    template = data, tuple(spans)
+    if fill(template, tuple(second.values())) != build(**second).data:
         raise SystemExit(f"prepare: {build.__name__} with {values} can't be filled in")
-    return data, spans
+    return template
 
 
 def probe(name: str, value: Any) -> tuple[Any, Any] | None:
     """Two values of the same shape that differ in every byte; None where there is nothing to fill in."""
     if isinstance(value, str):
         size = len(value.encode())
-        pair = ("56:57:58:59:5a:5b", "a6:a7:a8:a9:aa:ab") if is_mac(name) else ("x" * size, "y" * size)
+        is_mac = name.endswith("mac")
+        pair = ("56:57:58:59:5a:5b", "a6:a7:a8:a9:aa:ab") if is_mac else ("x" * size, "y" * size)
         return pair if value else None
     if isinstance(value, int) or value is None:
         return (0x15161718, 0x25262728) if value else None
@@ -85,31 +84,30 @@ def probe(name: str, value: Any) -> tuple[Any, Any] | None:
     if hasattr(value, "ip"):
         length = value.network.prefixlen
         return ip_interface((low, length)), ip_interface((high, length))
-    if hasattr(value, "prefixlen"):
-        return (ip_network(low), ip_network(high)) if value.prefixlen == value.max_prefixlen else None
     return low, high
 
 
-def spans_of(name: str, before: bytes, after: bytes, old: bytes, new: bytes) -> list[Span]:
+def places_of(name: str, before: bytes, after: bytes, old: bytes, new: bytes) -> tuple[tuple[int, int], ...]:
     """Where ``old`` became ``new``, and nothing else changed."""
     different = [index for index in range(len(before)) if before[index] != after[index]]
-    spans: list[Span] = []
+    places: list[tuple[int, int]] = []
     covered: set[int] = set()
     for index in different:
         end = index + len(old)
         if index not in covered and before[index:end] == old and after[index:end] == new:
-            spans.append((name, index, end))
+            places.append((index, end))
             covered.update(range(index, end))
     if len(before) != len(after) or covered != set(different):
         raise SystemExit(f"prepare: where {name} stands is not beyond doubt")
-    return spans
+    return tuple(places)
 
 
 def templates() -> dict[Key, Template]:
     """Templates for whatever the verbs ask for."""
-    finder = Finder()
+    found = Templates()
     for name in NAMES:
-        finder.new_veth(
+        found.add(
+            encode.new_veth,
             host_name=HOST_NAME,
             host_index=7,
             host_mac=MAC,
@@ -119,34 +117,30 @@ def templates() -> dict[Key, Template]:
             mtu=1500,
             netns_fd=9,
         )
-        finder.get_link(name=name)
+        found.add(encode.get_link, name=name)
     mark = "x" * len(names.names_of(Attachment("", "")).mark)
-    finder.set_mark(7, mark)
-    finder.get_link(alt_name=mark)
-    finder.delete_link(alt_name=mark)
-    finder.delete_link(index=7)
-    finder.get_link(index=7)
-    finder.set_link(7)
-    finder.secure_link(7)
-    for length in range(names.ALIAS_MAX_BYTES + 1):
-        finder.set_link(7, alias="x" * length)
+    found.add(encode.own_link, index=7, alt_name=mark)
+    found.add(encode.get_link, alt_name=mark)
+    found.add(encode.delete_link, alt_name=mark)
+    for request in (encode.delete_link, encode.get_link, encode.set_link):
+        found.add(request, index=7)
+    for length in range(1, names.ALIAS_MAX_BYTES + 1):
+        found.add(encode.finish_link, index=7, alias="x" * length)
     for family in (IPV4, IPV6):
-        for_family(finder, family)
-    return finder.found
+        for_family(found, family)
+    return dict(found)
 
 
-def for_family(finder: Finder, family: Family) -> None:
+def for_family(found: Templates, family: Family) -> None:
     """Those with addresses in them."""
     address = family.gateway
     for length in range(1, address.max_prefixlen + 1):
-        finder.new_address(7, ip_interface((address, length)))
-    for route in (finder.new_route, finder.new_pod_route):
-        route(7, ip_network(address))
-        route(7, family.default, gateway=address)
-    finder.new_neighbour(7, address, MAC)
-    finder.learn_neighbour(7, address, MAC)
-    finder.get_route(address)
-    finder.get_forwarded_route(address, address, 7)
+        interface = ip_interface((address, length))
+        found.add(encode.new_pod_address, index=7, address=interface, mac=MAC)
+    found.add(encode.new_route, index=7, address=address)
+    found.add(encode.learn_neighbour, index=7, address=address, mac=MAC)
+    found.add(encode.get_route, dst=address)
+    found.add(encode.get_forwarded_route, dst=address, source=address, index=7)
 
 
 def compiled() -> dict[str, bytes]:

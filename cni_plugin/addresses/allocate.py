@@ -83,7 +83,7 @@ def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
 
 def _named_link(name: str, node: Node) -> Link:
     fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
-    link = node.host.one_link(node.host.compile.get_link(name=name)) if fits else None
+    link = node.host.one_link(encode.get_link(name=name)) if fits else None
     return link if link is not None else uplink.select(node.host.links(encode.dump_links()), (), master=name)
 
 
@@ -95,8 +95,8 @@ def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
     """
     if netconf.master:
         return _named_link(netconf.master, node)
-    route = node.host.one_route(node.host.compile.get_route(reservation.gateway))
-    link = node.host.one_link(node.host.compile.get_link(index=route.index)) if route else None
+    route = node.host.one_route(encode.get_route(reservation.gateway))
+    link = node.host.one_link(encode.get_link(index=route.index)) if route else None
     mac = "" if reservation.nic_mac == ANY_NIC else reservation.nic_mac
     if link is not None and (uplink.is_uplink(link, mac) or not mac):
         return link
@@ -249,7 +249,9 @@ def _is_of_host(ip: IPAddress, node: Node) -> bool:
     """Whether the host itself carries an address. Asked for the one that is to be given: a list of all takes
     long where there are thousands (kube-proxy with IPVS), and never ends while they change.
     """
-    route = node.host.one_route(node.host.compile.get_route(ip))
+    if not node.host.may_carry(ip):
+        return False
+    route = node.host.one_route(encode.get_route(ip))
     return route is not None and route.kind == encode.RTN_LOCAL
 
 

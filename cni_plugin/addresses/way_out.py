@@ -42,14 +42,14 @@ def _ask(node: Node) -> WayOut:
     rules = node.routing_rules()
     route = None
     with suppress(OSError):  # a rule or route that prohibits
-        route = node.host.one_route(node.host.compile.get_route(BEYOND))
+        route = node.host.one_route(encode.get_route(BEYOND))
     return WayOut(_link_of(route, node), any(rule.by_sender for rule in rules))
 
 
 def _link_of(route: KernelRoute | None, node: Node) -> Link | None:
     """The link of a route; of several that are one NIC, the first."""
     indexes = route.links if route is not None else ()
-    found = (node.host.one_link(node.host.compile.get_link(index=index)) for index in indexes)
+    found = (node.host.one_link(encode.get_link(index=index)) for index in indexes)
     links = [link for link in found if link is not None]
     if len({link.mac for link in links}) > 1:
         named = ", ".join(f"{link.name} ({link.mac})" for link in links)
@@ -138,6 +138,6 @@ def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | N
     if came_by is None:
         return None
     with suppress(OSError):  # refused by the source check, or prohibited
-        route = node.host.one_route(node.host.compile.get_forwarded_route(BEYOND, source, came_by.index))
+        route = node.host.one_route(encode.get_forwarded_route(BEYOND, source, came_by.index))
         return _link_of(route, node)
     return None

@@ -6,8 +6,7 @@ It writes a veth, a /32 route over it and what is inside the pod; never the host
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_network
+from collections.abc import Callable, Iterator, Sequence
 
 from cni_plugin.cni.errors import AttachmentExists, KernelRefused, of_system
 from cni_plugin.datapath import AddressCarried, Endpoint, drift
@@ -16,9 +15,8 @@ from cni_plugin.datapath.drift import Difference, Expected, Found, FoundHost
 from cni_plugin.datapath.names import HOST_MAC, Names
 from cni_plugin.kernel import encode, netns, sysctl
 from cni_plugin.kernel.decode import Link
-from cni_plugin.kernel.encode import Request
-from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.netlink import DeviceBusy, Netlink, NoSuchDevice
+from cni_plugin.kernel.templates import Request
 from ipam.model import IPInterface
 from ipam.value import replace
 
@@ -37,15 +35,15 @@ def attach(
             sysctl.disable_ipv6(host_ifname)
             addresses = endpoint.addresses
             if ask is not None:
-                host.change(_identity(endpoint.names, host, host_index))
-                pod.change([pod.compile.set_link(pod_index)])
+                host.change([encode.own_link(host_index, endpoint.names.mark)])
+                pod.change([encode.set_link(pod_index)])
                 addresses = ask()
             made = replace(endpoint, host_ifname=host_ifname, addresses=addresses)
             _set_up_host(made, host, host_index, marked=ask is not None)
-            pod.change(_pod_requests(made, pod, pod_index))
-            host.change(list(_last_requests(made, host, host_index)))
+            pod.change(list(_pod_requests(made, pod_index)))
+            host.change(_last_requests(made, host_index))
         except BaseException as error:
-            _remove(host.compile.delete_link(index=host_index), host)
+            _remove(encode.delete_link(index=host_index), host)
             if isinstance(error, OSError):
                 raise of_system(error, "Nothing was left behind.") from error
             raise
@@ -54,21 +52,21 @@ def attach(
 
 def detach(names: Names, host: Netlink) -> bool:
     """As ``Datapath.detach``: one request where the host veth has its mark."""
-    if _remove(host.compile.delete_link(alt_name=names.mark), host):
+    if _remove(encode.delete_link(alt_name=names.mark), host):
         return True
     link = _unmarked(names, host)
-    return link is not None and _remove(host.compile.delete_link(index=link.index), host)
+    return link is not None and _remove(encode.delete_link(index=link.index), host)
 
 
 def host_link(names: Names, host: Netlink) -> Link | None:
     """As ``Datapath.host_link``: one request where the host veth has its mark."""
-    return host.one_link(host.compile.get_link(alt_name=names.mark)) or _unmarked(names, host)
+    return host.one_link(encode.get_link(alt_name=names.mark)) or _unmarked(names, host)
 
 
 def _unmarked(names: Names, host: Netlink) -> Link | None:
     """What an earlier version made, or an ADD that was killed right after it had created the pair."""
     for name in dict.fromkeys((names.own_ifname, names.host_ifname)):
-        link = host.one_link(host.compile.get_link(name=name))
+        link = host.one_link(encode.get_link(name=name))
         if link is not None and naming.is_own(link, names):
             return link
     return None
@@ -77,7 +75,7 @@ def _unmarked(names: Names, host: Netlink) -> Link | None:
 def inspect_host(names: Names, addresses: Sequence[IPInterface], host: Netlink) -> FoundHost:
     """As ``Datapath.inspect_host``."""
     link = host_link(names, host)
-    return FoundHost(link, tuple(host.one_route(host.compile.get_route(each.ip)) for each in addresses))
+    return FoundHost(link, tuple(host.one_route(encode.get_route(each.ip)) for each in addresses))
 
 
 def inspect(
@@ -86,7 +84,7 @@ def inspect(
     """As ``Datapath.inspect``."""
     found = inspect_host(names, addresses, host)
     with netns.call_in(netns_fd, host.sibling) as pod:
-        link = pod.one_link(pod.compile.get_link(name=ifname))
+        link = pod.one_link(encode.get_link(name=ifname))
         if link is None:
             return Found(found, None)
         return Found(
@@ -128,7 +126,7 @@ def _put_back(difference: Difference, link: Link, names: Names, host: Netlink) -
         drift.HOST_MARK: lambda: encode.set_mark(link.index, names.mark),
         drift.HOST_GROUP: lambda: encode.set_link(link.index, group=encode.HOST_LINK_GROUP),
         drift.HOST_SETTINGS_CHANGED: lambda: encode.secure_link(link.index),
-        drift.HOST_ROUTE: lambda: encode.new_route(link.index, ip_network(difference.ip)),  # type: ignore[arg-type]
+        drift.HOST_ROUTE: lambda: encode.new_route(link.index, difference.ip),  # type: ignore[arg-type]
     }
     host.change([requests[difference.kind]()])
 
@@ -141,7 +139,7 @@ def _create_pair(endpoint: Endpoint, host: Netlink, pod: Netlink, netns_fd: int)
     """
     names, host_ifname = endpoint.names, endpoint.names.host_ifname
     for host_index, pod_index in naming.index_pairs(names):
-        request = host.compile.new_veth(
+        request = encode.new_veth(
             host_name=host_ifname,
             host_index=host_index,
             host_mac=HOST_MAC,
@@ -181,14 +179,14 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
             "Nothing was changed. DEL it before another ADD.",
         )
     if existing is not None:
-        _remove(host.compile.delete_link(index=existing.index), host)
+        _remove(encode.delete_link(index=existing.index), host)
         return host_ifname
-    if pod.one_link(pod.compile.get_link(name=names.attachment.ifname)) is not None:
+    if pod.one_link(encode.get_link(name=names.attachment.ifname)) is not None:
         raise AttachmentExists(
             f"the pod has an interface {names.attachment.ifname} already, and it is not ours",
             "Nothing was changed. Another plugin made it, or CNI_IFNAME is wrong.",
         )
-    if host.one_link(host.compile.get_link(name=host_ifname)) is None:
+    if host.one_link(encode.get_link(name=host_ifname)) is None:
         return host_ifname  # it was the index
     if host_ifname == names.own_ifname:
         raise KernelRefused(
@@ -200,13 +198,13 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
 
 def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> None:
     """Mark the host's end, and route to it: both are about the index that was acknowledged before."""
-    requests = [] if marked else _identity(made.names, host, index)
-    requests += [host.compile.new_route(index, ip_network(address.ip)) for address in made.addresses]
+    requests = [] if marked else [encode.own_link(index, made.names.mark)]
+    requests += [encode.new_route(index, address.ip) for address in made.addresses]
     try:
         host.change(requests)
     except FileExistsError as error:
         for address in made.addresses:
-            route = host.one_route(host.compile.get_route(address.ip))
+            route = host.one_route(encode.get_route(address.ip))
             if route is None or route.index != index:
                 raise AddressCarried(address.ip, route) from error
         raise AttachmentExists(
@@ -214,36 +212,24 @@ def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> 
         ) from error
 
 
-def _identity(names: Names, host: Netlink, index: int) -> list[Request]:
-    """Before the pod's end goes up: until then nothing of the pod comes in."""
-    return [host.compile.secure_link(index), host.compile.set_mark(index, names.mark)]
-
-
-def _last_requests(made: Endpoint, host: Netlink, index: int) -> Iterable[Request]:
-    """After the pod's end is up. The alias comes last: a veth without it is what a killed ADD left behind.
-
-    Reading a link makes the kernel check its carrier now (linkwatch_sync_dev), not up to a second later;
-    until then it drops what the host sends to the pod.
-    """
-    for address in made.addresses:
-        yield host.compile.learn_neighbour(index, address.ip, made.pod_mac)
-    yield host.compile.get_link(index=index)
-    yield host.compile.set_link(index, alias=naming.alias(made.names.attachment, made.network, made.call_id))
-
-
-def _pod_requests(made: Endpoint, pod: Netlink, index: int) -> list[Request]:
+def _pod_requests(made: Endpoint, index: int) -> Iterator[Request]:
     """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
-    compiler = pod.compile
-    requests = [compiler.set_link(index), *[compiler.new_address(index, each) for each in made.addresses]]
-    for family in {each.version: family_of(each.ip) for each in made.addresses}.values():
-        for dst, gateway in family.routes:
-            if made.in_host:
-                metric = encode.LAST_METRIC if gateway else 0
-                requests.append(encode.new_pod_route(index, dst, gateway=gateway, metric=metric))
-            else:
-                requests.append(compiler.new_pod_route(index, dst, gateway=gateway))
-        requests.append(compiler.new_neighbour(index, family.gateway, HOST_MAC))
-    return requests
+    metric = encode.LAST_METRIC if made.in_host else 0
+    versions: set[int] = set()
+    yield encode.set_link(index)
+    for address in made.addresses:
+        if address.version in versions:
+            yield encode.new_address(index, address)
+        else:
+            versions.add(address.version)
+            yield encode.new_pod_address(index, address, HOST_MAC, metric)
+
+
+def _last_requests(made: Endpoint, index: int) -> list[Request]:
+    """After the pod's end is up. The alias comes last: a veth without it is what a killed ADD left behind."""
+    alias = naming.alias(made.names.attachment, made.network, made.call_id)
+    neighbours = [encode.learn_neighbour(index, each.ip, made.pod_mac) for each in made.addresses]
+    return [*neighbours, encode.finish_link(index, alias)]
 
 
 def _remove(request: Request, host: Netlink) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.cni.errors import KernelRefused
 from cni_plugin.kernel import encode, sysctl
+from cni_plugin.kernel.decode import read_route
 from cni_plugin.kernel.family import IPV4
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ def check(node: Node, *, in_use: bool) -> list[str]:
 
 def _uplinks(host: Netlink) -> list[str]:
     """The links that a default route leads over."""
-    routes = host.routes(encode.dump_routes(IPV4.number))
-    indexes = dict.fromkeys(route.index for route in routes if not route.dst.prefixlen and route.index)
-    links = (host.one_link(host.compile.get_link(index=index)) for index in indexes)
+    bodies = host.dump(encode.dump_routes(IPV4.number))
+    # Byte 1 is rtm_dst_len. Those of pods are not parsed: a full node has hundreds.
+    indexes = dict.fromkeys(read_route(body).index for body in bodies if not body[1])
+    links = (host.one_link(encode.get_link(index=index)) for index in indexes if index)
     return [link.name for link in links if link is not None]
 
 

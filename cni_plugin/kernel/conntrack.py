@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import islice
 
 from cni_plugin.kernel.decode import read_attributes
-from cni_plugin.kernel.encode import AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Request
+from cni_plugin.kernel.encode import AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink
 from cni_plugin.kernel.sysctl import PLACE
+from cni_plugin.kernel.templates import Request
 from ipam.model import IPAddress
 
 CT_GET, CT_DELETE = 0x101, 0x102
@@ -169,7 +169,7 @@ def _source(listed: bytes) -> bytes:
     return ends.get(V4_SRC) or ends.get(V6_SRC, b"")
 
 
-def _nested(found: dict[int, bytes], kind: int) -> Iterator[tuple[int, bytes]]:
+def _nested(found: dict[int, bytes], kind: int) -> list[tuple[int, bytes]]:
     return read_attributes(found.get(kind, b""), 0)
 
 
@@ -192,4 +192,4 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _request(kind: int, flags: int, body: bytes, what: str) -> Request:
-    return Request(HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body, lambda: what)
+    return Request(HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body, lambda: [what])

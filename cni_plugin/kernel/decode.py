@@ -99,14 +99,17 @@ class Neighbour(Value):
     state: int
 
 
-def read_attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def read_attributes(body: bytes, offset: int) -> list[tuple[int, bytes]]:
     """The attributes of a message, or of a nested one, from an offset on: kind and value."""
-    while offset + ATTRIBUTE.size <= len(body):
-        length, kind = ATTRIBUTE.unpack_from(body, offset)
+    found = []
+    header, size = ATTRIBUTE.unpack_from, len(body) - ATTRIBUTE.size
+    while offset <= size:
+        length, kind = header(body, offset)
         if length < ATTRIBUTE.size:
-            return
-        yield kind & NLA_TYPE_MASK, body[offset + ATTRIBUTE.size : offset + length]
+            break
+        found.append((kind & NLA_TYPE_MASK, body[offset + ATTRIBUTE.size : offset + length]))
         offset += (length + 3) & ~3
+    return found
 
 
 def _text(value: bytes) -> str:

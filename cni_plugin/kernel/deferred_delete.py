@@ -19,7 +19,7 @@ from cni_plugin.kernel.encode import NLM_F_ECHO, RTM_DELLINK
 from cni_plugin.kernel.netlink import ANSWER_SECONDS, NLMSG_ERROR, Netlink, error_of
 
 if TYPE_CHECKING:
-    from cni_plugin.kernel.encode import Request
+    from cni_plugin.kernel.templates import Request
 
 MOST = 64
 """Threads at a time. When all are busy, callers send the request themselves and wait for the end."""
@@ -133,7 +133,7 @@ class _Sender:
         """Read one answer, skipping those to earlier requests. Raises the OSError that answers ours."""
         for kind, flags, sequence, body in self._netlink.receive():
             if sequence == self._netlink.sequence and kind in {RTM_DELLINK, NLMSG_ERROR}:
-                error = error_of(body, flags, request) if kind == NLMSG_ERROR else None
+                error = error_of(body, flags, [request]) if kind == NLMSG_ERROR else None
                 if error is not None:
                     raise error
                 return True

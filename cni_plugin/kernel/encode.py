@@ -6,12 +6,14 @@ Owns what is in each request. It must not know how one becomes bytes (``messages
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
+from ipaddress import ip_network
 
+from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.messages import HOST_SETTINGS, compiled, compiled_once
+from cni_plugin.kernel.templates import Request, filled_in, together
 from ipam.model import IPAddress, IPInterface, IPNetwork
-from ipam.value import Value
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -45,18 +47,7 @@ _CREATE = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 _CHANGE = NLM_F_REQUEST | NLM_F_ACK
 
 
-class Request(Value):
-    """One compiled message and its purpose, for error messages."""
-
-    data: bytes
-    describe: Callable[[], str]
-
-    @property
-    def what(self) -> str:
-        """Its purpose; formatted only when needed."""
-        return self.describe()
-
-
+@filled_in
 def new_veth(
     *,
     host_name: str,
@@ -101,10 +92,11 @@ def new_veth(
     ]
     return Request(
         compiled("ifinfmsg", RTM_NEWLINK, _CREATE, fields, attributes),
-        lambda: f"create the veth pair {host_name} (host) and {pod_name} (pod)",
+        lambda: [f"create the veth pair {host_name} (host) and {pod_name} (pod)"],
     )
 
 
+@filled_in
 def set_link(index: int, *, alias: str | None = None, mac: str = "", group: int = 0) -> Request:
     """Set a link up and, where given, its alias, MAC and group."""
     attributes: list[tuple[str, object]] = []
@@ -117,10 +109,11 @@ def set_link(index: int, *, alias: str | None = None, mac: str = "", group: int 
     fields = {"index": index, "flags": IFF_UP, "change": IFF_UP}
     return Request(
         compiled("ifinfmsg", RTM_NEWLINK, _CHANGE, fields, attributes),
-        lambda: f"configure link {index}",
+        lambda: [f"configure link {index}"],
     )
 
 
+@filled_in
 def set_mark(index: int, alt_name: str) -> Request:
     """Give a link an alternative name (from Linux 5.5 on), by which it can be asked for as by its own.
 
@@ -131,10 +124,11 @@ def set_mark(index: int, alt_name: str) -> Request:
     flags = _CREATE | NLM_F_APPEND
     return Request(
         compiled("ifinfmsg", RTM_NEWLINKPROP, flags, {"index": index}, attributes),
-        lambda: f"give link {index} the alternative name {alt_name}",
+        lambda: [f"give link {index} the alternative name {alt_name}"],
     )
 
 
+@filled_in
 def secure_link(index: int) -> Request:
     """Apply ``HOST_SETTINGS`` to a link. Unlike the files in /proc/sys, which are read-only in a container,
     netlink accepts them wherever links can be created (inet_set_link_af, net/ipv4/devinet.c).
@@ -143,23 +137,42 @@ def secure_link(index: int) -> Request:
     attributes = [("IFLA_AF_SPEC", {"attrs": [("AF_INET", {"attrs": [("IFLA_INET_CONF", conf)]})]})]
     return Request(
         compiled("linkconf", RTM_SETLINK, _CHANGE, {"index": index}, attributes),
-        lambda: f"set rp_filter, forwarding, proxy_arp and accept_redirects of link {index}",
+        lambda: [f"set rp_filter, forwarding, proxy_arp and accept_redirects of link {index}"],
     )
 
 
+@filled_in
+def own_link(index: int, alt_name: str) -> Request:
+    """Make a link ours, before anything comes in by it: ``secure_link`` and ``set_mark``."""
+    return together(secure_link(index), set_mark(index, alt_name))
+
+
+@filled_in
+def finish_link(index: int, alias: str) -> Request:
+    """Set the alias of a link whose other end has gone up.
+
+    Reading the link first makes the kernel check its carrier now (linkwatch_sync_dev), not up to a second
+    later; until then it drops what the host sends to the pod.
+    """
+    return together(get_link(index=index), set_link(index, alias=alias))
+
+
+@filled_in
 def delete_link(name: str = "", *, alt_name: str = "", index: int = 0) -> Request:
     """Delete a link by name, alternative name or index; its peer and the routes over it go with it."""
     return Request(
         compiled("ifinfmsg", RTM_DELLINK, _CHANGE, {"index": index}, _link_name(name, alt_name)),
-        lambda: f"delete link {name or alt_name or index}",
+        lambda: [f"delete link {name or alt_name or index}"],
     )
 
 
+@filled_in
 def get_link(*, name: str = "", alt_name: str = "", index: int = 0) -> Request:
-    """Ask for one link, by name, alternative name or index."""
+    """Ask for one link, by name, alternative name or index; without its statistics, half of the answer."""
+    attributes = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS), *_link_name(name, alt_name)]
     return Request(
-        compiled("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST, {"index": index}, _link_name(name, alt_name)),
-        lambda: f"read link {name or alt_name or index}",
+        compiled("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST, {"index": index}, attributes),
+        lambda: [f"read link {name or alt_name or index}"],
     )
 
 
@@ -169,23 +182,14 @@ def _link_name(name: str, alt_name: str) -> list[tuple[str, object]]:
     return [("IFLA_IFNAME", name)] if name else []
 
 
-@cache
-def dump_links() -> Request:
-    """Ask for every link of the namespace, without its statistics, which are half of each answer."""
-    attributes = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
-    return Request(
-        compiled_once("ifinfmsg", RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, {}, attributes),
-        lambda: "list the links",
-    )
-
-
+@filled_in
 def new_address(index: int, address: IPInterface) -> Request:
     """Give an address to a link without the connected route the kernel would add for its subnet.
 
     Everything goes through the gateway: on Azure there is no layer 2 to reach a neighbour on.
     """
     fields = {
-        "family": _family(address.ip),
+        "family": family_of(address.ip).number,
         "prefixlen": address.network.prefixlen,
         "index": index,
         "scope": 0,
@@ -197,35 +201,45 @@ def new_address(index: int, address: IPInterface) -> Request:
     ]
     return Request(
         compiled("ifaddrmsg", RTM_NEWADDR, _CREATE, fields, attributes),
-        lambda: f"add address {address}",
+        lambda: [f"add address {address}"],
     )
 
 
-@cache
-def dump_addresses(family: int) -> Request:
-    """Ask for the addresses of one family."""
-    return Request(
-        compiled_once("ifaddrmsg", RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
-        lambda: "list the addresses",
-    )
+@filled_in
+def new_route(index: int, address: IPAddress) -> Request:
+    """Add the host's route to a pod's address.
 
-
-def new_route(index: int, dst: IPNetwork, *, gateway: IPAddress | None = None) -> Request:
-    """Add a route over a link: scope link without a gateway, through the gateway otherwise.
-
-    Exclusive: the caller needs to know that a route to the same destination exists already.
+    Exclusive: the caller needs to know that a route to the address exists already.
     """
-    return _route(_CREATE, index, dst, gateway)
+    return _route(_CREATE, index, ip_network(address), None)
 
 
 def new_pod_route(
     index: int, dst: IPNetwork, *, gateway: IPAddress | None = None, metric: int = 0
 ) -> Request:
-    """Add a route as ``new_route`` does, behind the ones to the same destination that are there already.
+    """Add a route of a pod, behind the ones to the same destination that are there already.
 
     A pod may have several interfaces, each with a default route; the first one's stays in use.
     """
     return _route(_CHANGE | NLM_F_CREATE | NLM_F_APPEND, index, dst, gateway, metric)
+
+
+@filled_in
+def new_pod_address(index: int, address: IPInterface, mac: str, metric: int = 0) -> Request:
+    """Give a pod an address and what its family needs: the routes, and the gateway as a neighbour.
+
+    Args:
+        index: the link of the pod.
+        address: with the prefix length of its subnet.
+        mac: of the host's end, which stands for the gateway.
+        metric: of the route through the gateway.
+    """
+    family = family_of(address.ip)
+    routes = [
+        new_pod_route(index, dst, gateway=gateway, metric=metric if gateway else 0)
+        for dst, gateway in family.routes
+    ]
+    return together(new_address(index, address), *routes, new_neighbour(index, family.gateway, mac))
 
 
 def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None, metric: int = 0) -> Request:
@@ -244,23 +258,25 @@ def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None, me
     if metric:
         attributes.append(("RTA_PRIORITY", metric))
     return Request(
-        compiled("rtmsg", RTM_NEWROUTE, flags, fields, attributes), lambda: f"add the route to {dst}"
+        compiled("rtmsg", RTM_NEWROUTE, flags, fields, attributes), lambda: [f"add the route to {dst}"]
     )
 
 
+@filled_in
 def get_route(dst: IPAddress) -> Request:
     """Ask for the route of the table that matches an address best."""
-    fields = {"family": _family(dst), "dst_len": dst.max_prefixlen, "flags": RTM_F_FIB_MATCH}
+    fields = {"family": family_of(dst).number, "dst_len": dst.max_prefixlen, "flags": RTM_F_FIB_MATCH}
     return Request(
         compiled("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, [("RTA_DST", str(dst))]),
-        lambda: f"read the route to {dst}",
+        lambda: [f"read the route to {dst}"],
     )
 
 
+@filled_in
 def get_forwarded_route(dst: IPAddress, source: IPAddress, index: int) -> Request:
     """Ask for the route that a packet takes which comes from ``source`` by link ``index``."""
     fields = {
-        "family": _family(dst),
+        "family": family_of(dst).number,
         "dst_len": dst.max_prefixlen,
         "src_len": source.max_prefixlen,
         "flags": RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
@@ -268,57 +284,61 @@ def get_forwarded_route(dst: IPAddress, source: IPAddress, index: int) -> Reques
     attributes = [("RTA_DST", str(dst)), ("RTA_SRC", str(source)), ("RTA_IIF", index)]
     return Request(
         compiled("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, attributes),
-        lambda: f"read the route from {source} to {dst}",
+        lambda: [f"read the route from {source} to {dst}"],
     )
 
 
-@cache
-def dump_routes(family: int) -> Request:
-    """Ask for the routes of the main table, of one family."""
-    fields = {"family": family, "table": RT_TABLE_MAIN}
-    return Request(
-        compiled_once("rtmsg", RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, []),
-        lambda: "list the routes",
-    )
-
-
+@filled_in
 def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
     """Add a permanent neighbour, so that nothing has to resolve the address."""
-    fields = {"family": _family(address), "ifindex": index, "state": NUD_PERMANENT}
-    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
-    return Request(
-        compiled("ndmsg", RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
-        lambda: f"add the neighbour {address}",
-    )
+    return _neighbour(index, address, mac, NUD_PERMANENT)
 
 
+@filled_in
 def learn_neighbour(index: int, address: IPAddress, mac: str) -> Request:
     """Add a neighbour, so that the first packet need not wait for ARP.
 
     As if something beside the kernel had learned it (NTF_EXT_LEARNED): such an entry is not collected, and
     one is made also when the table is full. Unlike a permanent one it follows a pod whose MAC is changed.
     """
-    fields = {
-        "family": _family(address),
-        "ifindex": index,
-        "state": NUD_REACHABLE,
-        "flags": NTF_EXT_LEARNED,
-    }
-    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+    return _neighbour(index, address, mac, NUD_REACHABLE, NTF_EXT_LEARNED)
+
+
+def _neighbour(index: int, address: IPAddress, mac: str, state: int, flags: int = 0) -> Request:
+    fields = {"family": family_of(address).number, "ifindex": index, "state": state, "flags": flags}
+    attributes = [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]
     return Request(
-        compiled("ndmsg", RTM_NEWNEIGH, flags, fields, [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]),
-        lambda: f"add the neighbour {address}",
+        compiled("ndmsg", RTM_NEWNEIGH, _CHANGE | NLM_F_CREATE | NLM_F_REPLACE, fields, attributes),
+        lambda: [f"add the neighbour {address}"],
     )
+
+
+@cache
+def dump_links() -> Request:
+    """Ask for every link of the namespace, without its statistics, which are half of each answer."""
+    return _dump("the links", "ifinfmsg", RTM_GETLINK, {}, [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)])
+
+
+@cache
+def dump_addresses(family: int) -> Request:
+    """Ask for the addresses of one family."""
+    return _dump("the addresses", "ifaddrmsg", RTM_GETADDR, {"family": family})
+
+
+@cache
+def dump_routes(family: int) -> Request:
+    """Ask for the routes of the main table, of one family."""
+    return _dump("the routes", "rtmsg", RTM_GETROUTE, {"family": family, "table": RT_TABLE_MAIN})
 
 
 @cache
 def dump_neighbours(family: int) -> Request:
     """Ask for the neighbours of one family."""
-    return Request(
-        compiled_once("ndmsg", RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
-        lambda: "list the neighbours",
-    )
+    return _dump("the neighbours", "ndmsg", RTM_GETNEIGH, {"family": family})
 
 
-def _family(address: IPAddress) -> int:
-    return AF_INET if address.version == 4 else AF_INET6
+def _dump(
+    what: str, message: str, kind: int, fields: dict[str, int], attributes: Sequence[tuple[str, int]] = ()
+) -> Request:
+    data = compiled_once(message, kind, NLM_F_REQUEST | NLM_F_DUMP, fields, list(attributes))
+    return Request(data, lambda: [f"list {what}"])

@@ -14,8 +14,9 @@ import os
 import struct
 
 from cni_plugin.kernel.decode import read_attributes
-from cni_plugin.kernel.encode import AF_INET, NLM_F_DUMP, NLM_F_REQUEST, Request
+from cni_plugin.kernel.encode import AF_INET, NLM_F_DUMP, NLM_F_REQUEST
 from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink
+from cni_plugin.kernel.templates import Request
 from ipam.value import Value
 
 NFT_GETCHAIN = 0xA04
@@ -65,7 +66,7 @@ def forward_drops() -> list[str]:
 
 def base_chains() -> list[FilterChain]:
     """Every base chain that IPv4 packets meet. Raises OSError when the kernel does not answer."""
-    request = Request(_get_chains(), lambda: "list the chains of nf_tables")
+    request = Request(_get_chains(), lambda: ["list the chains of nf_tables"])
     with Netlink(protocol=NETLINK_NETFILTER) as netlink:
         try:
             bodies = netlink.dump(request)

@@ -6,8 +6,10 @@ without pyroute2, whose import takes longer than all the kernel work of a pod.
 
 from __future__ import annotations
 
-COMPILED: dict[str, bytes] = {}
-"""Requests with nothing to be filled in, by what they were compiled from (``requests``)."""
+from typing import Any
 
-TEMPLATES: dict[tuple[object, ...], tuple[bytes, list[tuple[str, int, int]]]] = {}
-"""Bytes, and where which value stands in them, by the shape of the values (``templates``)."""
+COMPILED: dict[str, bytes] = {}
+"""Requests with nothing to be filled in, by what they were compiled from (``messages``)."""
+
+TEMPLATES: dict[tuple[object, ...], Any] = {}
+"""Bytes, and where which value stands in them, by the shapes of the values (``templates.Template``)."""

@@ -20,9 +20,9 @@ from cni_plugin.kernel.encode import (
     NLM_F_REQUEST,
     RT_TABLE_MAIN,
     RTPROT_AZVNET,
-    Request,
 )
 from cni_plugin.kernel.messages import compiled, compiled_once
+from cni_plugin.kernel.templates import Request
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def dump_rules() -> Request:
     """Ask for the rules of IPv4."""
     return Request(
         compiled_once("fibmsg", RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, {"family": AF_INET}, []),
-        lambda: "list the routing rules",
+        lambda: ["list the routing rules"],
     )
 
 
@@ -98,7 +98,7 @@ def _rule(kind: int, flags: int, priority: int, verb: str) -> Request:
     ]
     what = f"{verb} the routing rule for pods with priority {priority}"
     flags |= NLM_F_REQUEST | NLM_F_ACK
-    return Request(compiled("fibmsg", kind, flags, fields, attributes), lambda: what)
+    return Request(compiled("fibmsg", kind, flags, fields, attributes), lambda: [what])
 
 
 def dumped(host: Netlink) -> list[RoutingRule]:

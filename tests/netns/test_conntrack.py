@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cni_plugin.kernel import conntrack
-from cni_plugin.kernel.encode import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Request
+from cni_plugin.kernel.encode import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from cni_plugin.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni_plugin.kernel.templates import Request
 from ipam.model import IPAddress
 from tests.netns.sandbox import Sandbox
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from cni_plugin.cli.looking import look
-from cni_plugin.kernel.encode import Request
 from cni_plugin.kernel.rules import RTM_GETRULE
+from cni_plugin.kernel.templates import Request
 from cni_plugin.node import Node as Engine
 from tests.netns.node import Node, pod_addresses
 

@@ -6,7 +6,7 @@ import faulthandler
 import os
 import resource
 import signal
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_the_first_failure_of_a_batch_is_raised_and_the_rest_is_carried_out(sand
     def work() -> tuple[str, list[str]]:
         sandbox.batch(DUMMY, "link set d0 up", "link set d1 up")
         host = Netlink()
-        wanted = [encode.new_route(50, ip_network(f"10.9.0.{each}/32")) for each in (1, 2, 2, 3, 3, 4)]
+        wanted = [encode.new_route(50, ip_address(f"10.9.0.{each}")) for each in (1, 2, 2, 3, 3, 4)]
         try:
             host.change(wanted)
         except FileExistsError as error:
@@ -47,9 +47,9 @@ def test_answers_to_a_batch_before_do_not_answer_the_next(sandbox: Sandbox) -> N
     def work() -> list[str]:
         sandbox.batch(DUMMY, "link set d0 up", "link set d1 up")
         host = Netlink()
-        twice = [encode.new_route(50, ip_network("10.9.0.1/32"))] * 3
+        twice = [encode.new_route(50, ip_address("10.9.0.1"))] * 3
         host.send(host.numbered(twice))  # two failures that nobody reads
-        host.change([encode.new_route(50, ip_network("10.9.0.2/32"))])
+        host.change([encode.new_route(50, ip_address("10.9.0.2"))])
         link = host.one_link(encode.get_link(name="d0"))
         return [link.name if link else "", *sorted(each.name for each in host.links(encode.dump_links()))]
 

@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cni_plugin.kernel import encode, messages, prepared
-from cni_plugin.kernel.templates import Templates
+from cni_plugin.kernel.templates import Request
 
 ROOT = Path(__file__).parents[2]
+MAC = "02:00:00:00:00:01"
 
 
 def _prepare() -> ModuleType:
@@ -45,11 +38,16 @@ class Refusing:
         raise AssertionError(f"{name} was compiled")
 
 
-@pytest.fixture
-def filled_in(monkeypatch: pytest.MonkeyPatch) -> Templates:
-    """As in a call of the bundle."""
+@pytest.fixture(autouse=True)
+def _as_in_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared, "TEMPLATES", TEMPLATES)
-    return Templates()
+
+
+def _compiled(name: str, values: dict[str, Any]) -> Request:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "TEMPLATES", {})
+        made: Request = getattr(encode, name)(**values)
+        return made
 
 
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-é", min_size=1, max_size=15).filter(
@@ -63,10 +61,9 @@ addresses = st.integers(0, 2**32 - 1).map(IPv4Address) | st.integers(0, 2**128 -
 interfaces = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 32)).map(IPv4Interface) | st.tuples(
     st.integers(0, 2**128 - 1), st.integers(1, 128)
 ).map(IPv6Interface)
-defaults = st.integers(0, 2**32 - 1).map(
-    lambda ip: (IPv4Network("0.0.0.0/0"), IPv4Address(ip))
-) | st.integers(0, 2**128 - 1).map(lambda ip: (IPv6Network("::/0"), IPv6Address(ip)))
-aliases = st.text(max_size=255).filter(lambda alias: len(alias.encode()) <= 255 and "\0" not in alias)
+aliases = st.text(min_size=1, max_size=254).filter(
+    lambda alias: len(alias.encode()) <= 254 and "\0" not in alias
+)
 
 REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "new_veth": st.fixed_dictionaries(
@@ -81,21 +78,16 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "netns_fd": st.integers(3, 2**20),
         }
     ),
-    "set_link": st.fixed_dictionaries({"index": indexes, "alias": st.none() | aliases}),
-    "secure_link": st.fixed_dictionaries({"index": indexes}),
+    "set_link": st.fixed_dictionaries({"index": indexes}),
+    "own_link": st.fixed_dictionaries({"index": indexes, "alt_name": marks}),
+    "finish_link": st.fixed_dictionaries({"index": indexes, "alias": aliases}),
     "learn_neighbour": st.fixed_dictionaries({"index": indexes, "address": addresses, "mac": macs}),
-    "set_mark": st.fixed_dictionaries({"index": indexes, "alt_name": marks}),
     "delete_link": st.fixed_dictionaries({"alt_name": marks}) | st.fixed_dictionaries({"index": indexes}),
     "get_link": st.fixed_dictionaries({"name": names})
     | st.fixed_dictionaries({"alt_name": marks})
     | st.fixed_dictionaries({"index": indexes}),
-    "new_address": st.fixed_dictionaries({"index": indexes, "address": interfaces}),
-    "new_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(ip_network)}),
-    "new_pod_route": st.fixed_dictionaries({"index": indexes, "dst": addresses.map(ip_network)})
-    | st.tuples(indexes, defaults).map(
-        lambda drawn: {"index": drawn[0], "dst": drawn[1][0], "gateway": drawn[1][1]}
-    ),
-    "new_neighbour": st.fixed_dictionaries({"index": indexes, "address": addresses, "mac": macs}),
+    "new_pod_address": st.fixed_dictionaries({"index": indexes, "address": interfaces, "mac": macs}),
+    "new_route": st.fixed_dictionaries({"index": indexes, "address": addresses}),
     "get_route": st.fixed_dictionaries({"dst": addresses}),
     "get_forwarded_route": st.one_of(
         *(
@@ -115,39 +107,37 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
-def test_filled_in_is_compiled(name: str, data: st.DataObject, filled_in: Templates) -> None:
+def test_filled_in_is_compiled(name: str, data: st.DataObject) -> None:
     values = data.draw(REQUESTS[name])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(messages, "classes", Refusing)
-        request = getattr(filled_in, name)(**values)
-    expected = getattr(encode, name)(**values)
+        request = getattr(encode, name)(**values)
+    expected = _compiled(name, values)
     assert request.data == expected.data
-    assert request.what == expected.what
+    assert request.describe() == expected.describe()
 
 
 def test_there_is_a_template_for_every_length_of_every_name() -> None:
     kinds = [key[0] for key in TEMPLATES]
-    assert {name: kinds.count(name) for name in ("new_veth", "get_link", "delete_link", "set_link")} == {
+    assert {name: kinds.count(name) for name in ("new_veth", "get_link", "delete_link", "finish_link")} == {
         "new_veth": 15,
         "get_link": 17,
         "delete_link": 2,
-        "set_link": 256,
+        "finish_link": 254,
     }
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("new_route", {"index": 7, "dst": IPv6Network("fd00::/64")}),
-        ("new_route", {"index": 7, "dst": IPv4Network("10.0.0.0/8")}),
+        ("new_address", {"index": 7, "address": IPv4Interface("10.0.0.7/8")}),
+        ("new_pod_address", {"index": 7, "address": IPv4Interface("10.0.0.7/8"), "mac": MAC, "metric": 9}),
         ("delete_link", {"name": "eth0"}),
         ("set_link", {"index": 0}),
     ],
 )
-def test_what_there_is_no_template_for_is_compiled(
-    name: str, values: dict[str, Any], filled_in: Templates
-) -> None:
-    assert getattr(filled_in, name)(**values).data == getattr(encode, name)(**values).data
+def test_what_there_is_no_template_for_is_compiled(name: str, values: dict[str, Any]) -> None:
+    assert getattr(encode, name)(**values).data == _compiled(name, values).data
 
 
 def test_the_dumps_are_there_ready_made() -> None:
