@@ -204,11 +204,11 @@ class Ipam:
 
     def held_by(self, attachment: Attachment) -> tuple[Reservation, ...]:
         """What ``attachment`` holds, one address of each family at most."""
-        return self._store.read(
-            lambda tx: tuple(
-                records.reservation_from(row, tx.generation) for row in records.held_by(tx, attachment)
-            )
-        )
+        return self._store.read(lambda tx: _held_by(tx, attachment))
+
+    def held_if_adopted(self, attachment: Attachment) -> tuple[Reservation, ...] | None:
+        """As ``held_by``; None: ``adopt`` was not called yet, so the store does not know what is alive."""
+        return self._store.read(lambda tx: _held_by(tx, attachment) if tx.adopted else None)
 
     def reservations(self, network: str | None = None) -> tuple[Reservation, ...]:
         """Everything that is held, of one network or of all, by address."""
@@ -298,6 +298,10 @@ class Ipam:
         except StoreDamaged:
             # Once more inside, where the store is repaired.
             return self._store.read(lambda tx: tuple(value(row, tx) for row in tx.rows(sql)))
+
+
+def _held_by(tx: Transaction, attachment: Attachment) -> tuple[Reservation, ...]:
+    return tuple(records.reservation_from(row, tx.generation) for row in records.held_by(tx, attachment))
 
 
 def _counters(tx: Transaction) -> dict[str, int]:

@@ -19,14 +19,14 @@ from ipam.errors import (
     PredecessorsFound,
     ReservationLost,
 )
-from ipam.model import AddressState, PoolAddress, PoolCounts
+from ipam.model import AddressState, PoolAddress, PoolCounts, Reservation
 from ipam.pool import Candidate, Choice, choose, choose_nic, cooling_left
 from ipam.store import records, source_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ipam.model import AddressRequest, Attachment, IPAddress, Owner, Reservation
+    from ipam.model import AddressRequest, Attachment, IPAddress, Owner
     from ipam.store.records import Scope
     from ipam.store.transaction import Row, Transaction
 
@@ -48,53 +48,61 @@ def reserve(
     held = records.held_by(tx, attachment)
     if held:
         return _already_reserved(tuple(records.reservation_from(row, tx.generation) for row in held))
-    source_records.note_use(tx, request.source)
+    source = source_records.offering(tx, request.source, request.nic_mac)
+    if source is not None and source_records.use_is_due(source["used_at"], tx.now):
+        source_records.note_use(tx, request.source)
     try:
-        chosen = _choose_all(tx, scope := _scope(tx, request), request)
+        chosen = _choose_all(tx, scope := _scope(tx, source, request), request)
     except IpamError as error:
         tx.count("exhausted", int(isinstance(error, PoolExhausted)))
         return error
     tx.count("cooldown_shortened", sum(choice.shortened for choice in chosen))
-    rows = [
+    return tuple(
         records.hold(
             tx,
             choice.candidate.key,
-            attachment,
-            owner,
-            choice.candidate.address,
-            source=scope.source_name,
-            created_at=tx.wall,
-            confirmed=False,
+            Reservation(
+                attachment,
+                owner,
+                choice.candidate.address.address,
+                choice.candidate.address.gateway,
+                scope.source_name,
+                created_at=tx.wall,
+                confirmed=False,
+                generation=tx.generation,
+                nic_mac=choice.candidate.address.nic_mac,
+            ),
         )
         for choice in chosen
-    ]
-    return tuple(records.reservation_from(row, tx.generation) for row in rows)
+    )
 
 
 def would_get(tx: Transaction, request: AddressRequest) -> tuple[PoolAddress, ...] | IpamError:
     """What an attachment would get now, or why not. Does not count as use of the source: probes call it."""
     try:
-        chosen = _choose_all(tx, _scope(tx, request), request)
+        source = source_records.offering(tx, request.source, request.nic_mac)
+        chosen = _choose_all(tx, _scope(tx, source, request), request)
     except IpamError as error:
         return error
     return tuple(choice.candidate.address for choice in chosen)
 
 
-def _scope(tx: Transaction, request: AddressRequest) -> Scope:
-    """Which addresses the request may have.
+def _scope(tx: Transaction, source: Row | None, request: AddressRequest) -> Scope:
+    """Which addresses of a source the request may have.
 
     Raises:
         NoAddressesKnown: the source was not read since the node was started.
         ListingStale: it was, but too long ago for this request.
         SourceEmpty, NicUnclear: see ``pool.choose_nic``.
     """
-    source = source_records.row_of_source(tx, request.source)
     if source is None or source["success_at"] is None:
         raise diagnostics.no_addresses_known(tx, request.source)
     if request.max_age is not None and tx.now - source["success_at"] > request.max_age:
         raise ListingStale(f"the listing is old: {diagnostics.source_words(tx, request.source)}")
-    nics = source_records.nics(tx, source["id"])
-    return records.Scope(source["id"], source["name"], choose_nic(nics, request.nic_mac, source["name"]))
+    nic_mac = request.nic_mac
+    if not nic_mac or not source["lists_nic"]:
+        nic_mac = choose_nic(source_records.nics(tx, source["id"]), nic_mac, source["name"])
+    return records.Scope(source["id"], source["name"], nic_mac)
 
 
 def _choose_all(tx: Transaction, scope: Scope, request: AddressRequest) -> list[Choice]:
@@ -161,7 +169,7 @@ def _confirm_one(tx: Transaction, reservation: Reservation) -> Reservation:
         if row is not None and row["container_id"] is not None:
             why = "was in a store that is lost, and the address has another holder now"
             raise _lost(reservation, why, AddressTaken)
-        row = write_again(tx, reservation)
+        return write_again(tx, reservation)
     return records.reservation_from(row, tx.generation)
 
 
@@ -171,7 +179,7 @@ def _held(tx: Transaction, reservation: Reservation) -> Row | None:
     return next((row for row in rows if row["family"] == reservation.ip.version), None)
 
 
-def write_again(tx: Transaction, reservation: Reservation) -> Row:
+def write_again(tx: Transaction, reservation: Reservation) -> Reservation:
     """Write a reservation that an earlier store had, of an address that nobody holds.
 
     What a source lists of the address (prefix, gateway, NIC) is taken from there; an address that no source
@@ -183,12 +191,17 @@ def write_again(tx: Transaction, reservation: Reservation) -> Row:
     return records.hold(
         tx,
         key,
-        reservation.attachment,
-        reservation.owner,
-        given,
-        source=source,
-        created_at=reservation.created_at,
-        confirmed=True,
+        Reservation(
+            reservation.attachment,
+            reservation.owner,
+            given.address,
+            given.gateway,
+            source,
+            reservation.created_at,
+            confirmed=True,
+            generation=tx.generation,
+            nic_mac=given.nic_mac,
+        ),
     )
 
 

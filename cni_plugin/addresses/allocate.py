@@ -17,7 +17,7 @@ from cni_plugin.cni.params import IFNAME_MAX_BYTES, Parameters
 from cni_plugin.datapath import for_mode
 from cni_plugin.datapath.names import names_for
 from cni_plugin.kernel import encode, locks, netns
-from cni_plugin.kernel.decode import Link
+from cni_plugin.kernel.decode import Link, WayOut
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.mac import ANY_NIC
@@ -48,7 +48,9 @@ def source_config(netconf: NetConf) -> SourceConfig:
     return SourceConfig(environment=ipam.source, file=ipam.file, query_interval=ipam.query_interval)
 
 
-def address_request(netconf: NetConf, node: Node, requested: tuple[IPAddress, ...] = ()) -> AddressRequest:
+def address_request(
+    netconf: NetConf, node: Node, out: WayOut | None = None, requested: tuple[IPAddress, ...] = ()
+) -> AddressRequest:
     """What an attachment of this network needs: addresses of the NIC by which its packets leave.
 
     The fabric drops packets whose source address belongs to another NIC than they leave by.
@@ -61,7 +63,7 @@ def address_request(netconf: NetConf, node: Node, requested: tuple[IPAddress, ..
     if netconf.master:
         nic_mac = _named_link(netconf.master, node).mac
     else:
-        nic_mac = way_out.nic_of_pods(lambda: node.ipam.nics(config), node)
+        nic_mac = way_out.nic_of_pods(out or way_out.way_out(node), lambda: node.ipam.nics(config), node)
     return AddressRequest(
         source=config.key,
         families=FAMILIES,
@@ -77,7 +79,7 @@ def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
     Raises:
         UplinkUnclear: by which NIC packets leave is not clear.
     """
-    mac = way_out.nic_of_pods(lambda: node.ipam.nics(config), node)
+    mac = way_out.nic_of_pods(way_out.way_out(node), lambda: node.ipam.nics(config), node)
     return AddressRequest(config.key, FAMILIES, mac, excluded=host_addresses(node))
 
 
@@ -203,7 +205,8 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
         IpamError: no address can be given.
     """
     asked = requested_address(parameters, netconf)
-    request = address_request(netconf, node, (asked,) if asked else ())
+    out = None if netconf.master else way_out.way_out(node)  # where it is given, somebody has decided
+    request = address_request(netconf, node, out, (asked,) if asked else ())
     request = replace(request, looked_at=frozenset(), max_age=STALE_SECONDS)
     try:
         reserved = _reserve(parameters.attachment, netconf, who, request, node)
@@ -211,9 +214,9 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
         reclaim_dead(node)
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
         reserved = _reserve(parameters.attachment, netconf, who, request, node)
-    if not netconf.master:  # where it is given, somebody has decided
+    if out is not None:
         try:
-            way_out.require_own_nic(reserved, node)
+            way_out.require_own_nic(reserved, out, node)
         except BaseException:
             node.ipam.abandon(reserved)
             raise

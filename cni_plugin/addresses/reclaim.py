@@ -26,6 +26,8 @@ def forget_connections(attachment: Attachment, node: Node) -> list[str]:
     A host port leads there: portmap's rules are gone by now, but for a client that keeps sending its entry
     still applies, whichever pod has the address. A failure does not keep the pod from being deleted.
     """
+    if not conntrack.anything_tracked():
+        return []
     try:
         for held in node.ipam.held_by(attachment):
             conntrack.forget(held.ip)

@@ -61,16 +61,18 @@ def _link_of(route: KernelRoute | None, node: Node) -> Link | None:
     return links[0] if links else None
 
 
-def nic_of_pods(listed: Callable[[], Sequence[ListedNic]], node: Node) -> str:
+def nic_of_pods(out: WayOut, listed: Callable[[], Sequence[ListedNic]], node: Node) -> str:
     """The MAC of the NIC whose addresses pods may have; empty where it is unknown.
 
-    ``listed`` returns the NICs that the source lists, none before it was read. It is called only where it
-    depends on a pod's address.
+    Args:
+        out: how packets leave the node.
+        listed: returns the NICs that the source lists, none before it was read. It is called only where it
+            depends on a pod's address.
+        node: the node.
 
     Raises:
         UplinkUnclear: pods' packets leave by something that is not a NIC, or by which NIC is not clear.
     """
-    out = way_out(node)
     if not out.by_sender:
         return _mac_of(out.link)
     nics = listed()
@@ -106,15 +108,15 @@ def _leaves_by_its_own(nic: ListedNic, out: WayOut, node: Node) -> bool:
     return link is not None and nic.mac in {link.mac, ANY_NIC}
 
 
-def require_own_nic(reservation: Reservation, node: Node) -> None:
-    """Make sure that what a pod sends from its address leaves by the NIC that owns it.
+def require_own_nic(reservation: Reservation, out: WayOut, node: Node) -> None:
+    """Make sure that what a pod sends from its address leaves by the NIC that owns it, which was chosen by
+    ``out``.
 
     Raises:
         UplinkUnclear: it leaves by another one.
     """
-    out = way_out(node)
     if not out.by_sender or out.link is None:
-        return  # the NIC was chosen by the same answer, or nothing leaves at all
+        return  # the NIC is that of the link, or nothing leaves at all
     link = _forwarded(reservation.ip, reservation.nic_mac, out, node)
     if link is None or reservation.nic_mac not in {link.mac, ANY_NIC, ""}:
         by = f"by {link.name} ({link.mac or 'no MAC'})" if link is not None else "by no link"

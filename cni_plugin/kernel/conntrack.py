@@ -15,10 +15,10 @@ import struct
 from ipaddress import ip_address
 from itertools import islice
 
+from cni_plugin.kernel import sysctl
 from cni_plugin.kernel.decode import read_attributes
 from cni_plugin.kernel.encode import AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink
-from cni_plugin.kernel.sysctl import PLACE
 from cni_plugin.kernel.templates import Request
 from ipam.model import IPAddress
 
@@ -36,7 +36,7 @@ NO_FILTER = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT})
 BATCH = 500
 """Deletions in one send: some 50 KiB, less than a socket's send buffer."""
 
-_COUNT = PLACE / "netfilter/nf_conntrack_count"
+_COUNT = "netfilter/nf_conntrack_count"
 
 
 def forget(address: IPAddress) -> None:
@@ -48,7 +48,7 @@ def forget(address: IPAddress) -> None:
     Raises:
         OSError: the kernel refused to list them, or to delete one.
     """
-    if not _anything_tracked():
+    if not anything_tracked():
         return
     with Netlink(protocol=NETLINK_NETFILTER) as netlink:
         if address.version == 4:
@@ -71,7 +71,7 @@ def translation(source: IPAddress, target: IPAddress, flow: int) -> tuple[IPAddr
     Raises:
         OSError: the kernel does not list them.
     """
-    if not _anything_tracked():
+    if not anything_tracked():
         return None
     wanted = _attribute(TUPLE_ORIG | NESTED, _attribute(TUPLE_IP | NESTED, _ip_source(source)))
     flags = _number(FILTER_ORIG_FLAGS, MATCH_SOURCE) + _number(FILTER_REPLY_FLAGS, 0)
@@ -118,10 +118,10 @@ def _delete(netlink: Netlink, batch: list[Request]) -> None:
             _delete(netlink, [request])
 
 
-def _anything_tracked() -> bool:
+def anything_tracked() -> bool:
     """Whether this network namespace has any connection; asking nfnetlink would load the module for it."""
     try:
-        return _COUNT.read_text() != "0\n"
+        return sysctl.read(_COUNT) != "0"
     except OSError:
         return False
 

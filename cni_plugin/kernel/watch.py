@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x1, 0x40, 0x80
 RTMGRP_NEXTHOP = 1 << 31
 """RTNLGRP_NEXTHOP as a bit of the mask that bind(2) takes."""
-_LARGEST = 1 << 16
+_HEAD = 24
+"""Bytes of a notification that tell what it is about: its header and that of a link or route."""
 
 
 class Watch:
@@ -53,7 +54,7 @@ class Watch:
         changed, self._first = self._first, False
         while True:
             try:
-                message = self._socket.recv(_LARGEST if matters is not None else 1)  # the rest is dropped
+                message = self._socket.recv(_HEAD)  # the rest is dropped
             except BlockingIOError:
                 return changed
             except OSError as error:

@@ -98,9 +98,10 @@ def _require_reservation(
     """The attachment's reservation; a missing one is damage too."""
     attachment = verb_call.parameters.attachment
     try:
-        if node.ipam.needs_adoption():
+        known = node.ipam.held_if_adopted(attachment)
+        if known is None:
             return None  # the store was lost: until the next ADD only the kernel can be compared
-        held = next(iter(node.ipam.held_by(attachment)), None)
+        held = next(iter(known), None)
         if held is None and verb_call.call.netns_fd is not None:
             identity = netns.identity(verb_call.call.netns_fd)
             held = next(iter(node.ipam.held_by(recovery.stranger(identity, attachment.ifname))), None)

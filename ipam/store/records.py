@@ -45,7 +45,6 @@ HOLD = """
         pod_name = ?, pod_uid = ?, netns = ?, netns_id = ?, host_ifname = ?, call_id = ?,
         created_wall = ?, confirmed = ?, interface = ?, gateway = ?, nic_mac = ?, source = ?, adopted_at = ?
     WHERE id = ? AND container_id IS NULL
-    RETURNING *
 """
 CONFIRM_EXACTLY = """
     UPDATE address SET confirmed = 1, missing_since = NULL
@@ -120,25 +119,16 @@ def candidates(tx: Transaction, scope: Scope, family: int) -> Iterator[Candidate
         yield Candidate(row["id"], _described(row, "interface", "gateway", "nic_mac"), row["released_at"])
 
 
-def hold(
-    tx: Transaction,
-    key: int,
-    attachment: Attachment,
-    owner: Owner,
-    given: PoolAddress,
-    *,
-    source: str,
-    created_at: float,
-    confirmed: bool,
-) -> Row:
-    """Write the holder of a row that has none, and what it was given; the row as it is now.
+def hold(tx: Transaction, key: int, made: Reservation) -> Reservation:
+    """Write the holder of a row that has none, and what it was given; returns ``made``.
 
-    Without a ``source`` the address was adopted from the kernel and is in no listing.
+    Without a source the address was adopted from the kernel and is in no listing.
     """
-    return tx.change_into(
+    owner = made.owner
+    tx.change_one(
         HOLD,
-        attachment.container_id,
-        attachment.ifname,
+        made.attachment.container_id,
+        made.attachment.ifname,
         owner.network,
         owner.holder.value,
         owner.pod_namespace,
@@ -148,15 +138,16 @@ def hold(
         owner.netns_id,
         owner.host_ifname,
         owner.call_id,
-        created_at,
-        int(confirmed),
-        str(given.address),
-        str(given.gateway),
-        given.nic_mac,
-        source,
-        None if source else tx.now,
+        made.created_at,
+        int(made.confirmed),
+        str(made.address),
+        str(made.gateway),
+        made.nic_mac,
+        made.source,
+        None if made.source else tx.now,
         key,
     )
+    return made
 
 
 def confirm_exactly(tx: Transaction, reservation: Reservation) -> bool:

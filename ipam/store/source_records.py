@@ -28,6 +28,11 @@ USE_NOTED_EVERY = 60.0
 """Seconds between two notes that a source is used: most calls write none."""
 
 BY_KEY = "SELECT * FROM source WHERE key = ?"
+OFFERING = """
+    SELECT id, name, success_at, used_at,
+        EXISTS (SELECT 1 FROM nic WHERE nic.source = source.id AND mac IN (?, '*')) AS lists_nic
+    FROM source WHERE key = ?
+"""
 OFFERED = "SELECT interface, gateway, nic_mac, misses FROM offer WHERE source = ?"
 EXAMPLE = """
     SELECT o.interface, o.gateway, o.nic_mac FROM offer AS o JOIN address AS a ON a.id = o.address
@@ -90,6 +95,16 @@ def make_row(tx: Transaction, config: SourceConfig) -> None:
         config.environment,
         config.file,
     )
+
+
+def offering(tx: Transaction, key: str, nic_mac: str) -> Row | None:
+    """Of one source what an ADD needs, and whether it lists the NIC; None: it was never asked."""
+    return tx.one(OFFERING, nic_mac, key)
+
+
+def use_is_due(used_at: float | None, now: float) -> bool:
+    """Whether use of a source was last noted so long ago that it is to be noted again."""
+    return used_at is None or used_at < now - USE_NOTED_EVERY
 
 
 def note_use(tx: Transaction, key: str) -> None:
