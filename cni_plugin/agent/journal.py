@@ -41,13 +41,15 @@ class Journal:
     def report(self, reporter: str, problems: Iterable[Problem]) -> None:
         """Log what began and what ended since this reporter's last report.
 
-        Problems are compared by key: one whose numbers change is not logged again.
+        Problems are compared by key: one whose numbers change is not logged again. What is ``over`` is logged
+        only if no problem is left that ends with the same words: a node with another reason is not ready yet.
         """
         now = {problem.key: problem for problem in problems}
         before = self._known.get(reporter, {})
         self._known[reporter] = now
+        not_over = {problem.over for problem in now.values()} - {""}
         for key, problem in before.items():
-            if key not in now:
+            if key not in now and problem.over not in not_over:
                 self.write("info", problem.over or f"no longer: {problem.text}")
         for key, problem in now.items():
             if key not in before:

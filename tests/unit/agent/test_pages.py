@@ -485,6 +485,15 @@ def test_a_state_is_logged_once_although_its_words_change(tmp_path: Path) -> Non
     assert [each["msg"] for each in said(tmp_path)] == ["no free address; read 0 s ago", "ready"]
 
 
+def test_a_node_that_is_not_ready_for_another_reason_is_not_said_to_be_ready(tmp_path: Path) -> None:
+    journal = Journal(new_settings(log_file=tmp_path / "agent.log"))
+    for reason in ("not read yet", "never readable"):
+        journal.report("readiness", [Problem("no-address", reason, reason, level="error", over="ready")])
+    assert [each["msg"] for each in said(tmp_path)] == ["not read yet", "never readable"]
+    journal.report("readiness", [])
+    assert [each["msg"] for each in said(tmp_path)] == ["not read yet", "never readable", "ready"]
+
+
 def test_a_full_node_logs_that_once(
     place: Place, new_front: NewFront, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
