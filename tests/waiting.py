@@ -50,9 +50,11 @@ class Syscall(IntEnum):
     READ = 0
     WRITE = 1
     POLL = 7
+    SELECT = 23
     CONNECT = 42
     FCNTL = 72
     FLOCK = 73
+    PSELECT6 = 270
     ACCEPT4 = 288
 
 
@@ -79,3 +81,33 @@ def send_byte_by_byte(connection: socket.socket, data: bytes) -> None:
         connection.sendall(bytes([byte]))
         # unix(7) has no word on it, but the kernel counts for TIOCOUTQ what the receiver still holds.
         eventually(lambda: not unread(connection, termios.TIOCOUTQ), "the byte was read", pause=0.001)
+
+
+def descriptors_of(*paths: Path) -> int:
+    """How many descriptors, of any process, lead to some files."""
+    wanted = {(found.st_dev, found.st_ino) for found in map(Path.stat, paths)}
+    number = 0
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # closed, or its process has ended
+            found = descriptor.stat()
+            number += (found.st_dev, found.st_ino) in wanted
+    return number
+
+
+def is_idle(pid: int) -> bool:
+    """Whether every thread of a process waits, and none ran while that was found out.
+
+    Source: proc(5), /proc/PID/task/TID/status.
+    """
+
+    def threads() -> list[str]:
+        states = []
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # it has ended
+                lines = (task / "status").read_text().splitlines()
+                states += [line for line in lines if line.startswith(("Pid:", "State:", "volun", "nonvol"))]
+        return states
+
+    before = threads()
+    waiting = all("S (sleeping)" in line for line in before if line.startswith("State:"))
+    return waiting and before == threads()

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from cni_plugin.install.network import DEFAULT
 from tests.install.forge import ROOT, Forge, number_of
 from tests.install.node import CALL, COMMAND, Node, run, tree
 from tests.install.test_install import agent
+from tests.waiting import Syscall, eventually, waits_in
 
 
 def test_a_node_is_as_it_was_before(forge: Forge, node: Node) -> None:
@@ -274,14 +274,10 @@ def test_it_stays_until_it_is_ended_when_it_is_asked_to(forge: Forge, node: Node
     environ = {**os.environ, "AZVNET_RUN_DIR": str(node.root / "run"), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([*COMMAND, *node.argv("uninstall", "--stay")], env=environ, cwd=ROOT)
     try:
-        deadline = time.monotonic() + 60
-        while node.prefix.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1)
+        eventually(lambda: not node.prefix.exists(), "it is uninstalled")
+        eventually(lambda: waits_in(process.pid, Syscall.SELECT, Syscall.PSELECT6), "it waits for a signal")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait() == 0
     finally:
         process.kill()
         process.wait()

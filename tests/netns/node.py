@@ -169,6 +169,11 @@ class Node:
         counts = self.pool(lambda pool: pool.overview().counts)
         return {name: getattr(counts, name) for name in ("free", "assigned", "cooling", "quarantined")}
 
+    def reads(self) -> tuple[int, int]:
+        """How often a source was read since the store was created, and how often in vain."""
+        counters = self.pool(lambda pool: dict(pool.overview().counters))
+        return counters.get("source_reads", 0), counters.get("source_errors", 0)
+
     def veths(self) -> dict[str, dict[str, Any]]:
         """The host's ends of pods, by name."""
         links = self.sandbox.ip("-details", "link", "show", "type", "veth")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tests.netns.calls import Outcome
 from tests.netns.node import Node
 from tests.netns.sandbox import Pod
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,6 +41,11 @@ class Storm:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def await_calls(self, number: int) -> None:
+        """Wait until so many more calls have ended."""
+        before = self.calls.total()
+        eventually(lambda: self.calls.total() >= before + number, f"{number} more calls")
 
     def _blow(self, pod: Pod) -> None:
         while not self._over.is_set():

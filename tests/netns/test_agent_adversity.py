@@ -8,7 +8,6 @@ import os
 import random
 import struct
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tests.netns.model import Facts
 from tests.netns.node import RUN_DIR, Node, pod_addresses
 from tests.netns.sandbox import Pod
 from tests.netns.storm import Storm
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.with_agent("it is the agent that things happen to")
 
@@ -58,13 +57,12 @@ def check_invariant(node: Node, pods: list[Pod]) -> Facts:
 
 def becomes_clean(node: Node, pods: list[Pod]) -> None:
     """Within some looks nothing is held by a pod that does not carry it, and nothing is left of any."""
-    until = time.monotonic() + PATIENCE
-    while True:
+
+    def clean() -> bool:
         facts = check_invariant(node, pods)
-        if set(facts.held) == set(facts.carried) == set(facts.finished) and not facts.unfinished:
-            return
-        assert time.monotonic() < until, f"{facts.held} {facts.carried} {facts.finished} {facts.unfinished}"
-        time.sleep(0.1)
+        return set(facts.held) == set(facts.carried) == set(facts.finished) and not facts.unfinished
+
+    eventually(clean, lambda: f"clean: {model.read(node, pods)}", pause=0.1)
 
 
 # The state directory
@@ -78,9 +76,9 @@ def test_a_disk_that_fills_up_under_load_costs_no_pod_its_address(node: Node, ne
     filler = node.sandbox.path(f"{RUN_DIR}/filler")
     with Storm(node, callers=6) as storm:
         for _ in range(3):
-            time.sleep(1.0)
+            storm.await_calls(30)
             node.sandbox.run("sh", "-c", f"cat /dev/zero > {RUN_DIR}/filler", check=False)
-            time.sleep(1.0)
+            storm.await_calls(30)
             filler.unlink()
     refused = [each for each in storm.failures if f'"code":{STORE_FAILED},' not in each]
     assert refused == [], "an ADD says that it can't be written down; a DEL never fails"
@@ -172,7 +170,7 @@ def test_clocks_that_are_set_and_a_node_that_is_suspended_cost_no_pod_its_addres
     dice, suspended = random.Random(5), 0
     with Storm(node, callers=6) as storm:
         for _ in range(24):
-            time.sleep(0.25)
+            storm.await_calls(10)
             suspended += dice.choice((0, 0, 60, 7200))
             moved.move(dice.choice((0, -50 * YEAR, 64 * YEAR, 3600, -3600)), suspended)
     assert storm.nothing_left() == [each for each in node.residue() if "live-" in each or "dev azv" in each]

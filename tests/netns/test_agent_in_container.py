@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -59,7 +58,6 @@ def start(product: Executables) -> Iterator[StartContainer]:
 
 def carried_out_by_agent(node: Node) -> bool:
     node.status().done()
-    time.sleep(0.1)
     return bool(node.log() and node.log()[-1]["by"] == "agent")
 
 
@@ -68,17 +66,20 @@ def test_it_carries_calls_out_and_repairs_without_seeing_a_namespace_file(
 ) -> None:
     start(node)
     eventually(lambda: node.sandbox.path(SOCKET).exists() and carried_out_by_agent(node), "it serves")
-    own, another = node.sandbox.pods("own", "another")
+    own, another, witness = node.sandbox.pods("own", "another", "witness")
     added = node.add(own).done()
     given = node.add(another, as_ipam=True).done()
     node.check(own, added).done()
+    gone = node.add(witness).address
     before = node.host_routes()
     node.sandbox.run("ip", "route", "flush", "proto", "155")
     eventually(lambda: node.host_routes() == before, "the host's side is repaired")
-    time.sleep(3.0)
+    witness.remove()
+    eventually(lambda: gone not in node.held(), "an endpoint that is gone can be seen to be")
     assert set(node.held()) == {added.address, given.address}, "what can't be seen is not taken for gone"
     own.remove()
-    eventually(lambda: set(node.held()) == {given.address}, "an endpoint that is gone can be seen to be")
+    eventually(lambda: added.address not in node.held(), "an endpoint that is gone can be seen to be")
+    assert set(node.held()) == {given.address}
     node.delete(another, as_ipam=True).done()
     node.delete(own).done()
     assert node.residue() == []

@@ -6,7 +6,8 @@ import json
 import re
 import signal
 import socket
-import time
+import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,12 +19,12 @@ from tests.netns import pages, wire
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
 from tests.netns.ways import SOCKET, Agent
-from tests.waiting import eventually
+from tests.waiting import Syscall, eventually, waits_in
 
 pytestmark = pytest.mark.with_agent("it is the agent that is called")
 
 BareNode = Callable[..., Node]
-MORE_THAN_WORKERS, MORE_THAN_CAN_BE = 48, 140
+MANY_TIMES_THE_WORKERS, MORE_THAN_CAN_BE = 112, 140
 
 
 @pytest.fixture
@@ -100,10 +101,12 @@ def test_callers_that_hang_delay_no_other_pod(node: Node, new_agent: NewAgent) -
     node.add(pod).done()
     eventually(lambda: pages.works(node.sandbox), "each of its threads was started")
     before = threads(agent)
-    with hanging(node, MORE_THAN_WORKERS):
-        deleted, added = node.delete(pod).done(), node.add(another).done()
-    assert deleted.seconds + added.seconds < 10, "by sixteen at a time they would take fifteen seconds"
-    eventually(lambda: carried_out_by(node) == "agent", "the agent has carried it out")
+    logged = len(node.log())
+    with hanging(node, MANY_TIMES_THE_WORKERS):
+        for each in [node.start("DEL", pod), node.start("ADD", another)]:
+            each.finish().done()
+    # Served by sixteen at a time, those that hang would take 35 s; the callers do not wait longer than 25.
+    eventually(lambda: [each["by"] for each in node.log()[logged:]] == ["agent"] * 2, "the agent did both")
     node.status().done()  # those that were added see a call come that another thread takes
     eventually(lambda: threads(agent) <= before, "as many threads as before")
     node.delete(another).done()
@@ -118,9 +121,8 @@ def test_callers_that_wait_for_an_agent_that_is_stopped_are_let_go_at_once(
     node.add(node.sandbox.pod("first")).done()
     pods = node.sandbox.pods("one", "two")
     with hanging(node, MORE_THAN_CAN_BE):
-        time.sleep(0.5)
         calls = [node.start("ADD", pod) for pod in pods]
-        time.sleep(0.2)
+        eventually(lambda: all(waits_in(each.pid, Syscall.POLL) for each in calls), "both wait for the agent")
         agent.signal(signal.SIGTERM)
         for each in calls:
             each.finish().done()
@@ -150,17 +152,45 @@ def test_an_agent_whose_successor_was_killed_serves_again(node: Node, new_agent:
     assert not node.sandbox.path(SOCKET).exists()
 
 
-def test_an_agent_that_another_took_over_from_repairs_nothing(node: Node, new_agent: NewAgent) -> None:
+@contextmanager
+def passing_over(agent: Agent, scratch: Path) -> Iterator[Callable[[int], int]]:
+    """How many threads of an agent have found so often that another one answers at the socket.
+
+    Before its background work, and before it restores its socket, an agent connects to see who does.
+    """
+    trace = scratch / "trace"
+    tracing = subprocess.Popen(
+        ["strace", "-f", "-qq", "-e", "trace=connect", "-o", str(trace), "-p", str(agent.pid)]
+    )
+
+    def threads_that_did(times: int) -> int:
+        lines = trace.read_text().splitlines() if trace.exists() else []
+        found = Counter(line.split()[0] for line in lines if SOCKET in line)
+        return sum(each >= times for each in found.values())
+
+    try:
+        yield threads_that_did
+    finally:
+        tracing.terminate()
+        tracing.wait()
+        trace.unlink()
+
+
+def test_an_agent_that_another_took_over_from_repairs_nothing(
+    node: Node, new_agent: NewAgent, tmp_path: Path
+) -> None:
     """Two agents that repair would count everything twice, and two configurations fight over the pool."""
     quick = {"reconcile_seconds": 0.2, "refresh_seconds": 0.2}
-    new_agent(node, **quick)
+    old = new_agent(node, **quick)
     node.add(node.sandbox.pod("pod")).done()
     before = node.host_routes()
     successor = new_agent(node, **quick)
-    time.sleep(1.5)  # a look that was under way
-    successor.signal(signal.SIGSTOP)
-    node.sandbox.run("ip", "route", "flush", "proto", "155")
-    time.sleep(2.0)
+    with passing_over(old, tmp_path) as threads_that_did:
+        eventually(lambda: threads_that_did(1) >= 2, "a look that was under way is over")
+        successor.signal(signal.SIGSTOP)
+        node.sandbox.run("ip", "route", "flush", "proto", "155")
+    with passing_over(old, tmp_path) as threads_that_did:
+        eventually(lambda: threads_that_did(2) >= 2, "it would have looked")
     assert node.host_routes() == {}, "that is the successor's work"
     successor.signal(signal.SIGCONT)
     eventually(lambda: node.host_routes() == before, "the route is back")

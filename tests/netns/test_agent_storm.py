@@ -13,7 +13,8 @@ import pytest
 from tests.netns.conftest import NewAgent
 from tests.netns.node import Node
 from tests.netns.storm import Storm
-from tests.waiting import eventually
+from tests.netns.ways import connections
+from tests.waiting import Syscall, eventually, waits_in
 
 pytestmark = pytest.mark.with_agent("it is the agent that things happen to")
 
@@ -115,7 +116,7 @@ def test_an_agent_that_hangs_delays_an_add_but_never_doubles_it_and_a_del_finish
     assert refused.code == 11, "the kubelet is told to try again"
     assert windy_node.residue() == []
     agent.signal(signal.SIGCONT)
-    time.sleep(1.0)
+    eventually(lambda: not connections(windy_node.sandbox), "it is done with both")
     assert windy_node.residue() == [], "what nobody waits for any more is not done after all"
     windy_node.add(new).done()
     windy_node.delete(new).done()
@@ -127,11 +128,11 @@ def test_an_add_whose_caller_is_gone_is_rolled_back(windy_node: Node, new_agent:
     pods = windy_node.sandbox.pods(*(f"gone-{number}" for number in range(8)))
     agent.signal(signal.SIGSTOP)
     calls = [windy_node.start("ADD", pod) for pod in pods]
-    time.sleep(0.3)
+    eventually(lambda: all(waits_in(call.pid, Syscall.POLL) for call in calls), "all wait for their replies")
     for call in calls:
         call.kill()
     agent.signal(signal.SIGCONT)
-    time.sleep(1.0)
+    eventually(lambda: not connections(windy_node.sandbox), "it is done with all of them")
     eventually(lambda: windy_node.residue() == [], "what was begun is undone")
 
 

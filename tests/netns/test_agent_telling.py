@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
-import struct
 import subprocess
+import termios
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +20,9 @@ from tests.netns.conftest import NewAgent
 from tests.netns.node import INTERFACES, Node
 from tests.netns.pages import HTTP_SOCKET, get
 from tests.netns.sandbox import Sandbox
+from tests.netns.watching import IN_MOVED_TO, watching
 from tests.netns.ways import Agent, Executables
-from tests.waiting import eventually
+from tests.waiting import eventually, unread
 
 pytestmark = pytest.mark.with_agent("it is the agent that tells")
 
@@ -33,7 +31,6 @@ NET_D = "/etc/cni/net.d"
 CONFLIST = f"{NET_D}/10-azvnet.conflist"
 SOURCE = "/run/source.conflist"
 INSTALLED = {"conflist": {"source": SOURCE, "destination": CONFLIST}}
-IN_CREATE, IN_MOVED_TO, IN_DELETE, IN_MODIFY = 0x100, 0x80, 0x200, 0x2
 
 
 def ready(node: Node) -> bool:
@@ -245,32 +242,6 @@ def test_a_full_state_directory_is_not_ready_and_says_so(node: Node, telling_age
     eventually(lambda: ready(node), "ready again")
 
 
-@contextmanager
-def watching(folder: Path) -> Iterator[Callable[[], list[tuple[str, int]]]]:
-    """Names and kinds of what happens in a folder (inotify(7))."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    mask = IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_MODIFY
-    assert libc.inotify_add_watch(fd, os.fsencode(folder), mask) >= 0, os.strerror(ctypes.get_errno())
-
-    def happened() -> list[tuple[str, int]]:
-        events = []
-        while select.select([fd], [], [], 0)[0]:
-            data = os.read(fd, 1 << 16)
-            while data:
-                _, kind, _, length = struct.unpack_from("iIII", data)
-                events.append((data[16 : 16 + length].rstrip(b"\0").decode(), kind))
-                data = data[16 + length :]
-        return events
-
-    try:
-        yield happened
-    finally:
-        os.close(fd)
-
-
 def test_the_conflist_appears_after_the_source_became_readable_whole_and_once(
     node: Node, telling_agent: NewAgent
 ) -> None:
@@ -278,8 +249,9 @@ def test_the_conflist_appears_after_the_source_became_readable_whole_and_once(
     listed = node.sandbox.path(INTERFACES).read_text()
     node.sandbox.path(INTERFACES).unlink()
     with watching(node.sandbox.path(NET_D)) as happened:
-        telling_agent(node, refresh_seconds=0.5, **INSTALLED)
-        time.sleep(2.0)
+        agent = telling_agent(node, refresh_seconds=0.5, **INSTALLED)
+        eventually(lambda: "not ready: " in agent.said(), "it has looked for seconds")
+        eventually(lambda: node.reads()[1] >= 3, "the source was asked again and again")
         assert happened() == []
         assert not ready(node)
         assert node.status().code == 50
@@ -337,7 +309,7 @@ def test_readyz_is_503_while_the_agent_finishes_what_it_has(node: Node, telling_
     with socket.socket(socket.AF_UNIX) as caller:
         caller.connect(str(node.sandbox.path("/run/azvnet/agent.sock")))
         caller.sendall(b"AZVN")  # a call that is not whole yet
-        time.sleep(0.2)
+        eventually(lambda: not unread(caller, termios.TIOCOUTQ), "the agent has it")
         agent.signal(signal.SIGTERM)
         eventually(lambda: not ready(node), "not ready")
         assert "the agent is stopping" in get(node.sandbox, "/readyz").body

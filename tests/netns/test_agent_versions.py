@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.with_agent("it is the agents that differ")
 
 BareNode = Callable[..., Node]
-SECONDS_EACH = 1.5
+CALLS_EACH = 80
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def test_no_call_fails_while_agents_and_executables_are_upgraded_and_downgraded(
     agent = new_agent(node, of=product)
     with Storm(node, callers=6) as storm:
         for number, version in enumerate((later, product, later, product)):
-            time.sleep(SECONDS_EACH)
+            storm.await_calls(CALLS_EACH)
             if number % 2:
                 agent.kill()
                 agent = new_agent(node, of=version)
@@ -91,7 +90,7 @@ def test_no_call_fails_while_agents_and_executables_are_upgraded_and_downgraded(
                 successor = new_agent(node, of=version)  # it takes over while the other serves
                 agent.stop()
                 agent = successor
-        time.sleep(SECONDS_EACH)
+        storm.await_calls(CALLS_EACH)
     assert storm.nothing_left() == []
     who = Counter(record["by"] for record in node.log())
     assert who["agent"] > 10, who

@@ -120,6 +120,12 @@ def _a_look_has_passed(node: Node) -> None:
         eventually(lambda: node.host_routes() == before, "the /32 routes are back")
 
 
+def _reads_have_passed(node: Node) -> None:
+    """Every source in use was read at least once from beginning to end: there are two of them at most."""
+    before, _ = node.reads()
+    eventually(lambda: node.reads()[0] >= before + 4, "the sources were read again")
+
+
 def test_forwarding_that_was_switched_off_is_switched_on(node: Node, new_agent: NewAgent) -> None:
     new_agent(node, **QUICK)
     forward = ("cat", "/proc/sys/net/ipv4/ip_forward")
@@ -145,10 +151,12 @@ def test_an_address_of_another_plugins_pod_comes_back_when_its_namespace_is_gone
 ) -> None:
     """As IPAM plugin there is no endpoint of ours to look at: the runtime's namespace tells."""
     new_agent(node, **PATIENT)
-    goes, stays = node.sandbox.pods("goes", "stays")
+    witness, goes, stays = node.sandbox.pods("witness", "goes", "stays")
     address = node.add(goes, as_ipam=True).address
     kept = node.add(stays, as_ipam=True).address
-    time.sleep(1.5 * PATIENT["reclaim_seconds"])
+    gone = node.add(witness, as_ipam=True).address
+    witness.remove()
+    eventually(lambda: gone not in node.held(), "one that is gone is found to be gone")
     assert set(node.held()) == {address, kept}, "as long as the namespaces are there"
     goes.remove()
     vanished = time.monotonic()
@@ -176,7 +184,7 @@ def test_a_source_that_is_late_is_asked_again_soon_while_nothing_is_known(
     document = listed.read_text()
     listed.unlink()
     new_agent(node, **{**QUICK, "refresh_seconds": 3600.0})
-    time.sleep(2.0)
+    eventually(lambda: node.reads()[1] >= 2, "it was asked again")
     listed.write_text(document)
     eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
 
@@ -186,9 +194,12 @@ def test_a_source_that_breaks_costs_no_address(node: Node, new_agent: NewAgent) 
     eventually(lambda: sum(node.counts().values()) == 8, "the first listing")
     node.add(node.sandbox.pod("before")).done()  # so that the network's own source was read
     for garbage in ("", "{", '{"Interfaces": []}', "\0" * 100):
+        _, before = node.reads()
         node.sandbox.write("/etc/kubernetes/interfaces.json", garbage)
-        time.sleep(0.8)
+        eventually(lambda: node.reads()[1] > before, "it was read, in vain")  # noqa: B023 - called at once
         assert sum(node.counts().values()) == 8
+        node.list_addresses(8)
+        _reads_have_passed(node)  # and the next failure is the first one again
     node.add(node.sandbox.pod("unimpressed")).done()
 
 
@@ -217,7 +228,7 @@ def test_an_agent_that_is_started_again_goes_on_with_the_source_of_the_calls(
     new_agent(node, **QUICK)
     list_elsewhere(node, 5)
     eventually(lambda: sum(node.counts().values()) == 5, "it is read without any call")
-    time.sleep(3 * QUICK["refresh_seconds"])
+    _reads_have_passed(node)
     assert sum(node.counts().values()) == 5
 
 
@@ -240,7 +251,7 @@ def test_a_pod_of_an_older_network_that_goes_changes_no_source(node: Node, new_a
     old = node.conf(ipam={"file": OTHER})
     node.check(pod, added, conf=old).done()
     node.delete(pod, conf=old).done()
-    time.sleep(4 * QUICK["refresh_seconds"])
+    _reads_have_passed(node)
     assert sum(node.counts().values()) == 8
 
 
@@ -304,7 +315,8 @@ def test_the_uplink_is_never_written_by_the_agent(node: Node, new_agent: NewAgen
     new_agent(node, **QUICK)
     pod = node.sandbox.pod("guest")
     node.add(pod).done()
-    time.sleep(1.0)
+    _reads_have_passed(node)
+    _a_look_has_passed(node)
     node.delete(pod).done()
     assert dump() == before
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 from tests.netns.calls import Outcome
 from tests.netns.node import Node
 from tests.netns.sandbox import Pod
+from tests.waiting import eventually
 
 CHECK_FAILED, INVALID_NETNS, UNKNOWN_OR_DECODING = 107, 8, (6, 7)
 
@@ -134,6 +134,11 @@ def _put_back(node: Node) -> int:
     return log.read_text().count("was put back") if log.exists() else 0
 
 
+def _await_more_put_back(node: Node, before: int, checked: Outcome) -> None:
+    """An agent's log comes after what it did."""
+    eventually(lambda: _put_back(node) > before, f"an agent has put it back, or CHECK fails: {checked}")
+
+
 def _check_after(healthy: Healthy, damage: Damage, words: tuple[str, ...]) -> Outcome:
     """CHECK as soon as something is damaged, and once more where an agent was quicker to put it back."""
     while True:
@@ -143,11 +148,7 @@ def _check_after(healthy: Healthy, damage: Damage, words: tuple[str, ...]) -> Ou
         checked = healthy.node.check(healthy.pod, healthy.result)
         if not checked.ok and all(word in checked.msg for word in words):
             return checked
-        until = time.monotonic() + 2.0  # its log comes after what it did
-        while _put_back(healthy.node) == before:
-            if time.monotonic() > until:
-                return checked
-            time.sleep(0.05)
+        _await_more_put_back(healthy.node, before, checked)
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

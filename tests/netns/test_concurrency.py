@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,10 @@ from cni_plugin.kernel import locks
 from ipam.model import Attachment
 from tests.netns.conftest import NewNode
 from tests.netns.node import RUN_DIR, Node, pod_addresses
-from tests.waiting import eventually
+from tests.netns.sandbox import Pod
+from tests.netns.watching import IN_OPEN, watching
+from tests.netns.ways import connections, pid_of_agent
+from tests.waiting import descriptors_of, eventually, is_idle
 
 TRY_AGAIN, EXISTS = 11, 104
 
@@ -146,19 +148,14 @@ def test_a_call_whose_attachment_is_busy_waits_for_its_turn(busy_node: Node) -> 
     adding = node.start("ADD", pod)
     other = node.add(node.sandbox.pod("c2"))
     assert other.ok, "nobody else waits"
-    time.sleep(0.2)
+    lock = node.sandbox.path(f"{RUN_DIR}/{locks.LOCK_FILE}")
+    eventually(lambda: descriptors_of(lock) == 2, "it has opened the lock, as its holder has")
     assert not adding.over
     os.write(release[1], b".")
     adding.finish().done()
     assert holder.wait() == 0
     for fd in (*holding, *release):
         os.close(fd)
-
-
-def connected_to_agent(node: Node) -> int:
-    """How many callers have a connection (unix(7); the column St: 03 is SS_CONNECTED)."""
-    lines = node.sandbox.run("cat", "/proc/net/unix").stdout.splitlines()
-    return sum(line.split()[5] == "03" and "/agent.sock" in line for line in lines)
 
 
 @pytest.mark.with_agent("processes that wait for a lock have no order")
@@ -176,11 +173,13 @@ def test_calls_of_one_attachment_are_carried_out_in_the_order_in_which_they_came
 
     holder = node.sandbox.fork(hold)
     assert os.read(held[0], 1) == b"."
+    agent = pid_of_agent(node.sandbox)
+    eventually(lambda: not connections(node.sandbox), "no connection is left")
     calls = []
     for verb in ("ADD", "DEL") * 5 + ("ADD",):
         calls.append(node.start(verb, pod))
-        eventually(lambda: connected_to_agent(node) == len(calls), "the agent has it")
-        time.sleep(0.1)  # until it waits for the lock
+        eventually(lambda: connections(node.sandbox) == [True] * len(calls), "the agent has it")
+        eventually(lambda: is_idle(agent), "it waits for the lock", pause=0.001)
     os.write(release[1], b".")
     assert holder.wait() == 0
     outcomes = [each.finish() for each in calls]
@@ -203,11 +202,11 @@ def test_locks_of_others_are_not_waited_for(busy_node: Node, lock: str) -> None:
     node = busy_node
     node.sandbox.write(lock, "")
     pod = node.sandbox.pod("c1")
-    with node.sandbox.path(lock).open("w") as file:
+    with node.sandbox.path(lock).open("w") as file, watching(node.sandbox.path(lock), IN_OPEN) as happened:
         fcntl.flock(file, fcntl.LOCK_EX)
-        added, deleted = node.add(pod).done(), node.delete(pod).done()
-    assert added.seconds < 5
-    assert deleted.seconds < 5
+        node.add(pod).done()
+        node.delete(pod).done()
+        assert happened() == [], "nobody has opened it"
 
 
 def test_no_program_is_run_for_a_pod(node: Node) -> None:
@@ -224,21 +223,27 @@ def test_no_program_is_run_for_a_pod(node: Node) -> None:
         "systemctl",
         "ebtables",
     ):
-        node.sandbox.write(f"/run/bin/{name}", "#!/bin/sleep 100\n")
+        node.sandbox.write(f"/run/bin/{name}", "#!/bin/sh\necho $0 >>/run/ran\nexec /bin/sleep 1000\n")
         node.sandbox.path(f"/run/bin/{name}").chmod(0o755)
     pod = node.sandbox.pod("c1")
     env = {"PATH": "/run/bin"}
     added = node.add(pod, env=env).done()
     node.check(pod, added, env=env).done()
     node.delete(pod, env=env).done()
-    assert added.seconds < 60
+    assert not node.sandbox.path("/run/ran").exists()
 
 
 def test_ten_thousand_rules_of_others_do_not_slow_a_pod_down(busy_node: Node) -> None:
     """Row 12."""
     node = busy_node
+    pod = node.sandbox.pod("c1")
+    without = quickest(node, pod)
     rules = "".join(f"add rule ip t c ip daddr 10.{n >> 8}.{n & 255}.1 drop\n" for n in range(10_000))
     node.sandbox.run("nft", "-f", "-", stdin=f"add table ip t\nadd chain ip t c\n{rules}")
-    pod = node.sandbox.pod("c1")
-    assert node.add(pod).done().seconds < 5
-    assert node.delete(pod).done().seconds < 5
+    # As fast as without them, give or take what a busy machine does; reading them takes seconds.
+    assert quickest(node, pod) < 5 * without + 1.0
+
+
+def quickest(node: Node, pod: Pod) -> float:
+    """Seconds of the quickest of some attachments, ADD and DEL."""
+    return min(node.add(pod).done().seconds + node.delete(pod).done().seconds for _ in range(5))

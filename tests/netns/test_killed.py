@@ -12,15 +12,11 @@ import pytest
 
 from tests.netns.calls import Executable, Running
 from tests.netns.conftest import NewNode
-from tests.netns.node import Node, pod_addresses
+from tests.netns.node import RUN_DIR, Node, pod_addresses
 from tests.netns.sandbox import Pod
-from tests.waiting import eventually
+from tests.waiting import descriptors_of, eventually
 
 ROUNDS = 200
-LOCKED_SECONDS = 5.0
-"""Whoever meets a lock that nobody lets go of waits for so long at least, be it that of the store, of an
-attachment, or of adoption.
-"""
 
 
 def _kill_after(running: Running, seconds: float) -> bool:
@@ -51,7 +47,6 @@ def test_an_add_killed_at_any_moment_is_followed_by_one_that_works(new_node: New
     """What ADDs have taken; a machine has more to do at one time than at another."""
     rng = random.Random(20)
     killed = 0
-    slowest = 0.0
     for round_number in range(ROUNDS):
         longest = statistics.median(lately) * 1.2
         killed += _kill_after(node.start("ADD", pod), rng.random() * longest)
@@ -65,12 +60,10 @@ def test_an_add_killed_at_any_moment_is_followed_by_one_that_works(new_node: New
                 assert added.code == 104, "the one that was killed had come to its end"
                 node.delete(pod).done()
                 added = node.add(pod).done()
-        slowest = max(slowest, added.seconds)
         lately.append(added.seconds)
         assert pod_addresses(pod) == [f"{added.address}/16"]
         node.delete(pod).done()
     assert killed > ROUNDS / 4
-    assert slowest < LOCKED_SECONDS
     assert not node.residue()
     assert node.counts()["assigned"] == 0
     assert sum(node.counts().values()) == 4
@@ -168,6 +161,8 @@ def test_an_add_killed_at_each_of_its_steps_leaves_nothing_that_matters(
         if not _start_to_be_killed(executable, node, pod, syscalls, number):
             node.delete(pod).done()
             break
+        locks = node.sandbox.path(RUN_DIR).glob("*.lock")
+        assert descriptors_of(*locks) == 0, "what nobody has open is locked by nobody"
         reached = number
         if number % 2:
             node.delete(pod).done()
@@ -179,7 +174,6 @@ def test_an_add_killed_at_each_of_its_steps_leaves_nothing_that_matters(
             assert number % 2 == 0
             assert pod_addresses(pod)
         else:
-            assert outcome.seconds < LOCKED_SECONDS
             assert pod_addresses(pod) == [f"{outcome.address}/16"]
         node.delete(pod).done()
         assert len(node.veths()) == len(node.host_routes()) == len(node.held()) == 1
@@ -202,11 +196,9 @@ def test_an_add_that_is_stopped_anywhere_keeps_no_other_from_finishing(new_node:
         running = node.start("ADD", stopped)
         time.sleep(rng.random() * typical)
         running.signal(signal.SIGSTOP)
-        started = time.monotonic()
         calls = [node.start("ADD", pod) for pod in others[:20]]
         for each in calls:
             each.finish().done()
-        assert time.monotonic() - started < 20
         finished += len(calls)
         running.signal(signal.SIGCONT)
         running.finish().done()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from tests.netns.calls import Executable
 from tests.netns.conftest import NewNode
 from tests.netns.node import NETCONF, Node
+from tests.waiting import eventually, unread
 
 UNREADABLE = (5, 6, 7)
 INVALID_NETCONF, DELEGATE_FAILED, INTERNAL = 7, 109, 999
@@ -200,12 +200,13 @@ def test_a_configuration_that_comes_in_pieces_is_read_to_its_end(node: Node) -> 
         "CNI_IFNAME": "eth0",
     }
     process = node.sandbox.popen([str(node.caller.program)], env=env, stdin=subprocess.PIPE)
-    assert process.stdin is not None
+    stdin = process.stdin
+    assert stdin is not None
     text = json.dumps(node.netconf).encode() + b"\n"
     for start in range(0, len(text), 7):
-        process.stdin.write(text[start : start + 7])
-        process.stdin.flush()
-        time.sleep(0.002)
+        stdin.write(text[start : start + 7])
+        stdin.flush()
+        eventually(lambda: not unread(stdin.fileno()), "the piece was read", pause=0.001)
     out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     assert json.loads(out)["ips"]

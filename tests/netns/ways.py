@@ -16,7 +16,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +30,8 @@ BUNDLE = ROOT / "dist" / "azvnet"
 SOCKET = "/run/azvnet/agent.sock"
 SETTINGS = "/etc/azvnet/agent.json"
 AGENT_SECONDS = 20.0
+ACCEPTS_CONNECTIONS = "00010000"
+"""The flag of a listening socket, __SO_ACCEPTCON."""
 
 
 class Way(Enum):
@@ -88,6 +89,25 @@ def stand_in(target: Path, sources: Path) -> None:
 def many(way: Way, chosen: Executables) -> Caller:
     """The caller for tests that make hundreds of calls: alone, the entry is forked instead of executed."""
     return Engine() if way is Way.ALONE else chosen.caller()
+
+
+def connections(sandbox: Sandbox) -> list[bool]:
+    """The agent's ends of its connections from inside the sandbox: whether it has accepted each of them.
+
+    One from outside is listed in the network namespace of who connected.
+    Source: unix(7), /proc/net/unix; the column St is 03, SS_CONNECTED, once there is a descriptor for it.
+    """
+    lines = [line.split() for line in Path(f"/proc/{sandbox.holder}/net/unix").read_text().splitlines()[1:]]
+    ours = [words for words in lines if "/agent.sock" in words[-1] and words[3] != ACCEPTS_CONNECTIONS]
+    return [words[5] == "03" for words in ours]
+
+
+def pid_of_agent(sandbox: Sandbox) -> int:
+    """Process id of the agent that answers at the socket, not of one that it took over from; 0: none does."""
+    with socket.socket(socket.AF_UNIX) as attempt, contextlib.suppress(OSError):
+        attempt.connect(str(sandbox.path(SOCKET)))
+        return int(struct.unpack("=i", attempt.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4))[0])
+    return 0
 
 
 class Agent:
@@ -166,20 +186,14 @@ class Agent:
             self._log.close()
 
     def _await_socket(self) -> None:
-        path = self._sandbox.path(SOCKET)
-        deadline = time.monotonic() + AGENT_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            with socket.socket(socket.AF_UNIX) as attempt:
-                try:
-                    attempt.connect(str(path))
-                    listens = struct.unpack(
-                        "=i", attempt.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4)
-                    )
-                except OSError:
-                    listens = (0,)
-            if listens[0] == self.pid:  # not the one that it takes over from
-                return
-            time.sleep(0.01)
-        self._process.kill()
-        self._process.wait()
-        raise AssertionError(f"the agent does not listen on {SOCKET}: {self.said()}")
+        try:
+            eventually(
+                lambda: self.over or pid_of_agent(self._sandbox) == self.pid,
+                lambda: self.said() or "it listens",
+                pause=0.01,
+            )
+            assert not self.over, f"the agent does not listen on {SOCKET}: {self.said()}"
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
