@@ -13,12 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from integration.bench import place
 from integration.bench.calls import Call, Done, run
+from integration.waiting import found_within
 
 AGENT_SOCKET = "/run/azvnet/agent.sock"
 AGENT_PATIENCE = 20.0
@@ -61,12 +61,10 @@ class Runtime:
             self._agent = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={"PATH": PATH}
             )
-        until = time.monotonic() + AGENT_PATIENCE
-        while time.monotonic() < until and self._agent.poll() is None:
-            with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(AGENT_SOCKET) == 0:
-                    return {}
-            time.sleep(0.02)
+        agent = self._agent
+        found_within(AGENT_PATIENCE, lambda: _agent_answers() or agent.poll() is not None, pause=0.02)
+        if _agent_answers():
+            return {}
         self.stop_agent()
         lines = AGENT_SAID.read_text(errors="replace").strip().splitlines()
         return {"said": lines[-1] if lines else "it never listened"}
@@ -132,6 +130,11 @@ class Runtime:
         if verb == "DEL":
             self._results.pop(pod, None)
         return None
+
+
+def _agent_answers() -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(AGENT_SOCKET) == 0
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ to a file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +122,8 @@ def run(
         told = 0
         try:
             while suite.poll() is None:
-                time.sleep(_PAUSE)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    suite.wait(_PAUSE)
                 if (now := ended(output)) != told:
                     progress(told := now)
         except BaseException:

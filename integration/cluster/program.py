@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING
+
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,21 +98,15 @@ class Program:
         Raises:
             ClusterError: it ended, or ``patience`` seconds were not enough.
         """
-        deadline = time.monotonic() + patience
-        while not condition():
-            _ = self.pid  # raises when it has ended
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{self}: not once within {patience:.0f} s {what}\n{self.log_tail()}")
-            time.sleep(0.1)
+        # Reading the pid raises when it has ended.
+        if not found_within(patience, lambda: condition() or not self.pid, pause=0.1):
+            raise ClusterError(f"{self}: not once within {patience:.0f} s {what}\n{self.log_tail()}")
 
 
 def wait_until(what: str, condition: Callable[[], bool], *, patience: float, pause: float = 0.5) -> None:
     """Wait for a condition. Raises ClusterError when ``patience`` seconds were not enough."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise ClusterError(f"not once within {patience:.0f} s: {what}")
-        time.sleep(pause)
+    if not found_within(patience, condition, pause=pause):
+        raise ClusterError(f"not once within {patience:.0f} s: {what}")
 
 
 def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:

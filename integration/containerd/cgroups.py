@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,19 +40,18 @@ def remove(group: str, *, patience: float = 10.0) -> None:
     """
     if not group.strip("/"):
         raise ValueError("the root group is not ours to remove")
-    deadline = time.monotonic() + patience
-    while True:
+
+    def removed() -> bool:
         for pid in processes(group):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for folder in _folders(group):
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        if not any(True for _ in _folders(group)):
-            return
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"cgroup {group} still holds processes {sorted(processes(group))}")
-        time.sleep(0.05)
+        return not any(True for _ in _folders(group))
+
+    if not found_within(patience, removed):
+        raise TimeoutError(f"cgroup {group} still holds processes {sorted(processes(group))}")
 
 
 def processes(group: str) -> set[int]:

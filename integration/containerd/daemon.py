@@ -13,7 +13,6 @@ import secrets
 import signal
 import subprocess
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -22,6 +21,7 @@ from integration.containerd import cgroups
 from integration.containerd.cri import Condition, Cri, CriError, Executed, Pod
 from integration.containerd.images import PAUSE_IMAGE, TRAFFIC_IMAGE, image_archive
 from integration.fabric.machine import BOOT_ID_FILE
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -186,11 +186,11 @@ class Containerd:
         container = self.run_container(pod, ["sh", "-c", script], name=f"serve-{port}")
         # proc(5), net/tcp: the local port, the other end, and 0A for a socket that listens.
         listens = f"grep -q ':{port:04X} [0-9A-F:]* 0A' /proc/net/tcp /proc/net/tcp6"
-        until = time.monotonic() + SERVING_SECONDS
-        while self.exec(container, ["sh", "-c", listens]).exit_code:
-            if time.monotonic() > until:
-                raise CriError("ExecSync", f"nothing listens on port {port} of {pod.name}", "too late")
-            time.sleep(0.1)
+        serves = found_within(
+            SERVING_SECONDS, lambda: not self.exec(container, ["sh", "-c", listens]).exit_code, pause=0.1
+        )
+        if not serves:
+            raise CriError("ExecSync", f"nothing listens on port {port} of {pod.name}", "too late")
         return container
 
     def exec(self, container: str, command: Sequence[str]) -> Executed:
@@ -265,15 +265,12 @@ class Containerd:
         )
 
     def _wait(self, what: str, condition: Callable[[], bool], patience: float = 30.0) -> None:
-        deadline = time.monotonic() + patience
-        while not condition():
-            _ = self.pid  # raises when it has ended
-            if time.monotonic() > deadline:
-                raise ContainerdError(
-                    f"containerd of {self.node.name}: not once within {patience:.0f} s true that it {what}\n"
-                    + self.log_tail()
-                )
-            time.sleep(0.05)
+        # Reading the pid raises when it has ended.
+        if not found_within(patience, lambda: condition() or not self.pid):
+            raise ContainerdError(
+                f"containerd of {self.node.name}: not once within {patience:.0f} s true that it {what}\n"
+                + self.log_tail()
+            )
 
     def _delete_pods(self) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -300,14 +297,15 @@ class Containerd:
 
     def _end_shims(self) -> None:
         """End the shims of this node: they outlive the daemon by design."""
-        deadline = time.monotonic() + 10
-        while shims := self.shims():
-            for pid in shims:
+
+        def ended() -> bool:
+            for pid in (shims := self.shims()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                raise ContainerdError(f"shims {shims} of {self.node.name} do not end")
-            time.sleep(0.05)
+            return not shims
+
+        if not found_within(10, ended):
+            raise ContainerdError(f"shims {self.shims()} of {self.node.name} do not end")
 
     def shims(self) -> list[int]:
         """Process ids of the shims in this node's mount namespace."""

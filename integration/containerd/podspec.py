@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from integration.containerd.cri import CriError
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,11 +157,13 @@ class HostPod:
     def run_to_end(self, name: str, patience: float = 60.0) -> int:
         """Run one of its containers until it ends; its exit code."""
         container = self.start(name)
-        deadline = time.monotonic() + patience
-        while (status := self._containerd.cri.container_status(container))["state"] != "exited":
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{name} is {status['state']} after {patience:.0f} s: {self.log(name)}")
-            time.sleep(0.1)
+
+        def exited() -> dict[str, Any] | None:
+            status = self._containerd.cri.container_status(container)
+            return status if status["state"] == "exited" else None
+
+        if (status := found_within(patience, exited, pause=0.1)) is None:
+            raise TimeoutError(f"{name} has not ended after {patience:.0f} s: {self.log(name)}")
         return int(status["exit_code"])
 
     def exec(self, container: str, command: Sequence[str]) -> tuple[int, str]:

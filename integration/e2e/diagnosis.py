@@ -5,10 +5,10 @@ Must not know what was tested.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from integration import residue
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,13 +49,16 @@ def left_behind(cluster: Cluster) -> list[str]:
     from the API server before the kubelet has taken it away.
     """
     cluster.kubectl("delete", "deployment/coredns", "--namespace=kube-system", "--ignore-not-found")
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        left = [f"pod {name}" for name in _pods(cluster)]
-        left = left or [f"{node.name}: {fact}" for node in cluster.nodes.values() for fact in _of_pods(node)]
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.5)
+    left: list[str] = []
+
+    def nothing() -> bool:
+        left[:] = [f"pod {name}" for name in _pods(cluster)] or [
+            f"{node.name}: {fact}" for node in cluster.nodes.values() for fact in _of_pods(node)
+        ]
+        return not left
+
+    found_within(_PATIENCE, nothing, pause=0.5)
+    return left
 
 
 def _pods(cluster: Cluster) -> list[str]:

@@ -11,11 +11,12 @@ import contextlib
 import http.client
 import json
 import socket
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
+
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,18 +126,18 @@ class Host(End):
             [program, "netexec", f"--http-port={self.http_port}", f"--udp-port={self.udp_port}"]
         )
         try:
-            deadline = time.monotonic() + 10
-            while True:
-                with contextlib.suppress(Unanswered):
-                    self.get("127.0.0.1", self.http_port, "healthz")
-                    break
-                if time.monotonic() > deadline:
-                    raise Unanswered(f"{self.name}: its server does not start")
-                time.sleep(0.05)
+            if not found_within(10, self._is_served):
+                raise Unanswered(f"{self.name}: its server does not start")
             yield self
         finally:
             server.kill()
             server.wait()
+
+    def _is_served(self) -> bool:
+        with contextlib.suppress(Unanswered):
+            self.get("127.0.0.1", self.http_port, "healthz")
+            return True
+        return False
 
 
 @dataclass(frozen=True)

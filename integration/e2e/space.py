@@ -5,12 +5,12 @@ Owns waiting and what an error says about the pods concerned. Must not know what
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from integration.cluster import ClusterError
 from integration.e2e import manifests
 from integration.e2e.ends import HTTP, UDP, Host, Pod
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,12 +110,9 @@ class Space:
         Raises:
             ClusterError: it never was; the message says what the events of this namespace say.
         """
-        deadline = time.monotonic() + patience
-        while not (answer := condition()):
-            if time.monotonic() > deadline:
-                raise ClusterError(f"not once within {patience:.0f} s: {what}\n{self.story()}")
-            time.sleep(0.2)
-        return answer
+        if answer := found_within(patience, condition, pause=0.2):
+            return answer
+        raise ClusterError(f"not once within {patience:.0f} s: {what}\n{self.story()}")
 
     def delete(self, *objects: str, patience: float = 60.0) -> None:
         """Delete objects and wait until they are gone. Raises KubectlFailed."""

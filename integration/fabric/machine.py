@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from integration.fabric import namespaces as ns
 from integration.fabric.model import IMDS, WIRESERVER
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -186,13 +187,15 @@ class Machine:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if self._holder is not None:
-            deadline = time.monotonic() + BOOT_PATIENCE
-            while self._holder.poll() is None:
+        if (holder := self._holder) is not None:
+
+            def ended() -> bool:
                 self._reap()
-                if time.monotonic() > deadline:
-                    self._holder.kill()
-                time.sleep(0.001)
+                return holder.poll() is not None
+
+            if not found_within(BOOT_PATIENCE, ended, pause=0.001):
+                holder.kill()
+                holder.wait()
             self._holder = None
 
     def run(

@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 import signal
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,13 +151,11 @@ def remove_cgroups(name: str) -> None:
 
 
 def _end(process: Process) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while process.alive():
+    if process.alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"process {process.pid} of a dead fabric does not end")
-        time.sleep(0.01)
+    if not found_within(_PATIENCE, lambda: not process.alive(), pause=0.01):
+        raise TimeoutError(f"process {process.pid} of a dead fabric does not end")
 
 
 def _stat(pid: int) -> list[str]:

@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from integration.fabric import control, outfit, records
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,9 +140,4 @@ def end_on_request(fabric: Any) -> threading.Event:
 
 
 def _ended(owner: records.Process) -> bool:
-    deadline = time.monotonic() + _PATIENCE
-    while owner.alive():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+    return found_within(_PATIENCE, lambda: not owner.alive(), pause=0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,9 +13,10 @@ from integration.calls import call
 from integration.fabric import Fabric
 from integration.fabric.machine import CA_FILE
 from integration.plugins import BIN, install_ours
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from integration.fabric import Machine
 
@@ -28,7 +28,6 @@ NETCONF: dict[str, Any] = {
 }
 SETTINGS = {"source": "arm", "refresh_seconds": 0.5, "reconcile_seconds": 1, "arm": {"ca_file": CA_FILE}}
 CONFIG = "/etc/azvnet-agent.json"
-PATIENCE = 60.0
 
 
 @pytest.fixture(params=["standalone", "uniform", "flexible"])
@@ -58,13 +57,6 @@ def status(node: Machine) -> dict[str, Any]:
     printed = node.run([f"{BIN}/azvnet", "status", "--output", "json"], check=False).stdout
     document: dict[str, Any] = json.loads(printed or "{}")
     return document
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
-        time.sleep(0.3)
 
 
 def resident_bytes(node: Machine) -> int:

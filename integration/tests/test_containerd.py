@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ from integration import calls, plugins, reach, residue, tools
 from integration.containerd import Containerd, CriError, Pod
 from integration.tests.conftest import shipped
 from integration.tests.pods import dropped, machine
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from integration.fabric import Fabric, Machine
@@ -43,19 +45,15 @@ def running(node: Machine, programs: Path | None = None) -> Iterator[Containerd]
     """A containerd on a node, ready for pods; its log is shown when the block fails."""
     with Containerd(node, programs=programs) as started:
         try:
-            eventually(lambda: started.conditions()["NetworkReady"].status)
+            await_network(started)
             yield started
         except BaseException as error:
             error.add_note(started.log_tail())
             raise
 
 
-def eventually(condition: Callable[[], bool], patience: float = 15.0) -> None:
-    """Wait for something that takes its time. Raises AssertionError when it never comes."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
+def await_network(containerd: Containerd) -> None:
+    eventually(lambda: containerd.conditions()["NetworkReady"].status, "the network is ready")
 
 
 def end(node: Machine, pod: Pod) -> reach.Endpoint:
@@ -78,9 +76,9 @@ def test_node_is_ready_for_pods_exactly_while_there_is_a_conflist(
         assert "cni plugin not initialized" in unready.message
 
         plugins.write_conflist(node, shipped("10-azvnet.conflist"))
-        eventually(lambda: containerd.conditions()["NetworkReady"].status)
+        await_network(containerd)
         plugins.remove_conflist(node)
-        eventually(lambda: not containerd.conditions()["NetworkReady"].status)
+        eventually(lambda: not containerd.conditions()["NetworkReady"].status, "it is not ready")
 
 
 def test_container_sees_the_boot_id_of_its_node_and_cannot_change_it(
@@ -160,7 +158,7 @@ def test_pods_survive_containerd_and_go_afterwards(
     assert [probe for probe in reach.probe(vm, [end(node, old)]) if not probe.ok] == []
     assert containerd.exec(container, ["hostname"]).stdout.strip() == "old"
     assert containerd.cri.pod_status(old).ips == old.ips
-    eventually(lambda: containerd.conditions()["NetworkReady"].status)
+    await_network(containerd)
     new = containerd.run_pod("new")
     assert new.ip != old.ip
     containerd.delete_pod(old)
@@ -177,7 +175,7 @@ def test_pods_survive_an_upgrade_of_containerd_and_go_afterwards(node: Machine) 
         container = containerd.serve(old, "old")
         containerd.programs = tools.containerd()
         containerd.restart()
-        eventually(lambda: containerd.conditions()["NetworkReady"].status)
+        await_network(containerd)
         assert containerd.exec(container, ["hostname"]).stdout.strip() == "old"
         new = containerd.run_pod("new")
         assert new.ip != old.ip
@@ -191,19 +189,20 @@ def test_containerd_killed_while_it_makes_pods_leaks_nothing(containerd: Contain
     before = residue.snapshot(node)
     with ThreadPoolExecutor(4) as pool:
         tries = [pool.submit(containerd.run_pod, f"pod-{n}") for n in range(4)]
-        time.sleep(0.4)
+        eventually(lambda: node.run(["ls", "/run/netns"]).stdout, "a pod is being made")
+        time.sleep(random.uniform(0, 0.4))
         containerd.end_daemon(kill=True)
         outcomes = [attempt.exception() for attempt in tries]
     assert all(error is None or isinstance(error, CriError) for error in outcomes)
 
     containerd.restart()
-    eventually(lambda: containerd.conditions()["NetworkReady"].status)
+    await_network(containerd)
     for pod in containerd.cri.pods():
         containerd.delete_pod(pod)
 
     # A sandbox that containerd had not written down yet is unknown to it afterwards: what the plugin
     # made for it can only be found by a GC, which the runtime or an operator asks for.
-    eventually(lambda: not collect_garbage(node))
+    eventually(lambda: not collect_garbage(node), "nothing is reserved")
     assert residue.snapshot(node).added_to(before, *KERNEL_AND_STORE) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pytest
 
 from integration import plugins, residue
 from integration.tests.pods import Pod, machine, unreached, use, without_files
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SERVER = Path(__file__).with_name("dhcp_server.py")
 SOCKET = "/run/cni/dhcp.sock"
-PATIENCE = 10.0
 
 
 @pytest.fixture
@@ -32,10 +31,8 @@ def address(node: Machine) -> Iterator[str]:
     try:
         assert server.stdout is not None
         assert server.stdout.readline().strip() in ("listening", b"listening")
-        until = time.monotonic() + PATIENCE
-        while node.run(["test", "-S", SOCKET], check=False).returncode:
-            assert time.monotonic() < until, "the daemon does not listen"
-            time.sleep(0.05)
+        listens = ["test", "-S", SOCKET]
+        eventually(lambda: node.run(listens, check=False).returncode == 0, "the daemon listens")
         yield given
     finally:
         for process in (daemon, server):

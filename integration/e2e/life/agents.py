@@ -6,7 +6,6 @@ Must not know what is expected of them.
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +71,17 @@ def starve(node: Node) -> None:
     Raises ClusterError when it never does.
     """
     usage, limit = _memory_of(node, int(agent(node)["pid"]))
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
+
+    def gone() -> bool:
         try:
             limit.write_text(str(int(usage.read_text()) + _SLACK))
         except FileNotFoundError:
-            return
+            return True
         except OSError:  # version 1 refuses a limit below what is used by now
             pass
-        time.sleep(0.05)
-    raise ClusterError(f"the agent of {node.name} lives without memory")
+        return False
+
+    wait_until(f"the agent of {node.name} can't live without memory", gone, patience=_PATIENCE, pause=0.05)
 
 
 def _memory_of(node: Node, pid: int) -> tuple[Path, Path]:

@@ -7,13 +7,13 @@ that is.
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from integration import residue
 from integration.e2e.life.monitor import Doubles, Line, Lines, addresses
 from integration.e2e.life.storm import Storm, idle_pod
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,13 +139,15 @@ def weather(cluster: Cluster, api: Api, namespace: str, *, interrupted: bool = F
 
 def _left_after(before: dict[str, Snapshot], machines: dict[str, Machine]) -> list[str]:
     """What is still there when all pods ought to be gone."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        left = [
+    left: list[str] = []
+
+    def nothing() -> bool:
+        left[:] = [
             f"{name} still has: {fact}"
             for name, machine in machines.items()
             for fact in residue.snapshot(machine).added_to(before[name])
         ]
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.5)
+        return not left
+
+    found_within(PATIENCE, nothing, pause=0.5)
+    return left

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import pytest
 
 from integration.fabric import records, standalone
 from integration.fabric.fabric import Fabric
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,12 +51,7 @@ def processes_of(name: str) -> list[int]:
 
 
 def gone_within(pids: list[int], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+    return found_within(seconds, lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 def host_state() -> tuple[list[str], str, list[str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import time
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.tests.fabric.packets import arp, pod, reaches, send_udp
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,8 +225,4 @@ def test_the_filter_learns_of_a_change_after_its_lag(make_fabric: Callable[..., 
 
 
 def reaches_within(fabric: Fabric, machine: str, target: IPv4Address, *, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if reaches(fabric.machines[machine], target, wait="0.1"):
-            return True
-    return False
+    return found_within(seconds, lambda: reaches(fabric.machines[machine], target, wait="0.1"))

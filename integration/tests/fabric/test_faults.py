@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from lxml import etree
 from integration.fabric.faults import UnfitFault
 from integration.tests.fabric.asking import imds, listed_by_imds, wireserver
 from integration.tests.fabric.packets import pod, reaches
+from tests.waiting import Syscall, eventually, waits_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,11 +43,17 @@ def test_a_hanging_service_takes_the_request_and_answers_nobody(fabric: Fabric) 
         wireserver(fabric.nodes["node1"], timeout=0.3)
 
 
+def hanging(surface: str) -> bool:
+    """Whether a request waits there for the end of a fault: in select(2), not for what its client sends."""
+    tasks = [thread.native_id for thread in threading.enumerate() if thread.name == surface]
+    return any(waits_in(task, Syscall.SELECT, Syscall.PSELECT6) for task in tasks if task)
+
+
 def test_lifting_a_hang_ends_it_for_those_who_wait(fabric: Fabric) -> None:
     fabric.fault("wireserver", hang=True)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(wireserver, fabric.nodes["node1"], timeout=10)
-        time.sleep(0.2)
+        waiting = pool.submit(wireserver, fabric.nodes["node1"], timeout=100)
+        eventually(lambda: hanging("wireserver"), "the request waits", pause=0.001)
         fabric.clear_faults("wireserver")
         with pytest.raises(ConnectionError):  # and not TimeoutError, which the client would raise by itself
             waiting.result()
@@ -139,16 +147,11 @@ def test_a_trickling_answer_comes_byte_by_byte(fabric: Fabric) -> None:
 
 
 def test_a_client_that_leaves_a_hanging_service_leaves_no_thread_behind(fabric: Fabric) -> None:
-    import threading
-
     fabric.fault("imds", hang=True)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             imds(fabric.nodes["node1"], timeout=0.1)
-    deadline = time.monotonic() + 5
-    while any(thread.name == "imds" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: not any(thread.name == "imds" for thread in threading.enumerate()), "none is left")
 
 
 def test_a_machine_that_is_cut_off(fabric: Fabric) -> None:
