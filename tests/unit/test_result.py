@@ -112,6 +112,8 @@ GARBAGE: list[object] = [
     {"ips": [{"address": "10.0.0.1/33"}]},
     {"ips": [{"address": "10.0.0.1/8", "gateway": 1}]},
     {"ips": [{"address": "10.0.0.1/8", "interface": "first"}]},
+    {"ips": [{"address": "10.0.0.1/8", "interface": 0.5}]},
+    {"ips": [{"address": "10.0.0.1/8", "interface": True}]},
     {"interfaces": [{"mac": "x"}]},
     {"interfaces": [{"name": 7}]},
     {"interfaces": [{"name": "a", "mtu": "large"}]},
@@ -123,6 +125,13 @@ GARBAGE: list[object] = [
     {"dns": {"domain": 7}},
     {"dns": []},
 ]
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero() -> None:
+    """As Go's decoder has it."""
+    document = {"interfaces": [{"name": "eth0"}], "ips": [{"address": "10.0.0.1/8", "interface": 0.0}]}
+    (address,) = result.from_json(document, "1.0.0").ips
+    assert (address.interface, type(address.interface)) == (0, int)
 
 
 @pytest.mark.parametrize("document", [each for each in GARBAGE if each != {"dns": []}], ids=repr)
