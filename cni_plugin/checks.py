@@ -149,9 +149,8 @@ def _is_a_strangers(each: AddressStatus, who: Reservation) -> bool:
 
 def holder_name(reservation: Reservation) -> str:
     """The pod that holds an address, or its container where the runtime named no pod."""
-    owner = reservation.owner
-    name = f"{owner.pod_namespace}/{owner.pod_name}" if owner.pod_name else ""
-    return one_line(name or f"container {reservation.attachment.container_id[:12]}", LONGEST_VALUE)
+    container = f"container {reservation.attachment.container_id[:12]}"
+    return one_line(reservation.owner.pod or container, LONGEST_VALUE)
 
 
 def _named(kind: str, problems: list[Problem]) -> list[Problem]:

@@ -59,6 +59,11 @@ class Owner(Value):
     """The call that made the reservation, so that the same call, repeated because the agent died
     before it could answer, is completed instead of refused."""
 
+    @property
+    def pod(self) -> str:
+        """``namespace/name``; empty where the runtime named no pod."""
+        return f"{self.pod_namespace}/{self.pod_name}" if self.pod_name else ""
+
 
 class PoolAddress(Value):
     """One address of the NIC as a source lists it."""

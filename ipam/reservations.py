@@ -269,7 +269,7 @@ def _same(held: Reservation, expected: Reservation) -> bool:
 def _predecessors(owner: Owner, unknown: tuple[Reservation, ...]) -> PredecessorsFound:
     what = ", ".join(f"{each.ip} for {each.attachment}" for each in unknown)
     return PredecessorsFound(
-        f"pod {owner.pod_namespace}/{owner.pod_name} holds {what}",
+        f"pod {owner.pod} holds {what}",
         "An earlier sandbox of the pod was not deleted; DEL it.",
         unknown,
     )

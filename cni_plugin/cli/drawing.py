@@ -87,7 +87,7 @@ def _cable(facts: Facts, strokes: Strokes, one: str, other: str) -> tuple[str, s
 
 def _head(facts: Facts, taken_at: float) -> Iterator[Row]:
     owner, unknown = facts.owner, facts.unknown
-    name = f"{owner.pod_namespace}/{owner.pod_name}" if owner.pod_name else _unknown(unknown["pod"])
+    name = owner.pod or _unknown(unknown["pod"])
     yield "pod", printable(f"{name}, uid {owner.pod_uid}" if owner.pod_uid else name)
     yield "container", printable(facts.attachment.container_id)
     network = f"network {owner.network}" if owner.network else "network not known"

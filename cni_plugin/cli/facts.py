@@ -155,10 +155,9 @@ def find_attached(target: str, seen: Survey, node: Node) -> list[Attached]:
 
 
 def _names_of(known: Attached) -> Iterator[str]:
-    owner = known.owner
     yield known.attachment.container_id
-    if owner.pod_name:
-        yield from (owner.pod_name, f"{owner.pod_namespace}/{owner.pod_name}")
+    if known.owner.pod:
+        yield from (known.owner.pod_name, known.owner.pod)
     if known.host_link is not None:
         yield from (known.host_link.name, *known.host_link.alt_names)
 

@@ -262,6 +262,4 @@ class Traveller:
 
 def name_of(facts: Facts) -> str:
     """A pod's name, or its container's."""
-    owner = facts.owner
-    named = f"{owner.pod_namespace}/{owner.pod_name}"
-    return named if owner.pod_name else facts.attachment.container_id
+    return facts.owner.pod or facts.attachment.container_id

@@ -21,7 +21,7 @@ from cni_plugin.kernel.decode import KernelRoute, Link
 from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from ipam.errors import IpamError, StoreMissing
-from ipam.model import AddressStatus, Attachment, Holder, IPAddress, Overview, Reservation
+from ipam.model import AddressStatus, Attachment, Holder, IPAddress, Overview, Owner, Reservation
 from ipam.value import Value
 
 OK, MISSING, UNCONFIRMED, UNKNOWN = "ok", "missing", "unconfirmed", "unknown"
@@ -36,15 +36,12 @@ class Seen(Value):
 
     attachment: Attachment
     address: str
-    network: str
+    owner: Owner
     state: str
     """``ok``; ``unconfirmed``: its ADD is under way or was killed; ``missing``: its endpoint is gone;
     ``down``, ``no-route``: of the endpoint's host side; ``changed``: something else differs, mostly inside
     the pod; ``unknown``: it lives, and the store does not know.
     """
-    pod_namespace: str = ""
-    pod_name: str = ""
-    holder: str = Holder.ENDPOINT.value
     host_veth: str = ""
     host_index: int = 0
     pod_index: int = 0
@@ -54,21 +51,16 @@ class Seen(Value):
     differs: tuple[str, ...] = ()
     """Differences from what ADD made, in words."""
 
-    @property
-    def pod(self) -> str:
-        """``namespace/name``; empty where the runtime named none."""
-        return f"{self.pod_namespace}/{self.pod_name}" if self.pod_name else ""
-
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "podNamespace": self.pod_namespace,
-            "podName": self.pod_name,
+            "podNamespace": self.owner.pod_namespace,
+            "podName": self.owner.pod_name,
             "containerID": self.attachment.container_id,
             "ifname": self.attachment.ifname,
             "address": self.address,
-            "network": self.network,
-            "holder": self.holder,
+            "network": self.owner.network,
+            "holder": self.owner.holder.value,
             "hostVeth": self.host_veth,
             "hostIndex": self.host_index or None,
             "podIndex": self.pod_index or None,
@@ -182,7 +174,7 @@ def compare(
                 Seen(
                     attachment=named[0],
                     address=carried[0] if carried else "",
-                    network=named[1],
+                    owner=Owner(named[1]),
                     state=UNKNOWN,
                     **_of_link(link),
                 )
@@ -211,11 +203,8 @@ def _of_store(
     return Seen(
         attachment=reservation.attachment,
         address=str(reservation.ip),
-        network=who.network,
+        owner=who,
         state=state if reservation.confirmed else UNCONFIRMED,
-        pod_namespace=who.pod_namespace,
-        pod_name=who.pod_name,
-        holder=who.holder.value,
         since=reservation.created_at,
         differs=tuple(each.text for each in found),
         **_of_link(link),

@@ -97,9 +97,8 @@ def _nothing(target: str, unheld: str, seen: Survey) -> str:
 
 
 def _row(known: Attached) -> tuple[str, ...]:
-    owner = known.owner
     cells = (
-        f"{owner.pod_namespace}/{owner.pod_name}" if owner.pod_name else NOTHING,
+        known.owner.pod or NOTHING,
         known.attachment.container_id,
         known.attachment.ifname,
         ", ".join(str(each.ip) for each in known.held) or NOTHING,

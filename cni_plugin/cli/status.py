@@ -219,7 +219,7 @@ def _source_words(source: SourceState) -> str:
 
 def _attachment_row(each: Seen, picture: Picture) -> tuple[str, ...]:
     return (
-        each.pod or NOTHING,
+        each.owner.pod or NOTHING,
         each.attachment.container_id[:12],
         each.attachment.ifname,
         each.address or NOTHING,

@@ -97,7 +97,7 @@ def test_nothing_is_wrong_with_a_node_where_all_is_well(agent: AgentSeen) -> Non
 def test_indexes_of_both_ends_and_the_pod_are_shown() -> None:
     (seen,) = picture().attachments
     assert (seen.host_veth, seen.host_index, seen.pod_index) == (NAMES.host_ifname, 104, 105)
-    assert (seen.pod, seen.state, seen.address) == ("default/web", "ok", "10.1.0.5")
+    assert (seen.owner.pod, seen.state, seen.address) == ("default/web", "ok", "10.1.0.5")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_an_add_under_way_is_nothing_wrong_until_it_is_too_old(age: float, wrong
 
 
 def test_one_and_many_are_told_in_their_own_words() -> None:
-    gone = Seen(ATTACHMENT, "10.1.0.5", "net", "missing")
+    gone = Seen(ATTACHMENT, "10.1.0.5", Owner("net"), "missing")
     assert find_problems(replace(picture(), attachments=(gone,))) == ["1 attachment lost its endpoint"]
     assert find_problems(replace(picture(), attachments=(gone, gone))) == [
         "2 attachments lost their endpoints"
