@@ -77,6 +77,13 @@ class ConflistFile:
         except OSError:
             return False
 
+    def netconf_in_place(self) -> dict[str, Any]:
+        """What our plugin gets by the conflist that the runtime finds now; empty: by none."""
+        try:
+            return _our_netconf(self.destination, self.destination.read_bytes())
+        except (OSError, NotInPlace):
+            return {}
+
     def put_in_place(self, content: bytes) -> None:
         """Write it beside its place and rename it.
 

@@ -258,6 +258,12 @@ class Ipam:
         used = self._store.read(lambda tx: source_records.states(tx, in_use=True))
         return tuple(each.config for each in used)
 
+    def replace_source(self, before: SourceConfig, now: SourceConfig) -> None:
+        """Note that the network which used one source uses another now. What only the former listed leaves
+        the pool when the other has been read.
+        """
+        self._store.write(lambda tx: source_records.move_use(tx, before.key, now))
+
     def nics(self, config: SourceConfig) -> tuple[ListedNic, ...]:
         """The NICs that this source listed last; none before its first read since the node booted."""
 

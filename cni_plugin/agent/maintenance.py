@@ -6,10 +6,12 @@ known.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cni_plugin import checks, host
 from cni_plugin.addresses import allocate, recovery
@@ -182,6 +184,14 @@ class Maintenance:
         if not known or (not asked_for and self._settings.source != "auto"):
             return [self._default_source()]
         return [replace(each, query_interval=min(each.query_interval, interval)) for each in known.values()]
+
+    def replace_network(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """A network has another configuration (netconf) from now on: the source of the former one is not
+        read for it any more. No call says so, since each comes with what the runtime finds.
+        """
+        if (sources := self._networks.replace(before, now)) is not None:
+            with contextlib.suppress(IpamError):  # then it is still read, as if another network used it
+                self._node.ipam.replace_source(*sources)
 
     def _default_source(self) -> SourceConfig:
         return SourceConfig(self._settings.source, self._settings.file, self._settings.refresh_seconds)

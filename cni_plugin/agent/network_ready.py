@@ -39,10 +39,12 @@ class InstalledConflist:
         self,
         settings: Settings,
         note_netconf: Callable[[dict[str, Any]], None],
+        note_replaced: Callable[[dict[str, Any], dict[str, Any]], None],
         serves: Callable[[], bool],
         journal: Journal,
     ) -> None:
         self._note_netconf = note_netconf
+        self._note_replaced = note_replaced
         self._serves = serves
         self._journal = journal
         self._file: ConflistFile | None = None
@@ -76,7 +78,9 @@ class InstalledConflist:
             file.require_plugins(content)
             if not may_write:
                 return f"the conflist {file.destination} waits for an address"
+            before = file.netconf_in_place()
             file.put_in_place(content)
+            self._note_replaced(before, file.netconf)
         except NotInPlace as error:
             return str(error)
         self._journal.write("info", f"the conflist {file.destination} was written")

@@ -63,6 +63,22 @@ class Networks:
             others = [each for each in self._known if each is not known]
             self._known = (known, *others[: MOST_NETWORKS - 1])
 
+    def replace(
+        self, before: dict[str, Any], now: dict[str, Any]
+    ) -> tuple[SourceConfig, SourceConfig] | None:
+        """Forget a configuration in whose place there is another; the two sources, or None if nothing else
+        has to be forgotten: the source is the same, or another network uses it.
+        """
+        old, new = _read(before), _read(now)
+        if old is None or new is None:
+            return None
+        key = (before.get("ipam"), before.get("master"))
+        if key != (now.get("ipam"), now.get("master")):
+            self._known = tuple(each for each in self._known if each.key != key)
+        source, other = allocate.source_config(old), allocate.source_config(new)
+        used = {each.key for each in (*self.sources(), other)}
+        return None if source.key in used else (source, other)
+
 
 class Network:
     """A configuration, by what in it says where addresses come from."""

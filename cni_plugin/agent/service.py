@@ -78,7 +78,13 @@ class Agent:
         self._maintenance = Maintenance(
             self._node, settings, networks, wake, self._server.in_place, self._journal
         )
-        conflist = InstalledConflist(settings, networks.note, self._server.in_place, self._journal)
+        conflist = InstalledConflist(
+            settings,
+            networks.note,
+            self._maintenance.replace_network,
+            self._server.in_place,
+            self._journal,
+        )
         self._readiness = Readiness(
             self._node,
             self._maintenance,

@@ -112,6 +112,13 @@ def note_use(tx: Transaction, key: str) -> None:
     tx.change_named(NOTE_USE, now=tx.now, key=key, every=USE_NOTED_EVERY)
 
 
+def move_use(tx: Transaction, before: str, config: SourceConfig) -> None:
+    """Note that the network which used the source ``before`` uses this one now; by keys."""
+    tx.change("UPDATE source SET used_at = NULL WHERE key = ?", before)
+    make_row(tx, config)
+    note_use(tx, config.key)
+
+
 def states(tx: Transaction, *, in_use: bool = False) -> tuple[SourceState, ...]:
     """Every source, in the order in which they were first asked; ``in_use``: only those that calls needed."""
     which = "SELECT * FROM source WHERE used_at IS NOT NULL OR NOT ? ORDER BY id"

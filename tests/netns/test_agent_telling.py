@@ -303,6 +303,30 @@ def test_a_reload_installs_the_changed_conflist(node: Node, telling_agent: NewAg
     assert ready(node)
 
 
+def test_a_source_is_no_longer_read_when_the_conflist_names_another(
+    node: Node, telling_agent: NewAgent
+) -> None:
+    """A living cluster moves: the next agent does not even have the former file."""
+    agent = telling_agent(node, refresh_seconds=0.2, **INSTALLED)
+    eventually(node.sandbox.path(CONFLIST).exists, "the conflist")
+    pod = node.sandbox.pod("living")
+    node.add(pod).done()
+    agent.stop()
+    moved = json.loads(node.sandbox.path(SOURCE).read_text())
+    moved["plugins"][0]["ipam"]["file"] = "/run/moved.json"
+    node.sandbox.write("/run/moved.json", node.sandbox.path(INTERFACES).read_text())
+    node.sandbox.path(INTERFACES).unlink()
+    node.sandbox.write(SOURCE, json.dumps(moved))
+    telling_agent(node, refresh_seconds=0.2, **INSTALLED)
+
+    def read() -> set[str]:
+        return {key[1] for key in samples(node) if key[0] == "azvnet_source_up"}
+
+    eventually(lambda: read() == {"file:/run/moved.json"}, "only the new source is read")
+    assert samples(node)["azvnet_source_up", "file:/run/moved.json"] == 1
+    node.delete(pod).done()
+
+
 def test_readyz_is_503_while_the_agent_finishes_what_it_has(node: Node, telling_agent: NewAgent) -> None:
     agent = telling_agent(node)
     eventually(lambda: ready(node), "ready")

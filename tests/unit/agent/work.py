@@ -62,7 +62,9 @@ class Front:
         self._looks = 0
         self.journal = Journal(settings)
         self.registry = metrics.new_registry()
-        conflist = InstalledConflist(settings, work.netconfs.append, self._asked, self.journal)
+        conflist = InstalledConflist(
+            settings, work.netconfs.append, lambda _, __: None, self._asked, self.journal
+        )
         signs_of_life = (work.why_not_alive, lambda: self.stuck)
         self.readiness = Readiness(place.node, work, lambda: conflist.why_not, signs_of_life)
         self.network_ready = NetworkReady(
