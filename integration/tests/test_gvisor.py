@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
@@ -14,16 +13,16 @@ import pytest
 from integration import plugins, residue, tools
 from integration.tests.conftest import shipped
 from integration.tests.pods import Pod
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from integration.fabric import Fabric, Machine
 
 SETTINGS = {"reconcile_seconds": 0.2}
 CONFIG = "/etc/azvnet-agent.json"
 BUNDLE = "/run/sandboxed"
-PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -39,13 +38,6 @@ def node(node: Machine) -> Iterator[Machine]:
     yield node
     agent.send_signal(signal.SIGTERM)
     agent.wait(30)
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 class Sandboxed:

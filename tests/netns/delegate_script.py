@@ -6,9 +6,9 @@ It stands for any other project's plugin: it uses nothing of ours and runs with 
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 FOLDER = Path("/run/delegate")
@@ -74,7 +74,7 @@ def main() -> int:
         (FOLDER / "link").write_bytes(subprocess.run(enter, capture_output=True, check=True).stdout)
     if behaviour == "hangs":
         (FOLDER / "pid").write_text(str(os.getpid()))
-        time.sleep(60)
+        signal.pause()
     if verb == "ADD":
         version = behaviour if behaviour in ANSWERS else "1.1.0"
         print(json.dumps({"cniVersion": version, **ANSWERS[version]}))
