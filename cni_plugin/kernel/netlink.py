@@ -48,7 +48,10 @@ MTU_REQUEST = struct.Struct("=16si20x")
 TIMEVAL = struct.Struct("=qq")
 ANSWER_SECONDS = 30
 """The kernel answers within the call to send(); a safety net only."""
-DUMP_ATTEMPTS = 20
+DUMP_ATTEMPTS = 4
+RTM_GETLINK = encode.RTM_GETLINK.to_bytes(2, "little")
+IFI_INDEX = slice(4, 8)
+"""Of struct ifinfomsg: a link that was renamed meanwhile is one link."""
 
 
 class NoSuchDevice(OSError):
@@ -213,14 +216,20 @@ class Netlink:
                 return []
 
     def dump(self, request: Request) -> list[bytes]:
-        """All objects, unparsed. A dump that the kernel marks as interrupted by a change is repeated."""
+        """All objects, unparsed. A dump that the kernel marks as interrupted by a change is repeated.
+
+        Where objects change all the time, every one is: then whatever one of several has listed is returned.
+        The kernel goes on where it was, so what has existed all the time is in each of them; in older kernels
+        it may be missing from one, if another that was listed just before is deleted.
+        """
+        found: dict[bytes, bytes] = {}
+        of_links = request.data[4:6] == RTM_GETLINK
         for _ in range(DUMP_ATTEMPTS):
             bodies, whole = self._dump_once(request)
             if whole:
                 return bodies
-        raise InterruptedError(
-            errno.EINTR, f"{request.what}: interrupted by changes {DUMP_ATTEMPTS} times in a row"
-        )
+            found.update((body[IFI_INDEX] if of_links else body, body) for body in bodies)
+        return list(found.values())
 
     def _dump_once(self, request: Request) -> tuple[list[bytes], bool]:
         self.send(self.numbered([request]))
