@@ -8,6 +8,7 @@ is alive on the node is passed in (``adopt``, ``note_missing``).
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -54,9 +55,8 @@ COUNTERS = (
 ``source_errors KEY`` of each source."""
 
 
-def boottime() -> float:
-    """Seconds since boot, suspend included: a clock that nobody can set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+boottime = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Seconds since boot, suspend included: a clock that nobody can set."""
 
 
 class Ipam:
@@ -126,7 +126,9 @@ class Ipam:
             PoolExhausted: nothing is free.
             AddressUnavailable: a requested address can't be had.
         """
-        outcome = self._store.write(lambda tx: reservations.reserve(tx, attachment, owner, request))
+        outcome = self._store.write(
+            partial(reservations.reserve, attachment=attachment, owner=owner, request=request)
+        )
         if isinstance(outcome, IpamError):
             raise outcome
         return outcome
@@ -140,7 +142,7 @@ class Ipam:
             ReservationLost: they were released meanwhile (a DEL came in between), or, in a store that was
                 rebuilt, another attachment holds one. The ADD has to be rolled back.
         """
-        return self._store.write(lambda tx: reservations.confirm(tx, made))
+        return self._store.write(partial(reservations.confirm, made=made))
 
     def release(
         self, attachment: Attachment, *, expected: Reservation | None = None

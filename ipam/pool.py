@@ -55,7 +55,7 @@ def choose(candidates: Iterable[Candidate], request: AddressRequest, now: float)
     and it is the one that has cooled longest: a short cooldown beats a pod that can't start.
     """
     for candidate in candidates:
-        if candidate.address.ip not in request.excluded:
+        if not request.excluded or candidate.address.ip not in request.excluded:
             return Choice(candidate, cooling_left(candidate.released_at, request.cooldown, now) > 0)
     return None
 

@@ -49,14 +49,15 @@ def reserve(
     if held:
         return _already_reserved(tuple(records.reservation_from(row, tx.generation) for row in held))
     source = source_records.offering(tx, request.source, request.nic_mac)
-    if source is not None and source_records.use_is_due(source["used_at"], tx.now):
+    if source is not None and source["use_is_due"]:
         source_records.note_use(tx, request.source)
     try:
         chosen = _choose_all(tx, scope := _scope(tx, source, request), request)
     except IpamError as error:
         tx.count("exhausted", int(isinstance(error, PoolExhausted)))
         return error
-    tx.count("cooldown_shortened", sum(choice.shortened for choice in chosen))
+    if any(choice.shortened for choice in chosen):
+        tx.count("cooldown_shortened", sum(choice.shortened for choice in chosen))
     return tuple(
         records.hold(
             tx,
@@ -141,7 +142,8 @@ def _same_pod(tx: Transaction, attachment: Attachment, owner: Owner) -> tuple[Re
     if not owner.pod_name:
         return ()
     wanted = (owner.pod_namespace, owner.pod_name, attachment.container_id, attachment.ifname)
-    return tuple(records.reservation_from(row, tx.generation) for row in tx.rows(records.BY_POD, *wanted))
+    rows = tx.connection.execute(records.BY_POD, wanted).fetchall()
+    return tuple([records.reservation_from(row, tx.generation) for row in rows])
 
 
 def confirm(tx: Transaction, made: Sequence[Reservation]) -> tuple[Reservation, ...]:

@@ -7,24 +7,31 @@ It must not make or remove links.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from cni_plugin.addresses import reclaim, recovery, uplink, way_out
+from cni_plugin.addresses import reclaim, recovery, way_out
 from cni_plugin.cni import errors
 from cni_plugin.cni.netconf import NetConf
-from cni_plugin.cni.params import IFNAME_MAX_BYTES, Parameters
+from cni_plugin.cni.params import Parameters
+from cni_plugin.cni.result import Dns
 from cni_plugin.datapath import for_mode
 from cni_plugin.datapath.names import names_for
 from cni_plugin.kernel import encode, locks, netns
-from cni_plugin.kernel.decode import Link, WayOut
+from cni_plugin.kernel.decode import WayOut
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
-from ipam.mac import ANY_NIC
 from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
 from ipam.quoting import quoted
 from ipam.value import replace
 
+if TYPE_CHECKING:
+    from cni_plugin.cni.call import VerbCall
+    from ipam.model import IPInterface
+
+SET_ASIDE_SECONDS = 300.0
+"""Seconds for which an address is not given out because something on the host uses it."""
 READ_SECONDS = 10.0
 """Seconds that an ADD without a free address may wait for the source."""
 QUICK_READ_SECONDS = 2.0
@@ -48,9 +55,7 @@ def source_config(netconf: NetConf) -> SourceConfig:
     return SourceConfig(environment=ipam.source, file=ipam.file, query_interval=ipam.query_interval)
 
 
-def address_request(
-    netconf: NetConf, node: Node, out: WayOut | None = None, requested: tuple[IPAddress, ...] = ()
-) -> AddressRequest:
+def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **more: Any) -> AddressRequest:
     """What an attachment of this network needs: addresses of the NIC by which its packets leave.
 
     The fabric drops packets whose source address belongs to another NIC than they leave by.
@@ -59,17 +64,17 @@ def address_request(
         UplinkUnclear: there is no link of the name that the netconf gives as ``master``; or, without one, by
             which NIC packets leave is not clear.
     """
-    config = source_config(netconf)
+    ipam, config = netconf.our_ipam(), source_config(netconf)
     if netconf.master:
-        nic_mac = _named_link(netconf.master, node).mac
+        nic_mac = way_out.named_link(netconf.master, node).mac
     else:
         nic_mac = way_out.nic_of_pods(out or way_out.way_out(node), lambda: node.ipam.nics(config), node)
     return AddressRequest(
         source=config.key,
         families=FAMILIES,
         nic_mac=nic_mac,
-        requested=requested,
-        cooldown=netconf.our_ipam().cooldown,
+        cooldown=ipam.cooldown,
+        **more,
     )
 
 
@@ -83,55 +88,47 @@ def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
     return AddressRequest(config.key, FAMILIES, mac, excluded=host_addresses(node))
 
 
-def _named_link(name: str, node: Node) -> Link:
-    fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
-    link = node.host.one_link(encode.get_link(name=name)) if fits else None
-    return link if link is not None else uplink.select(node.host.links(encode.dump_links()), (), master=name)
+class Pool:
+    """The node's own addresses, an ``AddressProvider``."""
 
+    needs_interface = False
+    dns = Dns()
 
-def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
-    """The link of the NIC that owns an address.
+    def __init__(self, verb_call: VerbCall, node: Node, holder: Holder, netns_id: str) -> None:
+        self._verb_call = verb_call
+        self._node = node
+        self._owner = owner(verb_call.parameters, verb_call.netconf, holder, netns_id, verb_call.call.call_id)
+        self.reservation: Reservation | None = None
+        """What is held."""
 
-    Asks for the route to the subnet's gateway first: it leads over the uplink on every ordinary node, and
-    one answer does not grow with the number of pods. The list of all links is the way out.
-    """
-    if netconf.master:
-        return _named_link(netconf.master, node)
-    route = node.host.one_route(encode.get_route(reservation.gateway))
-    link = node.host.one_link(encode.get_link(index=route.index)) if route else None
-    mac = "" if reservation.nic_mac == ANY_NIC else reservation.nic_mac
-    if link is not None and (uplink.is_uplink(link, mac) or not mac):
-        return link
-    return any_uplink(mac, netconf, node)
+    def acquire(self) -> tuple[IPInterface, ...]:
+        """As ``AddressProvider.acquire``."""
+        conf, parameters = self._verb_call.netconf, self._verb_call.parameters
+        held = self.reservation = reserve(parameters, conf, self._owner, self._node)
+        return (held.address,)
 
+    def mtu(self) -> int:
+        """As ``AddressProvider.mtu``."""
+        assert self.reservation is not None
+        conf = self._verb_call.netconf
+        return conf.mtu or way_out.uplink_mtu(self.reservation, conf, self._node)
 
-def uplink_mtu(reservation: Reservation, netconf: NetConf, node: Node) -> int:
-    """The MTU of the link of the NIC that owns an address.
+    def confirm(self) -> None:
+        """As ``AddressProvider.confirm``."""
+        assert self.reservation is not None
+        self._node.ipam.confirm(self.reservation)
 
-    Raises:
-        UplinkUnclear: there is no such link.
-    """
-    if node.known_host is None:
-        return find_uplink(reservation, netconf, node).mtu
-    key = (netconf.master, reservation.nic_mac, reservation.gateway)
-    return node.known_host.uplink_mtu(key, node.host, lambda: find_uplink(reservation, netconf, node))
+    def release(self) -> None:
+        """As ``AddressProvider.release``; what can't be given back now is reclaimed later."""
+        held, self.reservation = self.reservation, None
+        if held is not None:
+            with suppress(ipam_errors.IpamError):
+                self._node.ipam.abandon(held)
 
-
-def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:
-    """The uplink among all links of the node."""
-    links = node.host.links(encode.dump_links())
-    return uplink.select(links, (mac,) if mac else (), master=netconf.master, drivers=_drivers(links))
-
-
-def _drivers(links: list[Link]) -> dict[str, str]:
-    """Kernel drivers by link name, as sysfs has them (Documentation/ABI/testing/sysfs-class-net)."""
-    drivers = {}
-    for link in links:
-        try:
-            drivers[link.name] = os.path.basename(os.readlink(f"/sys/class/net/{link.name}/device/driver"))  # noqa: PTH115, PTH119
-        except OSError:
-            continue
-    return drivers
+    def set_aside(self, ip: IPAddress, reason: str) -> None:
+        """As ``AddressProvider.set_aside``, and every other address that is found in the same state."""
+        self._node.ipam.quarantine(ip, reason, SET_ASIDE_SECONDS)
+        _set_aside_carried(self._node, SET_ASIDE_SECONDS)
 
 
 def host_addresses(node: Node) -> frozenset[IPAddress]:
@@ -206,15 +203,21 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
     """
     asked = requested_address(parameters, netconf)
     out = None if netconf.master else way_out.way_out(node)  # where it is given, somebody has decided
-    request = address_request(netconf, node, out, (asked,) if asked else ())
-    request = replace(request, looked_at=frozenset(), max_age=STALE_SECONDS)
+    request = address_request(
+        netconf,
+        node,
+        out,
+        requested=(asked,) if asked else (),
+        looked_at=frozenset(),
+        max_age=STALE_SECONDS,
+    )
     try:
         reserved = _reserve(parameters.attachment, netconf, who, request, node)
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable, ipam_errors.SourceEmpty):
         reclaim_dead(node)
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
         reserved = _reserve(parameters.attachment, netconf, who, request, node)
-    if out is not None:
+    if out is not None and out.by_sender:  # else the NIC is that of the link
         try:
             way_out.require_own_nic(reserved, out, node)
         except BaseException:
@@ -258,7 +261,7 @@ def _is_of_host(ip: IPAddress, node: Node) -> bool:
     return route is not None and route.kind == encode.RTN_LOCAL
 
 
-def set_aside_carried(node: Node, seconds: float) -> None:
+def _set_aside_carried(node: Node, seconds: float) -> None:
     """Quarantine every address that a host route leads to and no attachment holds.
 
     Where there is one there are more, as on a node that was migrated from another CNI plugin with its pods

@@ -1,4 +1,4 @@
-"""Who gives an attachment its addresses: the node's own pool, or the IPAM plugin that its network names.
+"""Who gives an attachment its addresses: the pool (``allocate``), or the IPAM plugin that its network names.
 
 Owns what an ADD does with addresses: hold them, keep them, give them back. It must not make or remove links.
 """
@@ -8,19 +8,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.addresses import allocate, way_out
+from cni_plugin.addresses import way_out
 from cni_plugin.cni import delegate
 from cni_plugin.cni.errors import CniError, DelegateFailed, KernelRefused
 from cni_plugin.cni.result import Dns
-from ipam.errors import IpamError
 
 if TYPE_CHECKING:
     from cni_plugin.cni.call import VerbCall
     from cni_plugin.node import Node
-    from ipam.model import Holder, IPAddress, IPInterface, Reservation
-
-SET_ASIDE_SECONDS = 300.0
-"""Seconds for which an address is not given out because something on the host uses it."""
+    from ipam.model import IPAddress, IPInterface
 
 
 class AddressProvider(Protocol):
@@ -69,51 +65,6 @@ class AddressProvider(Protocol):
         ...
 
 
-class Pool:
-    """The node's own addresses."""
-
-    needs_interface = False
-    dns = Dns()
-
-    def __init__(self, verb_call: VerbCall, node: Node, holder: Holder, netns_id: str) -> None:
-        self._verb_call = verb_call
-        self._node = node
-        self._owner = allocate.owner(
-            verb_call.parameters, verb_call.netconf, holder, netns_id, verb_call.call.call_id
-        )
-        self.reservation: Reservation | None = None
-        """What is held."""
-
-    def acquire(self) -> tuple[IPInterface, ...]:
-        """As ``AddressProvider.acquire``."""
-        conf, parameters = self._verb_call.netconf, self._verb_call.parameters
-        held = self.reservation = allocate.reserve(parameters, conf, self._owner, self._node)
-        return (held.address,)
-
-    def mtu(self) -> int:
-        """As ``AddressProvider.mtu``."""
-        assert self.reservation is not None
-        conf = self._verb_call.netconf
-        return conf.mtu or allocate.uplink_mtu(self.reservation, conf, self._node)
-
-    def confirm(self) -> None:
-        """As ``AddressProvider.confirm``."""
-        assert self.reservation is not None
-        self._node.ipam.confirm(self.reservation)
-
-    def release(self) -> None:
-        """As ``AddressProvider.release``; what can't be given back now is reclaimed later."""
-        held, self.reservation = self.reservation, None
-        if held is not None:
-            with suppress(IpamError):
-                self._node.ipam.abandon(held)
-
-    def set_aside(self, ip: IPAddress, reason: str) -> None:
-        """As ``AddressProvider.set_aside``, and every other address that is found in the same state."""
-        self._node.ipam.quarantine(ip, reason, SET_ASIDE_SECONDS)
-        allocate.set_aside_carried(self._node, SET_ASIDE_SECONDS)
-
-
 class Delegate:
     """The IPAM plugin that ``ipam.type`` names.
 
@@ -147,7 +98,7 @@ class Delegate:
         """As ``AddressProvider.mtu``: that of the default route's link, as the address is not known yet."""
         conf = self._verb_call.netconf
         link = way_out.way_out(self._node).link if not conf.master else None
-        return conf.mtu or (link or allocate.any_uplink("", conf, self._node)).mtu
+        return conf.mtu or (link or way_out.any_uplink("", conf, self._node)).mtu
 
     def confirm(self) -> None:
         """As ``AddressProvider.confirm``; a plugin needs no confirmation."""

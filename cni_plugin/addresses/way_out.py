@@ -7,6 +7,7 @@ address belongs to another NIC than they leave by. It must not reserve anything.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.addresses import uplink
 from cni_plugin.cni.errors import UplinkUnclear
+from cni_plugin.cni.params import IFNAME_MAX_BYTES
 from cni_plugin.kernel import encode
 from cni_plugin.kernel.decode import WayOut
 from ipam.mac import ANY_NIC
 
 if TYPE_CHECKING:
+    from cni_plugin.cni.netconf import NetConf
     from cni_plugin.kernel.decode import KernelRoute, Link
     from cni_plugin.node import Node
     from ipam.model import IPAddress, ListedNic, Reservation
@@ -109,14 +112,14 @@ def _leaves_by_its_own(nic: ListedNic, out: WayOut, node: Node) -> bool:
 
 
 def require_own_nic(reservation: Reservation, out: WayOut, node: Node) -> None:
-    """Make sure that what a pod sends from its address leaves by the NIC that owns it, which was chosen by
-    ``out``.
+    """Make sure that what a pod sends from its address leaves by the NIC that owns it, where that depends on
+    the address (``out.by_sender``).
 
     Raises:
         UplinkUnclear: it leaves by another one.
     """
-    if not out.by_sender or out.link is None:
-        return  # the NIC is that of the link, or nothing leaves at all
+    if out.link is None:
+        return  # nothing leaves at all
     link = _forwarded(reservation.ip, reservation.nic_mac, out, node)
     if link is None or reservation.nic_mac not in {link.mac, ANY_NIC, ""}:
         by = f"by {link.name} ({link.mac or 'no MAC'})" if link is not None else "by no link"
@@ -143,3 +146,55 @@ def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | N
         route = node.host.one_route(encode.get_forwarded_route(BEYOND, source, came_by.index))
         return _link_of(route, node)
     return None
+
+
+def named_link(name: str, node: Node) -> Link:
+    """The link of the name that a netconf gives as ``master``. Raises UplinkUnclear: there is none."""
+    fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
+    link = node.host.one_link(encode.get_link(name=name)) if fits else None
+    return link if link is not None else uplink.select(node.host.links(encode.dump_links()), (), master=name)
+
+
+def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
+    """The link of the NIC that owns an address.
+
+    Asks for the route to the subnet's gateway first: it leads over the uplink on every ordinary node, and
+    one answer does not grow with the number of pods. The list of all links is the way out.
+    """
+    if netconf.master:
+        return named_link(netconf.master, node)
+    route = node.host.one_route(encode.get_route(reservation.gateway))
+    link = node.host.one_link(encode.get_link(index=route.index)) if route else None
+    mac = "" if reservation.nic_mac == ANY_NIC else reservation.nic_mac
+    if link is not None and (uplink.is_uplink(link, mac) or not mac):
+        return link
+    return any_uplink(mac, netconf, node)
+
+
+def uplink_mtu(reservation: Reservation, netconf: NetConf, node: Node) -> int:
+    """The MTU of the link of the NIC that owns an address.
+
+    Raises:
+        UplinkUnclear: there is no such link.
+    """
+    if node.known_host is None:
+        return find_uplink(reservation, netconf, node).mtu
+    key = (netconf.master, reservation.nic_mac, reservation.gateway)
+    return node.known_host.uplink_mtu(key, node.host, lambda: find_uplink(reservation, netconf, node))
+
+
+def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:
+    """The uplink among all links of the node."""
+    links = node.host.links(encode.dump_links())
+    return uplink.select(links, (mac,) if mac else (), master=netconf.master, drivers=_drivers(links))
+
+
+def _drivers(links: list[Link]) -> dict[str, str]:
+    """Kernel drivers by link name, as sysfs has them (Documentation/ABI/testing/sysfs-class-net)."""
+    drivers = {}
+    for link in links:
+        try:
+            drivers[link.name] = os.path.basename(os.readlink(f"/sys/class/net/{link.name}/device/driver"))  # noqa: PTH115, PTH119
+        except OSError:
+            continue
+    return drivers

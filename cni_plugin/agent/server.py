@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ class Server:
             netns_fd=request.netns_fd,
             as_ipam=request.as_ipam,
             call_id=environ.get("AZVNET_CALL_ID", ""),
-            caller_alive=lambda: protocol.caller_alive(connection),
+            caller_alive=partial(protocol.caller_alive, connection),
         )
         reply = contract.handle(call, self._node)
         verb = environ.get("CNI_COMMAND", "")

@@ -14,7 +14,6 @@ from ipam.value import Value, field
 if TYPE_CHECKING:
     from cni_plugin.cni.netconf import NetConf
     from cni_plugin.cni.params import Parameters
-    from cni_plugin.datapath import Datapath
     from cni_plugin.datapath.names import Names
 
 
@@ -57,13 +56,6 @@ class VerbCall(Value):
     """The attachment's names in the kernel."""
     warnings: list[str] = field(default_factory=list)
     """For the caller's stderr and the log."""
-
-    @property
-    def datapath(self) -> Datapath:
-        """How this network connects its pods."""
-        from cni_plugin.datapath import for_mode
-
-        return for_mode(self.netconf.mode)
 
 
 class Reply(Value):

@@ -139,7 +139,8 @@ def _checked(
         warnings = netconf.require_supported(conf, as_ipam=call.as_ipam)
     args = parameters.args
     names = names_of(parameters.attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))
-    return VerbCall(call, parameters, conf, names, list(warnings) if parameters.verb == "ADD" else [])
+    for_caller = list(warnings) if parameters.verb == "ADD" else []
+    return VerbCall(call, parameters, conf, names, for_caller)
 
 
 def _to_bytes(document: object) -> bytes:

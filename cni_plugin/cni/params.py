@@ -51,23 +51,18 @@ class Parameters(Value):
     """The parameters of a call, checked."""
 
     verb: str
-    container_id: str
-    ifname: str
+    attachment: Attachment
+    """What the call is about."""
     netns: str
     path: tuple[str, ...]
     """Directories of CNI_PATH, for delegation."""
     args: Mapping[str, str]
 
     @property
-    def attachment(self) -> Attachment:
-        """What this call is about."""
-        return Attachment(self.container_id, self.ifname)
-
-    @property
     def pod(self) -> str:
         """``namespace/name`` for people, or the container id where the runtime names no pod."""
         name = self.args.get("K8S_POD_NAME", "")
-        return f"{self.args.get('K8S_POD_NAMESPACE', '')}/{name}" if name else self.container_id
+        return f"{self.args.get('K8S_POD_NAMESPACE', '')}/{name}" if name else self.attachment.container_id
 
 
 def parse_environment(environ: Mapping[str, str]) -> Parameters:
@@ -99,8 +94,7 @@ def parse_environment(environ: Mapping[str, str]) -> Parameters:
         )
     return Parameters(
         verb=verb,
-        container_id=container_id,
-        ifname=ifname,
+        attachment=Attachment(container_id, ifname),
         netns=_netns(environ.get("CNI_NETNS", ""), strict=verb in {"ADD", "CHECK"}),
         path=tuple(each for each in environ.get("CNI_PATH", "").split(":") if each),
         args=_args(environ.get("CNI_ARGS", ""), strict=verb == "ADD"),

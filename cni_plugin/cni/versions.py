@@ -6,6 +6,8 @@ anything heavy: the thin start answers VERSION with it.
 
 from __future__ import annotations
 
+from functools import cache
+
 from cni_plugin.cni.errors import IncompatibleVersion, InvalidNetconf
 from ipam.quoting import one_line, quoted
 
@@ -74,6 +76,7 @@ def require_verb(verb: str, version: str) -> None:
         )
 
 
+@cache
 def at_least(version: str, other: str) -> bool:
     """Whether ``version`` is ``other`` or later; both must be supported ones."""
     return SUPPORTED.index(version) >= SUPPORTED.index(other)

@@ -216,7 +216,6 @@ def _pod_requests(made: Endpoint, index: int) -> Iterator[Request]:
     """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
     metric = encode.LAST_METRIC if made.in_host else 0
     versions: set[int] = set()
-    yield encode.set_link(index)
     for address in made.addresses:
         if address.version in versions:
             yield encode.new_address(index, address)

@@ -226,20 +226,16 @@ def new_pod_route(
 
 @filled_in
 def new_pod_address(index: int, address: IPInterface, mac: str, metric: int = 0) -> Request:
-    """Give a pod an address and what its family needs: the routes, and the gateway as a neighbour.
-
-    Args:
-        index: the link of the pod.
-        address: with the prefix length of its subnet.
-        mac: of the host's end, which stands for the gateway.
-        metric: of the route through the gateway.
+    """Set the link of a pod up, and give it an address with the routes of its family. ``mac`` is that of the
+    host's end, which stands for the gateway, ``metric`` that of the route through it.
     """
     family = family_of(address.ip)
     routes = [
         new_pod_route(index, dst, gateway=gateway, metric=metric if gateway else 0)
         for dst, gateway in family.routes
     ]
-    return together(new_address(index, address), *routes, new_neighbour(index, family.gateway, mac))
+    neighbour = new_neighbour(index, family.gateway, mac)
+    return together(set_link(index), new_address(index, address), *routes, neighbour)
 
 
 def _route(flags: int, index: int, dst: IPNetwork, gateway: IPAddress | None, metric: int = 0) -> Request:

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cni_plugin.kernel import netns, rules
 from cni_plugin.kernel.family import IPV4
-from cni_plugin.kernel.watch import RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE, RTMGRP_LINK, RTMGRP_NEXTHOP, Watch
+from cni_plugin.kernel.watch import (
+    RTMGRP_IPV4_ROUTE,
+    RTMGRP_IPV4_RULE,
+    RTMGRP_LINK,
+    RTMGRP_NEXTHOP,
+    Watch,
+    of_routing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +32,6 @@ if TYPE_CHECKING:
 UPLINK_SECONDS = 5.0
 """Seconds for which the choice of an uplink is cached."""
 MOST_UPLINKS = 64
-SINGLE_ADDRESS = 32
-"""Bits of the destination of a pod's route."""
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 24, 25
 
 
 class KnownHost:
@@ -76,7 +79,7 @@ class KnownHost:
         with self._lock:
             known = self._way_out
             index = known.link.index if known is not None and known.link is not None else 0
-            changed = self._routing.changed(partial(_concerns_routing, index=index))
+            changed = self._routing.changed(of_routing(index))
             if known is None or changed or time.monotonic() >= self._way_out_until:
                 self._way_out = None
                 self._way_out = known = ask()
@@ -98,15 +101,3 @@ class KnownHost:
             self._uplinks.clear()
         self._uplinks[key] = link.name, time.monotonic() + UPLINK_SECONDS
         return link.mtu
-
-
-def _concerns_routing(message: bytes, index: int) -> bool:
-    """Whether a notification may change how packets leave: not those of pods' links and of routes to single
-    addresses, of which every ADD and DEL makes some.
-    """
-    kind = int.from_bytes(message[4:6], "little")
-    if kind in {RTM_NEWROUTE, RTM_DELROUTE}:
-        return message[17] < SINGLE_ADDRESS  # rtm_dst_len
-    if kind in {RTM_NEWLINK, RTM_DELLINK}:
-        return int.from_bytes(message[20:24], "little") == index  # ifi_index
-    return True

@@ -16,8 +16,27 @@ if TYPE_CHECKING:
 RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x1, 0x40, 0x80
 RTMGRP_NEXTHOP = 1 << 31
 """RTNLGRP_NEXTHOP as a bit of the mask that bind(2) takes."""
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 24, 25
+SINGLE_ADDRESS = 32
+"""Bits of the destination of a pod's route."""
 _HEAD = 24
 """Bytes of a notification that tell what it is about: its header and that of a link or route."""
+
+
+def of_routing(index: int) -> Callable[[bytes], bool]:
+    """Which notifications may change how packets leave by a link: not those of pods' links and of routes to
+    single addresses, of which every ADD and DEL makes some.
+    """
+
+    def matters(message: bytes) -> bool:
+        kind = int.from_bytes(message[4:6], "little")
+        if kind in {RTM_NEWROUTE, RTM_DELROUTE}:
+            return message[17] < SINGLE_ADDRESS  # rtm_dst_len
+        if kind in {RTM_NEWLINK, RTM_DELLINK}:
+            return int.from_bytes(message[20:24], "little") == index  # ifi_index
+        return True
+
+    return matters
 
 
 class Watch:

@@ -8,20 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import ip_interface
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_plugin import host
 from cni_plugin.addresses import allocate
-from cni_plugin.addresses.provider import AddressProvider, Delegate, Pool
+from cni_plugin.addresses.allocate import Pool
 from cni_plugin.cni import errors, result
 from cni_plugin.cni.call import VerbCall
-from cni_plugin.datapath import AddressCarried, Endpoint, names
+from cni_plugin.datapath import AddressCarried, Endpoint, for_mode, names
 from cni_plugin.kernel import locks, netns
 from cni_plugin.kernel.family import IPV4
 from cni_plugin.node import Node
 from ipam.errors import AddressTaken, AlreadyReserved
 from ipam.model import Holder, Reservation
 from ipam.quoting import quoted
+
+if TYPE_CHECKING:
+    from cni_plugin.addresses.provider import AddressProvider
 
 LOCK_SECONDS = 20.0
 ADDRESS_ATTEMPTS = 8
@@ -52,13 +55,14 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
         if in_host:
             _require_override(verb_call)
         host.ensure(node)
-        provider: AddressProvider = (
-            Pool(verb_call, node, Holder.ENDPOINT, identity)
-            if verb_call.netconf.uses_our_ipam
-            else Delegate(verb_call, node)
-        )
+        provider: AddressProvider
+        if verb_call.netconf.uses_our_ipam:
+            provider = Pool(verb_call, node, Holder.ENDPOINT, identity)
+        else:
+            from cni_plugin.addresses.provider import Delegate
 
-        datapath, netlink = verb_call.datapath, node.host
+            provider = Delegate(verb_call, node)
+        datapath, netlink = for_mode(verb_call.netconf.mode), node.host
 
         def connect(undo: ExitStack) -> result.Result:
             late = provider.needs_interface
@@ -146,7 +150,7 @@ def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.
     attachment, call_id = verb_call.parameters.attachment, verb_call.call.call_id
     same_call = bool(call_id) and existing.owner.call_id == call_id
     if existing.owner.holder is Holder.ENDPOINT:
-        link = verb_call.datapath.host_link(verb_call.names, node.host)
+        link = for_mode(verb_call.netconf.mode).host_link(verb_call.names, node.host)
         finished = names.is_finished(link, attachment)
         if finished and link and same_call:
             return _made_before(verb_call, node, existing, link.name)
@@ -167,9 +171,11 @@ def _made_before(
 
     The store may be a new one that knows the address from its host route, so without its subnet.
     """
-    ifname = verb_call.parameters.ifname
+    ifname = verb_call.parameters.attachment.ifname
     with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
-        found = verb_call.datapath.inspect(verb_call.names, ifname, (existing.address,), node.host, netns_fd)
+        found = for_mode(verb_call.netconf.mode).inspect(
+            verb_call.names, ifname, (existing.address,), node.host, netns_fd
+        )
     pod = found.pod_link
     addresses = tuple(
         ip_interface(f"{each.ip}/{each.prefixlen}")
@@ -192,7 +198,7 @@ def _made_before(
 
 def _remove_leftovers(verb_call: VerbCall, node: Node) -> None:
     """Remove what a killed ADD of this attachment created."""
-    verb_call.datapath.detach(verb_call.names, node.host)
+    for_mode(verb_call.netconf.mode).detach(verb_call.names, node.host)
     node.ipam.release(verb_call.parameters.attachment)
 
 
@@ -239,12 +245,11 @@ def _dns(verb_call: VerbCall, given: result.Dns = NO_DNS) -> result.Dns:
 
 def _result(verb_call: VerbCall, made: Endpoint, given: result.Dns) -> result.Result:
     """What the pod has: routes and gateway are those in its namespace."""
+    parameters = verb_call.parameters
     return result.Result(
         interfaces=(
             result.Interface(made.host_ifname, names.HOST_MAC, made.mtu),
-            result.Interface(
-                verb_call.parameters.ifname, made.pod_mac, made.mtu, sandbox=verb_call.parameters.netns
-            ),
+            result.Interface(parameters.attachment.ifname, made.pod_mac, made.mtu, parameters.netns),
         ),
         ips=tuple(result.Address(address, IPV4.gateway, 1) for address in made.addresses),
         routes=tuple(

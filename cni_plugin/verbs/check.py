@@ -9,7 +9,7 @@ from cni_plugin import host
 from cni_plugin.addresses import recovery
 from cni_plugin.cni import delegate, errors, result
 from cni_plugin.cni.call import VerbCall
-from cni_plugin.datapath import drift
+from cni_plugin.datapath import drift, for_mode
 from cni_plugin.datapath.drift import Expected
 from cni_plugin.kernel import netns
 from cni_plugin.kernel.family import IPV4
@@ -49,18 +49,18 @@ def _previous(verb_call: VerbCall) -> result.Result:
 
 def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
     """What prevResult says of our interface; before 0.3.0 a result has addresses only."""
-    parameters = verb_call.parameters
+    parameters, ifname = verb_call.parameters, verb_call.parameters.attachment.ifname
     own = next(
         (
             index
             for index, interface in enumerate(previous.interfaces)
-            if interface.name == parameters.ifname and interface.sandbox
+            if interface.name == ifname and interface.sandbox
         ),
         None,
     )
     if previous.interfaces and own is None:
-        raise errors.CheckFailed(f"prevResult has no interface {parameters.ifname} in a sandbox", REMEDY)
-    interface = previous.interfaces[own] if own is not None else result.Interface(parameters.ifname)
+        raise errors.CheckFailed(f"prevResult has no interface {ifname} in a sandbox", REMEDY)
+    interface = previous.interfaces[own] if own is not None else result.Interface(ifname)
     if interface.sandbox and interface.sandbox != parameters.netns:
         raise errors.CheckFailed(
             f"prevResult has sandbox {interface.sandbox}, CNI_NETNS is {parameters.netns}", REMEDY
@@ -74,7 +74,7 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
     ]
     return Expected(
         names=verb_call.names,
-        ifname=parameters.ifname,
+        ifname=ifname,
         addresses=tuple(ip.address for ip in ips),
         routed=tuple(ip.address for ip in ips if ip.gateway == IPV4.gateway),
         given_mac=pod_mac(verb_call),
@@ -86,7 +86,7 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
 
 def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[str]:
     with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
-        found = verb_call.datapath.inspect(
+        found = for_mode(verb_call.netconf.mode).inspect(
             verb_call.names, expected.ifname, expected.routed, node.host, netns_fd
         )
     return [each.text for each in drift.differences(expected, found)]

@@ -34,7 +34,7 @@ def delete(verb_call: VerbCall, node: Node) -> None:
         if verb_call.call.as_ipam:
             _free(verb_call, node)
             return
-        verb_call.datapath.detach(verb_call.names, node.host)
+        for_mode(verb_call.netconf.mode).detach(verb_call.names, node.host)
         _free(verb_call, node)
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
         delegate.forward(verb_call, "DEL")

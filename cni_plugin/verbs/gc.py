@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cni_plugin.addresses import reclaim, recovery
 from cni_plugin.cni import delegate, errors
 from cni_plugin.cni.call import VerbCall
-from cni_plugin.datapath import names
+from cni_plugin.datapath import for_mode, names
 from cni_plugin.kernel import encode, locks
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
@@ -66,7 +66,7 @@ def _free_stale(attachment: Attachment, verb_call: VerbCall, node: Node) -> None
             return
         verb_call.warnings.extend(reclaim.forget_connections(attachment, node))
         if not verb_call.call.as_ipam:
-            verb_call.datapath.detach(_names(attachment, node), node.host)
+            for_mode(verb_call.netconf.mode).detach(_names(attachment, node), node.host)
         node.ipam.release(attachment)
 
 

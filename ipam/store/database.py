@@ -169,14 +169,14 @@ class Store:
         adopted = bool(node["adopted"])
         if node["version"] != len(schema.MIGRATIONS):
             raise _Moved  # another version of azvnet changed it: opening it again decides what to do
-        if not is_ours((node["boot_id"], node["machine_id"]), self._boot_id, self._machine_id):
+        written_by = node["boot_id"], node["machine_id"]
+        ids = self._boot_id, self._machine_id
+        if written_by != ids and not is_ours(written_by, *ids):
             if not may_write:
                 raise _OtherBoot
             for statement in schema.FORGET_HOLDERS:
                 connection.execute(statement)
-            connection.execute(
-                "UPDATE node SET boot_id = ?, machine_id = ?, adopted = 0", (self._boot_id, self._machine_id)
-            )
+            connection.execute("UPDATE node SET boot_id = ?, machine_id = ?, adopted = 0", ids)
             adopted = False
         elif may_write and self._machine_id and not node["machine_id"]:
             connection.execute("UPDATE node SET machine_id = ?", (self._machine_id,))

@@ -100,7 +100,8 @@ class Scope(Value):
 
 def held_by(tx: Transaction, attachment: Attachment) -> list[Row]:
     """The rows that ``attachment`` holds, one of each family at most."""
-    return tx.rows(BY_ATTACHMENT, attachment.container_id, attachment.ifname)
+    key = (attachment.container_id, attachment.ifname)
+    return tx.connection.execute(BY_ATTACHMENT, key).fetchall()
 
 
 def row_of(tx: Transaction, ip: IPAddress) -> Row | None:
@@ -115,7 +116,7 @@ def requested(tx: Transaction, scope: Scope, ip: IPAddress) -> Row | None:
 
 def candidates(tx: Transaction, scope: Scope, family: int) -> Iterator[Candidate]:
     """What could be given out, in the order of choice; read from an index as it is asked for."""
-    for row in tx.each(CANDIDATES, scope.source, family, scope.nic_mac):
+    for row in tx.connection.execute(CANDIDATES, (scope.source, family, scope.nic_mac)):
         yield Candidate(row["id"], _described(row, "interface", "gateway", "nic_mac"), row["released_at"])
 
 
@@ -152,9 +153,10 @@ def hold(tx: Transaction, key: int, made: Reservation) -> Reservation:
 
 def confirm_exactly(tx: Transaction, reservation: Reservation) -> bool:
     """Confirm what is held, if it is that very reservation of this store."""
-    attachment, call_id = reservation.attachment, reservation.owner.call_id
-    key = (attachment.container_id, attachment.ifname, reservation.ip.version, reservation.ip.packed)
-    return tx.change(CONFIRM_EXACTLY, *key, reservation.created_at, call_id) == 1
+    attachment, address = reservation.attachment, reservation.address
+    key = (attachment.container_id, attachment.ifname, address.version, address.packed)
+    by = (reservation.created_at, reservation.owner.call_id)
+    return tx.connection.execute(CONFIRM_EXACTLY, (*key, *by)).rowcount == 1
 
 
 def confirmed(reservation: Reservation) -> Reservation:
@@ -291,7 +293,7 @@ def _described(row: Row, interface: str, gateway: str, nic_mac: str) -> PoolAddr
         StoreDamaged: it says something of another address.
     """
     found = pool_address(row[interface], row[gateway], row[nic_mac])
-    if found.ip.packed != row["ip"]:
+    if found.address.packed != row["ip"]:
         message = f"a row of another address than {found.ip}"
         raise StoreDamaged(message)
     return found

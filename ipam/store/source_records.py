@@ -29,7 +29,7 @@ USE_NOTED_EVERY = 60.0
 
 BY_KEY = "SELECT * FROM source WHERE key = ?"
 OFFERING = """
-    SELECT id, name, success_at, used_at,
+    SELECT id, name, success_at, coalesce(used_at, -1e9) < ? AS use_is_due,
         EXISTS (SELECT 1 FROM nic WHERE nic.source = source.id AND mac IN (?, '*')) AS lists_nic
     FROM source WHERE key = ?
 """
@@ -99,12 +99,8 @@ def make_row(tx: Transaction, config: SourceConfig) -> None:
 
 def offering(tx: Transaction, key: str, nic_mac: str) -> Row | None:
     """Of one source what an ADD needs, and whether it lists the NIC; None: it was never asked."""
-    return tx.one(OFFERING, nic_mac, key)
-
-
-def use_is_due(used_at: float | None, now: float) -> bool:
-    """Whether use of a source was last noted so long ago that it is to be noted again."""
-    return used_at is None or used_at < now - USE_NOTED_EVERY
+    row: Row | None = tx.connection.execute(OFFERING, (tx.now - USE_NOTED_EVERY, nic_mac, key)).fetchone()
+    return row
 
 
 def note_use(tx: Transaction, key: str) -> None:

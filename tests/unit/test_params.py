@@ -48,7 +48,7 @@ def test_a_container_id_is_taken_exactly_when_the_spec_allows_it(text: str) -> N
     legal = re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", text, re.ASCII) is not None and "\n" not in text
     environ = {**WHOLE, "CNI_COMMAND": "DEL", "CNI_CONTAINERID": text}
     if legal:
-        assert params.parse_environment(environ).container_id == text
+        assert params.parse_environment(environ).attachment.container_id == text
     else:
         with pytest.raises(InvalidEnvironment):
             params.parse_environment(environ)
@@ -58,11 +58,14 @@ def test_an_add_needs_a_container_id_that_an_alias_can_hold() -> None:
     for length, works in ((200, True), (241, True), (242, False), (5000, False)):
         environ = {**WHOLE, "CNI_CONTAINERID": "c" * length}
         if works:
-            assert params.parse_environment(environ).container_id == "c" * length
+            assert params.parse_environment(environ).attachment.container_id == "c" * length
         else:
             with pytest.raises(InvalidEnvironment, match=f"{length} bytes"):
                 params.parse_environment(environ)
-        assert params.parse_environment({**environ, "CNI_COMMAND": "DEL"}).container_id == "c" * length
+        assert (
+            params.parse_environment({**environ, "CNI_COMMAND": "DEL"}).attachment.container_id
+            == "c" * length
+        )
 
 
 @given(st.text(max_size=20))
@@ -71,7 +74,7 @@ def test_no_interface_name_gets_through_that_the_kernel_would_change_or_refuse(n
         read = params.parse_environment({**WHOLE, "CNI_IFNAME": name})
     except InvalidEnvironment:
         return
-    raw = read.ifname.encode(errors="surrogateescape")
+    raw = read.attachment.ifname.encode(errors="surrogateescape")
     assert 1 <= len(raw) <= 15
     assert raw not in (b".", b"..")
     assert not set(raw) & set(b"/:% \t\n\v\f\r\xa0")
