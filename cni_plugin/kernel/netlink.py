@@ -11,7 +11,9 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from cni_plugin.kernel import encode
@@ -54,6 +56,12 @@ IFI_INDEX = slice(4, 8)
 """Of struct ifinfomsg: a link that was renamed meanwhile is one link."""
 
 
+rtnl = threading.Lock()
+"""Held while this process changes links, routes and the like. The kernel does so one at a time anyway (RTNL),
+but who waits there spins, and a write to ``disable_ipv6`` starts again and again until it meets nobody
+(``restart_syscall`` in addrconf_disable_ipv6)."""
+
+
 class NoSuchDevice(OSError):
     """ENODEV: the link of the request does not exist."""
 
@@ -84,6 +92,7 @@ class Netlink:
         deleter: Deleter | None = None,
     ) -> None:
         self._deleter = deleter
+        self._turn = rtnl if protocol == NETLINK_ROUTE else nullcontext()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self.sequence = 0
         """Sequence number of the last request."""
@@ -154,7 +163,9 @@ class Netlink:
             OSError: the first request that failed, as the class of its errno; the others took effect.
         """
         first = self.sequence + 1
-        self.send(self.numbered(requests))
+        batch = self.numbered(requests)
+        with self._turn:
+            self.send(batch)
         failure: OSError | None = None
         while True:
             for kind, flags, sequence, body in self.receive():

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from cni_plugin.cni.errors import TEMPORARY, KernelRefused
+from cni_plugin.kernel.netlink import rtnl
 
 PLACE = Path("/proc/sys/net")
 PLACE_IN_POD = Path("/host/proc/sys/net")
@@ -31,7 +32,8 @@ def disable_ipv6(ifname: str) -> None:
     """
     name = f"ipv6/conf/{ifname}/disable_ipv6"
     try:
-        write(name, "1")
+        with rtnl:
+            write(name, "1")
     except FileNotFoundError:
         return
     except OSError as error:
