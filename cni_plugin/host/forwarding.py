@@ -6,7 +6,10 @@ only what is wrong, and nothing that is the operator's.
 
 from __future__ import annotations
 
+import _socket as socket
+import errno
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,13 +73,17 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     return found
 
 
-def _uplinks(host: Netlink) -> list[str]:
+def _uplinks(host: Netlink) -> Iterator[str]:
     """The links that a default route leads over."""
     bodies = host.dump(encode.dump_routes(IPV4.number))
     # Byte 1 is rtm_dst_len. Those of pods are not parsed: a full node has hundreds.
     indexes = dict.fromkeys(read_route(body).index for body in bodies if not body[1])
-    links = (host.one_link(encode.get_link(index=index)) for index in indexes if index)
-    return [link.name for link in links if link is not None]
+    for index in filter(None, indexes):
+        try:
+            yield socket.if_indextoname(index)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # it has just gone
+                raise
 
 
 def recorded(node: Node) -> dict[str, str]:
