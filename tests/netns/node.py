@@ -172,7 +172,12 @@ class Node:
     def reads(self) -> tuple[int, int]:
         """How often a source was read since the store was created, and how often in vain."""
         counters = self.pool(lambda pool: dict(pool.overview().counters))
-        return counters.get("source_reads", 0), counters.get("source_errors", 0)
+        events = [(name.partition(" ")[0], number) for name, number in counters.items()]
+        reads, errors = (
+            sum(number for event, number in events if event == wanted)
+            for wanted in ("source_reads", "source_errors")
+        )
+        return reads, errors
 
     def veths(self) -> dict[str, dict[str, Any]]:
         """The host's ends of pods, by name."""
