@@ -7,12 +7,12 @@ to a file.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,12 @@ from integration.cluster.program import ClusterError, without_proxies
 from integration.tools import kubernetes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 CONFORMANCE = r"\[sig-network\].*\[Conformance\]"
 """The specs of [sig-network] that every conformant cluster passes: 45 in v1.34."""
 SERVICES = (
-    r"\[sig-network\] (Services|Service endpoints|HostPort|EndpointSlice should support a Service"
+    r"\[sig-network\] (Services|HostPort|EndpointSlice should support a Service"
     r"|DNS should provide DNS for (the cluster|services)).*\[Conformance\]"
 )
 """Those of them that need what kube-proxy sets up."""
@@ -34,15 +34,17 @@ SERVICES = (
 _KUBECONFIG = "/etc/kubernetes/admin.conf"
 _PAUSE = 1.0
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
+MODES = ("nftables", "iptables")
+"""Of kube-proxy, as the columns of the page."""
 _PAGE = """\
 # Kubernetes' own specs with azvnet
 
-The end-to-end specs of `[sig-network]` that every conformant cluster has to pass, on a
-[cluster](cluster.md) of emulated nodes where azvnet was installed by its manifest. `make e2e` runs them and
-compares this page with the results.
+The end-to-end specs of `[sig-network]` that every conformant cluster has to pass.
 
-kube-proxy in nftables mode: {passed} of {of} passed. In iptables mode, the specs that depend on it:
-{passed_again} of {of_again} passed.
+On a [cluster](cluster.md) of emulated nodes where azvnet was installed by its manifest, with kube-proxy in
+nftables mode (`make e2e`): {nftables}. On a [kind cluster](kind.md) with kube-proxy in iptables mode, the
+specs that depend on it (`make test-kind`): {iptables}. Both compare this page with the results.
 
 {table}
 """
@@ -122,8 +124,7 @@ def run(
         told = 0
         try:
             while suite.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    suite.wait(_PAUSE)
+                time.sleep(_PAUSE)
                 if (now := ended(output)) != told:
                     progress(told := now)
         except BaseException:
@@ -169,18 +170,28 @@ def table(found: Sequence[Spec]) -> str:
     return "\n".join([*lines, "", f"{passed} of {len(found)} passed."])
 
 
-def document(nftables: Sequence[Spec], iptables: Sequence[Spec]) -> str:
-    """The page of the documentation: every spec, in both modes of kube-proxy."""
-    again = {spec.name: spec.state for spec in iptables}
+def documented(page: str) -> dict[str, tuple[str, str]]:
+    """What a page says of each spec, in the order of `MODES`; empty: it is not run in that mode."""
+    rows = re.findall(r"^\| (.+) \| (\w*) \| (\w*) \|$", page, re.MULTILINE)
+    return {name: (first, second) for name, first, second in rows if name != "spec"}
+
+
+def document(page: str, mode: str, found: Sequence[Spec]) -> str:
+    """A page of the documentation with the results of a run in ``mode`` in place of those that it has."""
+    states = {_short(spec.name): spec.state for spec in found}
+    columns = [{name: row[at] for name, row in documented(page).items() if row[at]} for at in range(2)]
+    columns[MODES.index(mode)] = states
+    first, second = columns
     lines = ["| spec | nftables | iptables |", "|---|---|---|"]
-    lines += [f"| {_short(spec.name)} | {spec.state} | {again.get(spec.name, '')} |" for spec in nftables]
-    return _PAGE.format(
-        passed=sum(spec.passed for spec in nftables),
-        of=len(nftables),
-        passed_again=sum(spec.passed for spec in iptables),
-        of_again=len(iptables),
-        table="\n".join(lines),
-    )
+    lines += [
+        f"| {name} | {first.get(name, '')} | {second.get(name, '')} |" for name in sorted(first | second)
+    ]
+    return _PAGE.format(table="\n".join(lines), nftables=_count(first), iptables=_count(second))
+
+
+def _count(states: Mapping[str, str]) -> str:
+    passed = sum(state == "passed" for state in states.values())
+    return f"{passed} of {len(states)} passed"
 
 
 def _short(name: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from integration import tools
 from integration.cluster import Cluster, ClusterError, cni
-from integration.cluster.conformance import document, ended, specs, table
+from integration.cluster.conformance import document, documented, ended, specs, table
 from integration.cluster.program import Program
 from integration.cluster.relay import Relay
 from integration.fabric import Fabric
@@ -180,9 +180,19 @@ def test_report_tells_of_the_specs_that_were_to_run_and_of_no_others() -> None:
     ]
     assert "timed out" in found[0].message
     assert "1 of 2 passed" in table(found)
-    assert "| DNS should resolve | failed | passed |" in document(
-        found, [*specs(REPORT, "none"), *[type(found[0])(found[0].name, "passed", 1.0)]]
-    )
+
+
+def test_page_of_results_gets_those_of_one_mode_and_keeps_the_others() -> None:
+    found = specs(REPORT, r"\[sig-network\].*\[Conformance\]")
+    page = document("", "nftables", found)
+    assert documented(page) == {"DNS should resolve": ("failed", ""), "Services should work": ("passed", "")}
+    assert "1 of 2 passed" in page
+    both = document(page, "iptables", found[1:])
+    assert documented(both) == {
+        "DNS should resolve": ("failed", ""),
+        "Services should work": ("passed", "passed"),
+    }
+    assert document(both, "iptables", []) == page
 
 
 def test_suite_that_fails_before_its_first_spec_is_not_taken_for_one_that_passed() -> None:

@@ -31,10 +31,16 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "integration.kind", *arguments]
 
 
-def run(*arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-    """Run it as a person does."""
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it as a person does, with more variables in the environment."""
     return subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
+        command(*arguments),
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
 
 

@@ -19,6 +19,7 @@ from integration.kind.tests.conftest import ROOT, command, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +58,13 @@ def test_ctrl_c_while_it_comes_up_leaves_nothing(quiet_machine: frozenset[str]) 
     assert machine.changes(quiet_machine) == []
 
 
-def test_kill_9_while_it_comes_up_leaves_what_kind_down_ends(quiet_machine: frozenset[str]) -> None:
+def test_kill_9_while_it_comes_up_leaves_what_kind_down_ends(
+    quiet_machine: frozenset[str], tmp_path: Path
+) -> None:
     _interrupted("Cluster", signal.SIGKILL)
-    down = run("down")
+    down = run("down", AZVNET_TOOLS_CACHE=str(tmp_path))
     assert down.returncode == 0, down.stderr
+    assert list(tmp_path.iterdir()) == [], "it builds Go programs to take a cluster down"
     assert machine.changes(quiet_machine) == []
 
 
