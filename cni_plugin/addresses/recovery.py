@@ -99,8 +99,8 @@ def _in_namespaces(
     """Addresses that other network namespaces carry: pods of a plugin that delegates to us, pods of the
     plugin that was here before, pods of ours whose host route is lost.
 
-    In whatever subnet they lie: which of them Azure lists is not known yet, and the pool drops the others
-    once it has been read.
+    In whatever subnet they lie: which of them Azure lists is not known yet, and may change. Those that it
+    does not list are held, but not counted as the pool's.
     """
     uplinks = {route.index for route in routes if not route.dst.prefixlen}
     known = known.union(*map(reserved_addresses, _subnets_of(uplinks, node)))

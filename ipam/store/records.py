@@ -65,10 +65,13 @@ POOL = """
         LEFT JOIN offer AS o ON o.address = a.id
             AND o.source = (SELECT source FROM offer WHERE address = a.id ORDER BY misses, source LIMIT 1)
         LEFT JOIN source AS s ON s.id = o.source
-    WHERE a.container_id IS NOT NULL OR o.address IS NOT NULL
+    WHERE o.address IS NOT NULL
+        OR a.container_id IS NOT NULL AND (a.adopted_at IS NULL OR a.holder != 'delegated')
     ORDER BY a.family, a.ip
 """
-"""What is held or offered; an address that is neither has only a history."""
+"""What is offered or held; an address that is neither has only a history. One that no source offers and some
+other plugin's pod was found to carry is held as well, but is none of the pool's.
+"""
 COUNTS = """
     SELECT CASE WHEN container_id IS NOT NULL THEN 'assigned'
                 WHEN quarantined_until > :now OR misses > 0 THEN 'quarantined'
@@ -77,7 +80,7 @@ COUNTS = """
     FROM (
         SELECT *, (SELECT min(misses) FROM offer WHERE offer.address = address.id) AS misses FROM address
     )
-    WHERE container_id IS NOT NULL OR misses IS NOT NULL
+    WHERE misses IS NOT NULL OR container_id IS NOT NULL AND (adopted_at IS NULL OR holder != 'delegated')
     GROUP BY state
 """
 IN_SCOPE = """

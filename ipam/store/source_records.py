@@ -59,15 +59,6 @@ DESCRIBE_ADOPTED = """
     WHERE adopted_at IS NOT NULL
         AND EXISTS (SELECT 1 FROM offer AS o WHERE o.address = address.id AND o.source = :source)
 """
-FORGET_STRANGERS = """
-    DELETE FROM address
-    WHERE adopted_at IS NOT NULL AND holder = 'delegated'
-        AND NOT EXISTS (SELECT 1 FROM offer WHERE offer.address = address.id)
-        AND NOT EXISTS (
-            SELECT 1 FROM source WHERE coalesce(previous_success_at, -1) < address.adopted_at)
-"""
-"""What was adopted because some namespace carries it, and is in no listing of any source after all, each of
-which was read twice since: one document may be incomplete."""
 FORGET_HISTORIES = """
     DELETE FROM address
     WHERE container_id IS NULL AND quarantined_until IS NULL AND coalesce(released_at, -1e9) < ?
@@ -196,5 +187,4 @@ def settle(tx: Transaction, source: int) -> None:
         tx.change("DELETE FROM offer WHERE source = ?", row["id"])
         tx.change("DELETE FROM nic WHERE source = ?", row["id"])
         tx.change("DELETE FROM source WHERE id = ?", row["id"])
-    tx.change(FORGET_STRANGERS)
     tx.change(FORGET_HISTORIES, tx.now - HISTORY_SECONDS)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from ipam.model import SourceConfig
 from tests.netns.calls import Outcome
 from tests.netns.conftest import NewAgent, NewNode
-from tests.netns.node import GATEWAY, RUN_DIR, Node, pod_args
+from tests.netns.node import GATEWAY, INTERFACES, RUN_DIR, Node, pod_args
 from tests.netns.sandbox import Pod
 from tests.netns.test_datapath import host_name, own_name
 from tests.waiting import eventually
@@ -271,3 +272,26 @@ def test_what_a_stranger_does_not_carry_any_more_is_free_after_two_looks(new_nod
     assert node.add(new).code == 100, "one look is not enough"
     node.sandbox.clock_ahead = 61
     assert node.add(new).address == "10.10.0.5"
+
+
+@pytest.mark.alone("the source is read when the test says so")
+def test_what_a_living_stranger_carries_is_never_given_out_whatever_is_listed(new_node: NewNode) -> None:
+    node = new_node(many=True)
+    pod, *others = node.sandbox.pods("stranger", "c1", "c2", "c3")
+    _foreign_pod(node, pod, "veth0")
+    pod.change("link set eth0 up", "address add 10.10.0.5/16 dev eth0")
+
+    def read(*listed: str) -> None:
+        node.list_addresses(0, also=listed)
+        config = SourceConfig("file", INTERFACES)
+        for _ in range(3):
+            node.pool(lambda pool: pool.refresh(config, deadline=5, force=True))
+
+    node.list_addresses(0, also=["10.10.0.6"])
+    assert node.add(others[0]).address == "10.10.0.6"
+    read("10.10.0.6", "10.10.0.7")
+    assert set(node.held()) == {"10.10.0.5", "10.10.0.6"}
+    assert node.counts()["assigned"] == 1, "it is no address of the pool"
+    read("10.10.0.5", "10.10.0.6", "10.10.0.7")
+    assert node.add(others[1]).address == "10.10.0.7"
+    assert node.add(others[2]).code == 100

@@ -37,7 +37,6 @@ STATEMENTS: dict[str, tuple[str, Any]] = {
     "withdraw": (source_records.WITHDRAW, (b"\x0a\x00\x00\x05", 1)),
     "missed": (source_records.MISSED, (1,)),
     "adopted": (source_records.DESCRIBE_ADOPTED, {"source": 1}),
-    "forget strangers": (source_records.FORGET_STRANGERS, ()),
 }
 
 
