@@ -88,7 +88,8 @@ IN_SCOPE = """
     FROM address AS a LEFT JOIN offer AS o
         ON o.address = a.id AND o.source = :source AND o.nic_mac IN (:nic_mac, '*')
     WHERE a.family = :family
-        AND (o.address IS NOT NULL OR (a.container_id IS NOT NULL AND a.nic_mac IN (:nic_mac, '*', '')))
+        AND (o.address IS NOT NULL OR (a.container_id IS NOT NULL AND a.nic_mac IN (:nic_mac, '*', '')
+            AND (a.adopted_at IS NULL OR a.holder != 'delegated')))
 """
 
 

@@ -89,7 +89,7 @@ def _sources(node: Node, pod: Pod, namespace: str, to: str, frames: list[bytes],
     """Who sent what arrives at an address of a namespace, until ``last`` has."""
 
     def work() -> str:
-        fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+        fd = os.open(f"/run/netns/{namespace}" if namespace else "/proc/self/ns/net", os.O_RDONLY)
         home = os.open("/proc/self/ns/net", os.O_RDONLY)
         sc.setns(fd, sc.CLONE_NEWNET)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
@@ -108,14 +108,18 @@ def _sources(node: Node, pod: Pod, namespace: str, to: str, frames: list[bytes],
 STOLEN = ["168.63.129.16", "8.8.8.8", "10.10.0.200", ADDRESS]
 
 
-@pytest.mark.parametrize("goal", ["the network", "another pod"])
+@pytest.mark.parametrize("goal", ["the network", "another pod", "the node"])
 def test_no_packet_arrives_under_another_ones_address(busy_node: Node, pods: list[Pod], goal: str) -> None:
     attacker, neighbour = pods
     own, other = (
         (pod.ip("-4", "address", "show", "dev", "eth0")[0]["addr_info"][0]["local"]) for pod in pods
     )
-    namespace, to = (FABRIC, OUTSIDE) if goal == "the network" else (Path(neighbour.netns).name, other)
-    stolen = [*STOLEN, other] if goal == "the network" else STOLEN
+    namespace, to = {
+        "the network": (FABRIC, OUTSIDE),
+        "another pod": (Path(neighbour.netns).name, other),
+        "the node": ("", ADDRESS),
+    }[goal]
+    stolen = [each for each in (*STOLEN, other) if each != to]
     mac = _mac(attacker)
     frames = [_udp(mac, source, to) for source in (*stolen, own)]
     assert _sources(busy_node, attacker, namespace, to, frames, own) == [own]

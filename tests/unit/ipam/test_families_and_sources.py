@@ -17,7 +17,7 @@ from ipam.errors import (
     SourceEmpty,
     SourceUnreadable,
 )
-from ipam.model import AddressState, Listing, Nic, PoolAddress, SourceConfig
+from ipam.model import AddressState, Holder, Listing, Nic, PoolAddress, SourceConfig
 from ipam.store.source_records import FORGOTTEN_AFTER, HISTORY_SECONDS
 from ipam.value import replace
 from tests.unit.ipam.node import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ipam.ipam import Ipam
     from ipam.model import IPAddress
 
-P1, P2 = attachment("pod-1"), attachment("pod-2")
+P1, P2, P3, P4 = (attachment(f"pod-{number}") for number in range(1, 5))
 BOTH = asking(families=(4, 6))
 V6 = tuple(ip_address(f"fd00::{number}") for number in range(5, 8))
 
@@ -240,6 +240,23 @@ class TestTwoSources:
         assert elsewhere.ip not in {each.address.ip for each in ipam.addresses(0)}
         release(ipam, P1)
         assert find(ipam, elsewhere.ip) is None
+
+
+def test_an_exhausted_pool_counts_addresses_of_the_pods_nic_alone(node: Node) -> None:
+    """Not those of another NIC, nor what some other plugin's pod carries: they would raise max-pods."""
+    other = listing_of(*ips(7, 8, 9), mac="00:0d:3a:00:00:02")
+    node.says = Listing("imds", (*listing_of(*ips(5, 6)).nics, *other.nics))
+    ipam = node.ready()
+    asked = replace(ANY, nic_mac=MAC)
+    first = reserve(ipam, P1, owner(), asked)
+    reserve(ipam, P2, owner(), asked)
+    foreign = replace(first.owner, holder=Holder.DELEGATED)
+    ipam.adopt(
+        [replace(first, attachment=P3, address=ip_interface("10.0.0.99/16"), owner=foreign, nic_mac="")]
+    )
+    with pytest.raises(PoolExhausted, match="no free IPv4 address: 2 known, 2 held") as raised:
+        reserve(ipam, P4, owner(), asked)
+    assert raised.value.remedy.endswith("max-pods to 2 or less.")
 
 
 class TestHistory:
