@@ -53,9 +53,7 @@ def ensure(node: Node) -> str:
 
 
 def check(node: Node, *, in_use: bool) -> list[str]:
-    """As ``HostState.check``: an uplink that does not forward, a filter that drops what is forwarded, and a
-    source check that another setting loosens.
-    """
+    """As ``HostState.check``: an uplink that does not forward, a filter that drops what is forwarded."""
     from cni_plugin.kernel import packet_filter
 
     found = []
@@ -66,8 +64,6 @@ def check(node: Node, *, in_use: bool) -> list[str]:
         with suppress(FileNotFoundError):  # it has just gone
             if sysctl.read(f"ipv4/conf/{name}/forwarding") == "0":
                 found.append(f"net.ipv4.conf.{name}.forwarding is 0: what comes in by {name} reaches no pod")
-    if sysctl.read("ipv4/conf/all/rp_filter") == "2":
-        found.append("net.ipv4.conf.all.rp_filter is 2: pods can send from addresses that are not theirs")
     for chain in packet_filter.forward_drops():
         found += [f"{chain} has policy DROP: no pod reaches anything that no rule of it allows"]
     return found

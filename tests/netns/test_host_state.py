@@ -26,10 +26,6 @@ IN_THE_WAY = {
         "iptables-legacy -P FORWARD DROP; iptables-legacy -A INPUT -p tcp -j ACCEPT",
         "chain FORWARD of iptables-legacy has policy DROP",
     ),
-    "the source check is loosened": (
-        "echo 2 > /proc/sys/net/ipv4/conf/all/rp_filter",
-        "net.ipv4.conf.all.rp_filter is 2",
-    ),
 }
 
 
