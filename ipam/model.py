@@ -95,6 +95,8 @@ class Nic(Value):
     subnets: tuple[IPNetwork, ...] = ()
     configurations: tuple[tuple[IPAddress, str], ...] = ()
     """Addresses with the names of their IP configurations, where the source has them (ARM)."""
+    public: tuple[IPAddress, ...] = ()
+    """Those of ``addresses`` with a public address of their own, where the source says so (IMDS, ARM)."""
 
 
 class Listing(Value):
@@ -105,6 +107,8 @@ class Listing(Value):
     nics: tuple[Nic, ...]
     warnings: tuple[str, ...] = ()
     """Entries that were skipped and why (an unparsable address, a duplicate, ...)."""
+    inside: tuple[IPNetwork, ...] = ()
+    """The address space of the virtual network and its peerings, where the source has it (ARM)."""
     digest: str = ""
     """Digest of the document; the same digest means the same listing. Empty: not known."""
 

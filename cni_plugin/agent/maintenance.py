@@ -16,7 +16,8 @@ from typing import Any
 from cni_plugin import checks, host
 from cni_plugin.addresses import allocate, recovery
 from cni_plugin.agent.journal import Journal
-from cni_plugin.agent.networks import Networks
+from cni_plugin.agent.networks import Networks, SourceReader
+from cni_plugin.agent.outbound import Outbound
 from cni_plugin.agent.reconcile import Reconciler
 from cni_plugin.agent.settings import Settings
 from cni_plugin.checks import Problem, without_numbers
@@ -48,6 +49,7 @@ class Maintenance:
         node: Node,
         settings: Settings,
         networks: Networks,
+        reader: SourceReader,
         wake: threading.Event,
         serves: Callable[[], bool],
         journal: Journal,
@@ -67,6 +69,7 @@ class Maintenance:
         self._has_read = False
         self._pool_problems: list[Problem] = []
         self.reconciler = Reconciler(node, journal.write)
+        self._outbound = Outbound(node.run_dir, lambda: reader.listings)
 
     @property
     def repairs(self) -> Mapping[str, int]:
@@ -225,6 +228,10 @@ class Maintenance:
     def _keep_host(self, *, thorough: bool) -> None:
         """Ensure the host's state; a kind that fails does not stop the others."""
         problems: list[str] = []
+        try:
+            problems += self._outbound.decide(self._settings.outbound, thorough=thorough)
+        except OSError as error:
+            problems.append(f"how packets leave can't be decided: {error}")
         for state in host.STATES:
             try:
                 made = state.ensure(self._node)

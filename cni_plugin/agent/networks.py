@@ -104,6 +104,12 @@ class SourceReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._listings: dict[str, Listing] = {}
+
+    @property
+    def listings(self) -> tuple[Listing, ...]:
+        """What each source listed when it was last read successfully by this process."""
+        return tuple(self._listings.values())
 
     def use(self, settings: Settings) -> None:
         """Apply new settings."""
@@ -111,4 +117,7 @@ class SourceReader:
 
     def __call__(self, config: SourceConfig, seconds: float, before: str) -> Listing:
         """As ``ipam.sources.read``."""
-        return sources.read(config, seconds, before, arm=self._settings.arm)
+        listing = sources.read(config, seconds, before, arm=self._settings.arm)
+        if any(nic.addresses for nic in listing.nics):  # an empty document is not believed
+            self._listings = {**self._listings, config.key: listing}
+        return listing

@@ -76,7 +76,7 @@ class Agent:
         registry = metrics.new_registry()
         self._server = Server(self._node, CallMetrics(registry).observe, networks.note)
         self._maintenance = Maintenance(
-            self._node, settings, networks, wake, self._server.in_place, self._journal
+            self._node, settings, networks, self._reader, wake, self._server.in_place, self._journal
         )
         conflist = InstalledConflist(
             settings,

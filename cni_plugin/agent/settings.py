@@ -7,10 +7,12 @@ Owns reading it, noticing changes, and the message for an invalid one. Its keys 
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.agent import settings_schema
+from cni_plugin.agent.ip_masq_files import ipv4_networks
 from ipam.sources import ArmConfig
 from ipam.validation import ValidationError, validator
 from ipam.value import Value, replace
@@ -37,6 +39,19 @@ class Conflist(Value):
     """Directory of its plugins; None: it is not checked whether they exist."""
 
 
+class OutboundSettings(Value):
+    """What the operator says of packets that leave the virtual network."""
+
+    non_masquerade: tuple[IPv4Network, ...]
+    link_local: bool
+    random_fully: bool
+    file: str
+    imds: bool
+    """Open to pods."""
+    wireserver: bool
+    """Open to pods."""
+
+
 class Settings(Value):
     """Everything an operator may want to change; ``settings_models`` says what each is."""
 
@@ -51,6 +66,7 @@ class Settings(Value):
     expected_pods: int
     conflist: Conflist | None
     arm: ArmConfig
+    outbound: OutboundSettings
     path: Path | None = None
     """The file they were read from; None: they are the defaults."""
     seen: Seen | None = None
@@ -85,6 +101,7 @@ class Settings(Value):
             expected_pods=read.expected_pods,
             conflist=_conflist(read.conflist) if read.conflist else None,
             arm=ArmConfig(read.arm.credential, read.arm.client_id, read.arm.base_url, read.arm.ca_file),
+            outbound=_outbound(read),
         )
 
     @classmethod
@@ -111,6 +128,22 @@ class Settings(Value):
 def _conflist(read: settings_models.Conflist) -> Conflist:
     return Conflist(
         Path(read.source), Path(read.destination), None if read.bin_dir is None else Path(read.bin_dir)
+    )
+
+
+def _outbound(read: settings_models.Settings) -> OutboundSettings:
+    masquerade, platform = read.masquerade, read.platform
+    try:
+        networks = ipv4_networks(masquerade.non_masquerade_cidrs, "masquerade.non_masquerade_cidrs")
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return OutboundSettings(
+        tuple(networks),
+        masquerade.link_local,
+        masquerade.random_fully,
+        masquerade.file,
+        imds=platform.imds == "open",
+        wireserver=platform.wireserver == "open",
     )
 
 

@@ -43,6 +43,34 @@ class Arm(BaseModel):
     ca_file: str = Field("", description="PEM file of the CA that signed the endpoint's certificate.")
 
 
+class Masquerade(BaseModel):
+    """Which of pods' packets leave with the node's address; ``ipMasq`` of the netconf switches it off."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    non_masquerade_cidrs: list[str] = Field(
+        [], description="Destinations that see pods' own addresses, beside those that are known to be inside."
+    )
+    link_local: bool = Field(True, description="Whether 169.254.0.0/16 is reached with the node's address.")
+    random_fully: bool = Field(False, description="Whether the kernel chooses source ports at random.")
+    file: str = Field(
+        "/etc/config/ip-masq*", description="Files of ip-masq-agent, as a pattern; empty: none is read."
+    )
+
+
+class Platform(BaseModel):
+    """Services of the platform that pods may use, with the node's address."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    imds: Literal["closed", "open"] = Field(
+        "closed", description="The metadata service: open, every pod gets tokens of the node's identities."
+    )
+    wireserver: Literal["closed", "open"] = Field(
+        "closed", description="TCP ports 80 and 32526 of 168.63.129.16: open, every pod reads node secrets."
+    )
+
+
 class Settings(BaseModel):
     """Everything an operator may want to change."""
 
@@ -75,3 +103,5 @@ class Settings(BaseModel):
         None, description="The conflist that the agent installs once an address can be given."
     )
     arm: Arm = Arm()
+    masquerade: Masquerade = Masquerade()
+    platform: Platform = Platform()

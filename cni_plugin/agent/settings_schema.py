@@ -32,6 +32,24 @@ ARM = model(
     },
     {"extra_fields_behavior": "forbid"},
 )
+MASQUERADE = model(
+    "Masquerade",
+    {
+        "non_masquerade_cidrs": model_field({"type": "list", "items_schema": {"type": "str"}}, default=[]),
+        "link_local": model_field({"type": "bool"}, default=True),
+        "random_fully": model_field({"type": "bool"}, default=False),
+        "file": model_field({"type": "str"}, default="/etc/config/ip-masq*"),
+    },
+    {"extra_fields_behavior": "forbid"},
+)
+PLATFORM = model(
+    "Platform",
+    {
+        "imds": model_field({"type": "literal", "expected": ["closed", "open"]}, default="closed"),
+        "wireserver": model_field({"type": "literal", "expected": ["closed", "open"]}, default="closed"),
+    },
+    {"extra_fields_behavior": "forbid"},
+)
 SETTINGS = model(
     "Settings",
     {
@@ -50,6 +68,8 @@ SETTINGS = model(
         "expected_pods": model_field({"type": "int", "ge": 0}, default=0),
         "conflist": model_field({"type": "nullable", "schema": CONFLIST}, default=None),
         "arm": model_field(ARM, default=Made({})),
+        "masquerade": model_field(MASQUERADE, default=Made({})),
+        "platform": model_field(PLATFORM, default=Made({})),
     },
     {"extra_fields_behavior": "forbid"},
 )

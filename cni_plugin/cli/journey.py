@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.cli.drawing import route_text
 from cni_plugin.cni.errors import CniError
+from cni_plugin.host import packets
 from cni_plugin.kernel import encode, lookup, netns, packet_filter, sysctl
 from cni_plugin.kernel.lookup import Lookup
 from ipam.value import Value
@@ -81,6 +82,8 @@ class Traveller:
         self._links = {link.index: link for link in seen.links}
         self._hops: list[Hop] = []
         self._notes: list[str] = []
+        self._seen_as: IPAddress | None = None
+        """What masquerading makes of the source."""
 
     def follow(self, source: IPAddress, target: IPAddress) -> Journey:
         """The way of a packet from ``source`` to ``target``."""
@@ -90,7 +93,7 @@ class Traveller:
             return Journey(tuple(self._hops), DROPPED, source, str(end), tuple(self._notes))
         except _Elsewhere as end:
             reason = str(end)
-        return Journey(tuple(self._hops), DELIVERED, source, reason, tuple(self._notes))
+        return Journey(tuple(self._hops), DELIVERED, self._seen_as or source, reason, tuple(self._notes))
 
     def _from_start(self, source: IPAddress, target: IPAddress) -> str:
         pod = self._pods.get(source)
@@ -165,8 +168,18 @@ class Traveller:
             self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))
             raise _Dropped(problem)
         gateway = f" to gateway {found.route.gateway}" if found.route.gateway else ""
+        self._seen_as = self._masqueraded(source, target, link)
+        source = self._seen_as or source
         self._hops.append(Hop("network", link.name, f"leaves the node{gateway} as {source}"))
         return f"it leaves the node by {link.name} with source {source}"
+
+    def _masqueraded(self, source: IPAddress, target: IPAddress, link: Link) -> IPAddress | None:
+        """The node's address, if a pod's packet leaves with that: what the table of nf_tables does."""
+        pod = self._pods.get(source)
+        if pod is None or not packets.is_masqueraded(pod.owner.network, source, target, self._node.run_dir):
+            return None
+        addresses = self._node.host.addresses(encode.dump_addresses(encode.AF_INET))
+        return next((each.ip for each in addresses if each.index == link.index), None)
 
     def _into_pod(self, pod: Facts, source: IPAddress, target: IPAddress) -> str:
         where, end = f"pod {name_of(pod)}", pod.pod
@@ -255,7 +268,8 @@ class Traveller:
             drops = packet_filter.forward_drops()
             self._notes += [f"{each} drops what no rule of it allows" for each in drops]
             nat = [each for each in packet_filter.base_chains() if each.kind == "nat"]
-            self._notes += [f"{each} may translate addresses" for each in nat]
+            ours = f"nf_tables table {packets.TABLE}"
+            self._notes += [f"{each} may translate addresses" for each in nat if ours not in str(each)]
         except OSError as error:
             self._notes.append(f"packet filters can't be read: {error}")
 

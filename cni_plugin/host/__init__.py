@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.host import forwarding, routing_rule
+from cni_plugin.host import forwarding, packets, routing_rule
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
@@ -61,13 +61,23 @@ class HostState(Protocol):
         ...
 
 
-STATES: tuple[HostState, ...] = (forwarding, routing_rule)
+STATES: tuple[HostState, ...] = (forwarding, routing_rule, packets)
 
 
-def ensure(node: Node) -> None:
-    """Set everything that is missing. Raises KernelRefused and OSError, as ``HostState.ensure``."""
-    for state in STATES:
-        state.ensure(node)
+def ensure(node: Node, network: str, *, masqueraded: bool) -> None:
+    """Set everything that a pod of a network needs and is missing.
+
+    Args:
+        node: the node.
+        network: its name.
+        masqueraded: ``ipMasq`` of its netconf.
+
+    Raises:
+        KernelRefused, OSError: as ``HostState.ensure``.
+    """
+    forwarding.ensure(node)
+    routing_rule.ensure(node)
+    packets.ensure_for(network, masqueraded=masqueraded, node=node)
 
 
 def check(node: Node, *, in_use: bool = True) -> list[str]:

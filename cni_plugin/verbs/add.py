@@ -54,7 +54,7 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
         in_host = identity == (node.known_host.identity if node.known_host else netns.own_identity())
         if in_host:
             _require_override(verb_call)
-        host.ensure(node)
+        _ensure_host(verb_call, node)
         provider: AddressProvider
         if verb_call.netconf.uses_our_ipam:
             provider = Pool(verb_call, node, Holder.ENDPOINT, identity)
@@ -78,9 +78,16 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
             ask = provider.acquire if late else None
             made = datapath.attach(planned, netlink, netns_fd, ask=ask)
             undo.callback(datapath.detach, verb_call.names, netlink)
+            if not verb_call.netconf.ip_masq:  # what is excepted is the link
+                _ensure_host(verb_call, node)
             return _result(verb_call, made, provider.dns)
 
         return _with_addresses(verb_call, node, provider, connect)
+
+
+def _ensure_host(verb_call: VerbCall, node: Node) -> None:
+    conf = verb_call.netconf
+    host.ensure(node, conf.name, masqueraded=conf.ip_masq)
 
 
 def _give_address(verb_call: VerbCall, node: Node) -> result.Result:

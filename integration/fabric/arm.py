@@ -240,9 +240,13 @@ def _vm(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
     return _not_found("Microsoft.Compute/virtualMachines", match["vm"], estate)
 
 
+_ELSEWHERE = {INTERNET, "onpremises"}
+"""Networks that are not in Azure."""
+
+
 def _vnet(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vnet in estate.vnets:
-        if _same(vnet.name, match["vnet"]) and vnet.name != INTERNET:
+        if _same(vnet.name, match["vnet"]) and vnet.name not in _ELSEWHERE:
             return _found(documents.vnet_document(estate, vnet))
     return _not_found("Microsoft.Network/virtualNetworks", match["vnet"], estate)
 

@@ -113,10 +113,21 @@ def vnet_document(estate: Estate, vnet: Vnet) -> dict[str, Any]:
             "provisioningState": "Succeeded",
             "addressSpace": {"addressPrefixes": [str(vnet.prefix)]},
             "subnets": [subnet_document(estate, vnet, subnet) for subnet in vnet.subnets],
-            "virtualNetworkPeerings": [
-                {"name": peer, "properties": {"remoteVirtualNetwork": {"id": vnet_id(estate, peer)}}}
-                for peer in sorted(vnet.peers)
-            ],
+            "virtualNetworkPeerings": [_peering(estate, estate.vnet(peer)) for peer in sorted(vnet.peers)],
+        },
+    }
+
+
+def _peering(estate: Estate, peer: Vnet) -> dict[str, Any]:
+    space = {"addressPrefixes": [str(peer.prefix)]}
+    return {
+        "name": peer.name,
+        "properties": {
+            "peeringState": "Connected",
+            "remoteVirtualNetwork": {"id": vnet_id(estate, peer.name)},
+            "remoteAddressSpace": space,
+            "remoteVirtualNetworkAddressSpace": space,
+            "allowVirtualNetworkAccess": True,
         },
     }
 

@@ -44,6 +44,7 @@ class Fabric:
         vnet_hosts: ordinary machines in the same virtual network, ``vm1`` and so on.
         peered_hosts: machines in a peered virtual network, ``peer1`` and so on.
         stranger_hosts: machines in a virtual network that is not peered, ``stranger1`` and so on.
+        on_premises_hosts: machines behind the virtual network's VPN gateway, ``onpremises1`` and so on.
         internet: add a machine ``internet`` outside of Azure.
         placement: whether the nodes are stand-alone, or instances of a Flexible or Uniform scale set.
         environment: ``azEnvironment`` in IMDS.
@@ -66,6 +67,7 @@ class Fabric:
         vnet_hosts: int = 1,
         peered_hosts: int = 0,
         stranger_hosts: int = 0,
+        on_premises_hosts: int = 0,
         internet: bool = False,
         placement: Placement | str = Placement.STANDALONE,
         environment: str = "AzurePublicCloud",
@@ -87,6 +89,7 @@ class Fabric:
             vnet_hosts=vnet_hosts,
             peered_hosts=peered_hosts,
             stranger_hosts=stranger_hosts,
+            on_premises_hosts=on_premises_hosts,
             internet=internet,
             placement=Placement(placement),
             environment=environment,

@@ -72,7 +72,7 @@ class DropCounters:
     spoofed: dict[str, int] = field(default_factory=dict)
     """By machine: source address not owned by the NIC."""
     platform: dict[str, int] = field(default_factory=dict)
-    """By machine: to IMDS or wireserver from another address than the primary one."""
+    """By machine: to IMDS from another address than the primary one, or to the platform by another NIC."""
     general: dict[str, int] = field(default_factory=dict)
     """By reason, see `ruleset.GENERAL_COUNTERS`."""
     spoofs: tuple[Spoof, ...] = ()
@@ -269,7 +269,13 @@ def _spoofs(found: dict[str, Any], machines: dict[str, str]) -> list[Spoof]:
 
 def _who_reaches_whom(estate: Estate) -> str:
     private = [vnet for vnet in estate.vnets if vnet.name != INTERNET]
-    reachable = [(a.prefix, b.prefix) for a in private for b in private if a is b or b.name in a.peers]
+    pairs = [(a, b) for a in private for b in private]
+    reachable = [
+        (a.prefix, b.prefix)
+        for a, b in pairs
+        if a is b or b.name in a.peers | a.behind_gateway or a.name in b.behind_gateway
+    ]
     gateways = [subnet.gateway for vnet in estate.vnets for subnet in vnet.subnets]
-    egress = [nic.primary_ip for vm in estate.vms for nic in vm.nics if nic.vnet != INTERNET]
+    outside = {INTERNET, *(name for vnet in estate.vnets for name in vnet.behind_gateway)}
+    egress = [nic.primary_ip for vm in estate.vms for nic in vm.nics if nic.vnet not in outside]
     return ruleset.networks(reachable, gateways, egress)

@@ -74,6 +74,8 @@ class Vnet:
     prefix: IPv4Network
     subnets: tuple[Subnet, ...]
     peers: frozenset[str] = frozenset()
+    behind_gateway: frozenset[str] = frozenset()
+    """Names of networks outside of Azure that its VPN gateway leads to, and that lead back by it."""
 
     def subnet(self, name: str) -> Subnet:
         """The subnet of that name; KeyError if there is none."""
@@ -186,6 +188,12 @@ class Estate:
             if vm.computer_name == name:
                 return vm
         raise KeyError(f"no machine {name}; there are {', '.join(v.computer_name for v in self.vms)}")
+
+    def vm_with(self, address: IPv4Address) -> Vm | None:
+        """The machine whose primary NIC has that address, primary or secondary."""
+        return next(
+            (vm for vm in self.vms if any(address in e.block for e in vm.primary_nic.delivered)), None
+        )
 
     def vm_at(self, address: IPv4Address) -> Vm | None:
         """The machine whose primary NIC has that primary address."""

@@ -1,9 +1,9 @@
 """The packet filter of the emulated host network, as text for ``nft -f``. Pure: no process is run.
 
 What Azure's host does and this says: a NIC sends only from addresses that it owns; the platform
-addresses answer only the primary address of the primary NIC; no broadcast, no multicast, nothing but
-TCP, UDP, ICMP and IPsec; the gateway routes but never answers; virtual networks that are not peered
-don't see each other (Azure: virtual-networks-faq, virtual-network-network-interface).
+addresses answer the primary NIC alone, and IMDS its primary address alone; no broadcast, no multicast,
+nothing but TCP, UDP, ICMP and IPsec; the gateway routes but never answers; virtual networks that are not
+peered don't see each other (Azure: virtual-networks-faq, virtual-network-network-interface).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ table {TABLE} {{
     iifname "lo" accept
     ip saddr . ip daddr . tcp dport @refused reject with tcp reset
     ip daddr {PUBLIC} ip saddr != @egress ip saddr != {PUBLIC} counter name no_egress drop
-    ip daddr {WIRESERVER} tcp dport {{ 53, 80 }} accept
+    ip daddr {WIRESERVER} tcp dport {{ 53, 80, 32526 }} accept
     ip daddr {WIRESERVER} udp dport 53 accept
     ip daddr {IMDS} tcp dport 80 accept
     ip daddr {PUBLIC} tcp dport 443 accept
@@ -102,8 +102,11 @@ table {TABLE} {{
 
 
 def port(name: str, primary: IPv4Address, *, platform: bool) -> str:
-    """The chain, set and counters of one NIC's port; ``platform``: may it talk to IMDS and wireserver."""
-    refuse = f"ip saddr != {primary} " if platform else ""
+    """The chain, set and counters of one NIC's port; ``platform``: may it talk to IMDS and wireserver.
+
+    The wireserver answers secondary addresses too (AgentBaker#345, #4470), IMDS does not.
+    """
+    refused = f"ip daddr {IMDS} ip saddr != {primary}" if platform else f"ip daddr {_PLATFORM}"
     return f"""
 table {TABLE} {{
   counter spoofed_{name} {{ }}
@@ -112,7 +115,7 @@ table {TABLE} {{
   chain from_{name} {{
     ip saddr != @owned_{name} add @spoofed {{ iifname . ip saddr . ip daddr }}
     ip saddr != @owned_{name} counter name spoofed_{name} drop
-    ip daddr {_PLATFORM} {refuse}counter name platform_{name} drop
+    {refused} counter name platform_{name} drop
   }}
 }}
 add element {TABLE} ports {{ "{name}" : jump from_{name} }}

@@ -53,6 +53,7 @@ class Services:
         """Begin to listen. Raises OSError."""
         sites = [
             (self._wireserver_site(), WIRESERVER, 80, None),
+            (self._wireserver_site(), WIRESERVER, wireserver.HOST_PLUGIN_PORT, None),
             (self._imds_site(), IMDS, 80, None),
             (self._arm_site(), clouds.ARM_ADDRESS, 443, self._tls),
             (self._login_site(), clouds.LOGIN_ADDRESS, 443, self._tls),
@@ -129,7 +130,7 @@ class Services:
         return self._now(Surface.DNS, client)
 
     def _machine(self, client: IPv4Address) -> str:
-        vm = self._goal.newest.vm_at(client)
+        vm = self._goal.newest.vm_with(client)
         return vm.computer_name if vm is not None else ""
 
     def _view(self, surface: Surface, request: Request, now: Now) -> tuple[Estate, Vm]:

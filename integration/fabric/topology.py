@@ -21,6 +21,7 @@ MAIN = Vnet(
         Subnet("second", IPv4Network("10.10.16.0/20")),
     ),
     peers=frozenset({"peered"}),
+    behind_gateway=frozenset({"onpremises"}),
 )
 PEERED = Vnet(
     "peered",
@@ -30,6 +31,10 @@ PEERED = Vnet(
 )
 STRANGER = Vnet("stranger", IPv4Network("10.30.0.0/16"), (Subnet("hosts", IPv4Network("10.30.0.0/24")),))
 """A network that is not peered with anybody."""
+ON_PREMISES = Vnet(
+    "onpremises", IPv4Network("192.168.0.0/16"), (Subnet("hosts", IPv4Network("192.168.7.0/24")),)
+)
+"""A network of the customer's own, behind the virtual network's VPN gateway."""
 OUTSIDE = Vnet(INTERNET, PUBLIC, (Subnet("hosts", PUBLIC),))
 INTERNET_ADDRESS = PUBLIC[100]
 
@@ -48,6 +53,7 @@ class Topology:
     vnet_hosts: int = 1
     peered_hosts: int = 0
     stranger_hosts: int = 0
+    on_premises_hosts: int = 0
     internet: bool = False
     placement: Placement = Placement.STANDALONE
     environment: str = "AzurePublicCloud"
@@ -66,7 +72,7 @@ def build(topology: Topology, seed: str) -> Estate:
         location=topology.location,
         environment=topology.environment,
         tenant=_guid(seed, "tenant"),
-        vnets=(MAIN, PEERED, STRANGER, OUTSIDE),
+        vnets=(MAIN, PEERED, STRANGER, ON_PREMISES, OUTSIDE),
     )
     for number in range(1, topology.nodes + 1):
         estate = _add_node(estate, topology, seed, number)
@@ -74,6 +80,7 @@ def build(topology: Topology, seed: str) -> Estate:
         (MAIN, "vm", topology.vnet_hosts),
         (PEERED, "peer", topology.peered_hosts),
         (STRANGER, "stranger", topology.stranger_hosts),
+        (ON_PREMISES, "onpremises", topology.on_premises_hosts),
     ):
         for number in range(1, count + 1):
             estate = _add(estate, seed, _machine(f"{prefix}{number}", seed), [(vnet, vnet.subnets[0])])

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from integration.fabric.model import Vm
 
 SERVER_HEADER = "Microsoft-IIS/10.0"
+HOST_PLUGIN_PORT = 32526
+"""HostGAPlugin: what it answers, the extensions' settings, is not emulated, only that it answers."""
 _XML = "text/xml; charset=utf-8"
 
 _VERSIONS = (

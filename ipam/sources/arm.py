@@ -5,8 +5,9 @@ node is in ARM comes from IMDS, and so do the prefixes of its subnets: all IP co
 in one subnet, and asking IMDS needs no permission on the virtual network. After the first read each
 one costs a single request to ARM. Nothing is retried here: the next read is the retry.
 
-What is remembered, and what ends it: where the machine is, and which NICs it has, for ``REMEMBERED`` seconds
-or until ARM answers 404 or refuses the token; the subnets, as long, or until an address is in none of them.
+What is remembered, and what ends it: where the machine is, which NICs it has, and the address space of its
+virtual network, for ``REMEMBERED`` seconds or until ARM answers 404 or refuses the token; the subnets, as
+long, or until an address is in none of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from azure.mgmt.network import NetworkManagementClient
 from ipam.errors import SourceUnreadable
 from ipam.quoting import quoted
 from ipam.sources import arm_errors, arm_http, imds
-from ipam.sources.arm_nic import fits, nic_of
+from ipam.sources.arm_nic import fits, nic_of, spaces_of, vnet_ids
 from ipam.sources.bounded import OneAtATime, StillBusy
 from ipam.sources.managed_identity import ManagedIdentity, NoToken
 from ipam.sources.nic import builder, listing, not_a_document
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.mgmt.network.models import NetworkInterface
 
-    from ipam.model import Listing, Nic
+    from ipam.model import IPNetwork, Listing, Nic
     from ipam.sources import ArmConfig
 
 NETWORK_API = "2024-05-01"
@@ -112,6 +113,7 @@ class Reader:
         self._place: Placement | None = None
         self._nic_ids: tuple[str, ...] = ()
         self._imds_nics: dict[str, Nic] = {}
+        self._inside: tuple[tuple[IPNetwork, ...], str] | None = None
         self._remembered_since = time.monotonic()
 
     def _read(self, until: float) -> Listing:
@@ -206,7 +208,26 @@ class Reader:
                     raise
                 warnings.append(f"what IMDS said before is used: {error}")
         nics = tuple(nic_of(nic, built, self._imds_nics.get(built.mac)) for nic, built in known)
-        return listing("arm", nics, warnings, repr(nics).encode())
+        if self._inside is None:
+            self._inside = self._address_space(found)
+        inside, why_not = self._inside
+        warnings += [why_not] if why_not else []
+        return listing("arm", nics, warnings, repr(nics).encode(), inside)
+
+    def _address_space(self, found: list[NetworkInterface]) -> tuple[tuple[IPNetwork, ...], str]:
+        """The address space of the NICs' virtual networks and of their peerings; why it is not known."""
+        assert self._client is not None
+        spaces: list[IPNetwork] = []
+        for identifier in vnet_ids(found):
+            try:
+                group, name = last_parts(identifier)
+                vnet = self._client.virtual_networks.get(group, name, api_version=NETWORK_API)
+            except HttpResponseError as error:
+                if error.status_code not in {403, 404}:
+                    raise
+                return (), f"the address space of {identifier} can't be read: {error.status_code}"
+            spaces += spaces_of(vnet)
+        return tuple(dict.fromkeys(spaces)), ""
 
 
 def _client(

@@ -14,12 +14,16 @@ from ipam.quoting import quoted
 from ipam.sources.nic import Entry, host_subnet
 
 if TYPE_CHECKING:
-    from ipam.model import IPAddress, Nic
+    from collections.abc import Iterable
+
+    from ipam.model import IPAddress, IPNetwork, Nic
     from ipam.sources.nic import NicBuilder
 
 NetworkInterface: TypeAlias = Any
 IpConfiguration: TypeAlias = Any
-"""``NetworkInterface`` and ``NetworkInterfaceIPConfiguration`` of the SDK, which one module alone imports."""
+VirtualNetwork: TypeAlias = Any
+"""``NetworkInterface``, ``NetworkInterfaceIPConfiguration`` and ``VirtualNetwork`` of the SDK, which one
+module alone imports."""
 
 SUCCEEDED, DELETING = "Succeeded", "Deleting"
 
@@ -63,13 +67,30 @@ def nic_of(nic: NetworkInterface, built: NicBuilder, seen: Nic | None) -> Nic:
                 skipped[state] += 1
                 continue
             used[state] += 1
-        built.add(Entry(text, own, str(each.name or "")), [*subnets, *host_subnet(text)])
+        public = each.public_ip_address is not None
+        built.add(Entry(text, own, str(each.name or ""), public), [*subnets, *host_subnet(text)])
     for state in sorted({*used, *skipped}):
         built.warnings.append(
             f"NIC {built.mac}: {used[state] + skipped[state]} IP configurations in state {quoted(state)}: "
             f"{used[state]} are used, since IMDS lists them, {skipped[state]} are skipped"
         )
     return built.nic()
+
+
+def vnet_ids(nics: Iterable[NetworkInterface]) -> list[str]:
+    """The ids of the virtual networks of NICs: an id of a subnet begins with that of its network."""
+    subnets = (each.subnet for nic in nics for each in nic.ip_configurations or () if each.subnet)
+    return list(dict.fromkeys(str(each.id).partition("/subnets/")[0] for each in subnets if each.id))
+
+
+def spaces_of(vnet: VirtualNetwork) -> list[IPNetwork]:
+    """The address space of a virtual network and of those it is connected with by a peering."""
+    spaces = [vnet.address_space]
+    for peering in vnet.virtual_network_peerings or ():
+        if str(getattr(peering.peering_state, "value", peering.peering_state)) == "Connected":
+            spaces += [peering.remote_address_space, peering.remote_virtual_network_address_space]
+    prefixes = [str(prefix) for space in spaces if space for prefix in space.address_prefixes or ()]
+    return [ip_network(each, strict=False) for each in prefixes]
 
 
 def _is_uncertain(configuration: IpConfiguration) -> bool:

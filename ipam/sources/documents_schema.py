@@ -75,7 +75,10 @@ IMDS_SUBNET = model(
 )
 IMDS_ADDRESS = model(
     "ImdsAddress",
-    {"private": model_field({"type": "str"}, alias="privateIpAddress")},
+    {
+        "private": model_field({"type": "str"}, alias="privateIpAddress"),
+        "public": model_field({"type": "any"}, default="", alias="publicIpAddress"),
+    },
     {"extra_fields_behavior": "ignore"},
 )
 IMDS_COMPUTE = model(

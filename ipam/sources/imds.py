@@ -91,4 +91,7 @@ def _add_addresses(
 ) -> None:
     for position, raw in enumerate(family.addresses):
         for each in entries(_address, [raw], f"NIC {nic.mac}: an address", warnings):
-            nic.add(Entry(each.private, own=position == 0), subnets or host_subnet(each.private))
+            nic.add(
+                Entry(each.private, own=position == 0, public=bool(each.public)),
+                subnets or host_subnet(each.private),
+            )

@@ -78,6 +78,7 @@ class ImdsAddress(Part):
     """An address of a NIC in it."""
 
     private: str = Field(alias="privateIpAddress")
+    public: Any = Field(alias="publicIpAddress", default="")
 
 
 class ImdsCompute(Part):

@@ -44,6 +44,8 @@ class Entry(Value):
     """It belongs to the host, not to pods."""
     configuration: str = ""
     """Name of its IP configuration; empty where the document has none."""
+    public: bool = False
+    """It has a public address of its own."""
 
 
 class NicBuilder(Value):
@@ -57,6 +59,7 @@ class NicBuilder(Value):
     addresses: dict[IPAddress, PoolAddress] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     configurations: dict[IPAddress, str] = field(default_factory=dict)
+    public: list[IPAddress] = field(default_factory=list)
 
     def add_subnet(self, prefix: str) -> IPNetwork | None:
         """A subnet of this NIC; None when ``prefix`` is not a network, or one too many."""
@@ -79,6 +82,8 @@ class NicBuilder(Value):
         for ip in self._addresses_of(entry.text):
             if entry.configuration:
                 self.configurations.setdefault(ip, entry.configuration[:LONGEST_NAME])
+            if entry.public:
+                self.public.append(ip)
             if entry.own:
                 self.own.append(ip)
             else:
@@ -110,7 +115,8 @@ class NicBuilder(Value):
         own = frozenset(self.own)
         free = tuple(address for ip, address in self.addresses.items() if ip not in own)
         names = tuple(self.configurations.items())
-        return Nic(self.mac, self.primary, tuple(self.own), free, tuple(self.subnets), names)
+        public = tuple(each.ip for each in free if each.ip in self.public)
+        return Nic(self.mac, self.primary, tuple(self.own), free, tuple(self.subnets), names, public)
 
     def _addresses_of(self, text: str) -> Iterable[IPAddress]:
         """The address, or all addresses of a block: Azure gives a pod any of them, first and last too."""
@@ -139,7 +145,13 @@ def builder(mac: str, primary: bool | None, warnings: list[str]) -> NicBuilder |
         return None
 
 
-def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: bytes) -> Listing:
+def listing(
+    source: str,
+    nics: Iterable[Nic],
+    warnings: list[str],
+    document: bytes,
+    inside: tuple[IPNetwork, ...] = (),
+) -> Listing:
     """Put the NICs of ``document`` together; an address that two NICs claim stays with the first."""
     found: list[Nic] = []
     taken: set[IPAddress] = set()
@@ -162,7 +174,7 @@ def listing(source: str, nics: Iterable[Nic], warnings: list[str], document: byt
             taken.add(address.ip)
             kept.append(address)
         found.append(replace(nic, addresses=tuple(kept)))
-    return Listing(source, tuple(found), bounded(warnings), sha256(document).hexdigest())
+    return Listing(source, tuple(found), bounded(warnings), inside, sha256(document).hexdigest())
 
 
 def bounded(warnings: Sequence[str]) -> tuple[str, ...]:

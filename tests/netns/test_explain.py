@@ -95,16 +95,17 @@ def test_between_two_pods_of_a_node(node: Node, pods: list[Pod], explain: Explai
 def test_a_pod_is_named_by_its_name_its_address_or_its_container(
     pods: list[Pod], explain: Explain, start: str
 ) -> None:
-    assert explained(explain, start, f"{OUTSIDE}:443")["source"] == FIRST
+    assert explained(explain, start, f"{SECOND}:443")["source"] == FIRST
 
 
 def test_out_of_the_node(node: Node, pods: list[Pod], explain: Explain) -> None:
     read = explained(explain, "web", f"{OUTSIDE}:443")
     assert ways(read)[1:] == [
         ("node", veth(node, FIRST), "forwarded by eth0"),
-        ("network", "eth0", f"leaves the node to gateway {GATEWAY} as {FIRST}"),
+        ("network", "eth0", f"leaves the node to gateway {GATEWAY} as {ADDRESS}"),
     ]
-    assert (read["protocol"], read["to"]) == ("tcp", f"{OUTSIDE}:443")
+    assert (read["protocol"], read["to"], read["source"]) == ("tcp", f"{OUTSIDE}:443", ADDRESS)
+    assert explained(explain, "web", GATEWAY)["source"] == FIRST, "that is inside"
     assert explained(explain, "web", f"{OUTSIDE}:53", "--udp")["protocol"] == "udp"
 
 
@@ -259,7 +260,7 @@ def test_for_people_it_is_a_table_with_a_verdict(pods: list[Pod], explain: Expla
     shown = explain("web", f"{OUTSIDE}:443").stdout.splitlines()
     assert shown[0] == f"tcp from {FIRST} to {OUTSIDE} port 443"
     assert shown[2].split() == ["WHERE", "INTERFACE", "ROUTE", "RULE", "ACTION"]
-    assert shown[-1] == f"delivered: it leaves the node by eth0 with source {FIRST}"
+    assert shown[-1] == f"delivered: it leaves the node by eth0 with source {ADDRESS}"
 
 
 def test_what_does_not_exist_is_said_on_one_line(pods: list[Pod], explain: Explain) -> None:

@@ -220,11 +220,12 @@ def test_rules_are_listed_once_by_an_executable_and_not_again_by_an_agent(busy_n
     source_table(busy_node, TAKING["by the node's address"])
 
     def ask() -> list[int]:
-        host.ensure(Engine({}))
+        Engine({}).ensure_run_dir()
+        host.ensure(Engine({}), "azvnet", masqueraded=True)
         asked = []
         for engine in (Engine({}), Engine({}, known_host=KnownHost())):
             for _ in range(2):
-                host.ensure(engine)
+                host.ensure(engine, "azvnet", masqueraded=True)
                 engine.routing_rules()
                 asked.append(engine.host.sequence)
         return asked

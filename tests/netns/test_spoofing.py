@@ -13,12 +13,12 @@ import pytest
 
 from integration.fabric import syscalls as sc
 from tests.netns.conftest import NewAgent
-from tests.netns.node import ADDRESS, FABRIC, OUTSIDE, Node, ping
+from tests.netns.node import ADDRESS, FABRIC, GATEWAY, OUTSIDE, Node, ping
 from tests.netns.sandbox import Pod
 from tests.waiting import eventually
 
 HOST_MAC = bytes.fromhex("aaaaaaaaaaaa")
-GATEWAY = IPv4Address("169.254.1.1")
+PODS_GATEWAY = IPv4Address("169.254.1.1")
 PORT = 7777
 REFUSED = 106
 
@@ -71,7 +71,7 @@ def _udp(mac: bytes, source: str, to: str) -> bytes:
 
 def _arp(mac: bytes, source: IPv4Address) -> bytes:
     """A request for the gateway (RFC 826)."""
-    ends = mac + source.packed + bytes(6) + GATEWAY.packed
+    ends = mac + source.packed + bytes(6) + PODS_GATEWAY.packed
     return b"\xff" * 6 + mac + b"\x08\x06" + struct.pack("!HHBBH", 1, 0x800, 6, 4, 1) + ends
 
 
@@ -120,7 +120,7 @@ def test_no_packet_arrives_under_another_ones_address(
         (pod.ip("-4", "address", "show", "dev", "eth0")[0]["addr_info"][0]["local"]) for pod in pods
     )
     namespace, to = {
-        "the network": (FABRIC, OUTSIDE),
+        "the network": (FABRIC, GATEWAY),
         "another pod": (Path(neighbour.netns).name, other),
         "the node": ("", ADDRESS),
     }[goal]

@@ -58,6 +58,7 @@ RUN_BY = {
     r"azvnet show .*": "tests/netns/test_show.py::test_a_pod_is_found_by_everything",
     r"azvnet explain .*": "tests/netns/test_explain.py::test_for_people_it_is_a_table_with_a_verdict",
     r"ip (-d link|route) show .*": "tests/netns/test_datapath.py::test_",
+    r"nft list table inet azvnet": "tests/netns/test_masquerade.py::test_what_is_printed_of_the_table",
     r"nsenter --net=/run/netns/NAME ip addr": "tests/netns/test_datapath.py::test_",
     r"curl --unix-socket .*": "tests/netns/test_agent_telling.py::test_status_and_readyz_say_the_same",
     r"cp packaging/systemd/.*": "packaging/systemd",

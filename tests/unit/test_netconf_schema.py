@@ -28,7 +28,7 @@ PARTS: dict[str, type[BaseModel]] = {
     if isinstance(each, type) and issubclass(each, models.Part) and each is not models.Part
 }
 SETTINGS: dict[str, type[BaseModel]] = {
-    name: getattr(settings_models, name) for name in ("Arm", "Conflist", "Settings")
+    name: getattr(settings_models, name) for name in ("Arm", "Conflist", "Masquerade", "Platform", "Settings")
 }
 MODELS = {**NETCONF, **PARTS, **SETTINGS}
 VALIDATORS = {

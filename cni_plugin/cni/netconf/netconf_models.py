@@ -107,6 +107,9 @@ class NetConf(BaseModel):
     mtu: Annotated[int, Field(ge=0, le=65535)] = Field(
         0, description="MTU of the pod; 0 means that of the uplink."
     )
+    ip_masq: bool = Field(
+        True, alias="ipMasq", description="Whether pods leave the virtual network with the node's address."
+    )
     ipam: dict[str, Any] = Field(
         default={"type": "azvnet-ipam"}, description="Which IPAM plugin, with its configuration."
     )

@@ -122,6 +122,7 @@ NET_CONF = model(
         "mode": model_field({"type": "str"}, default="transparent"),
         "master": model_field({"type": "str"}, default=""),
         "mtu": model_field({"type": "int", "ge": 0, "le": 65535}, default=0),
+        "ip_masq": model_field({"type": "bool"}, default=True, alias="ipMasq"),
         "ipam": model_field(
             {"type": "dict", "keys_schema": {"type": "str"}, "values_schema": {"type": "any"}},
             default={"type": "azvnet-ipam"},

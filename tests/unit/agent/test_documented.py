@@ -14,7 +14,7 @@ from cni_plugin import checks
 from cni_plugin.agent import metrics
 from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
 from cni_plugin.agent.service import STOP_SECONDS
-from cni_plugin.agent.settings_models import Arm, Conflist, Settings
+from cni_plugin.agent.settings_models import Arm, Conflist, Masquerade, Platform, Settings
 from cni_plugin.cli.status import COLOURS
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.errors import PoolError
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/agent.md").read_text()
-NESTED: dict[str, type[BaseModel]] = {"conflist": Conflist, "arm": Arm}
+NESTED: dict[str, type[BaseModel]] = {
+    "conflist": Conflist,
+    "arm": Arm,
+    "masquerade": Masquerade,
+    "platform": Platform,
+}
 UNIT = ROOT / "packaging/systemd/azvnet-agent.service"
 
 
@@ -50,6 +55,8 @@ def fields(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
         if nested is not None:
             found |= fields(nested, f"{name}.")
             continue
+        if isinstance(default, bool):
+            default = str(default).lower()
         if isinstance(default, float):
             default = int(default) if default == int(default) else default
         found[prefix + name] = "" if default in (None, PydanticUndefined, "") else f"`{default}`"

@@ -96,7 +96,13 @@ class TestWords:
 
 def configuration(address: str | None, state: str = "Succeeded", **more: Any) -> SimpleNamespace:
     given = {"private_ip_address_prefix_length": None, "primary": False, **more}
-    return SimpleNamespace(name="ipconfig", private_ip_address=address, provisioning_state=state, **given)
+    return SimpleNamespace(
+        name="ipconfig",
+        private_ip_address=address,
+        provisioning_state=state,
+        public_ip_address=None,
+        **given,
+    )
 
 
 def nic_with(*configurations: SimpleNamespace) -> SimpleNamespace:

@@ -49,6 +49,9 @@ app.kubernetes.io/component: cni
       "type": "azvnet",
       "mode": "transparent",
       "capabilities": { "portMappings": true },
+      {{- if not .ipMasq }}
+      "ipMasq": false,
+      {{- end }}
       {{- with .master }}
       "master": {{ toJson . }},
       {{- end }}

@@ -1,0 +1,141 @@
+"""The files of ip-masq-agent: which destinations see pods' own addresses.
+
+Owns their format and how several are merged, as Azure's ip-masq-agent-v2 does it: networks united, booleans
+ORed. They are YAML or JSON; of YAML what such a file consists of: keys at the left with a word, a list in
+brackets, or lines with a dash. It must not know what the networks are used for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from glob import glob
+from ipaddress import IPv4Network, ip_network
+from pathlib import Path
+
+from ipam.quoting import one_line, quoted
+from ipam.value import Value
+
+MOST_NETWORKS_OF_FILE = 64
+"""As in ip-masq-agent."""
+LARGEST_BYTES = 1 << 17
+CIDRS, LINK_LOCAL = "nonMasqueradeCIDRs", "masqLinkLocal"
+BOOLEANS = {"true": True, "false": False}
+
+
+class IpMasqError(Exception):
+    """A file can't be read or is not valid; names it."""
+
+
+class IpMasq(Value):
+    """What the files say together. IPv6 networks are left out."""
+
+    networks: tuple[IPv4Network, ...] | None = None
+    """None: no file names any."""
+    link_local: bool = False
+
+
+def read_ip_masq(pattern: str) -> IpMasq:
+    """What the files that match a pattern say; nothing where there are none.
+
+    Raises:
+        IpMasqError: one of them is not valid, or can't be read.
+    """
+    networks: list[IPv4Network] | None = None
+    link_local = False
+    for path in sorted(glob(pattern)) if pattern else ():  # noqa: PTH207 - the pattern is absolute
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(LARGEST_BYTES + 1)
+            found = _decoded(content)
+            named = found.get(CIDRS)
+            if named is not None:
+                networks = [*(networks or ()), *_networks(named)]
+            link_local = link_local or _boolean(found.get(LINK_LOCAL, False))
+        except OSError as error:
+            raise IpMasqError(f"{path} can't be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise IpMasqError(
+                f"{path} is not valid, the rules stay as they are: {one_line(str(error))}"
+            ) from error
+    return IpMasq(None if networks is None else tuple(networks), link_local)
+
+
+def _decoded(content: bytes) -> dict[str, object]:
+    if len(content) > LARGEST_BYTES:
+        raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
+    text = content.decode()
+    if text.lstrip().startswith("{"):
+        found: object = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("it is not an object")
+        return found
+    return _yaml(text.splitlines())
+
+
+def _yaml(lines: Iterable[str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    items: list[object] | None = None
+    for number, raw in enumerate(lines, 1):
+        line = (" " + raw).split(" #")[0].rstrip()[1:]
+        word = line.strip()
+        if not word or word in {"---", "..."}:
+            continue
+        if word.startswith("- ") and items is not None:
+            items.append(_scalar(word[2:]))
+            continue
+        key, colon, value = line.partition(":")
+        if not colon or key != key.strip() or (value and not value.startswith(" ")):
+            raise ValueError(f"line {number} is neither a key nor an entry of a list: {quoted(word)}")
+        value = value.strip()
+        items = None
+        if value.startswith("["):
+            if not value.endswith("]"):
+                raise ValueError(f"line {number}: the list does not end there")
+            found[key] = [_scalar(each) for each in value[1:-1].split(",") if each.strip()]
+        elif value:
+            found[key] = _scalar(value)
+        else:
+            items = []
+            found[key] = items
+    return found
+
+
+def _scalar(text: str) -> object:
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return BOOLEANS.get(text, text)
+
+
+def _networks(named: object) -> list[IPv4Network]:
+    if not isinstance(named, list):
+        raise ValueError(f"{CIDRS} is not a list")  # noqa: TRY004 - of the document, not of a call
+    if len(named) > MOST_NETWORKS_OF_FILE:
+        raise ValueError(f"{CIDRS} has {len(named)} entries, more than {MOST_NETWORKS_OF_FILE}")
+    return ipv4_networks(named, CIDRS)
+
+
+def ipv4_networks(named: Iterable[object], where: str) -> list[IPv4Network]:
+    """The IPv4 networks of a list of CIDRs.
+
+    Raises:
+        ValueError: an entry is not a network, or has host bits set; names ``where`` it is.
+    """
+    found = []
+    for each in named:
+        try:
+            network = ip_network(each) if isinstance(each, str) and "/" in each else None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if network is None:
+            raise ValueError(f"{where}: {quoted(str(each))} is not a network such as 10.1.0.0/16")
+        if isinstance(network, IPv4Network):
+            found.append(network)
+    return found
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{LINK_LOCAL} is {quoted(str(value))}, neither true nor false")  # noqa: TRY004 - as above
+    return value

@@ -1,0 +1,82 @@
+"""Deciding under which address pods' packets leave: from the settings, ip-masq-agent's files and the cloud.
+
+Owns the decision and when it changes. It must not know how the kernel is made to do it, nor how a source is
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+from cni_plugin.agent.ip_masq_files import IpMasq, IpMasqError, read_ip_masq
+from cni_plugin.host import traffic
+from cni_plugin.host.traffic import RFC_1918, Traffic, collapsed
+from ipam.value import replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cni_plugin.agent.settings import OutboundSettings
+    from ipam.model import Listing
+
+
+class Outbound:
+    """The decision of this process.
+
+    Args:
+        run_dir: the state directory, where calls without the agent find it.
+        listings: what the sources listed last.
+    """
+
+    def __init__(self, run_dir: Path, listings: Callable[[], Iterable[Listing]]) -> None:
+        self._run_dir = run_dir
+        self._listings = listings
+        self._seen: tuple[Listing, ...] = ()
+        self._uplinks: tuple[int, ...] = ()
+
+    def decide(self, settings: OutboundSettings, *, thorough: bool = True) -> list[str]:
+        """Decide again; returns in words why something stays as it was.
+
+        Which links the NICs are is asked again when it is ``thorough`` or a source lists something else.
+
+        Raises:
+            OSError: the decision can't be written.
+        """
+        try:
+            files = read_ip_masq(settings.file)
+        except IpMasqError as error:
+            return [str(error)]
+        listings = tuple(self._listings())
+        decided = self._by_listings(listings, settings, files, thorough=thorough) if listings else None
+        if decided is None:  # what the process before this one decided holds until a source was read
+            decided = traffic.read_decision(self._run_dir) or traffic.default_decision()
+        flags = replace(
+            decided,
+            link_local=settings.link_local or files.link_local,
+            random_fully=settings.random_fully,
+            imds=settings.imds,
+            wireserver=settings.wireserver,
+        )
+        traffic.write_decision(flags, self._run_dir)
+        return []
+
+    def _by_listings(
+        self, listings: tuple[Listing, ...], settings: OutboundSettings, files: IpMasq, *, thorough: bool
+    ) -> Traffic:
+        """What is inside, which addresses are public, and which there are."""
+        nics = [nic for each in listings for nic in each.nics]
+        usual = [network for each in listings for network in each.inside]
+        if not usual and files.networks is None:
+            usual += RFC_1918
+        subnets = [network for nic in nics for network in nic.subnets]
+        every = [*usual, *subnets, *(files.networks or ()), *settings.non_masquerade]
+        public = {ip for nic in nics for ip in nic.public if isinstance(ip, IPv4Address)}
+        inside = (each for each in every if isinstance(each, IPv4Network))
+        if thorough or listings != self._seen:
+            self._uplinks = traffic.links_with({ip for nic in nics for ip in nic.own_addresses})
+            self._seen = listings
+        ips = (each.ip for nic in nics for each in nic.addresses)
+        pool = collapsed(IPv4Network(ip) for ip in ips if isinstance(ip, IPv4Address))
+        return Traffic(collapsed(inside), public=tuple(sorted(public)), pool=pool, uplinks=self._uplinks)

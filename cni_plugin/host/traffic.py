@@ -1,0 +1,142 @@
+"""Under which address pods' packets leave, and which services of the platform pods may use: as decided, in
+two files of the state directory.
+
+Owns the decision as a value, its defaults, and the files, so that a call without the agent finds what the
+agent decided. A reboot takes the files along, and whoever comes first makes them again. It must not know how
+the kernel is made to do it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cni_plugin.kernel import encode
+from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.netlink import Netlink
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from ipam.model import IPAddress
+
+DECISION, NETWORKS = "traffic.json", "networks.json"
+RFC_1918 = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+"""Where the virtual network's address space is not known; ip-masq-agent has the same default."""
+LINK_LOCAL = IPv4Network("169.254.0.0/16")
+WIRESERVER, IMDS = IPv4Network("168.63.129.16/32"), IPv4Network("169.254.169.254/32")
+MOST_NAMED_NETWORKS = 64
+
+
+class Traffic(Value):
+    """What becomes of pods' packets."""
+
+    non_masquerade: tuple[IPv4Network, ...]
+    """Destinations that see the pod's own address."""
+    link_local: bool = True
+    """Whether packets to 169.254.0.0/16 leave with the node's address."""
+    random_fully: bool = False
+    """Whether the kernel chooses source ports at random."""
+    imds: bool = False
+    """Whether pods reach the instance metadata service."""
+    wireserver: bool = False
+    """Whether pods reach the wireserver's TCP ports 80 and 32526."""
+    public: tuple[IPv4Address, ...] = ()
+    """Pods' addresses with a public address of their own, by which Azure lets them leave."""
+    pool: tuple[IPv4Network, ...] = ()
+    """The addresses that pods may have."""
+    uplinks: tuple[int, ...] = ()
+    """The links of the NICs that own them, by index."""
+
+
+def read_decision(run_dir: Path) -> Traffic | None:
+    """What was decided since boot; None: nothing yet, or the file is damaged."""
+    try:
+        found = json.loads((run_dir / DECISION).read_bytes())
+        return Traffic(
+            non_masquerade=tuple(map(IPv4Network, found["non_masquerade"])),
+            public=tuple(map(IPv4Address, found["public"])),
+            pool=tuple(map(IPv4Network, found["pool"])),
+            uplinks=tuple(map(int, found["uplinks"])),
+            **{name: bool(found[name]) for name in ("link_local", "random_fully", "imds", "wireserver")},
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def write_decision(decided: Traffic, run_dir: Path) -> None:
+    """Replace the file, unless it says the same. Raises OSError."""
+    fields: dict[str, Any] = {
+        "non_masquerade": list(map(str, decided.non_masquerade)),
+        "public": list(map(str, decided.public)),
+        "pool": list(map(str, decided.pool)),
+        "uplinks": decided.uplinks,
+        **{name: getattr(decided, name) for name in ("link_local", "random_fully", "imds", "wireserver")},
+    }
+    if read_decision(run_dir) != decided:
+        _replace(run_dir / DECISION, fields)
+
+
+def default_decision() -> Traffic:
+    """What holds until somebody decides: RFC 1918 and the node's own subnets are inside, IMDS is closed.
+
+    Raises:
+        OSError: the kernel does not list its routes and addresses.
+    """
+    return Traffic(non_masquerade=collapsed([*RFC_1918, *_own_subnets()]))
+
+
+def _own_subnets() -> Iterable[IPv4Network]:
+    """The subnets of the links that a default route leads over."""
+    with Netlink() as host:
+        routes = host.routes(encode.dump_routes(IPV4.number))
+        out = {index for route in routes if not route.dst.prefixlen for index in route.links}
+        for each in host.addresses(encode.dump_addresses(IPV4.number)):
+            if each.index in out:
+                yield IPv4Network((int(each.ip), each.prefixlen), strict=False)
+
+
+def links_with(addresses: Collection[IPAddress]) -> tuple[int, ...]:
+    """The links of the host, by index, that carry one of these. Raises OSError, as above."""
+    with Netlink() as host:
+        found = host.addresses(encode.dump_addresses(IPV4.number))
+    return tuple(sorted({each.index for each in found if each.ip in addresses}))
+
+
+def collapsed(networks: Iterable[IPv4Network]) -> tuple[IPv4Network, ...]:
+    """The same destinations by the fewest networks, in order: equal decisions are equal values."""
+    return tuple(collapse_addresses(networks))
+
+
+def read_networks(run_dir: Path) -> dict[str, bool]:
+    """The networks of pods since boot, by name: whether ``ipMasq`` of their netconf is true."""
+    with suppress(OSError, ValueError):
+        found = json.loads((run_dir / NETWORKS).read_bytes())
+        if isinstance(found, dict):
+            return {str(name): bool(value) for name, value in found.items()}
+    return {}
+
+
+def note_network(name: str, *, masqueraded: bool, run_dir: Path) -> dict[str, bool]:
+    """Write down what the netconf of a call says; returns all networks. Raises OSError."""
+    known = read_networks(run_dir)
+    if known.get(name) is not masqueraded:
+        known = dict(list(known.items())[-MOST_NAMED_NETWORKS + 1 :]) | {name: masqueraded}
+        _replace(run_dir / NETWORKS, known)
+    return known
+
+
+def _replace(path: Path, document: dict[str, Any]) -> None:
+    """By a rename: whoever reads finds the old document or the new one, whenever we are killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(document))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
