@@ -70,7 +70,8 @@ format: venv ## format the sources with ruff
 	@.venv/bin/ruff format .
 
 .PHONY: test
-test: upgrade lint image tools kubernetes ## lint, build, and every layer of tests but kind (as root)
+test: upgrade lint image tools kubernetes ## lint, build, and every layer of tests (as root)
+	@packaging/bootstrap.sh kind
 	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-unit

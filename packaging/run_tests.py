@@ -29,8 +29,6 @@ class Layer:
     what: str
     arguments: tuple[str, ...] = ()
     """For pytest, beside the folder."""
-    by_name_only: bool = False
-    """It runs when it is named, not with all the others."""
 
 
 LAYERS = (
@@ -54,15 +52,7 @@ LAYERS = (
     # One process: its tests share one cluster.
     Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes", ("--timeout=600",)),
     # Behind e2e and in one process: its clusters and those of e2e need more inotify instances than there are.
-    # Nine minutes: with everything else, a fresh machine would need more than an hour.
-    Layer(
-        "kind",
-        "integration/kind",
-        0,
-        "a real kind cluster, and what it leaves",
-        ("--timeout=900",),
-        by_name_only=True,
-    ),
+    Layer("kind", "integration/kind", 0, "a real kind cluster, and what it leaves", ("--timeout=900",)),
 )
 
 
@@ -92,7 +82,7 @@ def main() -> int:
         )
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
-    chosen = names or [layer.name for layer in LAYERS if not layer.by_name_only]
+    chosen = names or known
     outcomes = [run(known[name], extra) for name in chosen]
     return report(outcomes)
 
