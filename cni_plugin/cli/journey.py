@@ -237,10 +237,11 @@ class Traveller:
 
     def _leads_elsewhere(self, source: IPAddress, came_by: Link) -> bool:
         """Whether answers would leave by another link than the packet came by, and that is checked: the
-        kernel refuses it then with the same errno as a packet to nowhere (ip-sysctl.rst, rp_filter).
+        kernel refuses it then with the same errno as a packet to nowhere (ip-sysctl.rst, rp_filter). On a
+        link without an address 2 is as strict as 1 (__fib_validate_source).
         """
         checks = (f"ipv4/conf/{name}/rp_filter" for name in ("all", came_by.name))
-        if source.version != 4 or max(sysctl.read(each) for each in checks) != "1":
+        if source.version != 4 or max(sysctl.read(each) for each in checks) == "0":
             return False
         back = self._node.host.one_route(encode.get_route(source))
         return back is None or back.index != came_by.index
