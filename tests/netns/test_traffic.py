@@ -57,7 +57,7 @@ def test_nobody_answers_for_an_address_that_no_pod_has(busy_node: Node, pods: li
 def test_another_pod_sees_the_pods_own_address_and_the_outside_the_nodes(
     busy_node: Node, pods: list[Pod], kind: socket.SocketKind, target: str
 ) -> None:
-    """No address is translated on the way."""
+    """What stays inside is not translated."""
     first, second = pods
     where = second.netns if target == "pod" else f"{NETNS_DIR}/{FABRIC}"
     address = _address(second) if target == "pod" else OUTSIDE
