@@ -85,9 +85,9 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"azvnet explain: {error}\n")
         return SEVERAL if isinstance(error, KeyError) else DROPPED
     pods = _pods(source, target.ip, seen, node)
-    journey = Traveller(node, seen, pods).follow(source, target.ip)
-    answer = _probe(options, pods.get(source), source) if options.probe else None
     protocol = ("udp" if options.udp else "tcp") if target.port else "icmp"
+    journey = Traveller(node, seen, pods, protocol, target.port).follow(source, target.ip)
+    answer = _probe(options, pods.get(source), source) if options.probe else None
     if options.output == "json":
         document = _document(options.start, target, protocol, journey, answer)
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

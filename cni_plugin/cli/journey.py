@@ -73,10 +73,16 @@ class Traveller:
         node: the node.
         seen: its attachments and links.
         pods: the facts of every attachment that the packet may come from or go to, by address.
+        protocol: ``tcp``, ``udp`` or ``icmp``.
+        port: where it is sent; 0 with ``icmp``.
     """
 
-    def __init__(self, node: Node, seen: Survey, pods: Mapping[IPAddress, Facts]) -> None:
+    def __init__(
+        self, node: Node, seen: Survey, pods: Mapping[IPAddress, Facts], protocol: str, port: int
+    ) -> None:
         self._node = node
+        self._protocol = protocol
+        self._port = port
         self._seen = seen
         self._pods = pods
         self._links = {link.index: link for link in seen.links}
@@ -148,6 +154,9 @@ class Traveller:
         if found.route.kind != RTN_UNICAST or link is None:
             self._hops.append(Hop("node", arrival[1], "dropped", str(found.rule or ""), route))
             raise _Dropped(f"{target} is not the address of one machine")
+        if refused := self._refused_by_table(source, target, came_by, link):
+            self._hops.append(Hop("node", arrival[1], f"refused: {refused}", str(found.rule or ""), route))
+            raise _Dropped(refused)
         verb = "forwarded" if came_by else "sent"
         self._hops.append(Hop("node", arrival[1], f"{verb} by {link.name}", str(found.rule or ""), route))
         if not link.up:
@@ -172,6 +181,16 @@ class Traveller:
         source = self._seen_as or source
         self._hops.append(Hop("network", link.name, f"leaves the node{gateway} as {source}"))
         return f"it leaves the node by {link.name} with source {source}"
+
+    def _refused_by_table(
+        self, source: IPAddress, target: IPAddress, came_by: Link | None, link: Link
+    ) -> str:
+        """Why azvnet's own table refuses it; empty: it does not."""
+        run_dir = self._node.run_dir
+        if source in self._pods:
+            return packets.refused_to_pods(target, self._protocol, self._port, run_dir)
+        turned = came_by is not None and came_by.index == link.index
+        return f"no pod has {target}" if turned and packets.is_without_pod(target, run_dir) else ""
 
     def _masqueraded(self, source: IPAddress, target: IPAddress, link: Link) -> IPAddress | None:
         """The node's address, if a pod's packet leaves with that: what the table of nf_tables does."""
@@ -266,6 +285,7 @@ class Traveller:
         if not forwarded:
             return
         try:
+            self._notes += packets.check(self._node, in_use=True)
             drops = packet_filter.forward_drops()
             self._notes += [f"{each} drops what no rule of it allows" for each in drops]
             nat = [each for each in packet_filter.base_chains() if each.kind == "nat"]

@@ -164,7 +164,7 @@ def is_masqueraded(network: str, source: IPAddress, target: IPAddress, run_dir: 
     Raises:
         OSError: as ``traffic.default_decision``.
     """
-    decided = traffic.read_decision(run_dir) or traffic.default_decision()
+    decided = _decided(run_dir)
     networks = traffic.read_networks(run_dir)
     if not networks.get(network, _any(networks)) or target.version != 4:
         return False
@@ -173,6 +173,32 @@ def is_masqueraded(network: str, source: IPAddress, target: IPAddress, run_dir: 
         return False
     inside = [*decided.non_masquerade, *([] if decided.link_local else [traffic.LINK_LOCAL])]
     return not any(target in each for each in inside)
+
+
+def refused_to_pods(target: IPAddress, protocol: str, port: int, run_dir: Path) -> str:
+    """Why what a pod sends is refused: a service of the platform that is closed. Empty: it is not refused.
+
+    Raises:
+        OSError: as ``is_masqueraded``.
+    """
+    decided = _decided(run_dir)
+    if protocol == "tcp" and not decided.imds and target in traffic.IMDS:
+        return "the metadata service is closed to pods (setting platform.imds)"
+    secret = target in traffic.WIRESERVER and port in WIRESERVER_PORTS
+    if protocol == "tcp" and not decided.wireserver and secret:
+        return f"port {port} of the wireserver is closed to pods (setting platform.wireserver)"
+    return ""
+
+
+def is_without_pod(target: IPAddress, run_dir: Path) -> bool:
+    """Whether it is an address of the pool, which a packet that came from outside and is routed back there
+    was sent to in vain. Raises OSError, as above.
+    """
+    return any(target in each for each in _decided(run_dir).pool)
+
+
+def _decided(run_dir: Path) -> Traffic:
+    return traffic.read_decision(run_dir) or traffic.default_decision()
 
 
 @lru_cache(maxsize=4)

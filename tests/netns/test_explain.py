@@ -12,6 +12,7 @@ import pytest
 from tests.netns.calls import Executable
 from tests.netns.node import ADDRESS, GATEWAY, OUTSIDE, Node, ping, pod_args
 from tests.netns.sandbox import Pod
+from tests.waiting import eventually
 
 Explain = Callable[..., subprocess.CompletedProcess[str]]
 DELIVERED, DROPPED, SEVERAL = 0, 1, 2
@@ -214,6 +215,42 @@ def test_the_nodes_source_rules_do_not_take_packets_to_pods(
     assert read["hops"][0]["rule"] == "999: from all lookup main suppress_prefixlength 31"
     outside = explained(explain, ADDRESS, OUTSIDE)
     assert outside["hops"][0]["rule"] == f"1000: from {ADDRESS}/32 lookup 200"
+
+
+@pytest.mark.parametrize(
+    ("to", "reason"),
+    [
+        ("169.254.169.254:80", "the metadata service is closed to pods (setting platform.imds)"),
+        ("168.63.129.16:80", "port 80 of the wireserver is closed to pods (setting platform.wireserver)"),
+        ("168.63.129.16:32526", "port 32526 of the wireserver is closed to pods"),
+    ],
+)
+def test_a_service_of_the_platform_that_is_closed_is_named(
+    pods: list[Pod], explain: Explain, to: str, reason: str
+) -> None:
+    read = explained(explain, "web", to, code=DROPPED)
+    assert (read["verdict"], read["reason"][: len(reason)]) == ("dropped", reason)
+    assert read["hops"][-1]["action"] == f"refused: {read['reason']}"
+
+
+def test_dns_of_the_platform_is_open_and_the_node_itself_may_use_it_all(
+    pods: list[Pod], explain: Explain
+) -> None:
+    assert explained(explain, "web", "168.63.129.16:53", "--udp")["source"] == ADDRESS
+    assert explained(explain, ADDRESS, "169.254.169.254:80")["verdict"] == "delivered"
+
+
+def test_a_table_that_is_gone_is_noted(node: Node, pods: list[Pod], explain: Explain) -> None:
+    assert explained(explain, "web", f"{OUTSIDE}:443")["notes"] == []
+
+    def noted() -> list[str]:  # an agent may have written it again meanwhile
+        node.sandbox.run("nft", "delete", "table", "inet", "azvnet", check=False)
+        notes = explained(explain, "web", f"{OUTSIDE}:443")["notes"]
+        assert isinstance(notes, list)
+        return notes
+
+    (note,) = eventually(noted, "the table is missing")
+    assert note.startswith("nf_tables table inet azvnet is missing")
 
 
 def test_filters_and_translations_of_others_are_named(node: Node, pods: list[Pod], explain: Explain) -> None:
