@@ -8,13 +8,13 @@ in it changes with a pod.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from cni_plugin.cni.errors import KernelRefused
+from cni_plugin.cni.errors import KernelRefused, StateUnavailable
 from cni_plugin.datapath.names import owner_of
 from cni_plugin.host import traffic
 from cni_plugin.host.traffic import Traffic
@@ -23,11 +23,13 @@ from cni_plugin.kernel.encode import HOST_LINK_GROUP
 from cni_plugin.kernel.nftables import Chain, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cni_plugin.kernel.netlink import Netlink
     from cni_plugin.node import Node
     from ipam.model import IPAddress
+
+T = TypeVar("T")
 
 KIND = "nftables"
 SHARED = False
@@ -51,7 +53,7 @@ def ensure(node: Node) -> str:
     try:
         if decided is None:
             decided = traffic.default_decision()
-            traffic.write_decision(decided, run_dir)
+            _keep(partial(traffic.write_decision, decided, run_dir), run_dir)
         networks = traffic.read_networks(run_dir)
         excepted = _excepted(networks, node.host)
         chains = chains_of(decided, masqueraded=_any(networks), excepted=excepted)
@@ -74,14 +76,14 @@ def ensure_for(network: str, *, masqueraded: bool, node: Node) -> None:
 
     Raises:
         KernelRefused: it is not there and can't be written.
+        StateUnavailable: the state directory can't be written.
     """
     run_dir = node.run_dir
     known = _networks.get(run_dir) if node.background_reads else None
     if known is None or known.get(network) is not masqueraded:
-        try:
-            known = traffic.note_network(network, masqueraded=masqueraded, run_dir=run_dir)
-        except OSError as error:
-            raise _refused(error) from error
+        known = _keep(
+            lambda: traffic.note_network(network, masqueraded=masqueraded, run_dir=run_dir), run_dir
+        )
         _networks[run_dir] = known
     elif _written and (masqueraded or not _any(known)):
         return
@@ -90,6 +92,16 @@ def ensure_for(network: str, *, masqueraded: bool, node: Node) -> None:
 
 _networks: dict[Path, dict[str, bool]] = {}
 """What this process has last read of ``traffic.NETWORKS``; of the agent, which handles all calls."""
+
+
+def _keep(write: Callable[[], T], run_dir: Path) -> T:
+    try:
+        return write()
+    except OSError as error:
+        raise StateUnavailable(
+            f"what is decided about pods' packets can't be written to {run_dir}: {error.strerror}",
+            f"Free some space: `df -h {run_dir}; df -i {run_dir}` shows what is used.",
+        ) from error
 
 
 def _refused(error: OSError) -> KernelRefused:
