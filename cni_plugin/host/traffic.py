@@ -133,7 +133,7 @@ def note_network(name: str, *, masqueraded: bool, run_dir: Path) -> dict[str, bo
 
 def _replace(path: Path, document: dict[str, Any]) -> None:
     """By a rename: whoever reads finds the old document or the new one, whenever we are killed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")  # no other thread or container has it
     try:
         temporary.write_text(json.dumps(document))
         temporary.replace(path)
