@@ -41,10 +41,12 @@ def run(options: argparse.Namespace) -> int:
     from cni_plugin.call_log import DEFAULT_FILE
     from cni_plugin.cli.asking import HANGS, RUNNING, ask_agent
     from cni_plugin.host import STATES, forwarding
+    from cni_plugin.install.installing import require_root
     from cni_plugin.install.removing import Removal, uninstall
     from cni_plugin.node import Node
 
     def work() -> None:
+        require_root()
         place = place_of(options)
         given = os.environ.get("AZVNET_RUN_DIR")
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
         with closing(Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)})) as node:
             agent, attached = ask_agent(run_dir), count_attachments(node)
-            before = [(state, state.recorded(node)) for state in STATES]
+            before = [(state, recorded(state, node)) for state in STATES]
             removal = Removal(
                 place,
                 attached,
@@ -72,6 +74,15 @@ def run(options: argparse.Namespace) -> int:
     if options.stay and not status:
         wait()
     return status
+
+
+def recorded(state: HostState, node: Node) -> dict[str, str]:
+    """What was done to the host for pods; nothing where the kernel does not say."""
+    try:
+        return state.recorded(node)
+    except OSError as error:
+        say(f"note: {state.KIND} can't be looked at: {error.strerror}")
+        return {}
 
 
 def restore(state: HostState, values: dict[str, str], node: Node, place: Place, attached: int) -> None:

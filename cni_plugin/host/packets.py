@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from hashlib import sha256
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +18,7 @@ from cni_plugin.datapath.names import owner_of
 from cni_plugin.host import traffic
 from cni_plugin.host.traffic import Traffic
 from cni_plugin.kernel import encode, nftables
+from cni_plugin.kernel.digest import sha1_of
 from cni_plugin.kernel.encode import HOST_LINK_GROUP
 from cni_plugin.kernel.nftables import Chain, Rule
 
@@ -226,7 +226,7 @@ def chains_of(
     if masqueraded:
         rules = tuple(_masquerade_rules(decided, excepted))
         chains.append(("postrouting", "nat", nftables.POSTROUTING, SOURCE_NAT, rules))
-    digest = sha256(repr(chains).encode()).hexdigest()[:DIGEST]
+    digest = sha1_of(repr(chains)).hex()[:DIGEST]
     total = sum(len(chain[-1]) for chain in chains)
     numbers = iter(range(1, total + 1))
     return tuple(
