@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from integration.fabric import DropCounters, Machine
 
 CONFLIST = Path(__file__).parents[1] / "conf" / "10-azvnet.conflist"
-LOOKED_AT = "links, addresses, routes, rules, neighbours, nftables, reservations"
+LOOKED_AT = "links, addresses, routes, rules, neighbours, nftables of others, reservations"
 
 
 @dataclass(frozen=True, slots=True)

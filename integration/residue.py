@@ -57,8 +57,10 @@ class Snapshot:
 
 
 def snapshot(node: Machine) -> Snapshot:
-    """Links, addresses, routes, rules, permanent neighbours, packet filter, files of CNI, reservations."""
-    readers = (_links, _routes, _filters, _files, _reservations)
+    """Links, addresses, routes, rules, permanent neighbours, packet filter, files of CNI, reservations. Not
+    azvnet's own table of nf_tables, which stays from the first pod until azvnet is uninstalled.
+    """
+    readers = (_links, _routes, _filters_of_others, _files, _reservations)
     return Snapshot(frozenset(fact for read in readers for fact in read(node)))
 
 
@@ -101,14 +103,20 @@ def _routes(node: Machine) -> Iterator[str]:
         yield f"neighbour {neighbour['dst']} {neighbour['dev']} {neighbour.get('lladdr')}"
 
 
+def _filters_of_others(node: Machine) -> Iterator[str]:
+    return (fact for fact in _filters(node) if not fact.startswith("filter inet azvnet "))
+
+
 def _filters(node: Machine) -> Iterator[str]:
-    chain = ""
+    table = chain = ""
     for line in node.run(["nft", "--stateless", "list", "ruleset"], check=False).stdout.splitlines():
         text = line.strip()
-        if text.startswith(("table ", "chain ", "map ", "set ")):
+        if text.startswith("table "):
+            table = text.removeprefix("table ").removesuffix("{").strip()
+        elif text.startswith(("chain ", "map ", "set ")):
             chain = text.removesuffix("{").strip()
         elif text not in ("", "}"):
-            yield f"filter {chain}: {text}"
+            yield f"filter {table} {chain}: {text}"
 
 
 def _files(node: Machine) -> Iterator[str]:
