@@ -258,8 +258,9 @@ def _forward_rules(decided: Traffic) -> Iterator[Rule]:
 
 
 def _masquerade_rules(decided: Traffic, excepted: Sequence[int]) -> Iterator[Rule]:
-    """Only the first packet of a connection comes here (nf_nat)."""
-    yield Rule("not from a pod", (nftables.from_group(HOST_LINK_GROUP, inverted=True), nftables.RETURN))
+    """Only the first packet of a connection comes here (nf_nat). What the node itself sends came in by no
+    link, so no rule about one holds for it, not even one that names a link it must not be.
+    """
     yield Rule("to a pod", (nftables.to_group(HOST_LINK_GROUP), nftables.RETURN))
     if excepted:
         yield Rule("ipMasq is false", (*nftables.from_links(excepted), nftables.RETURN))
@@ -273,4 +274,4 @@ def _masquerade_rules(decided: Traffic, excepted: Sequence[int]) -> Iterator[Rul
     if inside:
         yield Rule("inside", (*to, nftables.in_networks(inside), nftables.RETURN))
     leave = nftables.masquerade(random_fully=decided.random_fully)
-    yield Rule("with the node's address", (nftables.IPV4_ONLY, leave))
+    yield Rule("with the node's address", (_FROM_PODS, nftables.IPV4_ONLY, leave))

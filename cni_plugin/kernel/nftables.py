@@ -233,9 +233,9 @@ def _compare(value: bytes, *, equal: bool = True) -> bytes:
     )
 
 
-def from_group(group: int, *, inverted: bool = False) -> bytes:
+def from_group(group: int) -> bytes:
     """The packet came in by a link of that group. At POSTROUTING from Linux 5.7 on."""
-    return _meta(21) + _compare(struct.pack("=I", group), equal=not inverted)
+    return _meta(21) + _compare(struct.pack("=I", group))
 
 
 def to_group(group: int) -> bytes:

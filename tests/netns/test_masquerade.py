@@ -156,6 +156,24 @@ def test_the_nodes_own_packets_and_other_plugins_are_left_alone(world: Node) -> 
     assert node_itself.stdout.strip() == ADDRESS
 
 
+@pytest.mark.parametrize(
+    ("source", "target"), [("127.0.0.1", "127.0.0.1"), (ADDRESS, "127.0.0.1"), ("10.99.0.9", GATEWAY)]
+)
+def test_the_node_is_seen_as_it_wants_to_be(world: Node, source: str, target: str) -> None:
+    """The kubelet talks to the runtime by the loopback address, and a node may have several addresses."""
+    attach(world)
+    world.sandbox.batch("address add 10.99.0.9/32 dev lo")
+    world.sandbox.batch("route add 10.99.0.9 via 10.10.0.4", namespace=FABRIC)
+    decided = traffic.Traffic(non_masquerade=())
+    world.sandbox.do(
+        lambda: traffic.write_decision(decided, Path(RUN_DIR)), lambda: packets.ensure(Engine({}))
+    )
+    asking = f"socket.create_connection(('{target}', {PORT}), 2, source_address=('{source}', 0))"
+    with servers(world.sandbox, "", [f"127.0.0.1:{PORT}"]):
+        seen = world.sandbox.run("python3", "-c", f"import socket; print({asking}.recv(99).decode())")
+    assert seen.stdout.strip() == source
+
+
 def test_secrets_of_the_wireserver_and_the_metadata_service_are_closed_and_dns_is_open(world: Node) -> None:
     pod, _ = attach(world)
     closed = {(address, port): asked(pod, address, port) for address in PORTS for port in PORTS[address]}
