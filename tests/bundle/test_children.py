@@ -20,6 +20,7 @@ NODE = """
 set -eu
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /var/log
 mkdir /run/netns
 ip link set lo up
 ip link add eth0 type veth peer name fabric

@@ -176,18 +176,19 @@ def test_what_only_a_restart_helps_is_neither_ready_nor_healthy(
 
 
 def test_an_agent_that_another_took_over_from_leaves_the_conflist_alone(
-    place: Place, new_front: NewFront, conflist: dict[str, Path]
+    place: Place, new_front: NewFront, conflist: dict[str, Path], tmp_path: Path
 ) -> None:
+    settings = new_settings(conflist=conflist, log_file=tmp_path / "agent.log")
     place.list_addresses(1)
     front = new_front(conflist=conflist)
     eventually(conflist["destination"].exists, "the conflist")
     front.serves = False
     conflist["destination"].write_text("what the newer agent has written")
-    front.use(new_settings(conflist=conflist))
+    front.use(settings)
     front.look()
     assert conflist["destination"].read_text() == "what the newer agent has written"
     front.serves = True
-    front.use(new_settings(conflist=conflist))
+    front.use(settings)
     eventually(lambda: conflist["destination"].read_text() == json.dumps(CONFLIST), "its own again")
 
 
