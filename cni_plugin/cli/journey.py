@@ -83,7 +83,6 @@ class Traveller:
         self._node = node
         self._protocol = protocol
         self._port = port
-        self._seen = seen
         self._pods = pods
         self._links = {link.index: link for link in seen.links}
         self._hops: list[Hop] = []
@@ -289,8 +288,8 @@ class Traveller:
             drops = packet_filter.forward_drops()
             self._notes += [f"{each} drops what no rule of it allows" for each in drops]
             nat = [each for each in packet_filter.base_chains() if each.kind == "nat"]
-            ours = f"nf_tables table {packets.TABLE}"
-            self._notes += [f"{each} may translate addresses" for each in nat if ours not in str(each)]
+            others = [each for each in nat if each.table != packets.TABLE]
+            self._notes += [f"{each} may translate addresses" for each in others]
         except OSError as error:
             self._notes.append(f"packet filters can't be read: {error}")
 

@@ -192,6 +192,17 @@ class Executable:
 
         return Running(environ.get("CNI_COMMAND", ""), popen, stdin)
 
+    def command(self, sandbox: Sandbox, *argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run ``azvnet ARGV`` on the node, as a person does, to its end."""
+        whole = [str(self.program), *argv]
+        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        process = sandbox.popen(whole, env={**path, **environ, **self.environ})
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(whole, process.returncode, out.decode(), err.decode())
+
 
 class Engine:
     """The same entry in a fork of this process: real processes, real kernel, no interpreter to start."""

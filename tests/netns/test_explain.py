@@ -24,14 +24,8 @@ def explain(node: Node, executable: Executable) -> Explain:
     """Runs the command on the node."""
 
     def run(start: str, to: str, *options: str) -> subprocess.CompletedProcess[str]:
-        argv = [str(executable.program), "explain", "--from", start, "--to", to, *options]
-        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        process = node.sandbox.popen(argv, env={**path, **executable.environ})
-        try:
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-        return subprocess.CompletedProcess(argv, process.returncode, out.decode(), err.decode())
+        argv = ("explain", "--from", start, "--to", to, *options)
+        return executable.command(node.sandbox, *argv, LANG="C.UTF-8")
 
     return run
 

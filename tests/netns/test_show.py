@@ -24,14 +24,8 @@ def show(node: Node, executable: Executable) -> Show:
     """Runs the command on the node."""
 
     def run(*options: str, lang: str = "C.UTF-8") -> subprocess.CompletedProcess[str]:
-        argv = [str(executable.program), "show", *options]
-        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": lang, "PYTHONCOERCECLOCALE": "0"}
-        process = node.sandbox.popen(argv, env={**path, **executable.environ})
-        try:
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-        return subprocess.CompletedProcess(argv, process.returncode, out.decode(), err.decode())
+        environ = {"LANG": lang, "PYTHONCOERCECLOCALE": "0"}
+        return executable.command(node.sandbox, "show", *options, **environ)
 
     return run
 

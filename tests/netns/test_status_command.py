@@ -32,14 +32,7 @@ def status(node: Node, executable: Executable) -> Status:
     """Runs the command on the node."""
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        argv = [str(executable.program), "status", *options]
-        environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **executable.environ}
-        process = node.sandbox.popen(argv, env=environ)
-        try:
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-        return subprocess.CompletedProcess(argv, process.returncode, out.decode(), err.decode())
+        return executable.command(node.sandbox, "status", *options)
 
     return run
 
