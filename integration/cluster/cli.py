@@ -169,6 +169,7 @@ def _conformance(arguments: argparse.Namespace) -> int:
 def _kubectl(arguments: argparse.Namespace) -> int:
     found = control.ask(arguments.name, "cluster")
     program = str(kubernetes() / "kubectl")
+    os.environ["KUBECACHEDIR"] = str(Path(found["kubeconfig"]).parent / "kubectl")
     os.execv(program, [program, f"--kubeconfig={found['kubeconfig']}", *arguments.argv])
 
 
@@ -178,4 +179,5 @@ def _shell(arguments: argparse.Namespace) -> int:
     os.environ["PATH"] = f"{tools()}:{kubernetes()}:{os.environ['PATH']}"
     is_node = arguments.node in control.ask(arguments.name, "cluster")["proxy"]
     os.environ["KUBECONFIG"] = f"/etc/kubernetes/{'kubelet' if is_node else 'admin'}.conf"
+    os.environ["KUBECACHEDIR"] = "/run/kubectl"  # what kubectl remembers would go into the home
     return fabric_cli.main(["--name", arguments.name, "shell", arguments.node])

@@ -19,6 +19,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.cluster import wait_until
 from integration.fabric import namespaces as ns
 from integration.fabric import syscalls as sc
 
@@ -34,6 +35,7 @@ _PAUSE = 0.1
 _INTERVAL = "0.05"
 """Seconds between two packets: so long may a pod have no network without anybody noticing."""
 _NETNS = "/run/netns"
+_PATIENCE = 60.0
 
 
 def addresses(machine: Machine) -> dict[str, str]:
@@ -133,6 +135,13 @@ class Line:
         self._log.close()
 
     @property
+    def answers(self) -> int:
+        """How many packets were answered until now."""
+        assert self._log is not None
+        # The position of the file is ping's as well: reading must not move it.
+        return os.pread(self._log.fileno(), 1 << 20, 0).count(b" seq=")
+
+    @property
     def lost(self) -> list[str]:
         """The packets without an answer; the last one may have been on its way."""
         came = {int(number) for number in re.findall(r" seq=(\d+) ", self._said)}
@@ -157,6 +166,14 @@ class Lines:
                 undo.enter_context(line)
             self._undo = undo.pop_all()
         return self
+
+    def await_answers(self, count: int) -> None:
+        """Wait until every line had so many answers. Raises ClusterError."""
+        wait_until(
+            f"{count} answers on every line",
+            lambda: all(line.answers >= count for line in self.lines),
+            patience=_PATIENCE,
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

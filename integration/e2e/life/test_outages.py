@@ -77,7 +77,7 @@ def test_pods_of_a_rebooted_node_have_addresses_again_and_the_old_ones_are_free(
     assert agents.agent(node2)["ready"]
     agents.await_content(node2)
     with Lines([Line(outside, address) for address in carried]) as lines:
-        time.sleep(1)
+        lines.await_answers(5)
     assert lines.failures == []
 
     installed.kubectl("delete", "pod", "--all", f"--namespace={namespace}", "--wait")
