@@ -183,6 +183,11 @@ NEVER = [
         ("ipam.model", "ipam.value"),
     ),
     Never(("ipam/pool.py",), ("os", "time", "socket", "pathlib", *STORE), "pure choice: no I/O, no clock"),
+    Never(
+        ("ipam/provision/plan.py", "ipam/provision/demand.py"),
+        ("os", "time", "socket", "pathlib", "ipam.sources", *STORE),
+        "pure: counts in, a step out",
+    ),
     Never(("ipam/sources/*",), STORE, "sources are stateless readers"),
     Never(
         ("ipam/*",), ("socket", "http", "urllib"), "only sources use the network", unless=("ipam/sources/*",)

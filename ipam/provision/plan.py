@@ -1,0 +1,178 @@
+"""How many addresses a NIC should gain or lose: from settings and counts, without I/O and without a clock.
+
+It must not know what a NIC looks like, how it is written, or who asks. Sizes are numbers of addresses.
+
+A write to a NIC that is attached to a machine takes a median of 71 s and 152 s at the 95th percentile
+(recorded operations), so what is free when it begins has to serve the pods that arrive until it ends:
+``free + in flight >= arrivals per second x 152 s``, and never fewer than ``low``.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+from ipam.value import Value, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipam.model import IPAddress
+
+OPERATION_SECONDS = 152.0
+"""What a write to an attached NIC takes at the 95th percentile."""
+MOST_CONFIGURATIONS = 256
+"""IP configurations of one NIC, the primary one included; a block is one ("Azure networking limits")."""
+BLOCK = 16
+"""Addresses of the blocks that Azure puts on a NIC: a /28 ("Private IP address blocks")."""
+
+
+class Sizes(Value):
+    """What the operator wants, in addresses."""
+
+    minimum: int = 0
+    """The pool is never made smaller than this, and grown to it at once."""
+    batch: int = 16
+    """Each step is a multiple of it, unless a limit is nearer."""
+    low: int = 8
+    """Fewer that are free or on their way: grow."""
+    high: int = 24
+    """More that are free: shrink, after ``shrink_after``."""
+    maximum: int = 250
+    """The pool is never made larger than this."""
+    shrink_after: float = 600.0
+    """Seconds for which there have to be too many."""
+    prefixes: bool = False
+    """Take /28 blocks, not single addresses."""
+
+
+class Counts(Value):
+    """A NIC and the pool of its addresses at one moment; the states are disjoint."""
+
+    held: int
+    free: int
+    """Could be given to a pod now, without shortening a cooldown."""
+    cooling: int = 0
+    unusable: int = 0
+    """In quarantine, or carried by the host itself."""
+    in_flight: int = 0
+    """On the NIC or about to be, but not listed by the source yet."""
+    waiting: int = 0
+    """Pods that found no address."""
+    arrivals: float = 0.0
+    """Pods per second that are given an address."""
+    configurations: int = 1
+    """IP configurations of the NIC, the primary one and all that other programs made included."""
+    subnet_full: bool = False
+    """The subnet had no address left at the last attempt."""
+    no_block: bool = False
+    """The subnet had no free /28 at the last attempt."""
+
+    @property
+    def total(self) -> int:
+        """Every address that pods have or could have."""
+        return self.held + self.free + self.cooling + self.unusable + self.in_flight
+
+
+class Plan(Value):
+    """The next step; at most one of ``add``, ``blocks`` and ``remove`` is not 0."""
+
+    add: int = 0
+    """Single addresses."""
+    blocks: int = 0
+    """Blocks of ``BLOCK`` addresses."""
+    remove: int = 0
+    """At most so many addresses may go."""
+    surplus: int = 0
+    """What ``remove`` would be if it had been so for ``shrink_after``."""
+    wanted: int = 0
+    """How many more addresses are needed."""
+    limited: str = ""
+    """What keeps the pool from having them: ``maximum``, ``nic-full``; empty: nothing."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether addresses are added."""
+        return bool(self.add or self.blocks)
+
+
+class Unit(Value):
+    """One IP configuration that could go: it was made by us, and no pod uses an address of it."""
+
+    name: str
+    addresses: tuple[IPAddress, ...]
+
+
+def problem(sizes: Sizes) -> str:
+    """What is impossible about the settings, in words; empty: nothing."""
+    if sizes.minimum > sizes.maximum:
+        return f"minimum {sizes.minimum} is more than maximum {sizes.maximum}"
+    if sizes.batch > sizes.maximum:
+        return f"batch {sizes.batch} is more than maximum {sizes.maximum}"
+    if sizes.high < sizes.low + sizes.batch:
+        return (
+            f"high {sizes.high} is less than low {sizes.low} plus batch {sizes.batch}: each step up would be "
+            "followed by one down"
+        )
+    return ""
+
+
+def plan(sizes: Sizes, counts: Counts, surplus_for: float = 0.0) -> Plan:
+    """The next step. ``surplus_for``: seconds since which every plan has had a surplus.
+
+    Never both ways: what is added stays below the mark for shrinking, what is removed leaves more than the
+    mark for growing, as long as demand does not change in between.
+    """
+    sizes = _effective(sizes, counts)
+    needed = max(sizes.low, ceil(counts.arrivals * OPERATION_SECONDS)) + counts.waiting
+    available = counts.free + counts.in_flight
+    short = max(0, needed - available)
+    wanted = max(_whole(short, sizes.batch), sizes.minimum - counts.total)
+    if wanted > 0:
+        return _growth(sizes, counts, wanted)
+    mark = max(sizes.high, needed + sizes.batch)
+    surplus = min(
+        _whole(available - mark, sizes.batch),
+        (counts.total - sizes.minimum) // sizes.batch * sizes.batch,
+        counts.free,
+    )
+    surplus = max(0, surplus)
+    return Plan(remove=surplus if surplus_for >= sizes.shrink_after else 0, surplus=surplus)
+
+
+def leaving(units: Iterable[Unit], most: int) -> tuple[Unit, ...]:
+    """Which IP configurations go: at most ``most`` addresses, the highest first, since the pool gives out
+    the lowest of those that were never used.
+    """
+    chosen: list[Unit] = []
+    for unit in sorted(units, key=lambda each: max(each.addresses), reverse=True):
+        if len(unit.addresses) <= most:
+            chosen.append(unit)
+            most -= len(unit.addresses)
+    return tuple(chosen)
+
+
+def _effective(sizes: Sizes, counts: Counts) -> Sizes:
+    """The sizes that hold now. In a full subnet every node takes and keeps as few as it can, one by one."""
+    if counts.subnet_full:
+        low = min(sizes.low, 1)
+        return replace(sizes, batch=1, low=low, high=low + 1)
+    if sizes.prefixes and not counts.no_block:
+        batch = _whole(sizes.batch, BLOCK)
+        return replace(sizes, batch=batch, high=max(sizes.high, sizes.low + batch))
+    return sizes
+
+
+def _growth(sizes: Sizes, counts: Counts, wanted: int) -> Plan:
+    room = max(0, sizes.maximum - counts.total)
+    slots = max(0, MOST_CONFIGURATIONS - counts.configurations)
+    if not room or not slots:
+        return Plan(wanted=wanted, limited="nic-full" if room else "maximum")
+    if sizes.prefixes and not (counts.no_block or counts.subnet_full) and room >= BLOCK:
+        return Plan(blocks=min(_whole(wanted, BLOCK) // BLOCK, slots, room // BLOCK), wanted=wanted)
+    return Plan(add=min(wanted, room, slots), wanted=wanted)
+
+
+def _whole(number: int, batch: int) -> int:
+    """``number`` rounded up to a multiple of ``batch``."""
+    return -(-number // batch) * batch

@@ -1,0 +1,248 @@
+"""How many addresses a NIC gains or loses, as a pure function of settings and counts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipam.model import Attachment
+from ipam.provision.demand import WINDOW, Arrivals
+from ipam.provision.plan import (
+    BLOCK,
+    MOST_CONFIGURATIONS,
+    OPERATION_SECONDS,
+    Counts,
+    Plan,
+    Sizes,
+    Unit,
+    leaving,
+    plan,
+    problem,
+)
+from ipam.value import replace
+
+LONG = 1e9
+"""Seconds: long enough for anything to be removed."""
+
+
+@st.composite
+def some_sizes(draw: st.DrawFn) -> Sizes:
+    batch = draw(st.integers(1, 40))
+    low = draw(st.integers(0, 40))
+    maximum = draw(st.integers(batch, 600))
+    return Sizes(
+        minimum=draw(st.integers(0, maximum)),
+        batch=batch,
+        low=low,
+        high=low + batch + draw(st.integers(0, 60)),
+        maximum=maximum,
+        shrink_after=draw(st.sampled_from([0.0, 60.0])),
+        prefixes=draw(st.booleans()),
+    )
+
+
+@st.composite
+def some_counts(draw: st.DrawFn) -> Counts:
+    few = st.integers(0, 60)
+    return Counts(
+        held=draw(few),
+        free=draw(few),
+        cooling=draw(few),
+        unusable=draw(st.integers(0, 5)),
+        in_flight=draw(st.integers(0, 40)),
+        waiting=draw(st.integers(0, 20)),
+        arrivals=draw(st.floats(0, 2)),
+        configurations=draw(st.integers(1, MOST_CONFIGURATIONS)),
+        subnet_full=draw(st.booleans()),
+        no_block=draw(st.booleans()),
+    )
+
+
+def after(counts: Counts, step: Plan) -> Counts:
+    """The counts when the step has been taken, whatever can go having gone."""
+    added = step.add + step.blocks * BLOCK
+    return replace(
+        counts,
+        free=counts.free + added - step.remove,
+        configurations=counts.configurations + step.add + step.blocks,
+    )
+
+
+@given(some_sizes(), some_counts())
+def test_no_step_goes_above_the_maximum_or_what_a_nic_can_have(sizes: Sizes, counts: Counts) -> None:
+    step = plan(sizes, counts, LONG)
+    assert min(step.add, step.blocks, step.remove) >= 0
+    if step.grows:
+        assert after(counts, step).total <= sizes.maximum
+        assert after(counts, step).configurations <= MOST_CONFIGURATIONS
+
+
+@given(some_sizes(), some_counts())
+def test_no_step_removes_what_is_held_cooling_or_needed(sizes: Sizes, counts: Counts) -> None:
+    step = plan(sizes, counts, LONG)
+    assert step.remove <= counts.free
+    if step.remove:
+        assert not step.grows
+        left = after(counts, step)
+        assert left.total >= sizes.minimum
+        assert left.free + left.in_flight >= counts.waiting + counts.arrivals * OPERATION_SECONDS
+
+
+@given(some_sizes(), some_counts())
+def test_with_the_same_demand_the_pool_settles_after_going_one_way_only(sizes: Sizes, counts: Counts) -> None:
+    directions = set()
+    for _ in range(8):
+        step = plan(sizes, counts, LONG)
+        if step == Plan(wanted=step.wanted, limited=step.limited, surplus=step.surplus):
+            break
+        directions.add("up" if step.grows else "down")
+        counts = after(counts, step)
+    else:
+        raise AssertionError("it goes on for ever")
+    assert len(directions) <= 1
+
+
+@given(some_sizes(), some_counts())
+def test_what_is_needed_is_there_after_one_step_unless_a_limit_says_no(sizes: Sizes, counts: Counts) -> None:
+    counts = replace(counts, subnet_full=False)
+    step = plan(sizes, counts)
+    left = after(counts, step)
+    enough = left.free + left.in_flight >= max(
+        sizes.low + counts.waiting, counts.arrivals * OPERATION_SECONDS + counts.waiting
+    )
+    nearly_full = left.total > sizes.maximum - BLOCK or left.configurations == MOST_CONFIGURATIONS
+    assert enough or nearly_full or step.limited
+
+
+@given(some_sizes(), some_counts(), st.floats(0, 59))
+def test_nothing_is_removed_before_there_were_too_many_for_long_enough(
+    sizes: Sizes, counts: Counts, seconds: float
+) -> None:
+    assert plan(replace(sizes, shrink_after=60.0), counts, seconds).remove == 0
+
+
+@given(some_sizes(), some_counts())
+def test_steps_are_whole_batches_while_no_limit_is_near(sizes: Sizes, counts: Counts) -> None:
+    far = replace(sizes, minimum=0, maximum=100_000, prefixes=False)
+    step = plan(far, replace(counts, configurations=1, subnet_full=False, arrivals=0.0), LONG)
+    assert step.add % far.batch == 0
+    assert step.remove % far.batch == 0 or step.remove == counts.free
+
+
+def test_an_empty_nic_is_given_a_batch_as_aks_does() -> None:
+    assert plan(Sizes(), Counts(held=0, free=0)).add == 16
+
+
+def test_it_grows_below_eight_free_and_not_at_eight() -> None:
+    assert plan(Sizes(), Counts(held=9, free=7)).add == 16
+    assert plan(Sizes(), Counts(held=8, free=8)) == Plan()
+
+
+def test_it_shrinks_above_twenty_four_free_and_not_at_twenty_four() -> None:
+    assert plan(Sizes(), Counts(held=8, free=24), LONG) == Plan()
+    assert plan(Sizes(), Counts(held=7, free=25), LONG).remove == 16
+
+
+def test_a_surplus_is_told_before_it_is_removed() -> None:
+    assert plan(Sizes(), Counts(held=0, free=40), 599.0) == Plan(surplus=16)
+
+
+def test_what_cools_down_is_not_available() -> None:
+    assert plan(Sizes(), Counts(held=0, free=7, cooling=20)).add == 16
+
+
+def test_what_is_on_its_way_is_not_asked_for_twice() -> None:
+    assert plan(Sizes(), Counts(held=16, free=0, in_flight=16)) == Plan()
+
+
+def test_pods_that_wait_come_on_top_of_what_is_kept_free() -> None:
+    assert plan(Sizes(), Counts(held=16, free=0, waiting=30)).add == 48
+
+
+def test_a_fast_stream_of_pods_is_served_by_one_write_and_not_by_many() -> None:
+    step = plan(Sizes(), Counts(held=20, free=10, arrivals=0.5))
+    assert step.add == 80  # 0.5/s x 152 s = 76, less 10, in whole batches
+    assert plan(Sizes(), after(Counts(held=20, free=10, arrivals=0.5), step)) == Plan()
+
+
+def test_blocks_are_taken_whole() -> None:
+    sizes = Sizes(prefixes=True)
+    assert plan(sizes, Counts(held=0, free=0)) == Plan(blocks=1, wanted=16)
+    assert plan(sizes, Counts(held=0, free=0, waiting=30)) == Plan(blocks=3, wanted=48)
+
+
+def test_where_no_block_is_left_single_addresses_do() -> None:
+    assert plan(Sizes(prefixes=True), Counts(held=0, free=0, no_block=True)).add == 16
+
+
+def test_a_block_counts_as_one_configuration_of_the_nic() -> None:
+    counts = Counts(held=0, free=0, waiting=100, configurations=255)
+    assert plan(Sizes(prefixes=True, maximum=4000), counts).blocks == 1
+    assert plan(Sizes(maximum=4000), counts).add == 1
+
+
+def test_a_full_nic_and_a_full_pool_are_told_apart() -> None:
+    assert plan(Sizes(), Counts(held=9, free=0, configurations=256)).limited == "nic-full"
+    assert plan(Sizes(maximum=16), Counts(held=16, free=0, configurations=17)).limited == "maximum"
+
+
+def test_in_a_full_subnet_addresses_are_taken_one_by_one_and_given_back() -> None:
+    assert plan(Sizes(), Counts(held=20, free=0, subnet_full=True)).add == 1
+    assert plan(Sizes(), Counts(held=20, free=0, waiting=3, subnet_full=True)).add == 4
+    assert plan(Sizes(), Counts(held=4, free=12, subnet_full=True), LONG).remove == 10
+
+
+def test_the_minimum_is_there_from_the_start_and_stays() -> None:
+    assert plan(Sizes(minimum=30), Counts(held=0, free=0)).add == 30
+    assert plan(Sizes(minimum=30), Counts(held=0, free=30), LONG) == Plan()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "word"),
+    [
+        (Sizes(minimum=9, maximum=8, batch=1, low=0, high=1), "minimum"),
+        (Sizes(batch=300, high=400), "batch"),
+        (Sizes(low=10), "high"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(sizes: Sizes, word: str) -> None:
+    assert problem(sizes).startswith(word)
+
+
+@given(some_sizes())
+def test_other_settings_are_fine(sizes: Sizes) -> None:
+    assert not problem(sizes)
+
+
+def unit(name: str, *last: int) -> Unit:
+    return Unit(name, tuple(ip_address(f"10.0.0.{each}") for each in last))
+
+
+def test_the_highest_addresses_go_first_and_never_more_than_may() -> None:
+    units = [unit("a", 5), unit("b", 9), unit("c", 7), unit("block", *range(32, 48))]
+    assert [each.name for each in leaving(units, 2)] == ["b", "c"]
+    assert [each.name for each in leaving(units, 17)] == ["block", "b"]
+    assert leaving(units, 0) == ()
+
+
+def pod(number: int) -> Attachment:
+    return Attachment(f"container{number}", "eth0")
+
+
+def test_pods_that_were_there_at_the_first_look_did_not_just_arrive() -> None:
+    arrivals = Arrivals()
+    arrivals.note([pod(1), pod(2)], 100.0)
+    assert arrivals.per_second(100.0) == 0
+
+
+def test_arrivals_are_averaged_over_the_window_and_forgotten_after_it() -> None:
+    arrivals = Arrivals()
+    arrivals.note([], 100.0)
+    arrivals.note([pod(1), pod(2), pod(3)], 110.0)
+    arrivals.note([pod(3), pod(4)], 120.0)
+    assert arrivals.per_second(120.0) == 4 / WINDOW
+    assert arrivals.per_second(110.0 + WINDOW + 1) == 1 / WINDOW
+    assert arrivals.per_second(120.0 + WINDOW + 1) == 0
