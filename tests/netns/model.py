@@ -21,6 +21,8 @@ from ipam.model import Attachment
 from tests.netns.calls import Outcome
 from tests.netns.node import RUN_DIR, Node
 from tests.netns.sandbox import Pod
+from tests.netns.ways import connections
+from tests.waiting import eventually
 
 NETNS_GONE, EXHAUSTED, EXISTS, TRY_AGAIN = 8, 100, 104, 11
 
@@ -47,9 +49,17 @@ class Facts:
 
 
 def read(node: Node, pods: Iterable[Pod]) -> Facts:
-    """The facts of a node; one child reads them all."""
+    """The facts of a node; one child reads them all.
+
+    An agent goes on with a call whose launcher was killed, and adopts and lists by itself at any time: a
+    look that it has changed something during is no fact.
+    """
+    eventually(lambda: not connections(node.sandbox), "the agent is done with every call")
     paths = {pod.container_id: pod.netns for pod in pods}
-    return node.sandbox.ask(lambda: _read(paths))
+    found = node.sandbox.ask(lambda: _read(paths))
+    while (again := node.sandbox.ask(lambda: _read(paths))) != found:
+        found = again
+    return found
 
 
 def _read(paths: dict[str, str]) -> Facts:
