@@ -1,4 +1,4 @@
-"""Azure's DNS at the wireserver's address: names of machines and of the cloud's endpoints, over UDP.
+"""Azure's DNS at the wireserver's address: names of machines and of the cloud's endpoints, over UDP and TCP.
 
 Knows A records only; a name that is not known does not exist (RFC 1035). It asks nobody else.
 """
@@ -24,30 +24,38 @@ _TYPE_A = 1
 _TTL = 10
 
 
+_PATIENCE = 10.0
+"""Seconds for a query over TCP; one connection is served after the other."""
+
+
 @dataclass(eq=False)
 class DnsServer:
-    """One thread that answers at a bound datagram socket until `close`."""
+    """Two threads that answer at a bound datagram socket and a listening one until `close`."""
 
     sock: socket.socket
+    listener: socket.socket
     names: Callable[[], Mapping[str, IPv4Address]]
     """The names without their suffix or whole, in lower case."""
     fault: Callable[[IPv4Address], Now]
     _closing: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread = threading.Thread(target=self._serve, name="dns", daemon=True)
-        self._thread.start()
+        for serve in (self._serve, self._serve_streams):
+            self._threads.append(threading.Thread(target=serve, name="dns", daemon=True))
+            self._threads[-1].start()
 
     def close(self) -> None:
         """Stop answering."""
         self._closing.set()
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-        if self._thread is not None:
-            self._thread.join(5)
+        for sock in (self.sock, self.listener):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
         self.sock.close()
+        self.listener.close()
 
     def _serve(self) -> None:
         while not self._closing.is_set():
@@ -57,11 +65,29 @@ class DnsServer:
                 return
             if self._closing.is_set():
                 return
-            fault = self.fault(IPv4Address(client[0])).fault
-            if fault.hang or self._closing.wait(fault.delay):
-                continue
-            with contextlib.suppress(OSError):
-                self.sock.sendto(answer(question, self.names()), client)
+            if self._answers(client[0]):
+                with contextlib.suppress(OSError):
+                    self.sock.sendto(answer(question, self.names()), client)
+
+    def _serve_streams(self) -> None:
+        """One query for each connection, each message behind its length (RFC 1035, 4.2.2)."""
+        while not self._closing.is_set():
+            try:
+                connection, client = self.listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(_PATIENCE)
+                length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL), "big")
+                question = connection.recv(length, socket.MSG_WAITALL)
+                if self._answers(client[0]):
+                    reply = answer(question, self.names())
+                    connection.sendall(len(reply).to_bytes(2, "big") + reply)
+
+    def _answers(self, client: str) -> bool:
+        """Whether no fault is against it, once the fault's delay is over."""
+        fault = self.fault(IPv4Address(client)).fault
+        return not fault.hang and not self._closing.wait(fault.delay)
 
 
 def answer(question: bytes, names: Mapping[str, IPv4Address]) -> bytes:

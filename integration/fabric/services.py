@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from integration.fabric.goalstate import GoalState
 
 _BACKLOG = 256
+DNS_PORT = 53
 
 PLACES = {
     Surface.WIRESERVER: (WIRESERVER, 80),
@@ -64,7 +65,8 @@ class Services:
                 server = Server(site, listener, tls)
                 undo.callback(server.close)
                 server.start()
-            dns = DnsServer(ns.in_network(netns, bind_dns), self._names, self._dns_fault)
+            sock, listener = ns.in_network(netns, lambda: (bind_dns(), listen(WIRESERVER, DNS_PORT)))
+            dns = DnsServer(sock, listener, self._names, self._dns_fault)
             undo.callback(dns.close)
             dns.start()
             self._running = undo.pop_all()
@@ -172,7 +174,7 @@ def bind_dns() -> socket.socket:
     """A datagram socket at the address of Azure's DNS. Raises OSError."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        sock.bind((str(WIRESERVER), 53))
+        sock.bind((str(WIRESERVER), DNS_PORT))
     except BaseException:
         sock.close()
         raise

@@ -42,6 +42,17 @@ def test_names_of_machines_and_endpoints(fabric: Fabric) -> None:
     assert asked(node, "example.org") == (3, "")
 
 
+def test_it_answers_over_tcp_too(fabric: Fabric) -> None:
+    def body() -> bytes:
+        with socket.create_connection(("168.63.129.16", 53), timeout=30) as sock:
+            sock.sendall(len(query("node2")).to_bytes(2, "big") + query("node2"))
+            length = int.from_bytes(sock.recv(2, socket.MSG_WAITALL), "big")
+            return sock.recv(length, socket.MSG_WAITALL)
+
+    reply = fabric.nodes["node1"].in_network(body)
+    assert socket.inet_ntoa(reply[-4:]) == str(fabric.nodes["node2"].primary_ip)
+
+
 def test_a_hanging_dns_does_not_answer(fabric: Fabric) -> None:
     fabric.fault("dns", hang=True, times=1)
     with pytest.raises(TimeoutError):
