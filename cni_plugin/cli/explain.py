@@ -85,9 +85,12 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"azvnet explain: {error}\n")
         return SEVERAL if isinstance(error, KeyError) else DROPPED
     pods = _pods(source, target.ip, seen, node)
-    protocol = ("udp" if options.udp else "tcp") if target.port else "icmp"
-    journey = Traveller(node, seen, pods, protocol, target.port).follow(source, target.ip)
     answer = _probe(options, pods.get(source), source) if options.probe else None
+    translated = (ip_address(answer.source), ip_address(answer.target)) if answer and answer.source else None
+    if translated is not None:
+        pods |= _pods(source, translated[1], seen, node)
+    protocol = ("udp" if options.udp else "tcp") if target.port else "icmp"
+    journey = Traveller(node, seen, pods, protocol, target.port, translated).follow(source, target.ip)
     if options.output == "json":
         document = _document(options.start, target, protocol, journey, answer)
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cni_plugin.cli.drawing import route_text
 from cni_plugin.cni.errors import CniError
-from cni_plugin.host import packets
+from cni_plugin.host import packets, traffic
 from cni_plugin.kernel import encode, lookup, netns, packet_filter, sysctl
 from cni_plugin.kernel.lookup import Lookup
 from ipam.value import Value
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ipam.model import IPAddress
 
 RTN_UNICAST, RTN_LOCAL = 1, 2
+PREROUTING, OUTPUT, POSTROUTING = 0, 3, 4
+"""Hooks of netfilter (NF_INET_*)."""
 DELIVERED, DROPPED = "delivered", "dropped"
 
 
@@ -75,10 +77,18 @@ class Traveller:
         pods: the facts of every attachment that the packet may come from or go to, by address.
         protocol: ``tcp``, ``udp`` or ``icmp``.
         port: where it is sent; 0 with ``icmp``.
+        translated: the source and the target that a real packet got on the node, by whatever rules; None:
+            not known.
     """
 
     def __init__(
-        self, node: Node, seen: Survey, pods: Mapping[IPAddress, Facts], protocol: str, port: int
+        self,
+        node: Node,
+        seen: Survey,
+        pods: Mapping[IPAddress, Facts],
+        protocol: str,
+        port: int,
+        translated: tuple[IPAddress, IPAddress] | None = None,
     ) -> None:
         self._node = node
         self._protocol = protocol
@@ -87,8 +97,9 @@ class Traveller:
         self._links = {link.index: link for link in seen.links}
         self._hops: list[Hop] = []
         self._notes: list[str] = []
-        self._seen_as: IPAddress | None = None
-        """What masquerading makes of the source."""
+        self._translated = translated
+        self._seen_as = translated[0] if translated else None
+        """What translation makes of the source; None: it stays."""
 
     def follow(self, source: IPAddress, target: IPAddress) -> Journey:
         """The way of a packet from ``source`` to ``target``."""
@@ -140,6 +151,10 @@ class Traveller:
     def _on_node(self, source: IPAddress, target: IPAddress, came_by: Link | None) -> str:
         """Through the node: the route, what filters may do, and the way on."""
         arrival = (came_by.index, came_by.name) if came_by else (0, "lo")
+        if self._translated and self._translated[1] != target:
+            self._hops.append(Hop("node", arrival[1], f"sent to {self._translated[1]} instead of {target}"))
+            target = self._translated[1]
+        self._note_translations(OUTPUT if came_by is None else PREROUTING)
         found = lookup.look_up(self._node.host, target, source, arrival)
         if found.route is None:
             why = self._refused(found.error, source, target, came_by)
@@ -160,14 +175,16 @@ class Traveller:
         self._hops.append(Hop("node", arrival[1], f"{verb} by {link.name}", str(found.rule or ""), route))
         if not link.up:
             raise _Dropped(f"link {link.name} is down")
-        self._note_filters(forwarded=came_by is not None)
+        if came_by is not None:
+            self._note_filters()
+        self._note_translations(POSTROUTING)
         return self._arrival(source, target, link, found)
 
     def _arrival(self, source: IPAddress, target: IPAddress, link: Link, found: Lookup) -> str:
         """At the pod behind a host veth, or at the network behind the NIC."""
         pod = self._pods.get(target)
         if pod is not None and pod.host is not None and pod.host.link.index == link.index:
-            return self._into_pod(pod, source, target)
+            return self._into_pod(pod, self._seen_as or source, target)
         assert found.route is not None
         if not link.mac:
             self._hops.append(Hop("network", link.name, "leaves the node by a link that is not a NIC"))
@@ -176,8 +193,12 @@ class Traveller:
             self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))
             raise _Dropped(problem)
         gateway = f" to gateway {found.route.gateway}" if found.route.gateway else ""
-        self._seen_as = self._masqueraded(source, target, link)
+        if self._translated is None:
+            self._seen_as = self._masqueraded(source, target, link)
         source = self._seen_as or source
+        if problem := self._note_azure(source, target):
+            self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))
+            raise _Dropped(problem)
         self._hops.append(Hop("network", link.name, f"leaves the node{gateway} as {source}"))
         return f"it leaves the node by {link.name} with source {source}"
 
@@ -280,18 +301,41 @@ class Traveller:
             return f"{source} belongs to NIC {owner}, and leaves by {link.name} ({link.mac})"
         return ""
 
-    def _note_filters(self, *, forwarded: bool) -> None:
-        if not forwarded:
-            return
+    def _note_azure(self, source: IPAddress, target: IPAddress) -> str:
+        """Why Azure does not answer a pod's own address; noted only where that is not certain."""
+        if source not in self._pods:
+            return ""
+        if target in traffic.IMDS:
+            return "the metadata service answers the node's primary address only"
+        if packets.is_outside(source, target, self._node.run_dir):
+            self._notes.append(
+                f"{source} is a secondary address: outside the virtual network it is answered only by way of "
+                "a NAT gateway or a firewall"
+            )
+        return ""
+
+    def _note_filters(self) -> None:
         try:
             self._notes += packets.check(self._node, in_use=True)
             drops = packet_filter.forward_drops()
-            self._notes += [f"{each} drops what no rule of it allows" for each in drops]
-            nat = [each for each in packet_filter.base_chains() if each.kind == "nat"]
-            others = [each for each in nat if each.table != packets.TABLE]
-            self._notes += [f"{each} may translate addresses" for each in others]
+            self._note(f"{each} drops what no rule of it allows" for each in drops)
         except OSError as error:
             self._notes.append(f"packet filters can't be read: {error}")
+
+    def _note_translations(self, hook: int) -> None:
+        """Chains of others that translate addresses, where it is not known what they make of this packet."""
+        if self._translated:
+            return
+        try:
+            nat = [each for each in packet_filter.base_chains() if (each.kind, each.hook) == ("nat", hook)]
+        except OSError as error:
+            self._note([f"packet filters can't be read: {error}"])
+            return
+        self._note(f"{each} may translate addresses" for each in nat if each.table != packets.TABLE)
+
+    def _note(self, notes: Iterable[str]) -> None:
+        """Each only once: an IPv4 table and one for both families may have the same name."""
+        self._notes += [each for each in dict.fromkeys(notes) if each not in self._notes]
 
 
 def name_of(facts: Facts) -> str:

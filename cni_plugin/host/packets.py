@@ -180,11 +180,27 @@ def is_masqueraded(network: str, source: IPAddress, target: IPAddress, run_dir: 
     networks = traffic.read_networks(run_dir)
     if not networks.get(network, _any(networks)) or target.version != 4:
         return False
-    local = any(target in each for each in (traffic.LINK_LOCAL, traffic.WIRESERVER))
-    if source in decided.public and not local:
+    if source in decided.public and not _is_of_platform(target):
         return False
     inside = [*decided.non_masquerade, *([] if decided.link_local else [traffic.LINK_LOCAL])]
     return not any(target in each for each in inside)
+
+
+def is_outside(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
+    """Whether a target is neither in the virtual network, as far as is known, nor the platform, so that Azure
+    has no answer for an address of the node without a public one, as this source is.
+
+    Raises:
+        OSError: as ``traffic.default_decision``.
+    """
+    decided = _decided(run_dir)
+    if target.version != 4 or source in decided.public or _is_of_platform(target):
+        return False
+    return not any(target in each for each in decided.non_masquerade)
+
+
+def _is_of_platform(target: IPAddress) -> bool:
+    return any(target in each for each in (traffic.LINK_LOCAL, traffic.WIRESERVER))
 
 
 def refused_to_pods(target: IPAddress, protocol: str, port: int, run_dir: Path) -> str:

@@ -283,8 +283,65 @@ def test_a_probe_shows_the_translated_addresses(node: Node, pods: list[Pod], exp
     node.sandbox.run(
         "iptables", "-t", "nat", "-A", "POSTROUTING", "-d", SECOND, "-j", "SNAT", "--to", ADDRESS
     )
-    probe = explained(explain, "web", service, "--probe")["probe"]
-    assert probe == {"arrived": True, "detail": "echoed", "source": ADDRESS, "target": SECOND}
+    read = explained(explain, "web", service, "--probe")
+    assert read["probe"] == {"arrived": True, "detail": "echoed", "source": ADDRESS, "target": SECOND}
+    assert ways(read) == [
+        ("pod prod/web", "eth0", "sent to the node"),
+        ("node", veth(node, FIRST), f"sent to {SECOND} instead of {service}"),
+        ("node", veth(node, FIRST), f"forwarded by {veth(node, SECOND)}"),
+        ("pod prod/db", "eth0", "delivered"),
+    ]
+    assert (read["source"], read["reason"]) == (ADDRESS, "pod prod/db has the address")
+    assert read["notes"] == [], "what others do is known"
+
+
+def test_a_probe_to_a_service_whose_pod_is_the_sender_comes_back_to_it(
+    node: Node, pods: list[Pod], explain: Explain
+) -> None:
+    service = "10.96.0.10"
+    node.sandbox.run(
+        *("iptables", "-t", "nat", "-A", "PREROUTING", "-d", service, "-j", "DNAT"),
+        *("--to-destination", FIRST),
+    )
+    node.sandbox.run(
+        *("iptables", "-t", "nat", "-A", "POSTROUTING", "-s", FIRST, "-d", FIRST, "-j", "MASQUERADE")
+    )
+    read = explained(explain, "web", service, "--probe")
+    assert (read["probe"]["target"], read["source"]) == (FIRST, ADDRESS)
+    assert ways(read)[-1] == ("pod prod/web", "eth0", "delivered")
+
+
+def test_what_may_translate_a_packet_to_the_node_itself_is_named_once(
+    node: Node, pods: list[Pod], explain: Explain
+) -> None:
+    for family in ("ip", "inet"):
+        for name, hook in (("in", "prerouting"), ("here", "output"), ("out", "postrouting")):
+            chain = f"{{ type nat hook {hook} priority 0; }}"
+            node.sandbox.run("nft", f"add table {family} others; add chain {family} others {name} {chain}")
+
+    def notes(start: str, to: str) -> list[str]:
+        found = explained(explain, start, to)["notes"]
+        return [note.split()[1] for note in found if "table others may translate addresses" in note]
+
+    assert notes("web", ADDRESS) == ["in"]
+    assert notes("web", OUTSIDE) == ["in", "out"]
+    assert notes(ADDRESS, OUTSIDE) == ["here", "out"]
+
+
+def test_a_pods_own_address_outside_is_noted_and_imds_does_not_answer_it(
+    node: Node, pods: list[Pod], explain: Explain
+) -> None:
+    plain = node.sandbox.pod("c3")
+    conf = node.conf(name="plain", ipMasq=False)
+    node.add(plain, conf=conf, args=pod_args("c3", namespace="prod", name="plain")).done()
+    own = "10.10.0.7"
+    read = explained(explain, "plain", f"{OUTSIDE}:443")
+    assert (read["source"], read["verdict"]) == (own, "delivered")
+    assert [note for note in read["notes"] if note.startswith(f"{own} is a secondary address")]
+    assert explained(explain, "plain", SECOND)["notes"] == []
+    assert explained(explain, "web", f"{OUTSIDE}:443")["notes"] == []
+    datagram = explained(explain, "plain", "169.254.169.254:80", "--udp", code=DROPPED)
+    assert datagram["reason"] == "the metadata service answers the node's primary address only"
 
 
 def test_for_people_it_is_a_table_with_a_verdict(pods: list[Pod], explain: Explain) -> None:
