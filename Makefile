@@ -160,6 +160,10 @@ bench: build tools ## whole calls against ptp + host-local, as a table with rati
 bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes, beside ptp + host-local (ARGS=--help)
 	@$(PY) -m integration.bench.pods $(ARGS)
 
+.PHONY: traffic-matrix
+traffic-matrix: build tools ## measure who sees which source address, and write the table in docs/traffic.md (as root)
+	@$(PY) -m integration.traffic
+
 .PHONY: tools
 tools: bootstrap ## cnitool, the reference plugins, a CRI client, the newest containerd and gVisor, built with Go
 	@$(STEP) "Go tools" integration/tools/build.sh

@@ -1,0 +1,56 @@
+"""Every kind of packet from every kind of sender: the page and ``azvnet explain`` say what happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.tests.pods import dropped
+from integration.traffic.ends import LOST
+from integration.traffic.measure import Explained, measure
+from integration.traffic.scene import NODE, scene
+from integration.traffic.table import PAGE, table, with_table, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[list[Explained]]:
+    """Every cell; the fabric dropped nothing but what was sent to be dropped."""
+    with scene() as made:
+        found = measure(made)
+        lost = [each for each in found if each.cell.answer == LOST]
+        assert set(dropped(made.fabric)) == {"no_egress", "platform"}
+        assert {each.cell.wire for each in lost} == {lost[0].cell.sender.address}
+        yield found
+
+
+def test_the_table_on_the_page_is_what_is_measured(measured: list[Explained]) -> None:
+    assert table([each.cell for each in measured]) == written(PAGE.read_text()), "run make traffic-matrix"
+
+
+def test_explain_agrees_with_every_packet(measured: list[Explained]) -> None:
+    assert [each.disagreement for each in measured if each.disagreement] == []
+
+
+def test_what_leaves_the_node_arrives_as_it_left(measured: list[Explained]) -> None:
+    """But for node ports and host ports of another node, which translates again."""
+    for cell in (each.cell for each in measured):
+        assert cell.answer in {cell.wire, LOST} or not cell.wire or "of another node" in cell.target.title
+
+
+def test_the_node_itself_is_never_refused_nor_translated(measured: list[Explained]) -> None:
+    seen = {each.cell.seen for each in measured if each.cell.sender.title == NODE}
+    (node,) = {each.cell.sender.address for each in measured if each.cell.sender.title == NODE}
+    assert seen == {node}
+
+
+def test_a_table_takes_the_place_of_the_one_before() -> None:
+    page = PAGE.read_text()
+    changed = with_table(page, "| other |\n")
+    assert written(changed) == "| other |\n"
+    assert with_table(changed, written(page)) == page

@@ -1,0 +1,210 @@
+"""The two ends of a packet in network namespaces: servers that answer with the source they saw, and asking.
+
+Owns sockets, all of this process: a socket stays in the namespace in which it was made. It must not know
+what the places are, nor what is expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from integration.fabric import namespaces as ns
+from integration.waiting import found_within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+PORT = 8080
+PATIENCE = 60.0
+"""Seconds for an answer that has to come."""
+LOOK = 0.3
+"""Seconds without an answer until it is looked whether the packet was dropped."""
+REFUSED, LOST = "refused", "lost"
+ECHO = struct.Struct("!BBHHH")
+ECHO_REQUEST, ECHO_REPLY = 8, 0
+
+
+class Kind(StrEnum):
+    """What is sent."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    ICMP = "icmp"
+
+
+@dataclass(eq=False)
+class Witness:
+    """One thread that answers at far ends, over TCP and UDP with the source that it saw; the kernel answers
+    ICMP echoes, and the thread remembers whose they were. A context manager.
+    """
+
+    _selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
+    _echoes: dict[int, str] = field(default_factory=dict)
+    _stop: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
+
+    def __enter__(self) -> Self:
+        self._selector.register(self._stop[0], selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._serve, name="witness", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop[1].send(b".")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        self._stop[1].close()
+        self._selector.close()
+
+    def listen(self, netns: int) -> None:
+        """Answer in a network namespace from now on."""
+        for sock, serve in zip(
+            ns.in_network(netns, _servers), (_answer_stream, _answer_datagram, self._note_echo), strict=True
+        ):
+            self._selector.register(sock, selectors.EVENT_READ, serve)
+
+    def source_of_echo(self, identifier: int) -> str:
+        """The source of an echo request that was answered."""
+        return found_within(PATIENCE, lambda: self._echoes.get(identifier, ""), pause=0.005)
+
+    def _note_echo(self, sock: socket.socket) -> None:
+        packet, (source, _) = sock.recvfrom(1500)
+        kind, _, _, identifier, _ = ECHO.unpack_from(packet, (packet[0] & 15) * 4)
+        if kind == ECHO_REQUEST:
+            self._echoes[identifier] = source
+
+    def _serve(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    return
+                with contextlib.suppress(OSError):  # who asked has gone
+                    key.data(key.fileobj)
+
+
+def _servers() -> tuple[socket.socket, socket.socket, socket.socket]:
+    stream, datagram = (
+        socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+    )
+    for sock in (stream, datagram):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("0.0.0.0", PORT))
+        sock.setblocking(False)
+    stream.listen(64)
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    raw.setblocking(False)
+    return stream, datagram, raw
+
+
+def _answer_stream(sock: socket.socket) -> None:
+    connection, (source, _) = sock.accept()
+    with connection:
+        connection.sendall(source.encode())
+
+
+def _answer_datagram(sock: socket.socket) -> None:
+    _, peer = sock.recvfrom(100)
+    sock.sendto(peer[0].encode(), peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What is sent, and to whom."""
+
+    kind: Kind
+    target: str
+    port: int
+    identity: int
+    """Its source port, or the identifier of the echo."""
+    question: bytes = b""
+    """Sent to a server that is not ours, whatever it answers; empty: ours answers with the source it saw."""
+
+
+def ask(netns: int, packet: Packet, witness: Witness, dropped: Callable[[], bool]) -> str:
+    """Send it from a network namespace; the source that the far end saw, ``REFUSED``, or ``LOST``.
+
+    Args:
+        netns: of who asks.
+        packet: what is sent.
+        witness: who answers.
+        dropped: whether somebody is known to have dropped it, so that no answer will come.
+
+    Raises:
+        TimeoutError: no answer came, and nobody is known to have dropped it.
+    """
+    with ns.in_network(netns, lambda: _socket(packet.kind)) as sock:
+        sock.setblocking(False)
+        if packet.kind is Kind.ICMP:
+            sock.connect((packet.target, 0))
+            sock.send(_echo(packet.identity))
+            until = time.monotonic() + PATIENCE
+            while time.monotonic() < until:
+                if not _readable(sock, dropped):
+                    return LOST
+                reply = sock.recv(1500)
+                kind, _, _, identifier, _ = ECHO.unpack_from(reply, (reply[0] & 15) * 4)
+                if (kind, identifier) == (ECHO_REPLY, packet.identity):
+                    return witness.source_of_echo(packet.identity)
+            raise TimeoutError
+        return _converse(sock, packet, dropped)
+
+
+def _converse(sock: socket.socket, packet: Packet, dropped: Callable[[], bool]) -> str:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("0.0.0.0", packet.identity))
+    try:
+        with contextlib.suppress(BlockingIOError):
+            sock.connect((packet.target, packet.port))
+        if not _ready(sock, dropped, selectors.EVENT_WRITE):
+            return LOST
+        if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, "connect")
+        if packet.question or packet.kind is Kind.UDP:
+            sock.send(packet.question or b"?")
+        if not _readable(sock, dropped):
+            return LOST
+        answer = sock.recv(4096)
+    except (ConnectionRefusedError, ConnectionResetError):
+        return REFUSED
+    if not answer:
+        raise AssertionError(f"{packet} was not answered")
+    return "" if packet.question else answer.decode()
+
+
+def _socket(kind: Kind) -> socket.socket:
+    if kind is Kind.ICMP:
+        return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind is Kind.TCP else socket.SOCK_DGRAM)
+
+
+def _readable(sock: socket.socket, dropped: Callable[[], bool]) -> bool:
+    return _ready(sock, dropped, selectors.EVENT_READ)
+
+
+def _ready(sock: socket.socket, dropped: Callable[[], bool], event: int) -> bool:
+    """Wait for the socket. False: the packet was dropped. Raises TimeoutError: neither."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, event)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            if selector.select(LOOK):
+                return True
+            if dropped():
+                return False
+    raise TimeoutError(f"nothing within {PATIENCE:.0f} s")
+
+
+def _echo(identifier: int) -> bytes:
+    total = (ECHO_REQUEST << 8) + identifier + 1
+    total = (total & 0xFFFF) + (total >> 16)
+    return ECHO.pack(ECHO_REQUEST, 0, ~total & 0xFFFF, identifier, 1)

@@ -1,0 +1,241 @@
+"""Two nodes with pods and services on the emulated Azure, and everything else that a packet may be sent to.
+
+Owns setting it up, who sends, and where to. It must not know what is measured, nor how it is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from integration import plugins
+from integration.fabric import Fabric
+from integration.fabric.model import IMDS, WIRESERVER
+from integration.tests.pods import Pod, use
+from integration.traffic import proxy
+from integration.traffic.ends import PORT, Kind, Witness
+from integration.traffic.wire import Wire
+from integration.waiting import found_within
+
+if TYPE_CHECKING:
+    from integration.fabric import Machine
+    from integration.traffic.proxy import Service
+
+CONFLIST = plugins.BUNDLE.parents[1] / "conf" / "10-azvnet.conflist"
+MODES = ("nftables", "iptables")
+POD, NODE = "pod", "node"
+OPEN, PLAIN = "pod, source `arm`, platform open", "the same, `ipMasq: false`"
+HOME = {POD: "node1", NODE: "node1", OPEN: "node2", PLAIN: "node2"}
+BACKEND, PUBLISHED = "backend", "published"
+SERVICE_PORT, HOST_PORT = 80, 9080
+BOTH = (Kind.TCP, Kind.UDP)
+HTTP = b"GET /?comp=versions HTTP/1.0\r\nMetadata: true\r\n\r\n"
+QUERY = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0) + b"\3vm1\0" + struct.pack("!HH", 1, 1)
+SETTINGS = {
+    "source": "arm",
+    "platform": {"imds": "open", "wireserver": "open"},
+    "reconcile_seconds": 0.5,
+}
+AGENT_PATIENCE = 60.0
+LABELS = {"node1": "one", "node2": "two"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends: a network namespace with an address."""
+
+    title: str
+    node: Machine
+    netns: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where it is sent, as one sender sees it."""
+
+    title: str
+    address: str
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    port: int = PORT
+    questions: dict[Kind, bytes] = field(default_factory=dict)
+    """For servers that are not ours."""
+    translated: bool = False
+    """Whether rules of others on the sender's node give it another target."""
+
+
+@dataclass
+class Scene:
+    """Everything that is there."""
+
+    fabric: Fabric
+    witness: Witness
+    wire: Wire
+    pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
+    senders: list[Sender] = field(default_factory=list)
+
+    @property
+    def services(self) -> list[Service]:
+        """A service in front of a pod of each node, and one in front of each pod that sends."""
+        endpoints = [self.pods[node, BACKEND] for node in LABELS]
+        endpoints += [self.pods[HOME[title], title] for title in HOME if title != NODE]
+        return [
+            proxy.Service(
+                f"s{number}",
+                f"10.96.0.{10 + number}",
+                SERVICE_PORT,
+                str(pod.endpoint.address),
+                PORT,
+                node_port=30080 + number,
+            )
+            for number, pod in enumerate(endpoints)
+        ]
+
+    def address_of(self, node: str, role: str) -> str:
+        """A pod's address."""
+        return str(self.pods[node, role].endpoint.address)
+
+    def targets(self, sender: Sender) -> Iterator[Target]:
+        """Where a sender sends, but for services."""
+        home, away = sender.node, self._other(sender.node)
+        hosts = self.fabric.vnet_hosts
+        yield Target("a pod on the same node", self.address_of(home.name, BACKEND))
+        yield Target("a pod on another node", self.address_of(away.name, BACKEND))
+        yield Target("the node itself", str(home.primary_ip))
+        yield Target("another node", str(away.primary_ip))
+        yield Target("a host of the virtual network", str(hosts["vm1"].primary_ip))
+        yield Target("a host of a peered network", str(hosts["peer1"].primary_ip))
+        yield Target("a host on premises, 192.168.7.0/24", str(hosts["onpremises1"].primary_ip))
+        yield Target("the Internet", str(hosts["internet"].primary_ip))
+        stream = len(QUERY).to_bytes(2, "big") + QUERY
+        dns = {Kind.UDP: QUERY, Kind.TCP: stream}
+        yield Target("DNS of the platform, 168.63.129.16 port 53", str(WIRESERVER), BOTH, 53, dns)
+        for port in (80, 32526):
+            title = f"wireserver, 168.63.129.16 port {port}"
+            yield Target(title, str(WIRESERVER), (Kind.TCP,), port, {Kind.TCP: HTTP})
+        yield Target("IMDS, 169.254.169.254 port 80", str(IMDS), (Kind.TCP,), 80, {Kind.TCP: HTTP})
+        own = str(home.primary_ip)
+        yield Target("a host port of the node itself", own, BOTH, HOST_PORT, translated=True)
+        yield Target("a host port of another node", str(away.primary_ip), BOTH, HOST_PORT)
+
+    def service_targets(self, sender: Sender) -> Iterator[Target]:
+        """Addresses and node ports of services."""
+        home, away = sender.node, self._other(sender.node)
+        behind = {service.endpoint: service for service in self.services}
+        near = behind[self.address_of(home.name, BACKEND)]
+        far = behind[self.address_of(away.name, BACKEND)]
+        own = behind.get(sender.address)
+
+        def through(what: str, service: Service | None, address: str = "", port: int = 0) -> Iterator[Target]:
+            if service is not None:
+                target = address or service.cluster_ip
+                yield Target(what, target, BOTH, port or service.port, translated=True)
+
+        yield from through("a service, its pod on the same node", near)
+        yield from through("a service, its pod on another node", far)
+        yield from through("a service, its pod the sender itself", own)
+        node = str(home.primary_ip)
+        yield from through("a node port of the node itself, pod on it", near, node, near.node_port)
+        yield from through("a node port of the node itself, pod on another", far, node, far.node_port)
+        yield Target("a node port of another node, pod on that", str(away.primary_ip), BOTH, far.node_port)
+
+    def use_proxy(self, mode: str) -> None:
+        """Have the services by rules of this mode alone; iptables' stay, since it is the last."""
+        for node in self.fabric.nodes.values():
+            if mode == "nftables":
+                script = proxy.nftables(self.services, str(node.primary_ip))
+                node.run(["nft", "-f", "-"], input=script)
+            else:
+                node.run(["nft", "delete", "table", "ip", "kube-proxy"])
+                node.run(["iptables-restore", "--noflush"], input=proxy.iptables(self.services))
+
+    def port_of(self, node: Machine) -> str:
+        """The link of the host network at which a node's NIC is."""
+        return self.fabric.network.ports[node.uplink_mac].name
+
+    def _other(self, node: Machine) -> Machine:
+        return next(each for each in self.fabric.nodes.values() if each is not node)
+
+
+@contextlib.contextmanager
+def scene() -> Iterator[Scene]:
+    """All of it, up inside the block."""
+    shape: dict[str, Any] = {"peered_hosts": 1, "on_premises_hosts": 1, "internet": True, "imds_limit": None}
+    with contextlib.ExitStack() as undo:
+        fabric = undo.enter_context(Fabric(nodes=2, addresses=8, **shape))
+        wire = undo.enter_context(Wire(fabric.network.netns))
+        made = Scene(fabric, undo.enter_context(Witness()), wire)
+        one, two = fabric.nodes.values()
+        for node in (one, two):
+            plugins.install_ours(node)
+            plugins.install_reference(node)
+        _networks(one, "auto")
+        _networks(two, "arm")
+        undo.enter_context(_agent(two))
+        for role in (POD, BACKEND, PUBLISHED):
+            made.pods["node1", role] = _pod(one, role)
+        for role in (OPEN, PLAIN, BACKEND, PUBLISHED):
+            made.pods["node2", role] = _pod(two, role)
+        spaces = {key: undo.enter_context(_space(pod)) for key, pod in made.pods.items()}
+        for title, name in HOME.items():
+            node = fabric.nodes[name]
+            if title == NODE:
+                made.senders.append(Sender(title, node, node.namespaces.net, str(node.primary_ip)))
+            else:
+                made.senders.append(Sender(title, node, spaces[name, title], made.address_of(name, title)))
+        for netns in (*spaces.values(), *(each.namespaces.net for each in fabric.machines.values())):
+            made.witness.listen(netns)
+        yield made
+
+
+def _networks(node: Machine, environment: str) -> None:
+    """The shipped network, and one without masquerading."""
+    azvnet, portmap = json.loads(CONFLIST.read_text())["plugins"]
+    azvnet["ipam"]["environment"] = environment
+    use(node, azvnet, portmap)
+    plain = {"cniVersion": "1.0.0", "name": "plain", "plugins": [{**azvnet, "ipMasq": False}]}
+    plugins.write_conflist(node, plain, name="20-plain.conflist")
+
+
+@contextlib.contextmanager
+def _agent(node: Machine) -> Iterator[None]:
+    """Masquerading as source ``arm`` has it, and the platform's services open."""
+    path = "/etc/azvnet/agent.json"
+    node.run(["sh", "-c", f"mkdir -p /etc/azvnet && cat > {path}"], input=json.dumps(SETTINGS))
+    argv = ["/opt/cni/bin/azvnet", "agent", "--config", path]
+    agent = node.popen(argv, stderr=subprocess.DEVNULL)
+    try:
+        ready = found_within(
+            AGENT_PATIENCE,
+            lambda: "10.10.0.0/16, 10.20.0.0/16" in node.run(["nft", "list", "ruleset"]).stdout,
+        )
+        assert ready, "the agent did not write what source arm lists"
+        yield
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def _pod(node: Machine, role: str) -> Pod:
+    mappings = [{"hostPort": HOST_PORT, "containerPort": PORT, "protocol": kind.value} for kind in BOTH]
+    name = {POD: "first", PLAIN: "plain", OPEN: "open"}.get(role, role)
+    more = {"capabilities": {"portMappings": mappings}} if role == PUBLISHED else {}
+    pod = Pod.make(node, name, network="plain" if role == PLAIN else "azvnet", **more)
+    pod.add()
+    return pod
+
+
+@contextlib.contextmanager
+def _space(pod: Pod) -> Iterator[int]:
+    """A descriptor of a pod's network namespace."""
+    fd = os.open(f"/proc/{pod.node.holder_pid}/root{pod.netns}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
