@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from integration.fabric import syscalls as sc
 from tests.netns.calls import Executable
 from tests.netns.conftest import NewAgent, NewNode
 from tests.netns.node import ADDRESS, FABRIC, GATEWAY, OUTSIDE, RUN_DIR, Node
-from tests.netns.sandbox import Pod, Sandbox
+from tests.netns.sandbox import NETNS_DIR, Pod, Sandbox
 from tests.waiting import eventually
 
 PORT = 5300
@@ -296,6 +297,60 @@ def test_the_agent_writes_a_damaged_table_again_counts_it_and_says_so(
     node.sandbox.run("sh", "-ec", DAMAGE[damage])
     eventually(lambda: node.sandbox.run("nft", "list", "ruleset").stdout == whole, "the table is as it was")
     eventually(lambda: "nf_tables table inet azvnet was" in agent.said(), "it is said")
+
+
+@pytest.mark.with_agent(reason="the agent keeps the table")
+def test_connections_go_on_after_everybodys_rules_were_flushed(
+    bare_node: NewNode, new_agent: NewAgent
+) -> None:
+    node = bare_node()
+    new_agent(node, reconcile_seconds=0.2)
+    pod, _ = attach(node)
+    with listener(node.sandbox, FABRIC, OUTSIDE) as listening, connected(pod, OUTSIDE) as client:
+        server, seen = listening.accept()
+        with server:
+            assert seen[0] == ADDRESS
+            node.sandbox.run("nft", "flush", "ruleset")
+            eventually(lambda: "masquerade" in node.sandbox.run("nft", "list", "ruleset").stdout, "rules")
+            client.sendall(b"still here")
+            assert server.recv(100) == b"still here"
+            with connected(pod, OUTSIDE):
+                again, seen = listening.accept()
+                again.close()
+                assert seen[0] == ADDRESS
+
+
+@contextmanager
+def listener(sandbox: Sandbox, namespace: str, address: str) -> Iterator[socket.socket]:
+    """A TCP server of this process within a namespace of the sandbox."""
+    with open_in(sandbox.path(f"{NETNS_DIR}/{namespace}")) as opened:
+        opened.bind((address, PORT))
+        opened.listen()
+        yield opened
+
+
+@contextmanager
+def connected(pod: Pod, address: str) -> Iterator[socket.socket]:
+    """A TCP connection of this process from within a pod."""
+    with open_in(pod.sandbox.path(pod.netns)) as opened:
+        opened.connect((address, PORT))
+        yield opened
+
+
+def open_in(netns: Path) -> socket.socket:
+    """A socket of a network namespace; only the thread that makes it is in there, and ends."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        with netns.open() as opened:
+            sc.setns(opened.fileno(), sc.CLONE_NEWNET)
+        made.append(socket.socket())
+        made[0].settimeout(SECONDS)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return made[0]
 
 
 def test_what_is_printed_of_the_table_can_be_loaded_again(busy_node: Node) -> None:
