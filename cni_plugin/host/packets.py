@@ -7,6 +7,7 @@ in it changes with a pod.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from ipaddress import IPv4Network
@@ -36,6 +37,9 @@ SHARED = False
 TABLE = "azvnet"
 FILTER, SOURCE_NAT = 0, 100
 """Priorities with names of their own in nft."""
+MASQUERADES_SINCE = (5, 7)
+OTHERS_CHAIN = "IP-MASQ-AGENT"
+"""Of ip-masq-agent and ip-masq-agent-v2. With iptables-legacy it is not seen."""
 WIRESERVER_PORTS = (80, 32526)
 """Secrets of the node: goal state with certificates, and extensions' settings (HostGAPlugin). DNS is 53."""
 DIGEST = 8
@@ -128,7 +132,6 @@ def _excepted(networks: dict[str, bool], host: Netlink) -> tuple[int, ...]:
 
 def check(node: Node, *, in_use: bool) -> list[str]:
     """As ``HostState.check``."""
-    del node
     try:
         found = nftables.comments_of(TABLE)
     except OSError as error:
@@ -144,7 +147,31 @@ def check(node: Node, *, in_use: bool) -> list[str]:
         f"[{first} " not in each for each in found
     ):
         return [f"nf_tables table inet {TABLE} is not as it was written"]
-    return []
+    return [*_too_old(), *_masqueraded_twice(node)]
+
+
+def _too_old() -> list[str]:
+    """Before Linux 5.7 a rule at postrouting does not know by which link a packet came in (nft_meta)."""
+    release = os.uname().release
+    major, minor, *_ = release.replace("-", ".").split(".")
+    if (int(major), int(minor)) >= MASQUERADES_SINCE:
+        return []
+    since = ".".join(map(str, MASQUERADES_SINCE))
+    return [f"Linux {release} does not masquerade pods' packets to the outside: {since} or newer is needed"]
+
+
+def _masqueraded_twice(node: Node) -> list[str]:
+    from cni_plugin.kernel import packet_filter  # loads ctypes, which an ADD does without
+
+    networks = traffic.read_networks(node.run_dir)
+    if not (networks and _any(networks) and packet_filter.has_chain(OTHERS_CHAIN)):
+        return []
+    text = (
+        f"ip-masq-agent masquerades pods' packets as well (chain {OTHERS_CHAIN}), and the chain that the "
+        "kernel calls first decides: remove it, its files are followed without it, or set ipMasq to false in "
+        "the network's configuration"
+    )
+    return [text]
 
 
 def recorded(node: Node) -> dict[str, str]:

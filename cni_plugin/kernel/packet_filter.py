@@ -66,6 +66,20 @@ def forward_drops() -> list[str]:
 
 def base_chains() -> list[FilterChain]:
     """Every base chain that IPv4 packets meet. Raises OSError when the kernel does not answer."""
+    return [chain for chain in map(_read_chain, _chains()) if chain is not None]
+
+
+def has_chain(name: str) -> bool:
+    """Whether a chain of nf_tables, or of iptables-nft, that IPv4 packets can meet has this name.
+
+    Raises:
+        OSError: the kernel does not answer.
+    """
+    wanted = name.encode() + b"\0"
+    return any(dict(read_attributes(body, 4)).get(CHAIN_NAME) == wanted for body in _chains())
+
+
+def _chains() -> list[bytes]:
     request = Request(_get_chains(), lambda: ["list the chains of nf_tables"])
     with Netlink(protocol=NETLINK_NETFILTER) as netlink:
         try:
@@ -74,8 +88,7 @@ def base_chains() -> list[FilterChain]:
             if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:  # this kernel has no nf_tables
                 return []
             raise
-    chains = (_read_chain(body) for body in bodies if body[0] in {AF_INET, NFPROTO_INET})
-    return [chain for chain in chains if chain is not None]
+    return [body for body in bodies if body[0] in {AF_INET, NFPROTO_INET}]
 
 
 def _read_chain(body: bytes) -> FilterChain | None:

@@ -376,6 +376,34 @@ def test_status_names_a_table_that_is_missing_or_not_as_it_was(node: Node) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("release", "named"), [("5.4.0-1123-azure", 1), ("5.7.0", 0), ("6.8.0-49-generic", 0)]
+)
+def test_a_kernel_that_is_too_old_to_masquerade_is_named(
+    node: Node, monkeypatch: pytest.MonkeyPatch, release: str, named: int
+) -> None:
+    attach(node)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "n", release, "v", "x86_64")))
+    found = node.sandbox.ask(lambda: packets.check(Engine({}), in_use=True))
+    assert [release in each for each in found] == [True] * named
+
+
+def test_status_says_where_ip_masq_agent_masquerades_as_well(node: Node) -> None:
+    attach(node)
+
+    def named() -> list[str]:
+        return node.sandbox.ask(lambda: list(look(Engine({})).in_the_way))
+
+    node.sandbox.run("nft", "add table ip nat; add chain ip nat IP-MASQ-AGENT-OLD")
+    assert named() == []
+    node.sandbox.run("nft", "add chain ip nat IP-MASQ-AGENT")
+    assert [each.partition(",")[0] for each in named()] == [
+        "ip-masq-agent masquerades pods' packets as well (chain IP-MASQ-AGENT)"
+    ]
+    attach(node, "c2", ipMasq=False)
+    assert named() == []
+
+
 @pytest.mark.with_agent(reason="the agent reads the files")
 def test_files_of_ip_masq_agent_are_followed_without_a_restart_and_a_wrong_one_is_named(
     bare_node: NewNode, new_agent: NewAgent
