@@ -1,132 +1,122 @@
-"""Azure Resource Manager: what may be asked about NICs, with tokens, ETags, paging and throttling.
+"""Azure Resource Manager: NICs and what leads to them, with tokens, roles, paging and throttling.
 
-Resources are found by path in one table, so that a writing operation is one more row. Any api-version
+Resources are found by path in one table, so that a new operation is one more row. Any api-version
 is taken. Sources: REST references of Microsoft.Network and Microsoft.Compute, request limits of
 Azure Resource Manager; recorded answers for headers.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import threading
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from integration.fabric import armdocuments as documents
+from integration.fabric import armreads as reads
+from integration.fabric import armroles as roles
+from integration.fabric import armwrites as writes
+from integration.fabric import nicbody
+from integration.fabric.armanswers import GATEWAY, error, with_headers
+from integration.fabric.armfaults import WriteFaults
+from integration.fabric.armlimits import Bucket, Window, gateway_throttled, network_throttled
+from integration.fabric.armlog import POLL, RequestLog
+from integration.fabric.armoperations import Operations
+from integration.fabric.changes import RefusedChange
 from integration.fabric.clouds import cloud
-from integration.fabric.hostnetwork import INTERNET
-from integration.fabric.model import Placement
 from integration.fabric.tokens import TokenIssuer, TokenRefused
 from integration.fabric.web import Request, Response, json_response
 
 if TYPE_CHECKING:
-    from integration.fabric.model import Estate, Nic, Vm
+    from integration.fabric.armfaults import Edit
+    from integration.fabric.model import Estate
 
 SERVER_HEADER = "Microsoft-HTTPAPI/2.0"
 
-_CODES = {
-    400: "BadRequest",
-    401: "AuthenticationFailed",
-    403: "AuthorizationFailed",
-    404: "ResourceNotFound",
-    405: "MethodNotAllowed",
-    409: "Conflict",
-    412: "PreconditionFailed",
-    429: "TooManyRequests",
-    500: "InternalServerError",
-    502: "BadGateway",
-    503: "ServiceUnavailable",
-    504: "GatewayTimeout",
-}
-
 Handler = Callable[["Arm", Request, "Estate", "re.Match[str]"], Response]
+References = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]
 
 
-def error(status: int, message: str = "", code: str = "", *headers: tuple[str, str]) -> Response:
-    """An error document of ARM."""
-    code = code or _CODES.get(status, "InternalServerError")
-    return json_response(status, {"error": {"code": code, "message": message or code}}, *headers)
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One kind of path: what it names, and what each method does there."""
 
+    pattern: re.Pattern[str]
+    resource_type: str
+    """Its actions are this with ``/read`` and ``/write``."""
+    methods: Mapping[str, Handler]
+    references: References | None = None
+    """What a written document refers to."""
 
-class Bucket:
-    """A token bucket: so many requests at once, so many more every second (ARM's request limits)."""
+    @property
+    def is_poll(self) -> bool:
+        """Whether it is the resource of an operation."""
+        return self.resource_type.endswith("/operations")
 
-    def __init__(self, size: int = 250, per_second: float = 25.0) -> None:
-        self.size = size
-        self.per_second = per_second
-        self._left = float(size)
-        self._at = time.monotonic()
-        self._lock = threading.Lock()
-
-    def take(self) -> int | None:
-        """Take one; how many are left then, or None if there was none."""
-        with self._lock:
-            now = time.monotonic()
-            self._left = min(float(self.size), self._left + (now - self._at) * self.per_second)
-            self._at = now
-            if self._left < 1:
-                return None
-            self._left -= 1
-            return int(self._left)
+    @property
+    def is_network(self) -> bool:
+        """Whether Microsoft.Network answers, which also has the NICs of scale sets."""
+        return (
+            self.resource_type.startswith("Microsoft.Network/") or "networkInterfaces" in self.resource_type
+        )
 
 
 class Arm:
-    """The reading part of ARM that leads to NICs and their IP configurations."""
+    """ARM of one fabric; what a test may set or read is public."""
 
-    def __init__(self, issuer: TokenIssuer) -> None:
+    def __init__(
+        self,
+        issuer: TokenIssuer,
+        newest: Callable[[], Estate],
+        change: Callable[[Callable[[Estate], Estate]], object],
+    ) -> None:
         self.issuer = issuer
+        self.newest = newest
+        """The estate as it is, whatever lag and faults show."""
+        self.change = change
         self.reads = Bucket()
+        self.writes = Bucket(200, 10.0)
+        self.network_reads = Window(10_000)
+        self.network_writes = Window(1_000)
+        self.roles = roles.Roles()
+        self.operations = Operations()
+        self.faults = WriteFaults()
+        self.log = RequestLog()
+        self.writing = threading.RLock()
+        """Held from the look at a resource to its change."""
         self.page_size: int | None = None
         """Entries in one page of a list; None: all in one."""
 
     def answer(self, request: Request, estate: Estate) -> Response:
         """The response to a request, with the estate as ARM shows it now."""
-        response = self._refusal(request, estate) or self._routed(request, estate)
+        try:
+            caller = self._caller(request, estate)
+        except TokenRefused as refused:
+            caller = roles.Caller("", "")
+            response = _challenge(refused, estate)
+        else:
+            response = self._versioned(request, estate, caller)
+        self.log.record(caller.client_id, _kind(request), request.path, response.status)
         correlation = request.headers.get("x-ms-correlation-request-id") or str(uuid.uuid4())
-        common = (
+        return with_headers(
+            response,
             ("Cache-Control", "no-cache"),
             ("x-ms-request-id", str(uuid.uuid4())),
             ("x-ms-correlation-request-id", correlation),
             ("Strict-Transport-Security", "max-age=31536000; includeSubDomains"),
         )
-        return Response(response.status, response.body, response.content_type, (*response.headers, *common))
 
-    def _refusal(self, request: Request, estate: Estate) -> Response | None:
-        own = cloud(estate.environment)
-        try:
-            self.issuer.check(request.headers.get("authorization"), own.audiences)
-        except TokenRefused as refused:
-            challenge = (
-                f'Bearer authorization_uri="https://{own.login_host}/{estate.tenant}", '
-                f'error="invalid_token", error_description="{refused}"'
-            )
-            return error(401, str(refused), refused.code, ("WWW-Authenticate", challenge))
-        if not request.parameter("api-version"):
-            message = "The api-version query parameter (?api-version=) is required for all requests."
-            return error(400, message, "MissingApiVersionParameter")
-        return None
+    def edit_nic(self, name: str, edit: Edit) -> None:
+        """Let somebody else change a NIC: ``edit`` changes its document in place.
 
-    def _routed(self, request: Request, estate: Estate) -> Response:
-        left = self.reads.take()
-        if left is None:
-            return error(429, "The request was throttled.", "", ("Retry-After", "1"))
-        path = request.path.rstrip("/")
-        for pattern, methods in ROUTES:
-            match = pattern.fullmatch(path)
-            if match is None:
-                continue
-            handler = methods.get(request.method)
-            if handler is None:
-                return error(405, f"The emulator has no {request.method} for {path}.")
-            response = _scope_missing(estate, match) or handler(self, request, estate, match)
-            remaining = ("x-ms-ratelimit-remaining-subscription-global-reads", str(left))
-            return Response(
-                response.status, response.body, response.content_type, (*response.headers, remaining)
-            )
-        return error(404, f"The emulator has nothing at {path}.", "InvalidResourceType")
+        Raises:
+            RefusedChange: Azure would refuse the edited document.
+            KeyError: there is no NIC of that name.
+        """
+        writes.edit_nic(self, name, edit)
 
     def paged(self, request: Request, entries: list[dict[str, Any]]) -> Response:
         """One page of a list, with the link to the next one."""
@@ -139,149 +129,139 @@ class Arm:
             document["nextLink"] = f"https://{request.host}{request.path}?{urlencode(query)}"
         return json_response(200, document)
 
+    def close(self) -> None:
+        """Stop what runs by itself."""
+        self.operations.close()
+
+    def _caller(self, request: Request, estate: Estate) -> roles.Caller:
+        audiences = cloud(estate.environment).audiences
+        claims = self.issuer.check(request.headers.get("authorization"), audiences)
+        return roles.Caller(claims["appid"], claims["oid"])
+
+    def _versioned(self, request: Request, estate: Estate, caller: roles.Caller) -> Response:
+        if not request.parameter("api-version"):
+            message = "The api-version query parameter (?api-version=) is required for all requests."
+            return error(400, message, "MissingApiVersionParameter")
+        return self._counted(request, estate, caller)
+
+    def _counted(self, request: Request, estate: Estate, caller: roles.Caller) -> Response:
+        """Within the limits of ARM itself."""
+        writing = request.method not in {"GET", "HEAD"}
+        what, bucket = ("writes", self.writes) if writing else ("reads", self.reads)
+        left = bucket.take(self.operations.speed)
+        if left is None:
+            return gateway_throttled(what, estate.subscription, caller.object_id, 1)
+        response = self._routed(request, estate, caller)
+        return with_headers(response, (f"x-ms-ratelimit-remaining-subscription-global-{what}", str(left)))
+
+    def _routed(self, request: Request, estate: Estate, caller: roles.Caller) -> Response:
+        path = request.path.rstrip("/")
+        for route in ROUTES:
+            match = route.pattern.fullmatch(path)
+            if match is None:
+                continue
+            handler = route.methods.get(request.method)
+            if handler is None:
+                return error(405, f"The emulator has no {request.method} for {path}.")
+            return (
+                _scope_missing(estate, match)
+                or self._forbidden(route, request, caller)
+                or self._throttled(route, request, estate, caller)
+                or handler(self, request, estate, match)
+            )
+        return error(404, f"The emulator has nothing at {path}.", "InvalidResourceType")
+
+    def _forbidden(self, route: Route, request: Request, caller: roles.Caller) -> Response | None:
+        if route.is_poll and not self.roles.polls_need_read:
+            return None
+        verb = "read" if request.method == "GET" else "write"
+        action, scope = f"{route.resource_type}/{verb}", request.path.rstrip("/")
+        refusal = self.roles.refusal(caller, action, scope)
+        if refusal is not None or verb == "read" or route.references is None:
+            return refusal
+        try:
+            found = list(route.references(nicbody.json_object(request.body)))
+        except RefusedChange as refused:
+            return writes.refused_answer(refused)
+        return self.roles.linked_refusal(caller, action, scope, found)
+
+    def _throttled(
+        self, route: Route, request: Request, estate: Estate, caller: roles.Caller
+    ) -> Response | None:
+        """The switches of a test first, then the limits of Microsoft.Network."""
+        switched = self.faults.throttled(_kind(request))
+        if switched is not None and switched.by_gateway:
+            what = "writes" if request.method == "PUT" else "reads"
+            return gateway_throttled(what, estate.subscription, caller.object_id, switched.retry_after)
+        if switched is not None:
+            return network_throttled(switched.retry_after)
+        if not route.is_network:
+            return None
+        window = self.network_reads if request.method == "GET" else self.network_writes
+        wait = window.wait(self.operations.speed)
+        return network_throttled(math.ceil(wait)) if wait else None
+
+
+def _kind(request: Request) -> str:
+    is_poll = request.method == "GET" and "/operations/" in request.path
+    return POLL if is_poll else request.method
+
+
+def _challenge(refused: TokenRefused, estate: Estate) -> Response:
+    challenge = (
+        f'Bearer authorization_uri="https://{cloud(estate.environment).login_host}/{estate.tenant}", '
+        f'error="invalid_token", error_description="{refused}"'
+    )
+    return error(401, str(refused), refused.code, ("WWW-Authenticate", challenge))
+
 
 def _scope_missing(estate: Estate, match: re.Match[str]) -> Response | None:
     """The error for a subscription or resource group that does not exist; names ignore case."""
     named = match.groupdict()
     if named["subscription"].casefold() != estate.subscription.casefold():
         message = f"The subscription '{named['subscription']}' could not be found."
-        return error(404, message, "SubscriptionNotFound", ("x-ms-failure-cause", "gateway"))
+        return error(404, message, "SubscriptionNotFound", GATEWAY)
     group = named.get("group")
     if group is not None and group.casefold() != estate.resource_group.casefold():
         message = f"Resource group '{group}' could not be found."
-        return error(404, message, "ResourceGroupNotFound", ("x-ms-failure-cause", "gateway"))
+        return error(404, message, "ResourceGroupNotFound", GATEWAY)
     return None
 
 
-def _not_found(kind: str, name: str, estate: Estate) -> Response:
-    message = (
-        f"The Resource '{kind}/{name}' under resource group '{estate.resource_group}' was not found. "
-        "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
-    )
-    return error(404, message, "ResourceNotFound", ("x-ms-failure-cause", "gateway"))
-
-
-def _found(document: dict[str, Any]) -> Response:
-    headers = (("ETag", document["etag"]),) if "etag" in document else ()
-    return json_response(200, document, *headers)
-
-
-def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()
-
-
-def _nics(estate: Estate, *, uniform: bool) -> list[tuple[Vm, Nic]]:
-    return [
-        (vm, nic)
-        for vm in estate.vms
-        if vm.computer_name != INTERNET and (vm.placement is Placement.UNIFORM) == uniform
-        for nic in vm.nics
-    ]
-
-
-def _nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
-    expand = "subnet" in (request.parameter("$expand") or "").casefold()
-    for vm, nic in _nics(estate, uniform=False):
-        if _same(nic.name, match["nic"]):
-            return _found(documents.nic_document(estate, vm, nic, expand_subnet=expand))
-    return _not_found("Microsoft.Network/networkInterfaces", match["nic"], estate)
-
-
-def _nic_list(arm: Arm, request: Request, estate: Estate, _: re.Match[str]) -> Response:
-    entries = [documents.nic_document(estate, vm, nic) for vm, nic in _nics(estate, uniform=False)]
-    return arm.paged(request, entries)
-
-
-def _scale_set_nics(estate: Estate, match: re.Match[str]) -> list[tuple[Vm, Nic]]:
-    instance = match.groupdict().get("instance")
-    return [
-        (vm, nic)
-        for vm, nic in _nics(estate, uniform=True)
-        if _same(vm.scale_set, match["vmss"]) and instance in (None, vm.instance)
-    ]
-
-
-def _scale_set_nic_list(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
-    found = _scale_set_nics(estate, match)
-    if not found:
-        return _not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
-    return arm.paged(request, [documents.nic_document(estate, vm, nic) for vm, nic in found])
-
-
-def _scale_set_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
-    expand = "subnet" in (request.parameter("$expand") or "").casefold()
-    for vm, nic in _scale_set_nics(estate, match):
-        if _same(nic.name, match["nic"]):
-            return _found(documents.nic_document(estate, vm, nic, expand_subnet=expand))
-    name = f"{match['vmss']}/virtualMachines/{match['instance']}/networkInterfaces/{match['nic']}"
-    return _not_found("Microsoft.Compute/virtualMachineScaleSets", name, estate)
-
-
-def _scale_set_configurations(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
-    for vm, nic in _scale_set_nics(estate, match):
-        if _same(nic.name, match["nic"]):
-            entries = [documents.configuration_document(estate, vm, nic, e) for e in nic.configurations]
-            return arm.paged(request, entries)
-    return _not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
-
-
-def _scale_set_vm(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
-    for vm in estate.vms:
-        if _same(vm.scale_set, match["vmss"]) and vm.instance == match["instance"]:
-            return _found(documents.vm_document(estate, vm))
-    name = f"{match['vmss']}/virtualMachines/{match['instance']}"
-    return _not_found("Microsoft.Compute/virtualMachineScaleSets", name, estate)
-
-
-def _vm(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
-    for vm in estate.vms:
-        if _same(vm.name, match["vm"]) and vm.placement is not Placement.UNIFORM:
-            return _found(documents.vm_document(estate, vm))
-    return _not_found("Microsoft.Compute/virtualMachines", match["vm"], estate)
-
-
-_ELSEWHERE = {INTERNET, "onpremises"}
-"""Networks that are not in Azure."""
-
-
-def _vnet(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
-    for vnet in estate.vnets:
-        if _same(vnet.name, match["vnet"]) and vnet.name not in _ELSEWHERE:
-            return _found(documents.vnet_document(estate, vnet))
-    return _not_found("Microsoft.Network/virtualNetworks", match["vnet"], estate)
-
-
-def _subnet(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
-    for vnet in estate.vnets:
-        for subnet in vnet.subnets:
-            if _same(vnet.name, match["vnet"]) and _same(subnet.name, match["subnet"]):
-                return _found(documents.subnet_document(estate, vnet, subnet))
-    name = f"{match['vnet']}/subnets/{match['subnet']}"
-    return _not_found("Microsoft.Network/virtualNetworks", name, estate)
-
-
-def _route(path: str, **methods: Handler) -> tuple[re.Pattern[str], dict[str, Handler]]:
+def _route(path: str, resource_type: str, references: References | None = None, **methods: Handler) -> Route:
     pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path.replace(".", r"\."))
-    return re.compile(pattern, re.IGNORECASE), methods
+    return Route(re.compile(pattern, re.IGNORECASE), resource_type, methods, references)
 
 
 _SUBSCRIPTION = "/subscriptions/<subscription>"
 _GROUP = f"{_SUBSCRIPTION}/resourceGroups/<group>"
-_NETWORK = "/providers/Microsoft.Network"
-_SCALE_SET = f"{_GROUP}/providers/Microsoft.Compute/virtualMachineScaleSets/<vmss>"
+_NIC = f"{_GROUP}/providers/{roles.NIC}/<nic>"
+_VNET = f"{_GROUP}/providers/{roles.VNET}/<vnet>"
+_SCALE_SET = f"{_GROUP}/providers/{roles.SCALE_SET}/<vmss>"
 _INSTANCE = f"{_SCALE_SET}/virtualMachines/<instance>"
+_INSTANCE_NIC = f"{_INSTANCE}/networkInterfaces/<nic>"
+_OPERATION = f"{_SUBSCRIPTION}/providers/<provider>/locations/<location>/operations/<operation>"
 
 ROUTES = (
-    _route(f"{_GROUP}{_NETWORK}/networkInterfaces/<nic>", GET=_nic),
-    _route(f"{_GROUP}{_NETWORK}/networkInterfaces", GET=_nic_list),
-    _route(f"{_SUBSCRIPTION}{_NETWORK}/networkInterfaces", GET=_nic_list),
-    _route(f"{_GROUP}{_NETWORK}/virtualNetworks/<vnet>", GET=_vnet),
-    _route(f"{_GROUP}{_NETWORK}/virtualNetworks/<vnet>/subnets/<subnet>", GET=_subnet),
-    _route(f"{_GROUP}/providers/Microsoft.Compute/virtualMachines/<vm>", GET=_vm),
-    _route(f"{_SCALE_SET}/networkInterfaces", GET=_scale_set_nic_list),
-    _route(_INSTANCE, GET=_scale_set_vm),
-    _route(f"{_INSTANCE}/networkInterfaces", GET=_scale_set_nic_list),
-    _route(f"{_INSTANCE}/networkInterfaces/<nic>", GET=_scale_set_nic),
-    _route(f"{_INSTANCE}/networkInterfaces/<nic>/ipConfigurations", GET=_scale_set_configurations),
+    _route(_NIC, roles.NIC, nicbody.references, GET=reads.get_nic, PUT=writes.put_nic),
+    _route(f"{_GROUP}/providers/{roles.NIC}", roles.NIC, GET=reads.list_nics),
+    _route(f"{_SUBSCRIPTION}/providers/{roles.NIC}", roles.NIC, GET=reads.list_nics),
+    _route(_VNET, roles.VNET, GET=reads.get_vnet),
+    _route(f"{_VNET}/subnets/<subnet>", roles.SUBNET, GET=reads.get_subnet),
+    _route(f"{_GROUP}/providers/{roles.MACHINE}/<vm>", roles.MACHINE, GET=reads.get_vm),
+    _route(
+        f"{_SCALE_SET}/networkInterfaces",
+        f"{roles.SCALE_SET}/networkInterfaces",
+        GET=reads.list_scale_set_nics,
+    ),
+    _route(_INSTANCE, roles.INSTANCE, GET=reads.get_instance),
+    _route(f"{_INSTANCE}/networkInterfaces", roles.INSTANCE_NIC, GET=reads.list_scale_set_nics),
+    _route(_INSTANCE_NIC, roles.INSTANCE_NIC, GET=reads.get_scale_set_nic, PUT=writes.refuse_direct),
+    _route(
+        f"{_INSTANCE_NIC}/ipConfigurations",
+        f"{roles.INSTANCE_NIC}/ipConfigurations",
+        GET=reads.list_configurations,
+    ),
+    _route(_OPERATION, "Microsoft.Network/locations/operations", GET=writes.get_operation),
 )
-"""What there is: a path with its names in angle brackets, and what each method does."""
+"""What there is: a path with its names in angle brackets, its type, and what each method does."""

@@ -58,6 +58,7 @@ def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = Fals
                 "dnsServers": [],
                 "appliedDnsServers": [],
                 "internalDomainNameSuffix": "fabric.internal.cloudapp.net",
+                **nic.settings.get("dnsSettings", {}),
             },
             "macAddress": nic.mac.replace(":", "-").upper(),
             "vnetEncryptionSupported": False,
@@ -72,9 +73,10 @@ def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = Fals
             "allowPort25Out": True,
             "auxiliaryMode": "None",
             "auxiliarySku": "None",
+            **{name: value for name, value in nic.settings.items() if name != "dnsSettings"},
         },
     }
-    return document if uniform else {**document, **_top_level(estate)}
+    return document if uniform else {**document, **_top_level(estate), "tags": dict(nic.tags)}
 
 
 def configuration_document(estate: Estate, vm: Vm, nic: Nic, entry: IpConfiguration) -> dict[str, Any]:
@@ -164,7 +166,6 @@ def _top_level(estate: Estate) -> dict[str, Any]:
         "type": "Microsoft.Network/networkInterfaces",
         "location": estate.location,
         "kind": "Regular",
-        "tags": {},
     }
 
 
@@ -184,9 +185,10 @@ def _configuration_document(
             "provisioningState": entry.state.value,
             "privateIPAddress": str(entry.address if entry.single else entry.block),
             **block,
-            "privateIPAllocationMethod": "Dynamic",
+            "privateIPAllocationMethod": "Static" if entry.static else "Dynamic",
             "subnet": subnet,
             "primary": entry.primary,
             "privateIPAddressVersion": "IPv4",
+            **entry.settings,
         },
     }

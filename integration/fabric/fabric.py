@@ -99,8 +99,8 @@ class Fabric:
         self.imds = Imds(requests_per_second=imds_limit, shuffle=shuffle_nics)
         self.identity = Identity()
         """Which identities the machines have, and how long tokens live."""
-        self.arm = Arm(self.identity.issuer)
-        """Page size and request limits of ARM."""
+        self.arm = Arm(self.identity.issuer, lambda: self.estate, self.change)
+        """ARM: roles, operations, faults of writes, limits, page size, the log of requests."""
         self._rack = Rack(
             self.name, lambda: self.estate, Build(mtu, accelerated, own_tmp, sysctls or {}), self.reboot
         )
@@ -167,6 +167,7 @@ class Fabric:
             self._rack.power_on(folder, undo)
             self._boot(list(self.machines.values()))
             services = Services(self.goal, self.board, self.imds, self.identity, self.arm, authority().server)
+            undo.callback(self.arm.close)
             undo.callback(services.close)
             services.start(network.netns)
             undo.callback(self._watch())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from integration.fabric.model import Estate, Nic, Surface, Vm
+from integration.fabric.model import Estate, IpConfiguration, Nic, Surface, Vm
 
 
 class Garbage(StrEnum):
@@ -221,14 +221,18 @@ def _distort_vm(vm: Vm, fault: Fault) -> Vm:
 
 
 def _distort_nic(nic: Nic, fault: Fault) -> Nic:
-    entries = nic.configurations
+    on_host = None if nic.on_host is None else _distort_entries(nic.on_host, fault)
+    return replace(nic, configurations=_distort_entries(nic.configurations, fault), on_host=on_host)
+
+
+def _distort_entries(entries: tuple[IpConfiguration, ...], fault: Fault) -> tuple[IpConfiguration, ...]:
     if fault.empty is Empty.ADDRESSES:
         entries = ()
     elif fault.empty is Empty.SECONDARIES:
         entries = tuple(entry for entry in entries if entry.primary)
     if fault.partial is not None:
         entries = entries[: fault.partial]
-    return replace(nic, configurations=entries)
+    return entries
 
 
 def _default(name: str) -> object:

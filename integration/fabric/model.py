@@ -6,9 +6,11 @@ show, each in its own words. This module holds values only: it must not know tim
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 FABRIC_MAC = "12:34:56:78:9a:bc"
 """The MAC that Azure's host answers every ARP request with."""
@@ -40,6 +42,7 @@ class State(StrEnum):
     SUCCEEDED = "Succeeded"
     UPDATING = "Updating"
     FAILED = "Failed"
+    CANCELED = "Canceled"
     DELETING = "Deleting"
 
 
@@ -93,6 +96,10 @@ class IpConfiguration:
     block: IPv4Network
     primary: bool = False
     state: State = State.SUCCEEDED
+    static: bool = False
+    """Whether its owner chose the address (``privateIPAllocationMethod``)."""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Its other properties as ARM takes and shows them, such as load balancer pools."""
 
     @property
     def address(self) -> IPv4Address:
@@ -120,6 +127,11 @@ class Nic:
     state: State = State.SUCCEEDED
     revision: int = 1
     """Counts changes; the ETag is made of it."""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Its other properties as ARM takes and shows them, such as the network security group."""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    on_host: tuple[IpConfiguration, ...] | None = None
+    """What the host still works with, while a write is under way or after one failed; None: what is here."""
 
     @property
     def primary_ip(self) -> IPv4Address:
@@ -134,6 +146,8 @@ class Nic:
     @property
     def delivered(self) -> tuple[IpConfiguration, ...]:
         """Those that have reached the host: an unfinished or failed configuration carries no packet."""
+        if self.on_host is not None:
+            return self.on_host
         return tuple(entry for entry in self.configurations if entry.state is State.SUCCEEDED)
 
 

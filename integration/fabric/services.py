@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from integration.fabric import arm, clouds, identity, imds, wireserver
+from integration.fabric import arm, armanswers, clouds, identity, imds, wireserver
 from integration.fabric import namespaces as ns
 from integration.fabric.dns import DnsServer
 from integration.fabric.faults import FaultBoard, Now, distort
@@ -99,7 +99,7 @@ class Services:
             server_header=arm.SERVER_HEADER,
             fault=lambda request: self._now(Surface.ARM, request.client),
             answer=self._answer_arm,
-            error=lambda _, status: arm.error(status),
+            error=lambda _, status: armanswers.error(status),
         )
 
     def _login_site(self) -> Site:

@@ -15,7 +15,7 @@ import pytest
 from integration.fabric.certificates import authority
 from integration.fabric.clouds import ARM_ADDRESS
 from integration.fabric.identity import Principal
-from integration.tests.fabric.asking import imds
+from integration.tests.fabric.asking import imds, listed_by_imds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def with_sdk(fabric: Fabric, script: str, *, node: str = "node1", timeout: float
 
 
 def asked(
-    machine: Machine, url: str, authorization: str = "", *, method: str = "GET"
+    machine: Machine, url: str, authorization: str = "", *, method: str = "GET", body: str | None = None
 ) -> tuple[int, dict[str, str], Any]:
     """One request over HTTPS from inside: status, headers, document. Raises OSError."""
     parts = urlsplit(url)
@@ -58,19 +58,19 @@ def asked(
     trust = ssl.create_default_context(cadata=authority().ca_pem)
     headers = {"Host": parts.hostname, **({"Authorization": authorization} if authorization else {})}
 
-    def body() -> tuple[int, dict[str, str], Any]:
+    def exchange() -> tuple[int, dict[str, str], Any]:
         connection = http.client.HTTPSConnection(str(ARM_ADDRESS), timeout=5, context=trust)
         plain = socket.create_connection((str(ARM_ADDRESS), 443), timeout=5)
         connection.sock = trust.wrap_socket(plain, server_hostname=parts.hostname)
         try:
-            connection.request(method, f"{parts.path}?{parts.query}", headers=headers)
+            connection.request(method, f"{parts.path}?{parts.query}", body, headers)
             reply = connection.getresponse()
             document = json.loads(reply.read() or b"null")
             return reply.status, {k.lower(): v for k, v in reply.getheaders()}, document
         finally:
             connection.close()
 
-    return machine.in_network(body)
+    return machine.in_network(exchange)
 
 
 def token(machine: Machine) -> str:
@@ -305,7 +305,7 @@ def test_headers_of_an_answer(fabric: Fabric) -> None:
     assert headers["x-ms-request-id"]
     status, _, document = asked(node, nic_url(fabric).partition("?")[0], authorization)
     assert (status, document["error"]["code"]) == (400, "MissingApiVersionParameter")
-    status, _, document = asked(node, nic_url(fabric), authorization, method="PUT")
+    status, _, document = asked(node, nic_url(fabric), authorization, method="DELETE")
     assert (status, document["error"]["code"]) == (405, "MethodNotAllowed")
 
 
@@ -421,3 +421,60 @@ def test_arm_learns_of_a_change_in_its_own_time_and_can_be_refused(
     fabric.fault("arm", refused=True)
     with pytest.raises(ConnectionRefusedError):
         asked(node, nic_url(fabric), authorization)
+
+
+def test_the_sdk_writes_a_nic_and_waits_for_the_operation(make_fabric: Callable[..., Fabric]) -> None:
+    fabric = make_fabric(nodes=1, addresses=1)
+    fabric.arm.roles.give("writer")
+    seen = with_sdk(
+        fabric,
+        """
+nics = client().network_interfaces
+nic = nics.get(group, "node1-nic0")
+old = nic.etag
+subnet = {"id": nic.ip_configurations[0].subnet.id}
+nic.ip_configurations.append({"name": "pods", "properties": {"subnet": subnet}})
+poller = nics.begin_create_or_update(group, "node1-nic0", nic, headers={"If-Match": nic.etag})
+after = poller.result()
+try:
+    nics.begin_create_or_update(group, "node1-nic0", after, headers={"If-Match": old})
+    stale = "taken"
+except HttpResponseError as error:
+    stale = [error.status_code, error.error.code]
+show(after=after.provisioning_state, stale=stale,
+     addresses={c.name: c.private_ip_address for c in after.ip_configurations})
+""",
+    )
+    node = fabric.nodes["node1"]
+    assert seen == {
+        "after": "Succeeded",
+        "stale": [412, "PreconditionFailed"],
+        "addresses": {
+            "ipconfig1": str(node.primary_ip),
+            "ipconfig2": str(node.pod_addresses[0]),
+            "pods": str(node.pod_addresses[1]),
+        },
+    }
+    assert fabric.arm.log.count("PUT", 200) == 1
+    assert fabric.arm.log.count("poll") >= 1
+
+
+def test_a_new_address_carries_traffic_when_the_operation_is_over(make_fabric: Callable[..., Fabric]) -> None:
+    fabric = make_fabric(nodes=1, addresses=0)
+    fabric.arm.operations.hold()
+    node = fabric.nodes["node1"]
+    fabric.arm.roles.give("writer")
+    url, authorization = nic_url(fabric), bearer(node)
+    document = asked(node, url, authorization)[2]
+    subnet = document["properties"]["ipConfigurations"][0]["properties"]["subnet"]
+    document["properties"]["ipConfigurations"].append({"name": "pods", "properties": {"subnet": subnet}})
+    status, _, document = asked(node, url, authorization, method="PUT", body=json.dumps(document))
+    assert status == 200
+    new = document["properties"]["ipConfigurations"][1]["properties"]["privateIPAddress"]
+    node.run(["ip", "address", "add", f"{new}/32", "dev", "lo"])
+    ping = ["ping", "-c1", "-W1", new]
+    assert fabric.vnet_hosts["vm1"].run(ping, check=False).returncode != 0
+    assert new not in listed_by_imds(node)
+    fabric.arm.operations.finish()
+    assert fabric.vnet_hosts["vm1"].run(ping, check=False).returncode == 0
+    assert new in listed_by_imds(node)

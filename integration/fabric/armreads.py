@@ -1,0 +1,117 @@
+"""What ARM answers to reads: NICs and what leads to them.
+
+Sources: REST references of Microsoft.Network and Microsoft.Compute.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from integration.fabric import armdocuments as documents
+from integration.fabric.armanswers import found, not_found
+from integration.fabric.hostnetwork import INTERNET
+from integration.fabric.model import Placement
+
+if TYPE_CHECKING:
+    import re
+
+    from integration.fabric.arm import Arm
+    from integration.fabric.model import Estate, Nic, Vm
+    from integration.fabric.web import Request, Response
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two names mean the same resource: ARM ignores case."""
+    return one.casefold() == other.casefold()
+
+
+def nics(estate: Estate, *, uniform: bool) -> list[tuple[Vm, Nic]]:
+    """The NICs of Uniform instances, or all others."""
+    return [
+        (vm, nic)
+        for vm in estate.vms
+        if vm.computer_name != INTERNET and (vm.placement is Placement.UNIFORM) == uniform
+        for nic in vm.nics
+    ]
+
+
+def get_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+    expand = "subnet" in (request.parameter("$expand") or "").casefold()
+    for vm, nic in nics(estate, uniform=False):
+        if same(nic.name, match["nic"]):
+            return found(documents.nic_document(estate, vm, nic, expand_subnet=expand))
+    return not_found("Microsoft.Network/networkInterfaces", match["nic"], estate)
+
+
+def list_nics(arm: Arm, request: Request, estate: Estate, _: re.Match[str]) -> Response:
+    entries = [documents.nic_document(estate, vm, nic) for vm, nic in nics(estate, uniform=False)]
+    return arm.paged(request, entries)
+
+
+def scale_set_nics(estate: Estate, match: re.Match[str]) -> list[tuple[Vm, Nic]]:
+    """The NICs of the Uniform scale set that a path names, or of the instance if it names one."""
+    instance = match.groupdict().get("instance")
+    return [
+        (vm, nic)
+        for vm, nic in nics(estate, uniform=True)
+        if same(vm.scale_set, match["vmss"]) and instance in (None, vm.instance)
+    ]
+
+
+def list_scale_set_nics(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+    entries = [documents.nic_document(estate, vm, nic) for vm, nic in scale_set_nics(estate, match)]
+    if not entries:
+        return not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
+    return arm.paged(request, entries)
+
+
+def get_scale_set_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+    expand = "subnet" in (request.parameter("$expand") or "").casefold()
+    for vm, nic in scale_set_nics(estate, match):
+        if same(nic.name, match["nic"]):
+            return found(documents.nic_document(estate, vm, nic, expand_subnet=expand))
+    name = f"{match['vmss']}/virtualMachines/{match['instance']}/networkInterfaces/{match['nic']}"
+    return not_found("Microsoft.Compute/virtualMachineScaleSets", name, estate)
+
+
+def list_configurations(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+    for vm, nic in scale_set_nics(estate, match):
+        if same(nic.name, match["nic"]):
+            entries = [documents.configuration_document(estate, vm, nic, e) for e in nic.configurations]
+            return arm.paged(request, entries)
+    return not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
+
+
+def get_instance(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+    for vm in estate.vms:
+        if same(vm.scale_set, match["vmss"]) and vm.instance == match["instance"]:
+            return found(documents.vm_document(estate, vm))
+    name = f"{match['vmss']}/virtualMachines/{match['instance']}"
+    return not_found("Microsoft.Compute/virtualMachineScaleSets", name, estate)
+
+
+def get_vm(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+    for vm in estate.vms:
+        if same(vm.name, match["vm"]) and vm.placement is not Placement.UNIFORM:
+            return found(documents.vm_document(estate, vm))
+    return not_found("Microsoft.Compute/virtualMachines", match["vm"], estate)
+
+
+_ELSEWHERE = {INTERNET, "onpremises"}
+"""Networks that are not in Azure."""
+
+
+def get_vnet(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+    for vnet in estate.vnets:
+        if same(vnet.name, match["vnet"]) and vnet.name not in _ELSEWHERE:
+            return found(documents.vnet_document(estate, vnet))
+    return not_found("Microsoft.Network/virtualNetworks", match["vnet"], estate)
+
+
+def get_subnet(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+    for vnet in estate.vnets:
+        for subnet in vnet.subnets:
+            if same(vnet.name, match["vnet"]) and same(subnet.name, match["subnet"]):
+                return found(documents.subnet_document(estate, vnet, subnet))
+    name = f"{match['vnet']}/subnets/{match['subnet']}"
+    return not_found("Microsoft.Network/virtualNetworks", name, estate)

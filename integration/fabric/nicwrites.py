@@ -1,0 +1,46 @@
+"""What a write makes of a NIC: at the request, and when the operation ends. Pure.
+
+Between the two the host works with what it had: traffic flows as before, and nothing new is delivered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from integration.fabric.model import State
+
+if TYPE_CHECKING:
+    from integration.fabric.model import Estate, Nic, Vm
+
+
+def begun(estate: Estate, vm: Vm, nic: Nic, written: Nic) -> Estate:
+    """The estate after the request: ARM shows what was written, the host has what it had."""
+    entries = tuple(replace(entry, state=State.UPDATING) for entry in written.configurations)
+    shown = replace(written, configurations=entries, state=State.UPDATING, on_host=nic.delivered)
+    return estate.with_vm(vm.with_nic(shown))
+
+
+def settled(estate: Estate, computer_name: str, nic_name: str, state: State) -> Estate:
+    """The estate after the operation; only one that succeeded has reached the host."""
+    vm = estate.vm(computer_name)
+    nic = vm.nic(nic_name)
+    entries = tuple(replace(entry, state=state) for entry in nic.configurations)
+    succeeded = state is State.SUCCEEDED
+    done = replace(nic, configurations=entries, state=state, on_host=None if succeeded else nic.on_host)
+    estate = estate.with_vm(vm.with_nic(done))
+    return _taken_over(estate, done) if succeeded else estate
+
+
+def _taken_over(estate: Estate, nic: Nic) -> Estate:
+    """What the NIC has now is delivered to nobody else: ARM gave it away before the other host knew."""
+    blocks = [entry.block for entry in nic.configurations]
+
+    def without(other: Nic) -> Nic:
+        if other.mac == nic.mac or other.on_host is None:
+            return other
+        left = tuple(e for e in other.on_host if not any(e.block.overlaps(block) for block in blocks))
+        return replace(other, on_host=left)
+
+    vms = tuple(replace(vm, nics=tuple(without(other) for other in vm.nics)) for vm in estate.vms)
+    return replace(estate, vms=vms)
