@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ipam.quoting import LONGEST_VALUE, one_line
 
@@ -26,19 +26,32 @@ class Paint:
         return f"\033[{COLOURS[colour]}m{text}\033[0m" if self._on and colour else text
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint, tell: dict[str, str]) -> str:
-    """Rows under a header, as wide as their content. ``tell`` gives whole cells a colour."""
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    paint: Paint,
+    tell: dict[str, str],
+    numbers: Collection[str] = (),
+) -> str:
+    """Rows under a header, as wide as their content. ``tell`` gives whole cells a colour; the columns whose
+    headers are in ``numbers`` are aligned on the right.
+    """
     cells = [[one_line(str(cell), LONGEST_VALUE) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    lines = [paint(_padded(header, widths).rstrip(), "head")]
+    sides = [str.rjust if name in numbers else str.ljust for name in header]
+    lines = [paint(_padded(header, widths, sides).rstrip(), "head")]
     for row in cells:
-        padded = [
-            paint(cell, tell.get(cell, "")) + " " * (width - len(cell))
-            for cell, width in zip(row, widths, strict=True)
-        ]
-        lines.append(GAP.join(padded).rstrip())
+        padded = _padded(row, widths, sides, lambda cell: paint(cell, tell.get(cell, "")))
+        lines.append(padded.rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
-    return GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+def _padded(
+    row: Sequence[str],
+    widths: Sequence[int],
+    sides: Sequence[Callable[[str, int], str]],
+    painted: Callable[[str], str] = str,
+) -> str:
+    """The cells side by side; colour has no width."""
+    cells = zip(row, widths, sides, strict=True)
+    return GAP.join(side(cell, width).replace(cell, painted(cell), 1) for cell, width, side in cells)

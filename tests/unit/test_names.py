@@ -27,6 +27,7 @@ EXCEPTIONS = {
     "module": {
         "agent": COMMAND,
         "install": COMMAND,
+        "plan": COMMAND,
         "schema": COMMAND,
         "status": COMMAND,
         "errors": LEVELS,

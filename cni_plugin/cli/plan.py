@@ -1,0 +1,157 @@
+"""``azvnet plan``: how many addresses a cluster needs, which subnet fits, and when it is full.
+
+Exit code 0: it fits; 1: it does not; 2: the question can't be answered, and one line says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+
+from cni_plugin.cli.plan_views import SubnetPlan, plan_document, plan_text
+from cni_plugin.cli.table import Paint
+from ipam import planning
+from ipam.planning import CannotPlan, Cluster, Growth, Surge
+
+TOO_SMALL, NOT_ANSWERED = 1, 2
+MOST = 1_000_000
+"""Of anything that is counted: more is a typing error."""
+LONGEST_PLAN = 120
+"""Months."""
+_GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*(%|nodes?|pods?)/(day|week|month|year)")
+_UNITS = {"%": "percent", "node": "nodes", "pod": "pods"}
+_PERIODS = {"day": 1.0, "week": 7.0, "month": planning.MONTH, "year": 12 * planning.MONTH}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be asked for."""
+    parser.add_argument("--nodes", metavar="N", type=_count, required=True, help="nodes of the cluster")
+    parser.add_argument(
+        "--max-pods",
+        metavar="N",
+        type=_positive,
+        default=110,
+        help="pods with an address of their own that may run on a node (default: 110, as the kubelet's)",
+    )
+    parser.add_argument(
+        "--surge",
+        metavar="N|N%",
+        type=_surge,
+        default=Surge(1),
+        help="nodes that an upgrade adds before it removes others, a percentage is rounded up (default: 1)",
+    )
+    parser.add_argument(
+        "--growth",
+        metavar="AMOUNT/PERIOD",
+        type=_growth,
+        default=Growth(),
+        help="such as 5%%/month, 3nodes/week, 200pods/day; a node is added for each --max-pods pods",
+    )
+    parser.add_argument(
+        "--months",
+        metavar="N",
+        type=_months,
+        default=12,
+        help="how far ahead to plan (default: 12)",
+    )
+    parser.add_argument("--prefixes", action="store_true", help="/28 blocks instead of single addresses")
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        type=_positive,
+        help="a node's single addresses come in multiples of N (default: 1)",
+    )
+    parser.add_argument(
+        "--used",
+        metavar="N",
+        type=_count,
+        default=0,
+        help="addresses of the subnet that something else has (default: 0)",
+    )
+    parser.add_argument(
+        "--size", metavar="/N", type=_length, help="ask about a subnet of this size, such as /20"
+    )
+    parser.add_argument(
+        "--output",
+        choices=("text", "json", "svg"),
+        default="text",
+        help="for people, for programs, or as a picture",
+    )
+
+
+def _count(words: str) -> int:
+    number = int(words) if words.isascii() and words.isdigit() else -1
+    if not 0 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"{words!r} is not a number from 0 to {MOST:,}")
+    return number
+
+
+def _positive(words: str) -> int:
+    number = _count(words)
+    if not number:
+        raise argparse.ArgumentTypeError("0 is too few: at least 1")
+    return number
+
+
+def _months(words: str) -> int:
+    number = _positive(words)
+    if number > LONGEST_PLAN:
+        raise argparse.ArgumentTypeError(f"{number:,} months are too many: at most {LONGEST_PLAN}")
+    return number
+
+
+def _surge(words: str) -> Surge:
+    return Surge(_count(words.removesuffix("%")), words.endswith("%"))
+
+
+def _growth(words: str) -> Growth:
+    found = _GROWTH.fullmatch(words.strip())
+    if found is None:
+        message = f"{words!r} is not AMOUNT/PERIOD, such as 5%/month, 3nodes/week or 200pods/day"
+        raise argparse.ArgumentTypeError(message)
+    amount = float(found[1])
+    if amount > MOST:
+        raise argparse.ArgumentTypeError(f"{found[1]} is too much: at most {MOST:,}")
+    return Growth(amount, _UNITS[found[2].rstrip("s")], _PERIODS[found[3]])
+
+
+def _length(words: str) -> int:
+    digits = words.removeprefix("/")
+    number = int(digits) if digits.isascii() and digits.isdigit() else 0
+    if not planning.LARGEST <= number <= planning.SMALLEST:
+        raise argparse.ArgumentTypeError(
+            f"{words!r} is not the size of a subnet: Azure has /{planning.LARGEST} to /{planning.SMALLEST}"
+        )
+    return number
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plan it."""
+    try:
+        plan = _plan(options)
+    except CannotPlan as error:
+        sys.stderr.write(f"azvnet plan: {error}. {error.remedy}\n")
+        return NOT_ANSWERED
+    if options.output == "json":
+        sys.stdout.write(json.dumps(plan_document(plan), indent=2) + "\n")
+    elif options.output == "svg":
+        from cni_plugin.cli.plan_chart import chart
+
+        sys.stdout.write(chart(plan))
+    else:
+        sys.stdout.write(plan_text(plan, Paint()))
+    return 0 if plan.recommended is not None and plan.fits_now else TOO_SMALL
+
+
+def _plan(options: argparse.Namespace) -> SubnetPlan:
+    if options.prefixes and options.batch:
+        raise CannotPlan(
+            f"--batch is for single addresses, and --prefixes are blocks of {planning.BLOCK}",
+            "Give one of the two.",
+        )
+    batch = options.batch or 1
+    node = planning.per_node(options.max_pods, batch=batch, prefixes=options.prefixes)
+    cluster = Cluster(options.nodes, node, options.surge, options.growth, options.used)
+    return SubnetPlan(cluster, options.months, options.size, batch=batch)

@@ -1,0 +1,267 @@
+"""``azvnet plan``: its documentation is true, its answers are whole, and a wrong question gets one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from cni_plugin.cli import run
+from cni_plugin.cli.plan_chart import COLOURS
+from cni_plugin.cli.plan_views import duration, until
+from ipam.planning import MONTH, Cluster, Growth, Surge, per_node, subnet_size
+
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "plan.md").read_text()
+Capture = pytest.CaptureFixture[str]
+
+
+def shown() -> list[tuple[str, str]]:
+    """Each command of the page, and what stands below it."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
+    return [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
+
+
+def plan(capsys: Capture, words: str) -> tuple[int, str, str]:
+    code = run(["plan", *shlex.split(words)])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def document(capsys: Capture, words: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plan(capsys, f"{words} --output json")[1])
+    return found
+
+
+@pytest.mark.parametrize(("command", "output"), shown())
+def test_the_page_shows_what_the_command_prints(capsys: Capture, command: str, output: str) -> None:
+    words, _, into = command.removeprefix("azvnet plan ").partition(" > ")
+    _, printed, refused = plan(capsys, words)
+    assert (DOCS / into).read_text() == printed if into else output == printed + refused
+
+
+class TestPage:
+    """docs/plan.md is what the command prints."""
+
+    def test_the_table_of_formulas_is_right(self) -> None:
+        rows = re.findall(r"^\| (\d+) \+ (\d+) \| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)
+        assert len(rows) == 6
+        for nodes, surge, pods, cells in rows:
+            peak = int(nodes) + int(surge)
+            formula, *computed = cells.split(" | ")
+            assert formula.startswith(f"{peak * (int(pods) + 1):,}: ")
+            ways: list[dict[str, Any]] = [{}, {"batch": 16}, {"prefixes": True}]
+            for way, cell in zip(ways, computed, strict=True):
+                cluster = Cluster(int(nodes), per_node(int(pods), **way))
+                length = cluster.smallest(peak)
+                assert cell == f"{cluster.taken(peak):,}: {f'/{length}' if length else 'none'}"
+            assert formula == computed[0]
+
+    def test_every_key_is_documented_and_no_other(self, capsys: Capture) -> None:
+        table = PAGE[PAGE.index("## JSON") :]
+        rows = [line for line in table.splitlines() if line.startswith("| `")]
+        words = {word for row in rows for word in re.findall(r"`(\w+)`", row)} - {"null"}
+        assert keys(document(capsys, "--nodes 3")) == words
+
+    def test_every_option_is_documented_and_no_other(self, capsys: Capture) -> None:
+        with pytest.raises(SystemExit):
+            run(["plan", "--help"])
+        options = set(re.findall(r"^  (--[\w-]+)", capsys.readouterr().out, re.MULTILINE))
+        assert options == set(re.findall(r"^\| `(--[\w-]+)", PAGE, re.MULTILINE)) - {"--prefixes"} | {
+            "--prefixes"
+        }
+
+
+def keys(value: Any) -> set[str]:
+    """Every key of a document, on every level."""
+    if isinstance(value, list):
+        return set().union(*map(keys, value))
+    return set(value).union(*map(keys, value.values())) if isinstance(value, dict) else set()
+
+
+class TestAnswer:
+    """Exit code and verdict say the same."""
+
+    @pytest.mark.parametrize(
+        ("words", "code", "verdict"),
+        [
+            ("--nodes 50 --max-pods 30", 0, "recommended: a /21: room for 65 nodes"),
+            ("--nodes 50 --max-pods 30 --size /21", 0, "fits: room for 65 nodes"),
+            (
+                "--nodes 50 --max-pods 30 --size /22",
+                1,
+                "too small: 562 addresses are missing; now a /21 is needed",
+            ),
+            (
+                "--nodes 50 --max-pods 30 --size 21 --growth 24nodes/year",
+                0,
+                "fits for now: its nodes fit for 7.5 months, with the surge of an upgrade for 7 months; in",
+            ),
+            ("--nodes 300 --max-pods 250", 1, "does not fit: 75,551 IP configurations are needed"),
+            ("--nodes 300 --max-pods 250 --prefixes", 0, "recommended: a /15"),
+            ("--nodes 1 --max-pods 1 --surge 0", 0, "recommended: a /29: room for 1 node"),
+            ("--nodes 0", 0, "recommended: a /25"),
+        ],
+    )
+    def test_verdict(self, capsys: Capture, words: str, code: int, verdict: str) -> None:
+        answered, printed, _ = plan(capsys, words)
+        assert answered == code
+        assert f"\n{verdict}" in printed
+
+    def test_limit_of_the_virtual_network_is_named_where_it_is_the_narrower_one(
+        self, capsys: Capture
+    ) -> None:
+        _, printed, _ = plan(capsys, "--nodes 100 --max-pods 250 --size /14")
+        assert (
+            "note: the virtual network's limit of 65,536 IP configurations is reached before a /14" in printed
+        )
+
+    def test_blocks_beside_addresses_in_use_are_not_certain(self, capsys: Capture) -> None:
+        _, printed, _ = plan(capsys, "--nodes 10 --prefixes --used 40")
+        assert "note: the 40 addresses in use already are taken to lie side by side" in printed
+
+    def test_json_and_text_have_the_same_numbers(self, capsys: Capture) -> None:
+        words = "--nodes 50 --max-pods 110 --surge 10% --growth 5%/month --prefixes"
+        found = document(capsys, words)
+        printed = plan(capsys, words)[1]
+        assert f"{found['now']['addressesWithSurge']:,}" in printed
+        assert f"recommended: a /{found['recommended']}:" in printed
+        assert [each["month"] for each in found["timeline"]] == list(range(13))
+        assert found["timeline"][0].items() >= found["now"].items()
+        assert found["timeline"][12].items() >= found["atEnd"].items()
+        uses = found["subnet"]["uses"]
+        assert sum(uses.values()) - uses["missing"] == subnet_size(found["subnet"]["prefixLength"])
+
+    @pytest.mark.parametrize(
+        ("days", "words"),
+        [
+            (0.0, "no"),
+            (0.5, "for 0 days"),
+            (1.2, "for 1 day"),
+            (59, "for 59 days"),
+            (MONTH * 3, "for 3 months"),
+        ],
+    )
+    def test_times_are_in_days_and_then_in_months(self, days: float, words: str) -> None:
+        assert until(days) == words
+
+    def test_what_takes_longer_than_anybody_plans_is_always(self) -> None:
+        assert until(None) == until(40_000) == "always"
+        assert duration(MONTH * 3.25) == "3.2 months"
+
+
+class TestRefusal:
+    """A question that can't be answered gets one line and exit code 2."""
+
+    @pytest.mark.parametrize(
+        ("words", "wrong", "remedy"),
+        [
+            (
+                "--nodes 5 --max-pods 256",
+                "256 pods on a node are too many for single addresses: Azure allows a NIC 256",
+                "Use --prefixes (blocks of 16), or at most --max-pods 255.",
+            ),
+            (
+                "--nodes 5 --max-pods 5000 --prefixes",
+                "5,000 pods on a node need 313 blocks of 16, and Azure allows a NIC 256 IP configurations",
+                "Use more nodes with fewer pods.",
+            ),
+            ("--nodes 5 --batch 16 --prefixes", "--batch is for single addresses", "Give one of the two."),
+        ],
+    )
+    def test_limits(self, capsys: Capture, words: str, wrong: str, remedy: str) -> None:
+        code, printed, said = plan(capsys, words)
+        assert (code, printed, said.count("\n")) == (2, "", 1)
+        assert said.startswith(f"azvnet plan: {wrong}")
+        assert said.endswith(f". {remedy}\n")
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("", "--nodes"),
+            ("--nodes -1", "'-1' is not a number from 0 to 1,000,000"),
+            ("--nodes x", "'x' is not a number from 0"),
+            ("--nodes ٣", "is not a number from 0"),
+            ("--nodes 5 --max-pods 0", "0 is too few: at least 1"),
+            ("--nodes 5 --surge 10%%", "is not a number from 0"),
+            (
+                "--nodes 5 --growth 5",
+                "'5' is not AMOUNT/PERIOD, such as 5%/month, 3nodes/week or 200pods/day",
+            ),
+            ("--nodes 5 --growth 5%/century", "is not AMOUNT/PERIOD"),
+            ("--nodes 5 --growth 9999999pods/day", "9999999 is too much"),
+            ("--nodes 5 --size /30", "'/30' is not the size of a subnet: Azure has /8 to /29"),
+            ("--nodes 5 --size 10.0.0.0", "is not the size of a subnet"),
+            ("--nodes 5 --months 121", "121 months are too many: at most 120"),
+        ],
+    )
+    def test_values(self, capsys: Capture, words: str, said: str) -> None:
+        with pytest.raises(SystemExit) as end:
+            plan(capsys, words)
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+PICTURES = [
+    "--nodes 50 --prefixes --growth 5%/month",
+    "--nodes 1 --max-pods 1 --surge 0",
+    "--nodes 0 --surge 0",
+    "--nodes 50 --max-pods 30 --size /29",
+    "--nodes 5 --growth 0nodes/day",
+    "--nodes 1000000 --max-pods 4080 --prefixes --growth 999999%/day --months 120",
+    "--nodes 50 --max-pods 30 --size /21 --batch 16 --used 300 --growth 1nodes/week",
+]
+
+
+class TestPicture:
+    """What is drawn, as far as a test can see it."""
+
+    @pytest.mark.parametrize("words", PICTURES)
+    def test_it_is_a_whole_document_within_its_edges(self, capsys: Capture, words: str) -> None:
+        picture = etree.fromstring(plan(capsys, f"{words} --output svg")[1].encode())
+        width, height = (float(picture.get(name, "")) for name in ("width", "height"))
+        for each in picture.iter("{*}rect", "{*}text", "{*}line"):
+            for name, edge in (("x", width), ("x1", width), ("x2", width), ("y", height), ("y2", height)):
+                assert 0 <= float(each.get(name, 0)) <= edge
+
+    @pytest.mark.parametrize("words", PICTURES)
+    def test_squares_are_the_whole_subnet(self, capsys: Capture, words: str) -> None:
+        found = document(capsys, words)["subnet"]
+        picture = etree.fromstring(plan(capsys, f"{words} --output svg")[1].encode())
+        squares = [each.get("fill") for each in picture.iter("{*}rect") if each.get("width") == "11.5"]
+        assert len(squares) == min(512, found["addresses"])
+        used = [name for name, count in found["uses"].items() if count and name != "missing"]
+        assert set(squares) == {COLOURS[name] for name in used}
+
+    def test_words_are_readable_on_any_page(self, capsys: Capture) -> None:
+        """Its own paper is below everything, whatever is below the picture."""
+        picture = etree.fromstring(plan(capsys, f"{PICTURES[0]} --output svg")[1].encode())
+        title, paper, *_ = picture
+        assert title.tag.endswith("title")
+        assert (paper.get("fill"), paper.get("width"), paper.get("x")) == ("#ffffff", "959", "0.5")
+        assert not [*picture.iter("{*}style", "{*}script", "{*}image")]
+
+
+def test_nothing_heavy_is_loaded_without_need() -> None:
+    code = (
+        "import sys; from cni_plugin.cli import run; run(['plan', '--nodes', '3', '--output', 'svg']);"
+        "print([each for each in sys.modules if each.split('.')[0] in "
+        "('azure', 'pydantic', 'pyroute2', 'sqlite3', 'requests', 'lxml', 'ssl')], file=sys.stderr)"
+    )
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, cwd=DOCS.parent, capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+def test_surge_and_growth_are_understood(capsys: Capture) -> None:
+    found = document(capsys, "--nodes 11 --surge 10% --growth 2.5nodes/week --months 1")
+    assert found["now"]["nodesWithSurge"] == 11 + Surge(10, percent=True).of(11)
+    assert found["atEnd"]["nodes"] == Growth(2.5, "nodes", 7).nodes_after(MONTH, 11, 110)
