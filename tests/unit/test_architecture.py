@@ -184,9 +184,9 @@ NEVER = [
     ),
     Never(("ipam/pool.py",), ("os", "time", "socket", "pathlib", *STORE), "pure choice: no I/O, no clock"),
     Never(
-        ("ipam/provision/plan.py", "ipam/provision/demand.py"),
+        ("ipam/provision/plan.py", "ipam/provision/demand.py", "ipam/provision/nic_document.py"),
         ("os", "time", "socket", "pathlib", "ipam.sources", *STORE),
-        "pure: counts in, a step out",
+        "pure: counts and documents in, steps and documents out",
     ),
     Never(("ipam/planning.py",), ("os", "time", "socket", "pathlib", *STORE), "pure arithmetic on counts"),
     Never(("ipam/sources/*",), STORE, "sources are stateless readers"),
