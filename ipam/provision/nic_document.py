@@ -62,12 +62,12 @@ def new_names(number: int) -> tuple[str, ...]:
     return tuple(f"azvnet-{secrets.token_hex(8)}" for _ in range(number))
 
 
-def is_ours(name: str) -> bool:
+def named_by_us(name: str) -> bool:
     """Whether a name is one of ``new_names``."""
     return _OURS.fullmatch(name) is not None
 
 
-def state_of(document: Document) -> str:
+def provisioning_state(document: Document) -> str:
     """``provisioningState`` of a NIC or a virtual machine; raises NotANic."""
     return str(_properties(document).get("provisioningState", ""))
 
@@ -128,6 +128,22 @@ def names_of_instance(vm: Document, nic: str) -> frozenset[str]:
     return frozenset(str(each.get("name", "")) for each in _entries_of_instance(vm, nic))
 
 
+def with_lengths(nic: Document, vm: Document, name: str) -> Document:
+    """The NIC of that name with the lengths of blocks as its instance has them: a read of the instance's NICs
+    may leave them out.
+    """
+    lengths = {
+        each.get("name"): length
+        for each in _entries_of_instance(vm, name)
+        if (length := _properties(each).get("privateIPAddressPrefixLength"))
+    }
+    changed = copy.deepcopy(nic)
+    for entry in _entries(changed):
+        if entry.get("name") in lengths:
+            _properties(entry).setdefault("privateIPAddressPrefixLength", lengths[entry["name"]])
+    return changed
+
+
 def _sendable(vm: Document) -> Document:
     changed = copy.deepcopy(vm)
     # Sending the image back needs a permission on its gallery, and it can't be changed anyway (AKS#1819).
@@ -182,7 +198,7 @@ def _configuration(entry: Document) -> Configuration:
 
 def _is_only_ours(entry: Document) -> bool:
     properties = _properties(entry)
-    return is_ours(str(entry.get("name"))) and not any(properties.get(claim) for claim in _CLAIMS)
+    return named_by_us(str(entry.get("name"))) and not any(properties.get(claim) for claim in _CLAIMS)
 
 
 def _entries(nic: Document) -> list[Document]:
@@ -201,7 +217,7 @@ def _primary(entries: Sequence[Document]) -> Document:
     """The one that says so, or the first that says nothing: the model of a scale set may leave it out."""
     marked = [each for each in entries if each.get("properties", {}).get("primary")]
     silent = [each for each in entries if "primary" not in each.get("properties", {})]
-    found = [each for each in (*marked, *silent) if not is_ours(str(each.get("name")))]
+    found = [each for each in (*marked, *silent) if not named_by_us(str(each.get("name")))]
     if not found:
         raise NotANic("it has no primary IP configuration")
     return found[0]

@@ -1,6 +1,6 @@
 """Source ``arm``: the NICs of this node read through Azure Resource Manager with the Azure SDK.
 
-The only importer of ``azure.*``, which costs 0.6 s and 80 MiB: only the agent reads this source. Where the
+Importing the SDK costs 0.6 s and 80 MiB: only the agent reads this source. Where the
 node is in ARM comes from IMDS, and so do the prefixes of its subnets: all IP configurations of a NIC are
 in one subnet, and asking IMDS needs no permission on the virtual network. After the first read each
 one costs a single request to ARM. Nothing is retried here: the next read is the retry.
@@ -12,33 +12,27 @@ long, or until an address is in none of them.
 
 from __future__ import annotations
 
-import logging
 import time
 import typing
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from azure.core import AzureClouds
 from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
-from azure.core.pipeline.transport import RequestsTransport
 from azure.core.rest import HttpRequest
-from azure.identity import AzureAuthorityHosts, CredentialUnavailableError, WorkloadIdentityCredential
-from azure.mgmt.core.tools import get_arm_endpoints
+from azure.identity import CredentialUnavailableError
 from azure.mgmt.network import NetworkManagementClient
 
 from ipam.errors import SourceUnreadable
-from ipam.quoting import quoted
-from ipam.sources import arm_errors, arm_http, imds
+from ipam.sources import arm_client, arm_errors, arm_http, imds
 from ipam.sources.arm_nic import fits, nic_of, spaces_of, vnet_ids
 from ipam.sources.bounded import OneAtATime, StillBusy
-from ipam.sources.managed_identity import ManagedIdentity, NoToken
+from ipam.sources.managed_identity import NoToken
 from ipam.sources.nic import builder, listing, not_a_document
 from ipam.sources.placement import Placement, last_parts, placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from azure.core.credentials import TokenCredential
     from azure.mgmt.network.models import NetworkInterface
 
     from ipam.model import IPNetwork, Listing, Nic
@@ -48,25 +42,12 @@ NETWORK_API = "2024-05-01"
 COMPUTE_API = "2024-07-01"
 """Pinned: old enough for the sovereign clouds, which get versions later."""
 
-_CLOUDS = {
-    "azurepubliccloud": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
-    "azurechinacloud": (AzureClouds.AZURE_CHINA_CLOUD, AzureAuthorityHosts.AZURE_CHINA),
-    "azureusgovernmentcloud": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
-    "azureusgovernment": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
-}
 REMEMBERED = 300.0
 """Seconds for which what IMDS and ARM said about machine, NICs and subnets is cached."""
-_ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 15}
-_TOKEN: dict[str, Any] = {"retry_total": 1, "retry_status": 1, "connection_timeout": 2, "read_timeout": 10}
 
 # The SDK declares 2,800 functions for type checkers alone, and the interpreter keeps them all (typing,
 # "get_overloads"). Nobody here asks for them; the memory serves what comes.
 typing.clear_overloads()
-
-# What fails is in the errors below, which our own log has; the SDK's records would go to stderr.
-for _library in ("azure", "msal"):
-    logging.getLogger(_library).addHandler(logging.NullHandler())
-    logging.getLogger(_library).propagate = False
 
 
 def read(config: ArmConfig, imds_endpoint: str, until: float) -> Listing:
@@ -159,13 +140,22 @@ class Reader:
 
     def _connected(self, place: Placement) -> NetworkManagementClient:
         if self._client is None:
-            self._client, self._identity = _client(self._config, place, self._imds, self._endpoint(place))
+            access = arm_client.Access(self._config, place, self._imds)
+            self._identity = access.identity
+            self._client = NetworkManagementClient(
+                access.credential,
+                place.subscription,
+                self._config.base_url or None,
+                cloud_setting=access.cloud,
+                credential_scopes=access.scopes,
+                user_agent=arm_client.USER_AGENT,
+                transport=access.transport(),
+                **arm_client.ONCE,
+            )
         return self._client
 
     def _endpoint(self, place: Placement) -> str:
-        cloud = _CLOUDS.get(place.environment.casefold())
-        known = get_arm_endpoints(cloud[0])["resource_manager"] if cloud else place.environment
-        return str(self._config.base_url or known).rstrip("/")
+        return arm_client.endpoint(self._config, place)
 
     def _nics(self, place: Placement) -> Iterator[NetworkInterface]:
         interfaces = self._connected(place).network_interfaces
@@ -228,63 +218,3 @@ class Reader:
                 return (), f"the address space of {identifier} can't be read: {error.status_code}"
             spaces += spaces_of(vnet)
         return tuple(dict.fromkeys(spaces)), ""
-
-
-def _client(
-    config: ArmConfig, place: Placement, imds_endpoint: str, endpoint: str
-) -> tuple[NetworkManagementClient, str]:
-    """The client, and in words who asks with it."""
-    cloud, authority = _CLOUDS.get(place.environment.casefold(), (None, ""))
-    scopes: list[str]
-    if cloud is not None:
-        scopes = get_arm_endpoints(cloud)["credential_scopes"]
-    elif config.base_url:
-        scopes = [f"{config.base_url.rstrip('/')}/.default"]
-    else:
-        raise SourceUnreadable(
-            f"source arm: the endpoint of cloud {quoted(place.environment)} is not known",
-            "Set arm.base_url to it, or choose another `ipam.environment`.",
-        )
-    credential, identity = _credential(config, authority, imds_endpoint)
-    client = NetworkManagementClient(
-        credential,
-        place.subscription,
-        config.base_url or None,
-        cloud_setting=cloud,
-        credential_scopes=scopes,
-        user_agent="azvnet",
-        transport=_transport(config, _ONCE, endpoint),
-        **_ONCE,
-    )
-    return client, identity
-
-
-def _transport(config: ArmConfig, timeouts: dict[str, Any], origin: str = "") -> RequestsTransport:
-    verify = {"connection_verify": config.ca_file} if config.ca_file else {}
-    waits = {name: timeouts[name] for name in ("connection_timeout", "read_timeout")}
-    return RequestsTransport(session=arm_http.session(origin), **waits, **verify)
-
-
-def _credential(config: ArmConfig, authority: str, imds_endpoint: str) -> tuple[TokenCredential, str]:
-    """The credential that is configured; ``auto`` takes a workload identity if the environment has one.
-
-    Nothing else of the environment counts: it may be that of another product (Azure Arc, Cloud Shell).
-    """
-    why = f"arm.credential is {config.credential}"
-    if config.credential in {"auto", "workload-identity"}:
-        elsewhere = {"authority": authority} if authority else {}
-        try:
-            workload = WorkloadIdentityCredential(
-                client_id=config.client_id or None,
-                transport=_transport(config, _TOKEN),
-                **elsewhere,
-                **_TOKEN,
-            )
-        except ValueError as error:
-            if config.credential != "auto":
-                raise arm_errors.no_token(str(error), f"workload identity, since {why}") from error
-            why += " and the environment has no workload identity"
-        else:
-            return workload, f"workload identity at {authority or 'AZURE_AUTHORITY_HOST'}, since {why}"
-    managed = typing.cast("TokenCredential", ManagedIdentity(imds_endpoint, config.client_id))
-    return managed, f"managed identity at {imds_endpoint}, since {why}"

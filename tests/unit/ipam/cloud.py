@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
@@ -20,9 +22,10 @@ MAC = "000D3AE51CC0"
 class Cloud:
     """Answers request after request with what is in ``answers``; the last one for ever."""
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = tls.wrap_socket(listener, server_side=True) if tls else listener
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.listener.getsockname()[1]}"
         self.answers: list[Answer] = [ok(b"")]
         self.requests: list[str] = []
         self.stopping = threading.Event()
@@ -51,6 +54,10 @@ class Cloud:
                 if not got:
                     return
                 request += got
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", request)
+            end = request.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
+            while len(request) < end and (got := connection.recv(65536)):
+                request += got
             self.requests.append(request.decode())
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             try:
@@ -70,8 +77,8 @@ class Cloud:
 
 
 @contextmanager
-def running() -> Iterator[Cloud]:
-    cloud = Cloud()
+def running(tls: ssl.SSLContext | None = None) -> Iterator[Cloud]:
+    cloud = Cloud(tls)
     try:
         yield cloud
     finally:

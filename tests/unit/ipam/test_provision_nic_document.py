@@ -111,7 +111,7 @@ def test_the_recorded_nic_is_read() -> None:
     first, second = nic_document.configurations(CHANGED["after"])
     assert (first.name, first.primary, first.is_ours, first.state) == ("primary", True, False, "Succeeded")
     assert second.block == ip_network("10.0.0.7/32")
-    assert nic_document.state_of(CHANGED["after"]) == "Succeeded"
+    assert nic_document.provisioning_state(CHANGED["after"]) == "Succeeded"
     assert nic_document.subnet_of(ATTACHED).endswith("/virtualNetworks/miq-vnet-westus/subnets/default")
     assert nic_document.mac_of(ATTACHED) == "00-0D-3A-58-B8-DB"
     assert nic_document.mac_of(CHANGED["after"]) == "", "no machine, no address"
@@ -144,8 +144,10 @@ def test_a_configuration_that_is_being_made_has_no_address_yet() -> None:
 def test_names_are_ours_alone() -> None:
     names = new_names(100)
     assert len(set(names)) == 100
-    assert all(nic_document.is_ours(name) for name in names)
-    assert not any(map(nic_document.is_ours, ("azvnet-", "azvnet-pods", "ipconfig1", f"{ONE}0", f"x{ONE}")))
+    assert all(nic_document.named_by_us(name) for name in names)
+    assert not any(
+        map(nic_document.named_by_us, ("azvnet-", "azvnet-pods", "ipconfig1", f"{ONE}0", f"x{ONE}"))
+    )
 
 
 def test_an_instance_of_a_scale_set_is_sent_without_its_image() -> None:

@@ -1,0 +1,58 @@
+"""Requests to Azure Resource Manager within a budget, whose refusals are told apart.
+
+It must not know what is asked for, nor how a request is sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipam.provision.refusals import Kind, Refusal, of_answer
+from ipam.sources.arm_answer import NotAnswered
+from ipam.sources.managed_identity import NoToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipam.provision.nic_document import Document
+    from ipam.provision.pace import Bucket
+    from ipam.sources.arm_answer import ArmAnswer, Ask
+
+
+class Conversation:
+    """Not for several threads.
+
+    Args:
+        ask: sends a request.
+        wait: waits for so many seconds; may raise to give up.
+        reads, writes: the budget.
+    """
+
+    def __init__(self, ask: Ask, wait: Callable[[float], None], reads: Bucket, writes: Bucket) -> None:
+        self._ask = ask
+        self.wait = wait
+        self._reads, self._writes = reads, writes
+
+    def get(self, where: str, *good: int) -> ArmAnswer:
+        """Read what is at a path or URL. Raises Refusal: the status is not 200, or another of ``good``."""
+        self.wait(self._reads.take())
+        answer = self._answer("GET", where, None, "")
+        if answer.status not in (good or (200,)):
+            raise of_answer(f"GET {where.partition('?')[0]}", answer)
+        return answer
+
+    def put(self, where: str, body: Document, etag: str, *, blocks: bool = False) -> ArmAnswer:
+        """Write a document. Raises Refusal: it was refused, or what became of it is not known."""
+        self.wait(self._writes.take())
+        answer = self._answer("PUT", where, body, etag)
+        if answer.status not in {200, 201, 202}:
+            raise of_answer(f"PUT {where.partition('?')[0]}", answer, blocks=blocks)
+        return answer
+
+    def _answer(self, method: str, where: str, body: Document | None, etag: str) -> ArmAnswer:
+        try:
+            return self._ask(method, where, body, etag)
+        except NotAnswered as error:
+            raise Refusal(Kind.UNREACHABLE, str(error)) from error
+        except NoToken as error:
+            raise Refusal(Kind.NO_IDENTITY, f"no access token: {error}") from error

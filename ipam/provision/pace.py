@@ -1,0 +1,53 @@
+"""How often Azure Resource Manager is asked: a budget of this node, and pauses after failures.
+
+Network allows 1,000 writes and 10,000 reads in 5 minutes to all nodes of a subscription and region
+("Throttling Resource Manager requests"). It must not know what is asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WRITES, SECONDS_PER_WRITE = 4, 30.0
+"""At once, and between two after that; more than demand asks for, since each takes a minute anyway."""
+READS, SECONDS_PER_READ = 20, 5.0
+"""At once, and between two after that: polls come every 10 s."""
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
+"""Seconds after the first failure, doubled with each, and at most."""
+
+
+class Bucket:
+    """So many requests at once, then one every so many seconds.
+
+    Args:
+        size: how many at once.
+        seconds: until one more is allowed.
+        clock: seconds of a clock that does not jump.
+    """
+
+    def __init__(self, size: int, seconds: float, clock: Callable[[], float]) -> None:
+        self._size = float(size)
+        self._seconds = seconds
+        self._clock = clock
+        self._left, self._at = self._size, clock()
+
+    def take(self) -> float:
+        """Take one; how many seconds to wait before it may be used."""
+        now = self._clock()
+        self._left = min(self._size, self._left + (now - self._at) / self._seconds)
+        self._at = now
+        self._left -= 1
+        return max(0.0, -self._left * self._seconds)
+
+
+def pause(failures: int, retry_after: float, chance: float) -> float:
+    """Seconds until the next attempt after that many failures in a row.
+
+    Never before ``retry_after`` is over. ``chance``, in [0, 1), spreads the nodes of a cluster, which all
+    were refused at the same moment.
+    """
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
+    return max(retry_after * (1 + chance / 4), longest * (1 + chance) / 2)
