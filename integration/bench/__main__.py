@@ -65,6 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_names, metavar="NAMES", help=f"contenders, separated by commas: {', '.join(NAMES)}"
     )
+    parser.add_argument("--masquerade", action="store_true", help="with ipMasq, for all contenders alike")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single time to a file")
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="measure another frozen bundle")
     return parser.parse_args()
@@ -79,7 +80,7 @@ def _names(text: str) -> frozenset[str]:
 
 def _plan(options: argparse.Namespace) -> schedule.Plan:
     plan = schedule.QUICK if options.quick else schedule.Plan()
-    plan = dataclasses.replace(plan, bundle=options.bundle.absolute())
+    plan = dataclasses.replace(plan, bundle=options.bundle.absolute(), masquerade=options.masquerade)
     if options.runs is not None:
         plan = dataclasses.replace(plan, rounds=max(1, options.runs))
     if options.only is not None:

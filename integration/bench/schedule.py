@@ -7,6 +7,7 @@ a call is made or what is shown.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,8 @@ class Plan:
     """One whole period of the work that it does by itself."""
     names: frozenset[str] = frozenset({REFERENCE, ALONE, AGENT, BARE})
     bundle: Path = BUNDLE
+    masquerade: bool = False
+    """``ipMasq`` of all. Where anything is masqueraded, the kernel takes longer to remove a link."""
 
 
 SETTLE_SECONDS = 10.0
@@ -78,7 +81,7 @@ def _main_sandboxes(plan: Plan, samples: Samples, stack: ExitStack, say: Step) -
     say(f"places for {', '.join(each.name for each in chosen)}")
     sandboxes = {}
     for contender in chosen:
-        sandbox = stack.enter_context(_open(contender, BURST if "ADD" in contender.verbs else 1))
+        sandbox = stack.enter_context(_open(contender, BURST if "ADD" in contender.verbs else 1, plan))
         if contender.agent and (said := sandbox.start_agent()):
             samples.agent_missing = said
             continue
@@ -90,8 +93,9 @@ def _main_sandboxes(plan: Plan, samples: Samples, stack: ExitStack, say: Step) -
 
 
 @contextmanager
-def _open(contender: Contender, pods: int) -> Iterator[Sandbox]:
-    sandbox = Sandbox(contender, pods)
+def _open(contender: Contender, pods: int, plan: Plan) -> Iterator[Sandbox]:
+    netconf = {**contender.netconf, "ipMasq": plan.masquerade}
+    sandbox = Sandbox(dataclasses.replace(contender, netconf=netconf), pods)
     try:
         yield sandbox
     finally:
@@ -155,7 +159,8 @@ def _growth(plan: Plan, samples: Samples, say: Step, *, with_agent: bool) -> Non
                 if name == REFERENCE and measure == targets.MANY_ADDRESSES:
                     continue
                 say(f"{name}: a node with {pods} pods, {addresses} addresses")
-                sandbox = stack.enter_context(_open(_grower(name, addresses, plan, with_agent), pods + 1))
+                grower = _grower(name, addresses, plan, with_agent)
+                sandbox = stack.enter_context(_open(grower, pods + 1, plan))
                 _fill(sandbox, name, pods, samples, plan)
                 grown.append((measure, name, sandbox, pods))
         for number in range(plan.growth_rounds):
