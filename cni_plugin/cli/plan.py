@@ -9,15 +9,23 @@ import argparse
 import json
 import re
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cni_plugin.cli.plan_views import SubnetPlan, plan_document, plan_text
 from cni_plugin.cli.table import Paint
 from ipam import planning
+from ipam.errors import IpamError
 from ipam.planning import CannotPlan, Cluster, Growth, Surge
+
+if TYPE_CHECKING:
+    from ipam.sources.arm_subnet import SubnetId, SubnetUsage
 
 TOO_SMALL, NOT_ANSWERED = 1, 2
 MOST = 1_000_000
 """Of anything that is counted: more is a typing error."""
+IMDS_SECONDS = 10.0
+"""For finding out on which cloud this machine is."""
 LONGEST_PLAN = 120
 """Months."""
 _GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*(%|nodes?|pods?)/(day|week|month|year)")
@@ -27,7 +35,9 @@ _PERIODS = {"day": 1.0, "week": 7.0, "month": planning.MONTH, "year": 12 * plann
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What can be asked for."""
-    parser.add_argument("--nodes", metavar="N", type=_count, required=True, help="nodes of the cluster")
+    parser.add_argument(
+        "--nodes", metavar="N", type=_count, help="nodes of the cluster; with --subnet those to be added"
+    )
     parser.add_argument(
         "--max-pods",
         metavar="N",
@@ -63,21 +73,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         help="a node's single addresses come in multiples of N (default: 1)",
     )
+    _add_subnet(parser)
+    parser.add_argument(
+        "--output",
+        choices=("text", "json", "svg"),
+        default="text",
+        help="for people, for programs, or as a picture",
+    )
+
+
+def _add_subnet(parser: argparse.ArgumentParser) -> None:
+    """Which subnet is asked about."""
     parser.add_argument(
         "--used",
         metavar="N",
         type=_count,
-        default=0,
         help="addresses of the subnet that something else has (default: 0)",
     )
     parser.add_argument(
         "--size", metavar="/N", type=_length, help="ask about a subnet of this size, such as /20"
     )
     parser.add_argument(
-        "--output",
-        choices=("text", "json", "svg"),
-        default="text",
-        help="for people, for programs, or as a picture",
+        "--subnet",
+        metavar="ID",
+        type=_subnet,
+        help="ask Azure how full the subnet with this resource id is, and plan for the rest of it",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="the agent's settings: how --subnet reaches Azure Resource Manager (keys arm.*)",
     )
 
 
@@ -127,11 +153,20 @@ def _length(words: str) -> int:
     return number
 
 
+def _subnet(words: str) -> SubnetId:
+    from ipam.sources.arm_subnet import subnet_id
+
+    try:
+        return subnet_id(words)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def run(options: argparse.Namespace) -> int:
     """Plan it."""
     try:
         plan = _plan(options)
-    except CannotPlan as error:
+    except IpamError as error:
         sys.stderr.write(f"azvnet plan: {error}. {error.remedy}\n")
         return NOT_ANSWERED
     if options.output == "json":
@@ -146,12 +181,45 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> SubnetPlan:
-    if options.prefixes and options.batch:
-        raise CannotPlan(
-            f"--batch is for single addresses, and --prefixes are blocks of {planning.BLOCK}",
-            "Give one of the two.",
-        )
+    _check(options)
     batch = options.batch or 1
     node = planning.per_node(options.max_pods, batch=batch, prefixes=options.prefixes)
-    cluster = Cluster(options.nodes, node, options.surge, options.growth, options.used)
-    return SubnetPlan(cluster, options.months, options.size, batch=batch)
+    asked = options.nodes or 0, node, options.surge, options.growth
+    if options.subnet is None:
+        return SubnetPlan(Cluster(*asked, options.used or 0), options.months, options.size, batch)
+    live = _usage(options)
+    cluster = Cluster(*asked, live.used, live.elsewhere)
+    return SubnetPlan(cluster, options.months, live.prefix.prefixlen, batch, live)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises CannotPlan: options contradict each other, or one is missing."""
+    if options.prefixes and options.batch:
+        what = f"--batch is for single addresses, and --prefixes are blocks of {planning.BLOCK}"
+        raise CannotPlan(what, "Give one of the two.")
+    if options.subnet is None and options.nodes is None:
+        raise CannotPlan("how many nodes there are is not given", "Give --nodes, or --subnet.")
+    if options.subnet is None:
+        return
+    if options.used is not None or options.size is not None:
+        raise CannotPlan("Azure says how large and how full a --subnet is", "Omit --used and --size.")
+    if options.growth.unit == "percent" and options.growth.amount and not options.nodes:
+        what = "--growth in percent is of --nodes, and the nodes that are in a --subnet are not counted"
+        raise CannotPlan(what, "Give it in nodes or pods, such as 3nodes/week.")
+
+
+def _usage(options: argparse.Namespace) -> SubnetUsage:
+    """What Azure Resource Manager says.
+
+    Raises:
+        SourceUnreadable: it does not.
+        CannotPlan: the settings can't be read.
+    """
+    from cni_plugin.agent.settings import Settings, SettingsError
+    from ipam import sources
+
+    try:
+        settings = Settings.read(options.config)
+    except SettingsError as error:
+        raise CannotPlan(f"settings: {error}", "Correct them, or omit --config.") from error
+    return sources.subnet_usage(options.subnet, IMDS_SECONDS, settings.arm)

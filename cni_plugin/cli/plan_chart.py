@@ -53,9 +53,8 @@ def chart(plan: SubnetPlan) -> str:
     diagram, bottom = _diagram(plan, diagram_top + 34) if plan.cluster.growth.amount else ([], diagram_top)
     height = math.ceil(bottom + 26)
     colour = INK if plan.fits_now and plan.recommended else ALARM
-    where = plan.subnet or f"a /{plan.shown}"
     body = [
-        _element("title", f"{where}: {headline(plan)}"),
+        _element("title", f"{plan.subnet}: {headline(plan)}"),
         _element("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill=PAPER, stroke=LINE),
         _text(MARGIN, 46, _title(plan), size=22, weight="bold"),
         _text(MARGIN, 70, headline(plan).partition(": ")[2], colour=FAINT),
@@ -70,8 +69,7 @@ def chart(plan: SubnetPlan) -> str:
 
 
 def _title(plan: SubnetPlan) -> str:
-    where = plan.subnet or f"A /{plan.shown}"
-    return f"{where} for {headline(plan).partition(':')[0]}"
+    return f"{plan.subnet[0].upper()}{plan.subnet[1:]} for {headline(plan).partition(':')[0]}"
 
 
 # The subnet
@@ -156,7 +154,7 @@ def _diagram(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
         *_ends(plan, scale),
     ]
     key = scale.bottom + 44
-    for left, name, words in ((0, "pods", "all nodes"), (130, "surge", "the surge of an upgrade on top")):
+    for left, name, words in ((0, "pods", "without an upgrade"), (190, "surge", "during an upgrade")):
         swatch = _swatch(scale.left + left, key, name, _OPACITY[name])
         drawn += [swatch, _text(scale.left + left + 22, key, words)]
     return drawn, key

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ipam.planning import Cluster
+    from ipam.sources.arm_subnet import SubnetUsage
 
 DAYS_IN_WORDS = 60
 """Shorter times are given in days, longer ones in months."""
@@ -40,9 +41,14 @@ class SubnetPlan(Value):
     months: int
     given: int | None
     """Prefix length of the subnet that was asked about; None: one is recommended."""
-    subnet: str = ""
-    """How that subnet is called."""
     batch: int = 1
+    live: SubnetUsage | None = None
+    """What ARM says of the subnet; ``cluster`` is then what is to be added."""
+
+    @property
+    def subnet(self) -> str:
+        """How the subnet is called that is looked into."""
+        return f"subnet {self.live.name} ({self.live.prefix})" if self.live else f"a /{self.shown}"
 
     @property
     def days(self) -> float:
@@ -102,6 +108,7 @@ def plan_document(plan: SubnetPlan) -> dict[str, Any]:
             "taken": node.taken,
         },
         "months": plan.months,
+        "live": _live_document(plan),
         "now": _moment(plan, 0),
         "atEnd": _moment(plan, plan.days),
         "recommended": plan.recommended,
@@ -119,6 +126,20 @@ def plan_document(plan: SubnetPlan) -> dict[str, Any]:
             "reservedPerSubnet": planning.RESERVED,
         },
         "notes": list(notes(plan)),
+    }
+
+
+def _live_document(plan: SubnetPlan) -> dict[str, Any] | None:
+    live = plan.live
+    if live is None:
+        return None
+    uncounted = list(live.uncounted)
+    return {
+        "name": live.name,
+        "prefix": str(live.prefix),
+        "used": live.used,
+        "elsewhere": live.elsewhere,
+        "uncounted": uncounted,
     }
 
 
@@ -158,12 +179,12 @@ def _rounded(days: float | None) -> float | None:
 
 def plan_text(plan: SubnetPlan, paint: Paint) -> str:
     """Everything as tables."""
-    shown = plan.subnet or f"A /{plan.shown}"
+    where = plan.subnet if plan.live else plan.subnet.upper()
     parts = [
         headline(plan) + "\n",
         table(_MOMENTS, _moments(plan), paint, {"none": "bad"}, _NUMBERS),
         table(_SIZES, _size_rows(plan), paint, {"no": "bad", "always": "good"}, _NUMBERS),
-        table((f"IN {shown}", "ADDRESSES", "SHARE"), _use_rows(plan), paint, {}, _NUMBERS),
+        table((f"IN {where}", "ADDRESSES", "SHARE"), _use_rows(plan), paint, {}, _NUMBERS),
         f"{outlook(plan, paint)}\n" + "".join(f"note: {each}\n" for each in notes(plan)),
     ]
     return "\n".join(parts)
@@ -182,8 +203,9 @@ def headline(plan: SubnetPlan) -> str:
         how = f"{_plural(node.blocks, 'block')} of {planning.BLOCK}"
     elif plan.batch > 1:
         how += f" in batches of {plan.batch}"
+    nodes = _plural(cluster.nodes, "more node" if plan.live else "node")
     return (
-        f"{_plural(cluster.nodes, 'node')} with {_plural(node.pods, 'pod')} each: {how} and the node's own, "
+        f"{nodes} with {_plural(node.pods, 'pod')} each: {how} and the node's own, "
         f"{node.configurations} of the {planning.NIC_CONFIGURATIONS} IP configurations of a NIC"
     )
 
@@ -283,6 +305,13 @@ def notes(plan: SubnetPlan) -> Iterator[str]:
             f"a /{in_order} would do as long as no node is replaced; after that, nodes' own addresses lie "
             "between the blocks, and each keeps a /28 from being one"
         )
+    if plan.live:
+        yield (
+            f"{plan.live.used:,} addresses are in use now, as Azure counts, without those that the present "
+            "nodes have yet to take"
+        )
+    if plan.live and plan.live.uncounted:
+        yield f"Azure does not count {', '.join(plan.live.uncounted)}, in the same virtual network"
     if cluster.node.blocks and cluster.others:
         yield (
             f"the {cluster.others:,} addresses in use already are taken to lie side by side: their number "

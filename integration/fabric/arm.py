@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 from integration.fabric import armreads as reads
 from integration.fabric import armroles as roles
+from integration.fabric import armusage as usage
 from integration.fabric import armwrites as writes
 from integration.fabric import nicbody
 from integration.fabric.armanswers import GATEWAY, error, with_headers
@@ -247,6 +248,7 @@ ROUTES = (
     _route(f"{_GROUP}/providers/{roles.NIC}", roles.NIC, GET=reads.list_nics),
     _route(f"{_SUBSCRIPTION}/providers/{roles.NIC}", roles.NIC, GET=reads.list_nics),
     _route(_VNET, roles.VNET, GET=reads.get_vnet),
+    _route(f"{_VNET}/usages", f"{roles.VNET}/usages", GET=usage.list_usage),
     _route(f"{_VNET}/subnets/<subnet>", roles.SUBNET, GET=reads.get_subnet),
     _route(f"{_GROUP}/providers/{roles.MACHINE}/<vm>", roles.MACHINE, GET=reads.get_vm),
     _route(

@@ -18,6 +18,7 @@ from ipam.value import Value
 
 if TYPE_CHECKING:
     from ipam.model import Listing, SourceConfig
+    from ipam.sources.arm_subnet import SubnetId, SubnetUsage
 
 HEAD_START = 0.5
 """Seconds that the preferred of two sources has to answer before the other one is asked as well (as RFC 8305
@@ -80,19 +81,37 @@ def read(
     return _first_answer(order, config, until, endpoints)
 
 
+def subnet_usage(
+    subnet: SubnetId, deadline: float, arm: ArmConfig, *, endpoints: Endpoints = AZURE
+) -> SubnetUsage:
+    """How full a subnet is; ``deadline`` is in seconds, for finding out where ARM is.
+
+    Raises:
+        SourceUnreadable: ARM can't be asked, refuses, or does not say; the remedy says what to do.
+    """
+    _expect_no_guessing()
+    from ipam.sources import arm_subnet
+
+    return arm_subnet.read(subnet, arm, endpoints.imds, time.monotonic() + deadline)
+
+
 def _read_arm(config: ArmConfig | None, endpoints: Endpoints, until: float) -> Listing:
     if config is None:
         raise SourceUnreadable(
             "source arm is read by the agent only, and it has not done so yet",
             "Start the agent, or choose another `ipam.environment`.",
         )
-    import warnings
-
-    # requests would guess encodings with it; the bundle has none, since JSON needs no guess.
-    warnings.filterwarnings("ignore", "Unable to find acceptable character detection dependency")
+    _expect_no_guessing()
     from ipam.sources import arm
 
     return arm.read(config, endpoints.imds, until)
+
+
+def _expect_no_guessing() -> None:
+    """``requests`` would guess encodings with a library that the bundle lacks, since JSON needs no guess."""
+    import warnings
+
+    warnings.filterwarnings("ignore", "Unable to find acceptable character detection dependency")
 
 
 def _first_answer(

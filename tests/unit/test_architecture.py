@@ -116,9 +116,10 @@ ONLY = [
             "ipam/provision/*.py",
             "cni_plugin/agent/networks.py",
             "cni_plugin/agent/settings.py",
+            "cni_plugin/cli/plan.py",
         ),
         "sources are read through Ipam; the agent says with which reader and how that reaches ARM, which "
-        "what writes there reaches alike",
+        "what writes there reaches alike; a plan is not for the pool of a node",
     ),
     Only("cni_plugin.process", ("cni_plugin/entry.py",), "environment and stdin are read at the start, once"),
     Only(

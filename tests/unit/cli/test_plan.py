@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,21 @@ from lxml import etree
 
 from cni_plugin.cli import run
 from cni_plugin.cli.plan_chart import COLOURS
-from cni_plugin.cli.plan_views import duration, until
+from cni_plugin.cli.plan_views import SubnetPlan, duration, plan_document, plan_text, until
+from cni_plugin.cli.table import Paint
 from ipam.planning import MONTH, Cluster, Growth, Surge, per_node, subnet_size
+from ipam.sources.arm_subnet import SubnetUsage
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "plan.md").read_text()
+SUBNET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n"
 Capture = pytest.CaptureFixture[str]
 
 
 def shown() -> list[tuple[str, str]]:
     """Each command of the page, and what stands below it."""
     blocks = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = [block for block in blocks if block.startswith("$ ")]  # those of root's are run on a node
     parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
     return [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
 
@@ -65,11 +70,12 @@ class TestPage:
                 assert cell == f"{cluster.taken(peak):,}: {f'/{length}' if length else 'none'}"
             assert formula == computed[0]
 
-    def test_every_key_is_documented_and_no_other(self, capsys: Capture) -> None:
+    def test_every_key_is_documented_and_no_other(self) -> None:
         table = PAGE[PAGE.index("## JSON") :]
         rows = [line for line in table.splitlines() if line.startswith("| `")]
         words = {word for row in rows for word in re.findall(r"`(\w+)`", row)} - {"null"}
-        assert keys(document(capsys, "--nodes 3")) == words
+        live = SubnetUsage("pods", IPv4Network("10.0.0.0/24"), 7, 0)
+        assert keys(plan_document(SubnetPlan(Cluster(3, per_node(30)), 1, 24, live=live))) == words
 
     def test_every_option_is_documented_and_no_other(self, capsys: Capture) -> None:
         with pytest.raises(SystemExit):
@@ -128,6 +134,16 @@ class TestAnswer:
         _, printed, _ = plan(capsys, "--nodes 10 --prefixes --used 40")
         assert "note: the 40 addresses in use already are taken to lie side by side" in printed
 
+    def test_a_live_subnet_is_named_with_what_azure_does_not_say(self) -> None:
+        live = SubnetUsage("pods", IPv4Network("10.0.0.0/22"), 700, 0, ("gatewaysubnet",))
+        cluster = Cluster(5, per_node(30, prefixes=True), others=live.used)
+        printed = plan_text(SubnetPlan(cluster, 12, 22, live=live), Paint(wanted=False))
+        assert printed.startswith("5 more nodes with 30 pods each: ")
+        assert "\nIN subnet pods (10.0.0.0/22)  " in printed
+        assert "note: 700 addresses are in use now, as Azure counts" in printed
+        assert "note: Azure does not count gatewaysubnet, in the same virtual network" in printed
+        assert "note: the 700 addresses in use already are taken to lie side by side" in printed
+
     def test_json_and_text_have_the_same_numbers(self, capsys: Capture) -> None:
         words = "--nodes 50 --max-pods 110 --surge 10% --growth 5%/month --prefixes"
         found = document(capsys, words)
@@ -174,6 +190,18 @@ class TestRefusal:
                 "5,000 pods on a node need 313 blocks of 16, and Azure allows a NIC 256 IP configurations",
                 "Use more nodes with fewer pods.",
             ),
+            ("", "how many nodes there are is not given", "Give --nodes, or --subnet."),
+            (f"--subnet {SUBNET} --used 3", "Azure says how large and how full", "Omit --used and --size."),
+            (
+                f"--subnet {SUBNET} --growth 5%/month",
+                "--growth in percent is of --nodes",
+                "Give it in nodes or pods, such as 3nodes/week.",
+            ),
+            (
+                f"--subnet {SUBNET} --config /nowhere",
+                "settings: cannot read",
+                "Correct them, or omit --config.",
+            ),
             ("--nodes 5 --batch 16 --prefixes", "--batch is for single addresses", "Give one of the two."),
         ],
     )
@@ -186,7 +214,6 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            ("", "--nodes"),
             ("--nodes -1", "'-1' is not a number from 0 to 1,000,000"),
             ("--nodes x", "'x' is not a number from 0"),
             ("--nodes ٣", "is not a number from 0"),
@@ -200,6 +227,7 @@ class TestRefusal:
             ("--nodes 5 --growth 9999999pods/day", "9999999 is too much"),
             ("--nodes 5 --size /30", "'/30' is not the size of a subnet: Azure has /8 to /29"),
             ("--nodes 5 --size 10.0.0.0", "is not the size of a subnet"),
+            ("--subnet pods", "'pods' is not the resource id of a subnet: /subscriptions/"),
             ("--nodes 5 --months 121", "121 months are too many: at most 120"),
         ],
     )
