@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ipam import reclaim, refresh, reservations
+from ipam import leaving, reclaim, refresh, reservations
 from ipam.errors import IpamError, StoreUnavailable
 from ipam.model import DEFAULT_COOLDOWN_SECONDS, Overview
 from ipam.store import records, source_records
@@ -169,6 +169,22 @@ class Ipam:
     def quarantine(self, ip: IPAddress, reason: str, seconds: float) -> bool:
         """Don't give out ``ip`` for a while; its holder, if any, keeps it. Returns whether it is known."""
         return self._store.write(lambda tx: reservations.quarantine(tx, ip, reason, seconds))
+
+    def mark_leaving(
+        self, groups: Iterable[tuple[IPAddress, ...]], cooldown: float
+    ) -> tuple[tuple[IPAddress, ...], ...]:
+        """Give out no address of these groups: they are taken from the NIC. A group in which one is held, or
+        has not cooled down, is left alone; returns the others. An hour later it is forgotten.
+        """
+        return self._store.write(lambda tx: leaving.mark(tx, groups, cooldown))
+
+    def unmark_leaving(self, ips: Iterable[IPAddress]) -> None:
+        """Let these be given out again."""
+        self._store.write(lambda tx: leaving.unmark(tx, ips))
+
+    def leaving(self) -> frozenset[IPAddress]:
+        """What is marked."""
+        return self._store.read(leaving.marked_addresses)
 
     # What is alive
 

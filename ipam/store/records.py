@@ -26,7 +26,7 @@ CANDIDATES = """
     SELECT a.id, a.ip, a.released_at, o.interface, o.gateway, o.nic_mac
     FROM address AS a CROSS JOIN offer AS o ON o.address = a.id AND o.source = ?
     WHERE a.family = ? AND a.container_id IS NULL AND a.quarantined_until IS NULL
-        AND o.misses = 0 AND o.nic_mac IN (?, '*')
+        AND a.leaving_since IS NULL AND o.misses = 0 AND o.nic_mac IN (?, '*')
     ORDER BY a.family, a.released_at, a.ip
 """
 BY_ATTACHMENT = "SELECT * FROM address WHERE container_id = ? AND ifname = ? ORDER BY family"
@@ -74,7 +74,7 @@ other plugin's pod was found to carry is held as well, but is none of the pool's
 """
 COUNTS = """
     SELECT CASE WHEN container_id IS NOT NULL THEN 'assigned'
-                WHEN quarantined_until > :now OR misses > 0 THEN 'quarantined'
+                WHEN quarantined_until > :now OR misses > 0 OR leaving_since IS NOT NULL THEN 'quarantined'
                 WHEN released_at > :now - :cooldown AND :cooldown > 0 THEN 'cooling'
                 ELSE 'free' END AS state, count(*) AS addresses
     FROM (
@@ -262,7 +262,7 @@ def status_from(row: Row, generation: str, cooldown: float, now: float) -> Addre
     state = state_of(
         held=held,
         listed=listed,
-        quarantined=quarantine_left > 0,
+        quarantined=quarantine_left > 0 or row["leaving_since"] is not None,
         released_at=row["released_at"],
         cooldown=cooldown,
         now=now,
@@ -287,6 +287,8 @@ def unusable_because(row: Row, now: float) -> str:
     """Why an address that is offered can't be given out, its holder aside; empty: it can."""
     if (row["quarantined_until"] or 0.0) > now:
         return str(row["quarantine_reason"])
+    if row["leaving_since"] is not None:
+        return "it is being taken from the NIC"
     return "" if row["misses"] == 0 else "its source does not list it any more"
 
 

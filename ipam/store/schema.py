@@ -97,6 +97,7 @@ _TABLES: Final = (
         nic_mac TEXT,
         source TEXT,
         adopted_at REAL,
+        leaving_since REAL,
         CHECK ((container_id IS NULL) = (ifname IS NULL)),
         CHECK ((container_id IS NULL) = (created_wall IS NULL))
     ) STRICT
@@ -126,6 +127,7 @@ _TABLES: Final = (
     "CREATE INDEX in_quarantine ON address (quarantined_until) WHERE quarantined_until IS NOT NULL",
     "CREATE INDEX adopted ON address (adopted_at) WHERE adopted_at IS NOT NULL",
     "CREATE INDEX missed ON offer (source) WHERE misses > 0",
+    "CREATE INDEX leaving ON address (leaving_since) WHERE leaving_since IS NOT NULL",
 )
 
 _FROM_1: Final = (
@@ -159,7 +161,7 @@ _FROM_1: Final = (
         CASE WHEN container_id IS NOT NULL THEN gateway END,
         CASE WHEN container_id IS NOT NULL THEN nic_mac END,
         CASE WHEN container_id IS NOT NULL THEN source END,
-        CASE WHEN container_id IS NOT NULL AND source = '' THEN 0.0 END
+        CASE WHEN container_id IS NOT NULL AND source = '' THEN 0.0 END, NULL
     FROM address_1
     """,
     """
@@ -170,7 +172,12 @@ _FROM_1: Final = (
     *(f"DROP TABLE {name}_1" for name in ("node", "counter", "source", "address")),
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_TABLES, _FROM_1, _FROM_1)
+_FROM_3: Final = (
+    "ALTER TABLE address ADD COLUMN leaving_since REAL",
+    "CREATE INDEX leaving ON address (leaving_since) WHERE leaving_since IS NOT NULL",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_TABLES, _FROM_1, _FROM_1, _FROM_3)
 """``MIGRATIONS[n]`` makes a store of version n, 0 being an empty file, one of today, whose version is
 ``len(MIGRATIONS)``."""
 
@@ -186,6 +193,8 @@ FORGET_HOLDERS: Final = (
         call_id = NULL, created_wall = NULL, confirmed = NULL, missing_since = NULL,
         interface = NULL, gateway = NULL, nic_mac = NULL, source = NULL, adopted_at = NULL
     """,
+    # What is being taken from the NIC still is; its time was that of another clock.
+    "UPDATE address SET leaving_since = 0.0 WHERE leaving_since IS NOT NULL",
     """
     UPDATE source SET reading = 0, used_at = NULL, attempt_at = NULL, success_at = NULL,
         previous_success_at = NULL, failures = 0, retry_at = NULL

@@ -24,6 +24,10 @@ FORGOTTEN_AFTER = 86400.0
 HISTORY_SECONDS = 86400.0
 """So long it is remembered when an address that nobody offers any more was released: longer than any
 cooldown is useful."""
+LEAVING_SECONDS = 3600.0
+"""So long an address that was to be taken from the NIC is kept from pods when nobody says so any more, since
+whoever takes it was stopped or switched off: far longer than any write takes.
+"""
 USE_NOTED_EVERY = 60.0
 """Seconds between two notes that a source is used: most calls write none."""
 
@@ -61,9 +65,11 @@ DESCRIBE_ADOPTED = """
 """
 FORGET_HISTORIES = """
     DELETE FROM address
-    WHERE container_id IS NULL AND quarantined_until IS NULL AND coalesce(released_at, -1e9) < ?
+    WHERE container_id IS NULL AND quarantined_until IS NULL AND leaving_since IS NULL
+        AND coalesce(released_at, -1e9) < ?
         AND NOT EXISTS (SELECT 1 FROM offer WHERE offer.address = address.id)
 """
+STAY = "UPDATE address SET leaving_since = NULL WHERE leaving_since < ?"
 UNUSED = """
     SELECT id FROM source
     WHERE id != :source AND (max(coalesce(used_at, 0), coalesce(attempt_at, 0)) < :now - :age
@@ -188,3 +194,4 @@ def settle(tx: Transaction, source: int) -> None:
         tx.change("DELETE FROM nic WHERE source = ?", row["id"])
         tx.change("DELETE FROM source WHERE id = ?", row["id"])
     tx.change(FORGET_HISTORIES, tx.now - HISTORY_SECONDS)
+    tx.change(STAY, tx.now - LEAVING_SECONDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipam import reclaim
+from ipam import leaving, reclaim
 from ipam.store import database, records, source_records
 from tests.unit.ipam.node import ANY, MAC, Node, attachment, ips, owner, release, reserve
 
@@ -32,6 +32,10 @@ STATEMENTS: dict[str, tuple[str, Any]] = {
     "confirm exactly": (records.CONFIRM_EXACTLY, ("c", "eth0", 4, b"\x0a\x00\x00\x05", 1.0, "id")),
     "let go": (records.LET_GO, (1.0, 1)),
     "mark missing": (reclaim._MARK, (1.0, "c", "eth0")),
+    "mark leaving": (leaving._MARK, (1.0, b"\x0a\x00\x00\x05", 1.0)),
+    "unmark leaving": (leaving._UNMARK, (b"\x0a\x00\x00\x05",)),
+    "marked as leaving": (leaving._MARKED, ()),
+    "no longer leaving": (source_records.STAY, (1.0,)),
     "offer": (source_records.OFFER, (1, "x", "x", "x", b"\x0a\x00\x00\x05")),
     "miss": (source_records.MISS, (b"\x0a\x00\x00\x05", 1)),
     "withdraw": (source_records.WITHDRAW, (b"\x0a\x00\x00\x05", 1)),

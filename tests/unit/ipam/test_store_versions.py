@@ -221,6 +221,19 @@ class TestOlder:
         assert ipam.configuration_of(ips(5)[0]) == "five"
         assert [each.attachment for each in ipam.reservations()] == [P1, P2]
 
+    def test_a_store_of_format_3_knows_what_leaves_the_nic(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        confirm(ipam, reserve(ipam, P1, owner(), ANY))
+        ipam.close()
+        with closing(sqlite3.connect(node.run_dir / "azvnet.db", isolation_level=None)) as store:
+            store.execute("DROP INDEX leaving")
+            store.execute("ALTER TABLE address DROP COLUMN leaving_since")
+            store.execute("PRAGMA user_version = 3")
+        ipam = node.process()
+        assert [each.attachment for each in ipam.reservations()] == [P1]
+        assert ipam.mark_leaving([ips(6)], 0.0) == (ips(6),)
+        assert ipam.leaving() == frozenset(ips(6))
+
     def test_looking_at_it_changes_nothing(self, node: Node) -> None:
         of_version_1(node)
         before = (node.run_dir / "azvnet.db").read_bytes()

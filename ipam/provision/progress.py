@@ -1,0 +1,72 @@
+"""What the provisioner says of itself, and what it needs of the node that it runs on: no behaviour.
+
+It must not know how either is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ipam.provision.refusals import Kind
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from ipam.model import IPAddress
+    from ipam.provision.nic_writer import NicWriter
+
+STARTING, IDLE, GROWING, SHRINKING = "starting", "idle", "growing", "shrinking"
+LISTING, NOT_LISTED, DRY_RUN = "listing", "not-listed", "dry-run"
+LIMITS = {
+    "maximum": (
+        "the pool has as many addresses as it may",
+        "Raise provision.maximum, or run fewer pods here.",
+    ),
+    "nic-full": (
+        "the NIC has as many IP configurations as it can have",
+        "Use blocks (provision.prefixes), or run fewer pods here.",
+    ),
+}
+"""What keeps a pool from growing, by the names that the planner uses: in words, and what to do."""
+QUIET = (STARTING, IDLE, GROWING, SHRINKING, LISTING, DRY_RUN)
+PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind in Kind))))
+"""Every ``Progress.phase``."""
+
+
+class Progress(Value):
+    """What is being done."""
+
+    phase: str = STARTING
+    text: str = "the NIC has not been read yet"
+    remedy: str = ""
+    in_flight: int = 0
+    """Addresses that are on the NIC and that the source does not list yet."""
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether an operator should know."""
+        return self.phase not in QUIET
+
+
+class Surroundings(Protocol):
+    """The node."""
+
+    def clock(self) -> float:
+        """Seconds of a clock that does not jump."""
+
+    def cooldown(self) -> float:
+        """Seconds for which a released address is not given out again."""
+
+    def carried(self) -> frozenset[IPAddress]:
+        """Addresses that the host itself carries."""
+
+    def waiting(self) -> frozenset[str]:
+        """Pods (``namespace/name``) that found no address a moment ago."""
+
+    def writer(self, subnet: str) -> NicWriter:
+        """What changes the NIC that pods leave by. Raises Refusal: it was not found."""
+
+    def refresh(self) -> None:
+        """Read the source, as often as it may be read. Never raises."""
+
+    def tell(self, level: str, text: str) -> None:
+        """Write to the log."""

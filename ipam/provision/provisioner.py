@@ -1,0 +1,298 @@
+"""Growing and shrinking one NIC step by step, so that its pool follows demand.
+
+Owns the order in which that is safe, and what to do after a failure. An address may be given to a pod when
+the source lists it, which is the pool's own rule. It is taken from the NIC only when it is marked in the
+store, so that no ADD can be given it: no pod holds it then, and it has cooled down. Whatever was interrupted
+is found again by reading the NIC, which comes first; nothing is remembered elsewhere. It must not know
+threads, CNI or how the settings are written.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from ipam.provision import nic_document, pace
+from ipam.provision.demand import Arrivals
+from ipam.provision.nic_document import NotANic
+from ipam.provision.plan import BLOCK, Counts, Plan, Unit, leaving, plan
+from ipam.provision.pool_view import PoolView
+from ipam.provision.progress import (
+    DRY_RUN,
+    GROWING,
+    IDLE,
+    LIMITS,
+    LISTING,
+    NOT_LISTED,
+    SHRINKING,
+    Progress,
+)
+from ipam.provision.refusals import Kind, Refusal
+from ipam.value import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipam.ipam import Ipam
+    from ipam.model import IPAddress
+    from ipam.provision.nic_document import Configuration, Document
+    from ipam.provision.nic_writer import NicWriter
+    from ipam.provision.plan import Sizes
+    from ipam.provision.progress import Surroundings
+
+LISTED_SECONDS = 300.0
+"""A source that does not list an address so long after Azure has set it up is a problem to be told."""
+SCARCE_SECONDS = 600.0
+"""So long it is remembered that the subnet was full, or had no free block."""
+
+
+class Provisioner:
+    """One NIC of one node. Not for several threads, but ``progress`` may be read by any.
+
+    Args:
+        ipam: the pool.
+        around: the node.
+        sizes: what the operator wants.
+        subnet: name or id of the subnet that the NIC has to be in; empty: any.
+        dry_run: only tell what would be done.
+    """
+
+    def __init__(
+        self, ipam: Ipam, around: Surroundings, sizes: Sizes, subnet: str = "", *, dry_run: bool = False
+    ) -> None:
+        self._ipam = ipam
+        self._around = around
+        self._sizes = sizes
+        self._subnet = subnet
+        self._dry_run = dry_run
+        self._arrivals = Arrivals()
+        self._writer: NicWriter | None = None
+        self._configurations: tuple[Configuration, ...] = ()
+        """Of the NIC when it was read last."""
+        self._mac = ""
+        self._unsure = True
+        """Something may have happened to the NIC that is not known here: it has to be read."""
+        self._failures = 0
+        self._not_before = 0.0
+        self._surplus_since: float | None = None
+        self._unlisted_since: float | None = None
+        self._subnet_full_until = self._no_block_until = 0.0
+        self._told = Plan()
+        self.progress = Progress()
+
+    def step(self) -> None:
+        """One look, and what follows from it, which may take minutes.
+
+        Raises:
+            IpamError: the store can't be used.
+        """
+        wanted, pool = self._look()
+        if not self._is_to_act(wanted, pool):
+            self._rest(wanted, pool)
+        elif self._around.clock() >= self._not_before:
+            self._try()
+
+    def _try(self) -> None:
+        self._unsure = True
+        try:
+            self._act()
+        except Refusal as refusal:
+            self._failed(refusal)
+        except NotANic as error:
+            self._failed(Refusal(Kind.REFUSED, f"what ARM shows is not a NIC: {error}"))
+        else:
+            self._unsure = False
+            self._failures, self._not_before = 0, 0.0
+            self._rest(*self._look())
+
+    def _is_to_act(self, wanted: Plan, pool: PoolView) -> bool:
+        if self._unsure or (self._dry_run and wanted != self._told):
+            return True
+        return not self._dry_run and (wanted.grows or bool(leaving(self._removable(pool), wanted.remove)))
+
+    def _look(self) -> tuple[Plan, PoolView]:
+        """What is to be done, by what is known now."""
+        now = self._around.clock()
+        pool = self._pool()
+        self._arrivals.note(pool.holders, now)
+        counts = Counts(
+            held=pool.held,
+            free=len(pool.free),
+            cooling=pool.cooling,
+            unusable=pool.unusable,
+            in_flight=len(self._in_flight(pool)),
+            waiting=len(self._around.waiting() - pool.pods),
+            arrivals=self._arrivals.per_second(now),
+            configurations=max(1, len(self._configurations)),
+            subnet_full=now < self._subnet_full_until,
+            no_block=now < self._no_block_until,
+        )
+        since = self._surplus_since
+        wanted = plan(self._sizes, counts, 0.0 if since is None else now - since)
+        if not wanted.surplus:
+            self._surplus_since = None
+        elif since is None:
+            self._surplus_since = now
+        return wanted, pool
+
+    def _in_flight(self, pool: PoolView) -> frozenset[IPAddress]:
+        """What is on the NIC for pods, and not in the source's listing yet."""
+        usable = (each for each in self._configurations if not each.primary and each.state == "Succeeded")
+        return frozenset(ip for each in usable for ip in each.addresses if ip.version == 4) - pool.known
+
+    def _act(self) -> None:
+        """Read the NIC, waiting for any operation on it; then decide again by what is there, and do it."""
+        if self._writer is None:
+            self._writer = self._around.writer(self._subnet)
+        writer = self._writer
+        self._note(writer.read())
+        wanted, pool = self._look()
+        if self._dry_run:
+            self._tell_plan(wanted)
+            return
+        if failed := self._failed_ones(pool):
+            self._remove(writer, failed, cooldown=0.0)
+            wanted, pool = self._look()
+        if wanted.grows:
+            self._grow(writer, wanted)
+        elif wanted.remove:
+            units = leaving(self._removable(pool), wanted.remove)
+            self._remove(writer, units, cooldown=self._around.cooldown())
+
+    def _grow(self, writer: NicWriter, wanted: Plan) -> None:
+        number = wanted.add or wanted.blocks
+        what = f"{wanted.blocks} blocks of {BLOCK}" if wanted.blocks else f"{wanted.add}"
+        self._proceed(GROWING, f"adding {what} addresses to the NIC")
+        names = nic_document.new_names(number)
+        self._note(writer.add(names, blocks=bool(wanted.blocks)))
+        made = [each for each in self._configurations if each.name in names]
+        if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
+            # An API that does not know blocks ignores the field without a word (azure-cli#32553).
+            self._no_block_until = self._around.clock() + SCARCE_SECONDS
+            self._around.tell("warning", "blocks were asked for, and single addresses were given")
+        self._around.refresh()
+
+    def _remove(self, writer: NicWriter, units: Iterable[Unit], *, cooldown: float) -> None:
+        """Take IP configurations from the NIC; those of which a pod just got an address stay."""
+        units = tuple(units)
+        marked = frozenset(self._ipam.mark_leaving([each.addresses for each in units], cooldown))
+        names = [each.name for each in units if each.addresses in marked]
+        if names:
+            self._proceed(SHRINKING, f"taking {sum(map(len, marked))} addresses from the NIC")
+            self._note(writer.remove(names))
+            self._around.refresh()
+
+    def _note(self, nic: Document) -> None:
+        """What the NIC has, no operation on it being in progress; marks follow it.
+
+        What it has can be given out again: its removal failed, or it came back. What it does not have is
+        marked, whether we or somebody else took it: the source may go on listing it for a while.
+        """
+        self._configurations = nic_document.configurations(nic)
+        self._mac = nic_document.mac_of(nic)
+        if self._dry_run:
+            return
+        pool = self._pool()
+        # Without a MAC the pool's addresses may be those of other NICs as well.
+        could_be_given = frozenset(pool.free) if self._mac else frozenset()
+        self._keep_marked((could_be_given | self._ipam.leaving()) - self._on_nic(), pool)
+
+    def _keep_marked(self, gone: frozenset[IPAddress], pool: PoolView) -> None:
+        """Mark exactly what is gone from the NIC while the source still lists it."""
+        marked = gone & pool.listed
+        self._ipam.mark_leaving([(ip,) for ip in marked], 0.0)
+        self._ipam.unmark_leaving(self._ipam.leaving() - marked)
+
+    def _on_nic(self) -> frozenset[IPAddress]:
+        return frozenset(ip for each in self._configurations for ip in each.addresses)
+
+    def _pool(self) -> PoolView:
+        return PoolView(self._ipam.addresses(self._around.cooldown()), self._around.carried(), self._mac)
+
+    def _removable(self, pool: PoolView) -> list[Unit]:
+        """Our IP configurations that no pod uses and none has used a moment ago."""
+        free = frozenset(pool.free)
+        ours = [each for each in self._configurations if each.is_ours and not each.primary]
+        return [
+            Unit(each.name, each.addresses)
+            for each in ours
+            if each.addresses and free.issuperset(each.addresses)
+        ]
+
+    def _failed_ones(self, pool: PoolView) -> list[Unit]:
+        """Our IP configurations whose operation failed and that nobody has come to use."""
+        failed = [each for each in self._configurations if each.is_ours and each.state == "Failed"]
+        return [Unit(e.name, e.addresses) for e in failed if pool.known.isdisjoint(e.addresses)]
+
+    # What is told
+
+    def _rest(self, wanted: Plan, pool: PoolView) -> None:
+        """Nothing is to be done now; say why, and have the source read while it lacks something."""
+        missing = self._in_flight(pool)
+        going = self._ipam.leaving()
+        if going and not self._dry_run:
+            self._keep_marked(going - self._on_nic(), pool)
+        if missing or going:
+            self._around.refresh()
+        if not missing:
+            self._unlisted_since = None
+        elif self._unlisted_since is None:
+            self._unlisted_since = self._around.clock()
+        self.progress = replace(self._resting(wanted, len(missing)), in_flight=len(missing))
+
+    def _resting(self, wanted: Plan, missing: int) -> Progress:
+        now = self._around.clock()
+        if wanted.limited:
+            return Progress(wanted.limited, *LIMITS[wanted.limited])
+        if now < self._subnet_full_until:
+            return _scarce(
+                Kind.SUBNET_FULL, "the subnet was full a moment ago: addresses are taken one by one"
+            )
+        if self._unlisted_since is not None and now - self._unlisted_since > LISTED_SECONDS:
+            return Progress(
+                NOT_LISTED,
+                f"the source has not listed {missing} addresses of the NIC for {LISTED_SECONDS:.0f} s",
+                "Look at the source (azvnet status); source arm lists what Azure Resource Manager has.",
+            )
+        if missing:
+            return Progress(LISTING, f"{missing} addresses are on the NIC and are not listed yet")
+        if now < self._no_block_until:
+            return _scarce(
+                Kind.NO_BLOCK, "the subnet had no free block a moment ago: single addresses are taken"
+            )
+        if self._dry_run:
+            return Progress(DRY_RUN, "the plan is only logged (provision.dry_run)")
+        return Progress(IDLE, f"the NIC has {len(self._configurations)} IP configurations")
+
+    def _proceed(self, phase: str, text: str) -> None:
+        self.progress = replace(self.progress, phase=phase, text=text, remedy="")
+        self._around.tell("info", text)
+
+    def _tell_plan(self, wanted: Plan) -> None:
+        if wanted == self._told:
+            return
+        self._told = wanted
+        if wanted.grows:
+            self._around.tell("info", f"dry run: would add {wanted.add + wanted.blocks * BLOCK} addresses")
+        elif wanted.remove:
+            self._around.tell("info", f"dry run: would remove {wanted.remove} addresses")
+
+    def _failed(self, refusal: Refusal) -> None:
+        now = self._around.clock()
+        self._failures += 1
+        if refusal.kind is Kind.SUBNET_FULL:
+            self._subnet_full_until = now + SCARCE_SECONDS
+        elif refusal.kind is Kind.NO_BLOCK:
+            self._no_block_until = now + SCARCE_SECONDS
+        elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
+            self._writer = None  # looked up again, with another token
+        chance = random.random()  # noqa: S311 - it spreads requests, nobody has to be unable to guess it
+        seconds = pace.pause(self._failures, refusal.retry_after, chance)
+        self._not_before = now + seconds
+        self.progress = replace(
+            self.progress, phase=refusal.kind.value, text=str(refusal), remedy=refusal.remedy
+        )
+
+
+def _scarce(kind: Kind, text: str) -> Progress:
+    return Progress(kind.value, text, Refusal(kind, text).remedy)

@@ -1,0 +1,449 @@
+"""A pool that follows demand: pods come and go, Azure is slow, full, away or interrupted."""
+
+from __future__ import annotations
+
+import random
+from ipaddress import IPv4Address, ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipam.errors import IpamError
+from ipam.ipam import Ipam
+from ipam.mac import normalize_mac
+from ipam.model import Attachment, IPAddress, Listing, Nic
+from ipam.provision import nic_document
+from ipam.provision.conversation import Conversation
+from ipam.provision.nic_writer import NicTarget, NicWriter
+from ipam.provision.pace import Bucket
+from ipam.provision.plan import Sizes
+from ipam.provision.progress import IDLE, LISTING, NOT_LISTED
+from ipam.provision.provisioner import LISTED_SECONDS, Provisioner
+from ipam.sources.arm_answer import ArmAnswer
+from ipam.value import replace
+from tests.unit.ipam.arm_service import INSTANCE, NIC, ArmService, refusal
+from tests.unit.ipam.node import (
+    ANY,
+    CONFIG,
+    Node,
+    attachment,
+    confirm,
+    owner,
+    pool_address,
+    release,
+    reserve,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAC = normalize_mac(nic_document.mac_of(NIC))
+SHRINK_AFTER = 600.0
+COOLDOWN = 30.0
+
+
+class KilledError(Exception):
+    """The end of the agent, at any point."""
+
+
+class Machine:
+    """A node with an agent whose NIC is in a small Azure; time passes by waiting alone."""
+
+    def __init__(self, node: Node, arm: ArmService, sizes: Sizes, *, dry_run: bool = False) -> None:
+        self.node, self.arm, self.sizes, self.dry_run = node, arm, sizes, dry_run
+        self.lag = 0.0
+        """Seconds until the source lists what the NIC has."""
+        self.shown: list[tuple[float, frozenset[IPAddress]]] = []
+        self.pods: dict[Attachment, IPAddress] = {}
+        self.waiting_pods: set[str] = set()
+        self.kill_at: int | None = None
+        """The request at which the agent is killed."""
+        self.while_waiting: list[object] = []
+        self.log: list[str] = []
+        self.asked = 0
+        self.read_source()
+        self.start()
+
+    def start(self) -> None:
+        """Start the agent, for the first time or again."""
+        self.ipam = self.node.process()
+        self.ipam.adopt(())
+        self.provisioner = Provisioner(self.ipam, self, self.sizes, dry_run=self.dry_run)
+
+    # What the provisioner needs
+
+    def clock(self) -> float:
+        return self.node.clock()
+
+    def cooldown(self) -> float:
+        return COOLDOWN
+
+    def carried(self) -> frozenset[IPAddress]:
+        return frozenset()
+
+    def waiting(self) -> frozenset[str]:
+        return frozenset(self.waiting_pods)
+
+    def tell(self, level: str, text: str) -> None:
+        self.log.append(f"{level}: {text}")
+
+    def refresh(self) -> None:
+        self.read_source()
+        try:
+            self.ipam.refresh(CONFIG, deadline=5, force=True)
+        except IpamError:
+            return
+
+    def writer(self, subnet: str) -> NicWriter:
+        assert subnet == ""
+        bucket = Bucket(1000, 1.0, self.clock)
+        arm = Conversation(self.ask, self.wait, bucket, bucket)
+        return NicWriter(
+            arm, NicTarget(NIC["id"], self.arm.nic["name"], INSTANCE["id"] if self.arm.uniform else "")
+        )
+
+    # What surrounds it
+
+    def ask(self, method: str, where: str, body: nic_document.Document | None, etag: str) -> ArmAnswer:
+        self.asked += 1
+        if self.kill_at is not None and self.asked > self.kill_at:
+            raise KilledError
+        before = self.on_nic()
+        if method == "PUT" and body is not None and not self.arm.uniform:
+            kept = {ip for each in nic_document.configurations(body) for ip in each.addresses}
+            assert not (set(self.pods.values()) & before) - kept, "a live pod loses its address"
+        answer = self.arm.ask(method, where, body, etag)
+        assert (set(self.pods.values()) & before) <= self.on_nic() | frozenset(), (
+            "a live pod lost its address"
+        )
+        return answer
+
+    def wait(self, seconds: float) -> None:
+        self.node.clock.advance(seconds)
+        if seconds:
+            for action in self.while_waiting:
+                action()  # type: ignore[operator]
+
+    def on_nic(self) -> frozenset[IPAddress]:
+        found = nic_document.configurations(self.arm.nic)
+        return frozenset(ip for each in found if not each.primary for ip in each.addresses)
+
+    def read_source(self) -> None:
+        """What the source lists now: what the NIC had ``lag`` seconds ago."""
+        now = self.clock()
+        if not self.shown or self.shown[-1][1] != self.on_nic():
+            self.shown.append((now, self.on_nic()))
+        listed = next((ips for at, ips in reversed(self.shown) if at <= now - self.lag), self.shown[0][1])
+        addresses = tuple(pool_address(ip, mac=MAC) for ip in sorted(listed, key=int))
+        self.node.says = Listing("imds", (Nic(MAC, None, (IPv4Address("10.0.0.4"),), addresses),))
+
+    def run(self, seconds: float) -> None:
+        """Let the agent work for so long, a look every five seconds and a read every thirty."""
+        end = self.clock() + seconds
+        turns = 0
+        while self.clock() < end:
+            self.provisioner.step()
+            self.node.clock.advance(5)
+            turns += 1
+            if turns % 6 == 0:
+                self.refresh()
+
+    def add_pod(self, number: int) -> bool:
+        """Whether it found an address; otherwise it waits."""
+        pod = attachment(f"pod-{number}")
+        try:
+            held = confirm(self.ipam, reserve(self.ipam, pod, owner(f"pod-{number}"), ANY))
+        except IpamError:
+            self.waiting_pods.add(f"default/pod-{number}")
+            return False
+        assert held.ip in self.on_nic(), "a pod is given what the NIC does not have"
+        self.waiting_pods.discard(f"default/pod-{number}")
+        self.pods[pod] = held.ip
+        return True
+
+    def delete_pod(self, pod: Attachment) -> None:
+        release(self.ipam, pod)
+        del self.pods[pod]
+
+    @property
+    def phase(self) -> str:
+        return self.provisioner.progress.phase
+
+
+@pytest.fixture
+def machine(node: Node) -> Machine:
+    return Machine(node, ArmService(), Sizes(shrink_after=SHRINK_AFTER))
+
+
+@pytest.fixture(params=["nic", "instance"])
+def either(request: pytest.FixtureRequest, node: Node) -> Machine:
+    return Machine(node, ArmService(uniform=request.param == "instance"), Sizes(shrink_after=SHRINK_AFTER))
+
+
+def test_a_nic_without_addresses_for_pods_is_given_a_batch(either: Machine) -> None:
+    assert not either.add_pod(1)
+    either.run(60)
+    assert len(either.on_nic()) == 16, "one for the pod that waits, and eight"
+    assert either.add_pod(1)
+    assert either.phase == IDLE
+    assert either.arm.puts == 1
+
+
+def test_pods_beyond_the_pool_are_served_by_one_more_write(either: Machine) -> None:
+    either.run(60)
+    started = [either.add_pod(number) for number in range(40)]
+    assert started.count(True) == 16
+    either.run(60)
+    assert all(either.add_pod(number) for number in range(40) if not started[number])
+    assert either.arm.puts == 2
+
+
+def test_an_idle_pool_shrinks_after_a_while_and_not_before(either: Machine) -> None:
+    for number in range(60):
+        either.add_pod(number)
+        either.run(10)
+    for number in range(60):
+        either.add_pod(number) if f"default/pod-{number}" in either.waiting_pods else None
+    most = len(either.on_nic())
+    for pod in list(either.pods)[:-2]:
+        either.delete_pod(pod)
+    either.run(SHRINK_AFTER)
+    assert len(either.on_nic()) == most
+    either.run(SHRINK_AFTER + 600)
+    assert len(either.on_nic()) - 2 <= 24
+    assert either.phase == IDLE
+    assert set(either.pods.values()) <= either.on_nic()
+    assert either.ipam.leaving() == frozenset(), "nothing is held back when it is over"
+
+
+def test_a_pool_at_rest_asks_azure_for_nothing(machine: Machine) -> None:
+    machine.run(100)
+    before = machine.asked
+    machine.run(1000)
+    assert machine.asked == before
+
+
+def test_what_others_put_on_the_nic_is_used_and_never_removed(machine: Machine) -> None:
+    machine.arm.add_foreign("theirs")
+    machine.run(60)
+    machine.waiting_pods |= {f"default/pod-{number}" for number in range(50)}
+    machine.run(60)
+    machine.waiting_pods.clear()
+    machine.run(3000)
+    assert "theirs" in machine.arm.names
+    assert IPv4Address("10.0.0.200") in machine.on_nic()
+    assert len(machine.on_nic()) <= 24
+
+
+def test_an_address_that_is_being_taken_away_is_given_to_nobody(machine: Machine) -> None:
+    machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    machine.run(60)
+    machine.waiting_pods = set()
+    given: list[bool] = []
+    machine.while_waiting = [lambda: given.append(machine.add_pod(len(given)))]
+    machine.run(SHRINK_AFTER + 300)
+    assert given, "pods came while addresses were taken away"
+    assert all(given)
+    assert machine.arm.puts >= 2
+    assert set(machine.pods.values()) <= machine.on_nic()
+
+
+def test_an_address_that_azure_gives_again_can_be_used_again(machine: Machine) -> None:
+    machine.lag = 40.0
+    machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    machine.run(200)
+    machine.waiting_pods = set()
+    machine.run(SHRINK_AFTER + 20)
+    number = 0
+    while machine.arm.puts < 3:
+        machine.add_pod(number := number + 1)
+        machine.run(5)
+    machine.run(300)
+    assert machine.ipam.leaving() == frozenset()
+    free = [each for each in machine.ipam.addresses(COOLDOWN) if each.state.value == "free"]
+    assert len(free) + len(machine.pods) == len(machine.on_nic())
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_killed_at_any_request_it_resumes_and_loses_nothing(tmp_path: Path, *, uniform: bool) -> None:
+    """Up by two steps and down again, killed at the first, second, ... request of each life."""
+    for kill_every in (1, 2, 3, 4, 6, 9):
+        folder = tmp_path / str(kill_every)
+        folder.mkdir()
+        machine = Machine(Node(folder), ArmService(uniform=uniform), Sizes(shrink_after=60.0))
+        for wanted, until in ((40, 8), (0, 24)):
+            machine.waiting_pods = {f"default/none-{number}" for number in range(wanted)}
+            for _ in range(until):
+                machine.kill_at = machine.asked + kill_every
+                try:
+                    machine.run(20)
+                except KilledError:
+                    machine.start()
+                if len(machine.pods) < 3:
+                    machine.add_pod(len(machine.pods))
+        machine.kill_at = None
+        machine.run(400)
+        assert set(machine.pods.values()) <= machine.on_nic()
+        assert len(machine.on_nic()) - len(machine.pods) in range(8, 25), kill_every
+        assert machine.ipam.leaving() == frozenset()
+        assert machine.arm.puts <= 8, "nothing is asked for twice"
+
+
+def test_no_live_pod_ever_loses_its_address_in_a_random_history(tmp_path: Path) -> None:
+    for seed in range(3):
+        chance = random.Random(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        sizes = Sizes(shrink_after=30.0, batch=4, low=2, high=6, prefixes=seed % 3 == 2)
+        machine = Machine(Node(folder), ArmService(subnet="10.0.0.0/22"), sizes)
+        machine.lag = chance.choice([0.0, 45.0])
+        numbers = iter(range(10_000))
+
+        def churn(machine: Machine = machine, chance: random.Random = chance) -> None:
+            if chance.random() < 0.6:
+                machine.add_pod(next(numbers))  # noqa: B023
+            elif machine.pods:
+                machine.delete_pod(chance.choice(list(machine.pods)))
+
+        machine.while_waiting = [churn]
+        for _ in range(50):
+            for _ in range(chance.randrange(6)):
+                churn()
+            machine.waiting_pods.clear()
+            if chance.random() < 0.1:
+                machine.start()
+            if chance.random() < 0.1:
+                machine.arm.instead.append(("PUT", refusal(429, "TooManyRequests", retry_after="20")))
+            machine.run(20)
+            assert set(machine.pods.values()) <= machine.on_nic()
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (refusal(429, "TooManyRequests", retry_after="100"), "throttled"),
+        (refusal(429, "RetryableErrorDueToAnotherOperation"), "busy"),
+        (refusal(403, "LinkedAuthorizationFailed"), "forbidden"),
+        (refusal(500, "InternalServerError"), "server-error"),
+        (refusal(404, "ResourceNotFound"), "not-found"),
+    ],
+)
+def test_a_refusal_is_a_state_that_says_what_to_do_and_ends_by_itself(
+    machine: Machine, answer: ArmAnswer, state: str
+) -> None:
+    machine.arm.instead.append(("PUT", answer))
+    machine.provisioner.step()
+    assert (machine.phase, machine.provisioner.progress.is_problem) == (state, True)
+    assert machine.provisioner.progress.remedy
+    machine.run(150)
+    assert machine.phase == IDLE
+    assert len(machine.on_nic()) == 16
+
+
+def test_retry_after_is_waited_for_and_pauses_grow(machine: Machine) -> None:
+    machine.arm.instead.append(("PUT", refusal(429, "TooManyRequests", retry_after="100")))
+    began = machine.clock()
+    while machine.arm.puts < 2:
+        machine.run(5)
+    assert machine.clock() - began >= 100
+    machine.arm.instead.extend([("GET", refusal(503, "ServiceUnavailable"))] * 100)
+    machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    before = machine.asked
+    machine.run(3600)
+    assert machine.asked - before < 30
+
+
+def test_azure_away_for_hours_keeps_no_pod_from_an_address_that_is_free(machine: Machine) -> None:
+    machine.run(60)
+    machine.arm.instead.extend([("GET", refusal(503, "ServiceUnavailable"))] * 1000)
+    assert all(machine.add_pod(number) for number in range(16))
+    machine.run(7200)
+    assert machine.phase == "server-error"
+    machine.arm.instead.clear()
+    machine.run(1000)
+    assert machine.add_pod(16)
+
+
+def test_in_a_full_subnet_addresses_are_taken_one_by_one(machine: Machine) -> None:
+    machine.arm.instead.append(("PUT", refusal(400, "SubnetIsFull")))
+    machine.waiting_pods = {"default/none"}
+    machine.run(60)
+    assert len(machine.on_nic()) == 2, "one for the pod, and one"
+    assert machine.phase == "subnet-full"
+
+
+def test_an_operation_that_fails_later_leaves_nothing_behind(machine: Machine) -> None:
+    machine.arm.outcome = {"status": "Failed", "error": {"code": "SubnetIsFull", "message": "full"}}
+    machine.provisioner.step()
+    assert machine.phase == "subnet-full"
+    machine.arm.outcome = {"status": "Succeeded"}
+    machine.run(1200)
+    assert len(machine.on_nic()) == 17
+    assert machine.phase == IDLE
+
+
+def test_where_no_block_is_free_single_addresses_are_taken(node: Node) -> None:
+    machine = Machine(node, ArmService(), Sizes(prefixes=True))
+    machine.arm.instead.append(("PUT", refusal(400, "NoAvailableIPAddressesInSubnet")))
+    machine.run(60)
+    assert len(machine.on_nic()) == 16
+    assert machine.phase == "no-block"
+
+
+def test_blocks_go_as_a_whole_when_no_pod_uses_any_of_it(node: Node) -> None:
+    machine = Machine(node, ArmService(subnet="10.0.0.0/23"), Sizes(prefixes=True, shrink_after=60.0))
+    machine.waiting_pods = {f"default/none-{number}" for number in range(60)}
+    machine.run(60)
+    assert len(machine.on_nic()) == 80
+    machine.waiting_pods = set()
+    highest = max(machine.on_nic(), key=int)
+    machine.ipam.reserve(attachment("pod"), owner("pod"), replace(ANY, requested=(highest,)))
+    machine.pods[attachment("pod")] = highest
+    machine.run(600)
+    assert highest in machine.on_nic()
+    assert len(machine.on_nic()) == 16
+    assert ip_network(f"{highest}/28", strict=False)[0] in machine.on_nic()
+
+
+def test_what_the_source_does_not_list_yet_is_awaited_and_not_asked_for_again(machine: Machine) -> None:
+    machine.lag = 200.0
+    machine.run(100)
+    assert (machine.phase, machine.provisioner.progress.in_flight) == (LISTING, 16)
+    machine.run(200)
+    assert (machine.phase, machine.provisioner.progress.in_flight) == (IDLE, 0)
+    assert machine.arm.puts == 1
+
+
+def test_a_source_that_never_lists_them_is_told(machine: Machine) -> None:
+    machine.lag = 1e9
+    machine.run(LISTED_SECONDS + 100)
+    assert machine.phase == NOT_LISTED
+    assert machine.arm.puts == 1
+
+
+def test_an_address_that_somebody_took_from_the_nic_is_given_to_nobody(machine: Machine) -> None:
+    machine.run(60)
+    machine.lag = 1e9
+    machine.arm.nic["properties"]["ipConfigurations"].pop()
+    machine.arm.revision += 1
+    machine.start()
+    machine.provisioner.step()
+    given = [machine.add_pod(number) for number in range(16)]
+    assert given.count(True) == 15
+
+
+def test_the_maximum_is_a_state_when_pods_need_more(node: Node) -> None:
+    machine = Machine(node, ArmService(), Sizes(maximum=16))
+    machine.run(60)
+    assert [machine.add_pod(number) for number in range(17)].count(True) == 16
+    machine.run(60)
+    assert machine.phase == "maximum"
+    assert len(machine.on_nic()) == 16
+
+
+def test_a_dry_run_changes_nothing_and_tells_its_plan_once(node: Node) -> None:
+    machine = Machine(node, ArmService(), Sizes(), dry_run=True)
+    machine.run(300)
+    assert machine.arm.puts == 0
+    assert machine.log == ["info: dry run: would add 16 addresses"]
+    assert isinstance(machine.ipam, Ipam)
