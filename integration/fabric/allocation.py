@@ -72,13 +72,18 @@ def allocated(
             f"The primary address of {nic.name} is {nic.primary_ip}; the emulator can't change it to "
             f"{chosen[primary.name].network_address}, which would take the machine off its network.",
         )
-    # Azure lists the primary one first.
-    ordered = sorted(wanted, key=lambda entry: not entry.primary)
+    of_model = {entry.name.casefold() for entry in nic.configurations if entry.of_model}
     return tuple(
         IpConfiguration(
-            entry.name, chosen[entry.name], entry.primary, state, entry.block is not None, entry.settings
+            entry.name,
+            chosen[entry.name],
+            primary=entry.primary,
+            state=state,
+            static=entry.block is not None,
+            settings=entry.settings,
+            of_model=entry.name.casefold() in of_model,
         )
-        for entry in ordered
+        for entry in sorted(wanted, key=lambda entry: not entry.primary)  # as Azure lists them
     )
 
 

@@ -18,14 +18,22 @@ from urllib.parse import urlencode
 
 from integration.fabric import armreads as reads
 from integration.fabric import armroles as roles
+from integration.fabric import armscalesets as scalesets
 from integration.fabric import armusage as usage
 from integration.fabric import armwrites as writes
-from integration.fabric import nicbody
+from integration.fabric import instancebody, nicbody
 from integration.fabric.armanswers import GATEWAY, error, with_headers
 from integration.fabric.armfaults import WriteFaults
-from integration.fabric.armlimits import Bucket, Window, gateway_throttled, network_throttled
+from integration.fabric.armlimits import (
+    Bucket,
+    InstanceBuckets,
+    Window,
+    compute_throttled,
+    gateway_throttled,
+    network_throttled,
+)
 from integration.fabric.armlog import POLL, RequestLog
-from integration.fabric.armoperations import Operations
+from integration.fabric.armoperations import COMPUTE, NETWORK, Operations
 from integration.fabric.changes import RefusedChange
 from integration.fabric.clouds import cloud
 from integration.fabric.tokens import TokenIssuer, TokenRefused
@@ -82,6 +90,7 @@ class Arm:
         self.writes = Bucket(200, 10.0)
         self.network_reads = Window(10_000)
         self.network_writes = Window(1_000)
+        self.instance_writes = InstanceBuckets()
         self.roles = roles.Roles()
         self.operations = Operations()
         self.faults = WriteFaults()
@@ -100,7 +109,8 @@ class Arm:
             response = _challenge(refused, estate)
         else:
             response = self._versioned(request, estate, caller)
-        self.log.record(caller.client_id, _kind(request), request.path, response.status)
+        source = str(request.client)
+        self.log.record(caller.client_id, _kind(request), request.path, response.status, source)
         correlation = request.headers.get("x-ms-correlation-request-id") or str(uuid.uuid4())
         return with_headers(
             response,
@@ -118,6 +128,14 @@ class Arm:
             KeyError: there is no NIC of that name.
         """
         writes.edit_nic(self, name, edit)
+
+    def edit_instance(self, computer_name: str, edit: Edit) -> None:
+        """The same for an instance of a Uniform scale set, by its machine's name."""
+        scalesets.edit_instance(self, computer_name, edit)
+
+    def reconcile(self) -> None:
+        """Let Uniform scale sets apply their models again: what was added to single instances is gone."""
+        scalesets.reconcile(self)
 
     def paged(self, request: Request, entries: list[dict[str, Any]]) -> Response:
         """One page of a list, with the link to the next one."""
@@ -195,9 +213,12 @@ class Arm:
             what = "writes" if request.method == "PUT" else "reads"
             return gateway_throttled(what, estate.subscription, caller.object_id, switched.retry_after)
         if switched is not None:
-            return network_throttled(switched.retry_after)
+            throttled = network_throttled if route.is_network else compute_throttled
+            return throttled(switched.retry_after)
         if not route.is_network:
-            return None
+            writes_instance = route.resource_type == roles.INSTANCE and request.method == "PUT"
+            full = writes_instance and self.instance_writes.take(request.path, self.operations.speed) is None
+            return compute_throttled(self.operations.retry_after()) if full else None
         window = self.network_reads if request.method == "GET" else self.network_writes
         wait = window.wait(self.operations.speed)
         return network_throttled(math.ceil(wait)) if wait else None
@@ -241,7 +262,6 @@ _VNET = f"{_GROUP}/providers/{roles.VNET}/<vnet>"
 _SCALE_SET = f"{_GROUP}/providers/{roles.SCALE_SET}/<vmss>"
 _INSTANCE = f"{_SCALE_SET}/virtualMachines/<instance>"
 _INSTANCE_NIC = f"{_INSTANCE}/networkInterfaces/<nic>"
-_OPERATION = f"{_SUBSCRIPTION}/providers/<provider>/locations/<location>/operations/<operation>"
 
 ROUTES = (
     _route(_NIC, roles.NIC, nicbody.references, GET=reads.get_nic, PUT=writes.put_nic),
@@ -256,7 +276,13 @@ ROUTES = (
         f"{roles.SCALE_SET}/networkInterfaces",
         GET=reads.list_scale_set_nics,
     ),
-    _route(_INSTANCE, roles.INSTANCE, GET=reads.get_instance),
+    _route(
+        _INSTANCE,
+        roles.INSTANCE,
+        instancebody.references,
+        GET=reads.get_instance,
+        PUT=scalesets.put_instance,
+    ),
     _route(f"{_INSTANCE}/networkInterfaces", roles.INSTANCE_NIC, GET=reads.list_scale_set_nics),
     _route(_INSTANCE_NIC, roles.INSTANCE_NIC, GET=reads.get_scale_set_nic, PUT=writes.refuse_direct),
     _route(
@@ -264,6 +290,13 @@ ROUTES = (
         f"{roles.INSTANCE_NIC}/ipConfigurations",
         GET=reads.list_configurations,
     ),
-    _route(_OPERATION, "Microsoft.Network/locations/operations", GET=writes.get_operation),
+    *(
+        _route(
+            f"{_SUBSCRIPTION}/providers/{provider}/locations/<location>/operations/<operation>",
+            f"{provider}/locations/operations",
+            GET=writes.get_operation,
+        )
+        for provider in (NETWORK, COMPUTE)
+    ),
 )
 """What there is: a path with its names in angle brackets, its type, and what each method does."""

@@ -14,6 +14,17 @@ from integration.fabric.model import Placement
 if TYPE_CHECKING:
     from integration.fabric.model import Estate, IpConfiguration, Nic, Subnet, Vm, Vnet
 
+LENGTH = "privateIPAddressPrefixLength"
+
+IMAGE = (
+    "/subscriptions/0e000000-0000-4000-8000-000000000002/resourceGroups/images/providers/Microsoft.Compute/"
+    "galleries/nodes/images/ubuntu/versions/1.0.0"
+)
+"""Of every instance: in a gallery of somebody else, as that of managed nodes is."""
+
+_INSIDE = 5
+"""Which address of a block stands for it where no CIDR is shown."""
+
 _NAMESPACE = uuid.UUID("4c7f2a2e-55a4-4f3a-8f0b-7c1f0e0a9d11")
 
 
@@ -51,7 +62,7 @@ def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = Fals
             "provisioningState": nic.state.value,
             "resourceGuid": str(uuid.uuid5(_NAMESPACE, identifier)),
             "ipConfigurations": [
-                _configuration_document(estate, nic, entry, identifier, expand_subnet)
+                _configuration_document(estate, nic, entry, identifier, expand_subnet, bare=uniform)
                 for entry in nic.configurations
             ],
             "dnsSettings": {
@@ -71,6 +82,7 @@ def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = Fals
             "tapConfigurations": [],
             "nicType": "Standard",
             "allowPort25Out": True,
+            "defaultOutboundConnectivityEnabled": False,
             "auxiliaryMode": "None",
             "auxiliarySku": "None",
             **{name: value for name, value in nic.settings.items() if name != "dnsSettings"},
@@ -81,7 +93,8 @@ def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = Fals
 
 def configuration_document(estate: Estate, vm: Vm, nic: Nic, entry: IpConfiguration) -> dict[str, Any]:
     """One IP configuration of a NIC."""
-    return _configuration_document(estate, nic, entry, nic_id(estate, vm, nic), False)
+    bare = vm.placement is Placement.UNIFORM
+    return _configuration_document(estate, nic, entry, nic_id(estate, vm, nic), False, bare=bare)
 
 
 def subnet_document(estate: Estate, vnet: Vnet, subnet: Subnet) -> dict[str, Any]:
@@ -134,6 +147,54 @@ def _peering(estate: Estate, peer: Vnet) -> dict[str, Any]:
     }
 
 
+def instance_document(estate: Estate, vm: Vm, *, blocks: bool) -> dict[str, Any]:
+    """An instance of a Uniform scale set; ``blocks``: the api-version knows the length of blocks."""
+    document = vm_document(estate, vm)
+    document["etag"] = f'"{vm.revision}"'
+    own = any(not entry.of_model for nic in vm.nics for entry in nic.configurations)
+    document["properties"] |= {
+        "latestModelApplied": True,
+        "modelDefinitionApplied": "VirtualMachine" if own else "VirtualMachineScaleSet",
+        "networkProfileConfiguration": {
+            "networkInterfaceConfigurations": [
+                _nic_model(estate, nic, nic.configurations, blocks=blocks) for nic in vm.nics
+            ]
+        },
+        "provisioningState": vm.state.value,
+        "storageProfile": {"imageReference": {"id": IMAGE}, "dataDisks": []},
+    }
+    return document
+
+
+def _nic_model(
+    estate: Estate, nic: Nic, entries: tuple[IpConfiguration, ...], *, blocks: bool
+) -> dict[str, Any]:
+    return {
+        "name": nic.name,
+        "properties": {
+            "primary": nic.primary,
+            "enableAcceleratedNetworking": False,
+            "disableTcpStateTracking": False,
+            "dnsSettings": {"dnsServers": []},
+            "enableIPForwarding": False,
+            **nic.settings,
+            "ipConfigurations": [
+                {
+                    "name": entry.name,
+                    "properties": {
+                        **({"primary": True} if entry.primary else {}),
+                        "subnet": {"id": subnet_id(estate, nic.vnet, nic.subnet.name)},
+                        "privateIPAddressVersion": "IPv4",
+                        **({} if entry.single or not blocks else {LENGTH: entry.block.prefixlen}),
+                        **entry.settings,
+                    },
+                }
+                for entry in entries
+            ],
+        },
+    }
+
+
 def vm_document(estate: Estate, vm: Vm) -> dict[str, Any]:
     """A virtual machine, or an instance of a Uniform scale set: what leads to its NICs."""
     uniform = vm.placement is Placement.UNIFORM
@@ -170,12 +231,13 @@ def _top_level(estate: Estate) -> dict[str, Any]:
 
 
 def _configuration_document(
-    estate: Estate, nic: Nic, entry: IpConfiguration, owner: str, expand_subnet: bool
+    estate: Estate, nic: Nic, entry: IpConfiguration, owner: str, expand_subnet: bool, *, bare: bool
 ) -> dict[str, Any]:
     subnet: dict[str, Any] = {"id": subnet_id(estate, nic.vnet, nic.subnet.name)}
     if expand_subnet:
         subnet = subnet_document(estate, estate.vnet(nic.vnet), nic.subnet)
-    block = {} if entry.single else {"privateIPAddressPrefixLength": entry.block.prefixlen}
+    length = {} if entry.single else {LENGTH: entry.block.prefixlen}
+    shown = entry.address if entry.single else entry.block[_INSIDE] if bare else entry.block
     return {
         "name": entry.name,
         "id": f"{owner}/ipConfigurations/{entry.name}",
@@ -183,8 +245,8 @@ def _configuration_document(
         "type": "Microsoft.Network/networkInterfaces/ipConfigurations",
         "properties": {
             "provisioningState": entry.state.value,
-            "privateIPAddress": str(entry.address if entry.single else entry.block),
-            **block,
+            "privateIPAddress": str(shown),
+            **length,
             "privateIPAllocationMethod": "Static" if entry.static else "Dynamic",
             "subnet": subnet,
             "primary": entry.primary,

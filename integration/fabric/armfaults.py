@@ -13,7 +13,7 @@ from typing import Any
 
 from integration.fabric.allocation import NO_BLOCK, Scarcity
 
-Edit = Callable[[dict[str, Any]], None]
+Edit = Callable[[dict[str, Any]], object]
 """Changes the document of a resource in place, as somebody does who reads and writes it back."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
 
 from integration.fabric.armanswers import GATEWAY, SERVICE, error, network_error
 from integration.fabric.web import Response
@@ -60,14 +59,20 @@ class Window:
             return 0.0
 
 
-@dataclass(slots=True)
-class Limits:
-    """Everything that counts requests."""
+class InstanceBuckets:
+    """Microsoft.Compute's limit on writes of one scale set instance: a bucket for each."""
 
-    reads: Bucket = field(default_factory=Bucket)
-    writes: Bucket = field(default_factory=lambda: Bucket(200, 10.0))
-    network_reads: Window = field(default_factory=lambda: Window(10_000))
-    network_writes: Window = field(default_factory=lambda: Window(1_000))
+    def __init__(self, size: int = 12, per_second: float = 4 / 60) -> None:
+        self.size = size
+        self.per_second = per_second
+        self._buckets: dict[str, Bucket] = {}
+        self._lock = threading.Lock()
+
+    def take(self, instance: str, speed: float) -> int | None:
+        """Take one of an instance's; see `Bucket.take`."""
+        with self._lock:
+            bucket = self._buckets.setdefault(instance.casefold(), Bucket(self.size, self.per_second))
+        return bucket.take(speed)
 
 
 def gateway_throttled(what: str, subscription: str, object_id: str, seconds: int) -> Response:
@@ -81,6 +86,14 @@ def gateway_throttled(what: str, subscription: str, object_id: str, seconds: int
         ("Retry-After", str(seconds)),
         GATEWAY,
     )
+
+
+def compute_throttled(seconds: int) -> Response:
+    """429 of Microsoft.Compute."""
+    message = (
+        "The server rejected the request because too many requests have been received for this subscription."
+    )
+    return error(429, message, "OperationNotAllowed", ("Retry-After", str(seconds)), SERVICE)
 
 
 def network_throttled(seconds: int) -> Response:

@@ -25,6 +25,8 @@ class Entry:
     kind: str
     path: str
     status: int
+    source: str = ""
+    """The address that it came from: with one identity for all, that tells the machines apart."""
 
 
 class RequestLog:
@@ -34,15 +36,20 @@ class RequestLog:
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
 
-    def record(self, client_id: str, kind: str, path: str, status: int) -> None:
+    def record(self, client_id: str, kind: str, path: str, status: int, source: str) -> None:
         """Remember one request."""
         with self._lock:
-            self._entries.append(Entry(time.monotonic(), client_id, kind, path, status))
+            self._entries.append(Entry(time.monotonic(), client_id, kind, path, status, source))
 
     def entries(
-        self, *, client_id: str | None = None, kind: str | None = None, status: int | None = None
+        self,
+        *,
+        client_id: str | None = None,
+        kind: str | None = None,
+        status: int | None = None,
+        source: str | None = None,
     ) -> list[Entry]:
-        """The requests of an identity, of a kind, with a status; of all if None."""
+        """The requests of an identity, of a kind, with a status, from an address; of all if None."""
         with self._lock:
             return [
                 entry
@@ -50,6 +57,7 @@ class RequestLog:
                 if client_id in (None, entry.client_id)
                 and kind in (None, entry.kind)
                 and status in (None, entry.status)
+                and source in (None, entry.source)
             ]
 
     def count(self, kind: str | None = None, status: int | None = None, client_id: str | None = None) -> int:

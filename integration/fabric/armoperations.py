@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import traceback
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
@@ -104,14 +105,18 @@ class Operations:
         """An operation on the resource that ends by itself."""
         with self._changed:
             outcome = self.outcomes.popleft() if self.outcomes else Outcome()
-            takes = self._chance.choice(self.seconds[provider]) / self.speed
-            operation = Operation(resource.casefold(), provider, settle, outcome, time.monotonic() + takes)
+            due = time.monotonic() + self.seconds_of(provider)
+            operation = Operation(resource.casefold(), provider, settle, outcome, due)
             self._known[operation.identifier] = operation
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._work, name="operations", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
             return operation
+
+    def seconds_of(self, provider: str) -> float:
+        """How long the next operation takes: one of the recorded times, drawn anew every time."""
+        return self._chance.choice(self.seconds[provider]) / self.speed
 
     def find(self, identifier: str) -> Operation | None:
         """The operation of that id, running or over."""
@@ -175,7 +180,10 @@ class Operations:
         while True:
             operation = self._take(lambda o: not self._held and o.due <= time.monotonic())
             if operation is not None:
-                self._end(operation)
+                try:
+                    self._end(operation)
+                except Exception:  # noqa: BLE001 - the next ones have to end as well
+                    traceback.print_exc()
                 continue
             with self._changed:
                 if self._closed:

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from integration.fabric.web import Request, Response
 
 
+BLOCKS_SINCE = "2026-04-01"
+"""The api-version of Microsoft.Compute that brought blocks to instances; older ones ignore the field."""
+
+
+def knows_blocks(request: Request) -> bool:
+    """Whether a request about an instance knows of blocks."""
+    return (request.parameter("api-version") or "") >= BLOCKS_SINCE
+
+
 def same(one: str, other: str) -> bool:
     """Whether two names mean the same resource: ARM ignores case."""
     return one.casefold() == other.casefold()
@@ -82,10 +91,10 @@ def list_configurations(arm: Arm, request: Request, estate: Estate, match: re.Ma
     return not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
 
 
-def get_instance(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+def get_instance(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vm in estate.vms:
         if same(vm.scale_set, match["vmss"]) and vm.instance == match["instance"]:
-            return found(documents.vm_document(estate, vm))
+            return found(documents.instance_document(estate, vm, blocks=knows_blocks(request)))
     name = f"{match['vmss']}/virtualMachines/{match['instance']}"
     return not_found("Microsoft.Compute/virtualMachineScaleSets", name, estate)
 

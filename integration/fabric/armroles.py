@@ -40,13 +40,14 @@ JOINS = {
     "applicationSecurityGroups": "Microsoft.Network/applicationSecurityGroups/joinIpConfiguration/action",
     "loadBalancerBackendAddressPools": "Microsoft.Network/loadBalancers/backendAddressPools/join/action",
     "loadBalancerInboundNatRules": "Microsoft.Network/loadBalancers/inboundNatRules/join/action",
+    "imageReference": "Microsoft.Compute/galleries/images/versions/read",
     "applicationGatewayBackendAddressPools": (
         "Microsoft.Network/applicationGateways/backendAddressPools/join/action"
     ),
 }
 """The action that a reference needs, by the property of a NIC or of an IP configuration."""
 
-WRITER = NIC_WRITER | frozenset(JOINS.values())
+WRITER = NIC_WRITER | frozenset(action for action in JOINS.values() if action.startswith("Microsoft.Network"))
 """The same for NICs with a security group, load balancer pools and so on, and no more."""
 
 UNIFORM_WRITER = WRITER | frozenset(

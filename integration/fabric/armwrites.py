@@ -131,7 +131,7 @@ def busy(arm: Arm, identifier: str) -> Response | None:
     return network_error(
         429,
         "RetryableError",
-        "A retryable error occurred.",
+        "A retryable error occured.",
         ("Retry-After", str(seconds)),
         details=(detail,),
     )

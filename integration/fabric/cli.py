@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration.commands import declare, perform
 from integration.fabric import control, records, standalone
+from integration.fabric.armcontrol import SWITCHES
 from integration.fabric.faults import Empty, Garbage
 from integration.fabric.machine import search_path
 from integration.fabric.model import Placement, State, Surface
@@ -133,6 +134,9 @@ def _add_faults(commands: Any) -> None:
     fault.add_argument("--loss", type=int, help="percent of packets; for the fabric only")
     clear = declare(commands, "clear", lambda a: _ask(a, "clear", surface=a.surface), "switch faults off")
     clear.add_argument("surface", choices=surfaces, nargs="?")
+    arm = declare(commands, "arm", _arm, "writes through ARM: arm role writer, arm speed 1, arm fail 2")
+    arm.add_argument("switch", choices=list(SWITCHES))
+    arm.add_argument("words", nargs="*", metavar="WORD")
     lag = declare(commands, "lag", _lag, "delay the changes that a service shows")
     lag.add_argument("surface", choices=surfaces)
     lag.add_argument("seconds", type=float, help="inf: never")
@@ -159,6 +163,13 @@ def _vf(arguments: argparse.Namespace) -> int:
 
 def _lag(arguments: argparse.Namespace) -> int:
     return _ask(arguments, "lag", surface=arguments.surface, seconds=arguments.seconds)
+
+
+def _arm(arguments: argparse.Namespace) -> int:
+    told = control.ask(_name(arguments), "arm", switch=arguments.switch, words=arguments.words)
+    if told:
+        print(json.dumps(told, indent=2))
+    return 0
 
 
 def _up(arguments: argparse.Namespace) -> int:

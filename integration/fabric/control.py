@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from integration.fabric import records
+from integration.fabric import armcontrol, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,6 +212,10 @@ def _vf(fabric: Fabric, machine: str, action: str, link: str) -> None:
         {"add": fabric.add_vf, "rename": fabric.rename_vf}[action](machine, link)
 
 
+def _arm(fabric: Fabric, switch: str, words: list[str]) -> Any:
+    return armcontrol.switch(fabric.arm, switch, words)
+
+
 def _counters(fabric: Fabric) -> dict[str, Any]:
     return asdict(fabric.drop_counters())
 
@@ -227,6 +231,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "address-state": _address_state,
     "reboot": _reboot,
     "vf": _vf,
+    "arm": _arm,
     "counters": _counters,
 }
 """What can be asked, with the arguments by name."""

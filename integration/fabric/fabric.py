@@ -11,7 +11,7 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
-from integration.fabric import changes, clouds, records, topology
+from integration.fabric import armcontrol, changes, clouds, records, topology
 from integration.fabric.arm import Arm
 from integration.fabric.certificates import authority
 from integration.fabric.control import ControlServer
@@ -227,7 +227,9 @@ class Fabric:
         self.board.set(Surface(surface), fault)
 
     def clear_faults(self, surface: Surface | str | None = None) -> None:
-        """Switch all faults off, or those of one surface."""
+        """Switch all faults off, or those of one surface; those of writes are ARM's."""
+        if surface in {None, Surface.ARM}:
+            armcontrol.switch(self.arm, "clear", [])
         self.board.clear(None if surface is None else Surface(surface))
 
     def lag(self, surface: Surface | str, seconds: float) -> None:

@@ -100,6 +100,8 @@ class IpConfiguration:
     """Whether its owner chose the address (``privateIPAllocationMethod``)."""
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Its other properties as ARM takes and shows them, such as load balancer pools."""
+    of_model: bool = True
+    """False: it was added to one instance of a scale set, and the set's model knows nothing of it."""
 
     @property
     def address(self) -> IPv4Address:
@@ -164,6 +166,10 @@ class Vm:
     scale_set: str = ""
     instance: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    state: State = State.SUCCEEDED
+    """``provisioningState`` of an instance of a Uniform scale set."""
+    revision: int = 1
+    """Counts changes of such an instance; its ETag."""
 
     @property
     def primary_nic(self) -> Nic:

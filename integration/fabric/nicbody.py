@@ -48,6 +48,16 @@ OF_CONFIGURATION = (
 _OF_DNS = ("dnsServers", "internalDnsNameLabel")
 
 
+OF_INSTANCE_CONFIGURATION = (
+    "applicationGatewayBackendAddressPools",
+    "applicationSecurityGroups",
+    "loadBalancerBackendAddressPools",
+    "loadBalancerInboundNatPools",
+    "publicIPAddressConfiguration",
+)
+"""The same for an instance of a scale set."""
+
+
 @dataclass(frozen=True, slots=True)
 class NicBody:
     """What a PUT wants of a NIC."""
@@ -106,7 +116,7 @@ def nic_body(estate: Estate, vm: Vm, nic: Nic, document: Mapping[str, Any]) -> N
         dict(document.get("tags") or {}),
         settings,
         wanted,
-        tuple(dict.fromkeys(_subnet(entry, identifier).casefold() for entry in entries)),
+        tuple(dict.fromkeys(subnet_of(entry, identifier).casefold() for entry in entries)),
     )
 
 
@@ -141,11 +151,11 @@ def check_subnets(estate: Estate, vm: Vm, nic: Nic, subnets: tuple[str, ...]) ->
 def references(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Every resource that a NIC's document refers to: the property's name and the id."""
     properties = document.get("properties") or {}
-    yield from _ids("networkSecurityGroup", properties.get("networkSecurityGroup"))
+    yield from reference_ids("networkSecurityGroup", properties.get("networkSecurityGroup"))
     for entry in properties.get("ipConfigurations") or []:
         inner = entry.get("properties") or {}
         for name in ("subnet", *OF_CONFIGURATION):
-            yield from _ids(name, inner.get(name))
+            yield from reference_ids(name, inner.get(name))
 
 
 def reduced(value: Any) -> Any:
@@ -157,7 +167,8 @@ def reduced(value: Any) -> Any:
     return value
 
 
-def _ids(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def reference_ids(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The ids in the value of one property, each with its name."""
     for each in value if isinstance(value, list) else [value]:
         if isinstance(each, dict) and each.get("id"):
             yield name, each["id"]
@@ -205,7 +216,8 @@ def _static(text: Any, length: Any, own: str) -> IPv4Network:
         ) from None
 
 
-def _subnet(entry: Mapping[str, Any], identifier: str) -> str:
+def subnet_of(entry: Mapping[str, Any], identifier: str) -> str:
+    """The id of the subnet of a configuration. Raises RefusedChange if it has none."""
     subnet = (entry.get("properties") or {}).get("subnet") or {}
     if not subnet.get("id"):
         raise RefusedChange(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from integration.fabric.model import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from integration.fabric.model import Estate, Nic, Vm
 
 
@@ -19,6 +21,34 @@ def begun(estate: Estate, vm: Vm, nic: Nic, written: Nic) -> Estate:
     entries = tuple(replace(entry, state=State.UPDATING) for entry in written.configurations)
     shown = replace(written, configurations=entries, state=State.UPDATING, on_host=nic.delivered)
     return estate.with_vm(vm.with_nic(shown))
+
+
+def instance_begun(estate: Estate, vm: Vm, written: Sequence[Nic]) -> Estate:
+    """The same for an instance of a scale set whose NICs were written."""
+    for nic in written:
+        current = estate.vm(vm.computer_name)
+        estate = begun(estate, current, current.nic(nic.name), nic)
+    shown = estate.vm(vm.computer_name)
+    return estate.with_vm(replace(shown, state=State.UPDATING, revision=shown.revision + bool(written)))
+
+
+def instance_settled(estate: Estate, computer_name: str, nics: Sequence[str], state: State) -> Estate:
+    """The same when its operation has ended."""
+    for name in nics:
+        estate = settled(estate, computer_name, name, state)
+    return estate.with_vm(replace(estate.vm(computer_name), state=state))
+
+
+def reconciled(estate: Estate, vm: Vm) -> Estate:
+    """What a reconciliation of the scale set's model leaves of an instance: nothing that it does not know."""
+    for nic in vm.nics:
+        left = tuple(entry for entry in nic.configurations if entry.of_model)
+        if left != nic.configurations:
+            current = estate.vm(vm.computer_name)
+            bare = replace(current.nic(nic.name), configurations=left, on_host=None)
+            estate = estate.with_vm(current.with_nic(bare))
+    shown = estate.vm(vm.computer_name)
+    return estate.with_vm(replace(shown, revision=shown.revision + 1))
 
 
 def settled(estate: Estate, computer_name: str, nic_name: str, state: State) -> Estate:

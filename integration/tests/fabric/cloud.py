@@ -12,7 +12,7 @@ from typing import Any
 from integration.fabric import topology
 from integration.fabric.arm import Arm
 from integration.fabric.goalstate import GoalState
-from integration.fabric.model import Estate
+from integration.fabric.model import Estate, Placement
 from integration.fabric.tokens import TokenIssuer
 from integration.fabric.web import Request
 
@@ -42,8 +42,9 @@ class Answer:
 class Cloud:
     """One subscription, and somebody who asks."""
 
-    def __init__(self, role: str = "writer", **plan: Any) -> None:
-        self.goal = GoalState(topology.build(topology.Topology(**plan), "cloud"))
+    def __init__(self, role: str = "writer", *, placement: str = "standalone", **plan: Any) -> None:
+        made = topology.Topology(placement=Placement(placement), **plan)
+        self.goal = GoalState(topology.build(made, "cloud"))
         self.issuer = TokenIssuer()
         self.arm = Arm(self.issuer, lambda: self.goal.newest, self.goal.change)
         self.arm.roles.give(role)

@@ -478,3 +478,36 @@ def test_a_new_address_carries_traffic_when_the_operation_is_over(make_fabric: C
     fabric.arm.operations.finish()
     assert fabric.vnet_hosts["vm1"].run(ping, check=False).returncode == 0
     assert new in listed_by_imds(node)
+
+
+def test_an_instance_of_a_scale_set_is_written_and_each_surface_follows_in_its_own_time(
+    make_fabric: Callable[..., Fabric],
+) -> None:
+    fabric = make_fabric(nodes=1, addresses=0, placement="uniform")
+    fabric.arm.operations.hold()
+    fabric.arm.roles.give("uniform-writer")
+    node = fabric.nodes["node1"]
+    authorization = bearer(node)
+    group = nic_url(fabric).partition("/providers/")[0]
+    path = f"{group}/providers/Microsoft.Compute/virtualMachineScaleSets/vmss-fabric/virtualMachines/0"
+    url = f"{path}?api-version=2026-04-01"
+    document = asked(node, url, authorization)[2]
+    del document["properties"]["storageProfile"]["imageReference"]
+    profile = document["properties"]["networkProfileConfiguration"]["networkInterfaceConfigurations"][0]
+    entries = profile["properties"]["ipConfigurations"]
+    entries.append({"name": "pods", "properties": {"subnet": entries[0]["properties"]["subnet"]}})
+    fabric.lag("imds", float("inf"))
+    status, headers, _ = asked(node, url, authorization, method="PUT", body=json.dumps(document))
+    assert status == 200
+    poll = headers["azure-asyncoperation"]
+    assert asked(node, poll, authorization)[2]["status"] == "InProgress"
+    fabric.arm.operations.finish()
+    assert asked(node, poll, authorization)[2]["status"] == "Succeeded"
+    (new,) = node.pod_addresses
+    listed = asked(node, f"{path}/networkInterfaces?api-version=2018-10-01", authorization)[2]
+    assert str(new) in json.dumps(listed)
+    node.run(["ip", "address", "add", f"{new}/32", "dev", "lo"])
+    assert fabric.vnet_hosts["vm1"].run(["ping", "-c1", "-W5", str(new)], check=False).returncode == 0
+    assert str(new) not in listed_by_imds(node)
+    fabric.lag("imds", 0)
+    assert str(new) in listed_by_imds(node)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from integration.fabric import allocation
 from integration.fabric.armoperations import Outcome
 from integration.fabric.model import State
 from integration.tests.fabric.cloud import Cloud, Document, addresses, cloud
@@ -317,6 +318,21 @@ def test_a_full_subnet(azure: Cloud) -> None:
     refused = azure.write(azure.adds("mine", privateIPAddressPrefixLength=28))
     assert (refused.status, refused.code) == (400, "PrefixUnavailable")
     assert azure.write(lambda _: None).status == 200, "what needs nothing new is written"
+
+
+def test_a_subnet_has_no_room_for_a_block_and_still_addresses() -> None:
+    with cloud(nodes=1, addresses=0, blocks=253, vnet_hosts=0) as azure:
+        azure.done(azure.adds("last", privateIPAddressPrefixLength=28))
+        refused = azure.write(azure.adds("more", privateIPAddressPrefixLength=28))
+        assert (refused.status, refused.code) == (400, "NoAvailableIPAddressesInSubnet")
+        assert addresses(azure.done(azure.adds("single")))["single"] == "10.10.0.5"
+
+
+def test_the_limit_of_a_virtual_network(azure: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "MAX_IN_VNET", 6)
+    azure.done(azure.adds("pods-1", "pods-2"))
+    refused = azure.write(azure.adds("mine"), name="node2-nic0")
+    assert (refused.status, refused.code) == (400, "PrivateIPAddressesPerVnetLimitReached")
 
 
 def test_the_limit_of_a_nic(azure: Cloud) -> None:

@@ -52,6 +52,17 @@ def test_programs_inside_find_arm_by_name_and_can_trust_it(lab: str) -> None:
     assert status_of(lab, "node1", "https://management.azure.com/") == "401"
 
 
+def test_writes_through_arm_are_switched_by_words(lab: str) -> None:
+    command(lab, "arm", "role", "writer")
+    command(lab, "arm", "speed", "1000")
+    command(lab, "arm", "edit", "node1-nic0")
+    assert "client" not in command(lab, "arm", "log").stdout
+    refused = command(lab, "arm", "edit", "nothing", check=False)
+    assert refused.returncode != 0
+    assert "nothing" in refused.stderr
+    command(lab, "arm", "clear")
+
+
 def test_faults_go_on_and_off(lab: str) -> None:
     url = "http://168.63.129.16/?comp=versions"
     command(lab, "fault", "wireserver", "--status", "503", "--node", "node1")
