@@ -50,6 +50,7 @@ RUN_BY = {
     r"python -m integration.fabric (exec|shell) .*": FABRIC + "test_exec_runs_inside",
     r"python -m integration.fabric (--name cluster )?(fault .*|clear)": FABRIC + "test_faults_go_on_and_off",
     r"python -m integration.fabric (lag|reboot) .*": FABRIC + "test_lag_and_vf_and_reboot",
+    r"python -m integration.fabric arm .*": FABRIC + "test_writes_through_arm_are_switched_by_words",
     r"python -m integration.fabric address .*": FABRIC + "test_addresses_are_added_and_removed",
     r"python -m integration.fabric (--name cluster )?counters": FABRIC + "test_counters_tell_who_spoofed",
     r"python -m integration.fabric down": FABRIC + "test_down_ends_the_process",
