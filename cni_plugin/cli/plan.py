@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 TOO_SMALL, NOT_ANSWERED = 1, 2
 MOST = 1_000_000
 """Of anything that is counted: more is a typing error."""
+KUBELET = 110
+"""Pods on a node, unless its settings say otherwise (kubelet configuration, "maxPods")."""
 IMDS_SECONDS = 10.0
 """For finding out on which cloud this machine is."""
 LONGEST_PLAN = 120
@@ -42,8 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--max-pods",
         metavar="N",
         type=_positive,
-        default=110,
-        help="pods with an address of their own that may run on a node (default: 110, as the kubelet's)",
+        help=f"pods with an address of their own that may run on a node (default: {KUBELET}, the kubelet's)",
     )
     parser.add_argument(
         "--surge",
@@ -92,6 +94,11 @@ def _add_subnet(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--size", metavar="/N", type=_length, help="ask about a subnet of this size, such as /20"
+    )
+    parser.add_argument(
+        "--from-node",
+        action="store_true",
+        help="take --max-pods and --size from this node's pool, where they are not given",
     )
     parser.add_argument(
         "--subnet",
@@ -167,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         plan = _plan(options)
     except IpamError as error:
-        sys.stderr.write(f"azvnet plan: {error}. {error.remedy}\n")
+        sys.stderr.write(f"azvnet plan: {error}{'. ' if error.remedy else ''}{error.remedy}\n")
         return NOT_ANSWERED
     if options.output == "json":
         sys.stdout.write(json.dumps(plan_document(plan), indent=2) + "\n")
@@ -183,10 +190,11 @@ def run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> SubnetPlan:
     _check(options)
     batch = options.batch or 1
-    node = planning.per_node(options.max_pods, batch=batch, prefixes=options.prefixes)
+    pods, size = _of_this_node() if options.from_node else (KUBELET, None)
+    node = planning.per_node(options.max_pods or pods, batch=batch, prefixes=options.prefixes)
     asked = options.nodes or 0, node, options.surge, options.growth
     if options.subnet is None:
-        return SubnetPlan(Cluster(*asked, options.used or 0), options.months, options.size, batch)
+        return SubnetPlan(Cluster(*asked, options.used or 0), options.months, options.size or size, batch)
     live = _usage(options)
     cluster = Cluster(*asked, live.used, live.elsewhere)
     return SubnetPlan(cluster, options.months, live.prefix.prefixlen, batch, live)
@@ -206,6 +214,26 @@ def _check(options: argparse.Namespace) -> None:
     if options.growth.unit == "percent" and options.growth.amount and not options.nodes:
         what = "--growth in percent is of --nodes, and the nodes that are in a --subnet are not counted"
         raise CannotPlan(what, "Give it in nodes or pods, such as 3nodes/week.")
+
+
+def _of_this_node() -> tuple[int, int]:
+    """How many addresses the pool has for pods, and the prefix length of their subnet.
+
+    Raises:
+        CannotPlan: there are none, or they are of several NICs.
+        StoreUnavailable: the store can't be read.
+    """
+    from cni_plugin.node import Node
+
+    known = [each for each in Node(os.environ).view.addresses() if each.listed and each.address.version == 4]
+    found = {(each.nic_mac, each.address.network) for each in known}
+    if not found:
+        raise CannotPlan("this node's pool has no addresses yet", "Give --max-pods and --size.")
+    if len(found) > 1:
+        subnets = ", ".join(f"{network} on {mac}" for mac, network in sorted(found, key=str))
+        raise CannotPlan(f"this node's pool is of several subnets: {subnets}", "Give --max-pods and --size.")
+    ((_, network),) = found
+    return len(known), network.prefixlen
 
 
 def _usage(options: argparse.Namespace) -> SubnetUsage:

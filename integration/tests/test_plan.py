@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.calls import call
 from integration.fabric import Fabric
-from integration.pages import DOCS, commands
+from integration.pages import DOCS, Command, commands
 from integration.plugins import BIN, install_ours
 from ipam.sources.arm_subnet import READS
 
@@ -19,10 +20,20 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 
+NETCONF = {
+    "cniVersion": "1.1.0",
+    "name": "azvnet",
+    "type": "azvnet",
+    "ipam": {"type": "azvnet-ipam", "environment": "imds"},
+}
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Fabric]:
     with Fabric(nodes=2, addresses=30, vnet_hosts=0, imds_limit=None) as made:
-        install_ours(made.nodes["node1"])
+        for node in made.nodes.values():
+            install_ours(node)
+        call(made.nodes["node1"], "STATUS", NETCONF, container_id="").done()
         yield made
 
 
@@ -45,8 +56,10 @@ def subnet(fabric: Fabric) -> str:
     )
 
 
-def test_the_page_shows_what_a_node_prints(fabric: Fabric) -> None:
-    (shown,) = commands((DOCS / "plan.md").read_text())
+@pytest.mark.parametrize(
+    "shown", [*commands((DOCS / "plan.md").read_text())], ids=lambda each: each.text[:20]
+)
+def test_the_page_shows_what_is_printed(fabric: Fabric, shown: Command) -> None:
     words = shlex.split(shown.text.replace("SUBSCRIPTION", fabric.estate.subscription))
     done = plan(fabric, *words[2:])
     assert (done.stdout, done.stderr) == ("\n".join(shown.prints) + "\n", "")
@@ -67,6 +80,22 @@ def test_a_role_that_is_too_narrow_is_told_in_one_line(fabric: Fabric) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"azvnet plan: GET .*/usages: 403: AuthorizationFailed: .*\n", done.stderr)
     assert READS[1] in done.stderr
+
+
+def test_what_is_given_comes_before_what_the_node_has(fabric: Fabric) -> None:
+    done = plan(
+        fabric, "--from-node", "--nodes", "3", "--max-pods", "20", "--size", "/25", "--output", "json"
+    )
+    document = json.loads(done.stdout)
+    assert (document["perNode"]["pods"], document["subnet"]["prefixLength"]) == (20, 25)
+
+
+def test_a_node_without_a_pool_says_so(fabric: Fabric) -> None:
+    done = fabric.nodes["node2"].run([f"{BIN}/azvnet", "plan", "--from-node", "--nodes", "3"], check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"azvnet plan: there is no store .*\. The first call, or the agent, creates it\.\n", done.stderr
+    )
 
 
 def test_without_azure_it_says_how_to_ask_by_hand(fabric: Fabric) -> None:

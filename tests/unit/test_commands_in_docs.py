@@ -59,7 +59,7 @@ RUN_BY = {
     r"azvnet status": "integration/tests/test_cnitool.py::test_the_command_line_is_a_command_on_a_node",
     r"azvnet show .*": "tests/netns/test_show.py::test_a_pod_is_found_by_everything",
     r"azvnet explain .*": "tests/netns/test_explain.py::test_for_people_it_is_a_table_with_a_verdict",
-    r"azvnet plan --subnet .*": "integration/tests/test_plan.py::test_the_page_shows_what_a_node_prints",
+    r"azvnet plan --(subnet|from-node) .*": "integration/tests/test_plan.py::test_the_page_shows",
     r"azvnet plan --nodes .*": "tests/unit/cli/test_plan.py::test_the_page_shows_what_the_command_prints",
     r"ip (-d link|route) show .*": "tests/netns/test_datapath.py::test_",
     r"nft list table inet azvnet": "tests/netns/test_masquerade.py::test_what_is_printed_of_the_table",
