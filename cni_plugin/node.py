@@ -65,11 +65,13 @@ class Node:
             existing = self._local.netlink = Netlink(deleter=self.deleter)
         return existing
 
-    def routing_rules(self) -> list[RoutingRule]:
-        """The host's routing rules of IPv4, which the executable reads once. Raises OSError: it can't."""
+    def routing_rules(self, *, again: bool = False) -> list[RoutingRule]:
+        """The host's routing rules of IPv4. The executable reads them once; ``again``: they may have changed.
+        Raises OSError: it can't.
+        """
         if self.known_host is not None:
             return self.known_host.rules(self.host)
-        if not self._rules or self.background_reads:
+        if again or not self._rules or self.background_reads:
             self._rules = rules.dumped(self.host)
         return self._rules
 

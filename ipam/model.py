@@ -166,6 +166,8 @@ class Reservation(Value):
     """Id of the store it was written to; a different one means the store was lost in between."""
     nic_mac: str = ""
     """MAC of the NIC that owns the address; empty when it was adopted from the kernel."""
+    several_nics: bool = False
+    """Whether its source lists other NICs of the node; known only when it is made."""
 
     @property
     def ip(self) -> IPAddress:

@@ -72,6 +72,7 @@ def reserve(
                 confirmed=False,
                 generation=tx.generation,
                 nic_mac=choice.candidate.address.nic_mac,
+                several_nics=scope.several_nics,
             ),
         )
         for choice in chosen
@@ -103,7 +104,7 @@ def _scope(tx: Transaction, source: Row | None, request: AddressRequest) -> Scop
     nic_mac = request.nic_mac
     if not nic_mac or not source["lists_nic"]:
         nic_mac = choose_nic(source_records.nics(tx, source["id"]), nic_mac, source["name"])
-    return records.Scope(source["id"], source["name"], nic_mac)
+    return records.Scope(source["id"], source["name"], nic_mac, bool(source["several_nics"]))
 
 
 def _choose_all(tx: Transaction, scope: Scope, request: AddressRequest) -> list[Choice]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin.addresses import reclaim, recovery, way_out
+from cni_plugin.addresses import own_nic, reclaim, recovery, way_out
 from cni_plugin.cni import errors
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import Parameters
@@ -200,29 +200,25 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
 
     Raises:
         IpamError: no address can be given.
+        UplinkUnclear, KernelRefused: it would not leave by its NIC.
     """
     asked = requested_address(parameters, netconf)
     out = None if netconf.master else way_out.way_out(node)  # where it is given, somebody has decided
-    request = address_request(
-        netconf,
-        node,
-        out,
-        requested=(asked,) if asked else (),
-        looked_at=frozenset(),
-        max_age=STALE_SECONDS,
-    )
+    more = {"looked_at": frozenset(), "max_age": STALE_SECONDS}
+    request = address_request(netconf, node, out, requested=(asked,) if asked else (), **more)
     try:
         reserved = _reserve(parameters.attachment, netconf, who, request, node)
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable, ipam_errors.SourceEmpty):
         reclaim_dead(node)
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
         reserved = _reserve(parameters.attachment, netconf, who, request, node)
-    if out is not None and out.by_sender:  # else the NIC is that of the link
-        try:
+    try:
+        if out is not None and out.by_sender:  # else the NIC is that of the link
             way_out.require_own_nic(reserved, out, node)
-        except BaseException:
-            node.ipam.abandon(reserved)
-            raise
+        own_nic.ensure(reserved, out, netconf, node)
+    except BaseException:
+        node.ipam.abandon(reserved)
+        raise
     return reserved
 
 
@@ -248,6 +244,8 @@ def _reserve(
             request = replace(request, max_age=None)
         except ipam_errors.NoAddressesKnown:
             refresh(netconf, node, READ_SECONDS)
+            if not request.nic_mac:  # where rules decide by the sender, it is known only by what is listed
+                request = replace(request, nic_mac=address_request(netconf, node).nic_mac)
     return node.ipam.reserve(attachment, who, replace(request, looked_at=None, max_age=None))[0]
 
 
@@ -281,11 +279,10 @@ def require_available(netconf: NetConf, node: Node) -> None:
     """Find out whether an ADD could be given an address now.
 
     Raises:
-        IpamError: it could not.
-        UplinkUnclear: there is no link of the name that the netconf gives as ``master``.
+        IpamError, UplinkUnclear: it could not.
     """
-    request = replace(address_request(netconf, node), excluded=host_addresses(node))
-    node.ipam.require_available(request)
+    node.ipam.require_available(replace(address_request(netconf, node), excluded=host_addresses(node)))
+    own_nic.require_usable(netconf, node)
 
 
 def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False) -> None:

@@ -148,6 +148,14 @@ def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | N
     return None
 
 
+def leaves_by(link: Link, source: IPAddress, target: IPAddress, node: Node) -> bool:
+    """Whether the node would forward by ``link`` what comes from ``source``; asked as in ``_forwarded``."""
+    with suppress(OSError):  # refused by the source check, or prohibited
+        route = node.host.one_route(encode.get_forwarded_route(target, source, link.index))
+        return route is not None and route.links == (link.index,)
+    return False
+
+
 def named_link(name: str, node: Node) -> Link:
     """The link of the name that a netconf gives as ``master``. Raises UplinkUnclear: there is none."""
     fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cni_plugin import checks, host
-from cni_plugin.addresses import allocate, recovery
+from cni_plugin.addresses import allocate, own_nic, recovery
 from cni_plugin.agent.journal import Journal
 from cni_plugin.agent.networks import Networks, SourceReader
 from cni_plugin.agent.outbound import Outbound
@@ -232,6 +232,7 @@ class Maintenance:
             problems += self._outbound.decide(self._settings.outbound, thorough=thorough)
         except OSError as error:
             problems.append(f"how packets leave can't be decided: {error}")
+        problems += own_nic.review(self._node)
         for state in host.STATES:
             try:
                 made = state.ensure(self._node)

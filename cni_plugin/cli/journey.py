@@ -189,12 +189,12 @@ class Traveller:
         if not link.mac:
             self._hops.append(Hop("network", link.name, "leaves the node by a link that is not a NIC"))
             return f"it leaves the node by {link.name}"
-        if problem := self._not_of_nic(source, link):
+        if self._translated is None:
+            self._seen_as = self._masqueraded(source, target, link)
+        if self._seen_as is None and (problem := self._not_of_nic(source, link)):
             self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))
             raise _Dropped(problem)
         gateway = f" to gateway {found.route.gateway}" if found.route.gateway else ""
-        if self._translated is None:
-            self._seen_as = self._masqueraded(source, target, link)
         source = self._seen_as or source
         if problem := self._note_azure(source, target):
             self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))

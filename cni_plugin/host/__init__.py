@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.host import forwarding, packets, routing_rule
+from cni_plugin.host import forwarding, nic_routes, packets, routing_rule
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
@@ -61,7 +61,7 @@ class HostState(Protocol):
         ...
 
 
-STATES: tuple[HostState, ...] = (forwarding, routing_rule, packets)
+STATES: tuple[HostState, ...] = (forwarding, nic_routes, routing_rule, packets)
 
 
 def ensure(node: Node, network: str, *, masqueraded: bool) -> None:

@@ -1,6 +1,6 @@
-"""Rules that choose a routing table: asking for them, reading them, and the one that is ours.
+"""Rules that choose a routing table: asking for them, reading them, and those that are ours.
 
-Owns what a rule means for packets to pods. It must not know when ours is needed. Layouts:
+Owns what a rule means for packets to pods. It must not know when ours are needed. Layouts:
 include/uapi/linux/fib_rules.h.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from cni_plugin.kernel.decode import read_attributes, read_number
@@ -27,6 +28,7 @@ from ipam.value import Value
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.netlink import Netlink
+    from ipam.model import IPNetwork
 
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 RT_TABLE_LOCAL = 255
@@ -34,7 +36,10 @@ FR_ACT_TO_TBL = 1
 SINGLE_ADDRESS_ONLY, DEFAULT_GROUP = 31, 0
 """Of our rule: the longest prefix, and the group of the links, whose routes it does not take."""
 SINGLE_ADDRESS = 32
-FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK = 3, 6, 10
+NIC_PRIORITY = 30155
+"""Of all rules that lead what pods send to the table of their NIC: in front of those that the kernel or a
+cloud agent adds without a priority, each in front of the last one (32765 and down)."""
+FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK = 2, 3, 6, 10
 FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_FWMASK = 13, 14, 15, 16
 FRA_OIFNAME, FRA_L3MDEV, FRA_UID_RANGE, FRA_PROTOCOL = 17, 19, 20, 21
 FIB_RULE_INVERT = 0x2
@@ -52,7 +57,7 @@ class RoutingRule(Value):
     """One rule that chooses a routing table (struct fib_rule_hdr, FRA_*)."""
 
     by_sender: bool
-    """It matches the source address, the incoming link, or the sender's uid."""
+    """It matches the source address, the incoming link, or the sender's uid; ``of_nic`` does not count."""
     priority: int = 0
     takes_pods: bool = False
     """It may lead packets to pods into another table."""
@@ -62,6 +67,11 @@ class RoutingRule(Value):
     """As ``new_rule`` makes it, whoever made it."""
     ours: bool = False
     """It has our protocol as well."""
+    of_nic: bool = False
+    """As ``new_nic_rule`` makes it."""
+    source: IPNetwork | None = None
+    table: int = 0
+    """0: it leads to no table."""
 
 
 @cache
@@ -101,6 +111,29 @@ def _rule(kind: int, flags: int, priority: int, verb: str) -> Request:
     return Request(compiled("fibmsg", kind, flags, fields, attributes), lambda: [what])
 
 
+def new_nic_rule(source: IPNetwork, table: int) -> Request:
+    """Add the rule that leads what comes from some addresses of a NIC into the table of that NIC."""
+    return _nic_rule(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, source, table, "add")
+
+
+def delete_nic_rule(source: IPNetwork, table: int) -> Request:
+    """Delete what ``new_nic_rule`` added."""
+    return _nic_rule(RTM_DELRULE, 0, source, table, "delete")
+
+
+def _nic_rule(kind: int, flags: int, source: IPNetwork, table: int, verb: str) -> Request:
+    fields = {"family": AF_INET, "src_len": source.prefixlen, "action": FR_ACT_TO_TBL}
+    attributes = [
+        ("FRA_PRIORITY", NIC_PRIORITY),
+        ("FRA_SRC", str(source.network_address)),
+        ("FRA_TABLE", table),
+        ("FRA_PROTOCOL", RTPROT_AZVNET),
+    ]
+    what = f"{verb} the routing rule from {source} to table {table}"
+    flags |= NLM_F_REQUEST | NLM_F_ACK
+    return Request(compiled("fibmsg", kind, flags, fields, attributes), lambda: [what])
+
+
 def dumped(host: Netlink) -> list[RoutingRule]:
     """The rules of IPv4 in the order in which the kernel asks them. Raises OSError: it does not list them."""
     return [read_rule(body) for body in host.dump(dump_rules())]
@@ -110,6 +143,13 @@ def read_rule(body: bytes) -> RoutingRule:
     """Struct fib_rule_hdr and FRA_* (include/uapi/linux/fib_rules.h)."""
     _, dst_len, src_len, tos, _, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", body)
     attributes = dict(read_attributes(body, 12))
+    source = ip_network((attributes[FRA_SRC], src_len)) if FRA_SRC in attributes else None
+    of_nic = (
+        source is not None
+        and action == FR_ACT_TO_TBL
+        and read_number(attributes, FRA_PRIORITY) == NIC_PRIORITY
+        and read_number(attributes, FRA_PROTOCOL) == RTPROT_AZVNET
+    )
     by_sender = src_len > 0 or FRA_IIFNAME in attributes or FRA_UID_RANGE in attributes
     to_table = action == FR_ACT_TO_TBL
     table = read_number(attributes, FRA_TABLE)
@@ -120,7 +160,7 @@ def read_rule(body: bytes) -> RoutingRule:
     for_pods = in_main and suppressed == PODS_ONLY
     selected = dst_len == SINGLE_ADDRESS or not attributes.keys().isdisjoint(SELECTED)
     return RoutingRule(
-        by_sender=by_sender,
+        by_sender=by_sender and not of_nic,
         priority=read_number(attributes, FRA_PRIORITY),
         takes_pods=to_table
         and table not in {RT_TABLE_MAIN, RT_TABLE_LOCAL}
@@ -129,4 +169,7 @@ def read_rule(body: bytes) -> RoutingRule:
         ends=in_main and suppressed == NOTHING_SUPPRESSED,
         for_pods=for_pods,
         ours=for_pods and read_number(attributes, FRA_PROTOCOL) == RTPROT_AZVNET,
+        of_nic=of_nic,
+        source=source,
+        table=table if to_table else 0,
     )

@@ -35,12 +35,12 @@ def azure() -> Iterator[Fabric]:
             plugins.install_ours(node)
             use(node, *shipped("10-azvnet.conflist")["plugins"][:1])
         for machine in fabric.machines.values():
-            undo.enter_context(_listening(machine, "0.0.0.0"))
+            undo.enter_context(listening(machine, "0.0.0.0"))
         yield fabric
 
 
 @contextlib.contextmanager
-def _listening(machine: Machine, address: str, netns: str = "") -> Iterator[None]:
+def listening(machine: Machine, address: str, netns: str = "") -> Iterator[None]:
     ready = f"/run/listens{netns.replace('/', '-')}"
     argv = ["python3", "-c", witness.SERVER, ready, f"{address}:{PORT}"]
     inside = ["nsenter", f"--net={netns}", "--"] if netns else []
@@ -51,6 +51,7 @@ def _listening(machine: Machine, address: str, netns: str = "") -> Iterator[None
     finally:
         process.kill()
         process.wait()
+        machine.run(["rm", "-f", ready], check=False)
 
 
 def saw(pod: Pod, kind: str, places: list[str]) -> list[str]:
@@ -78,7 +79,7 @@ def test_every_far_end_sees_a_pod_as_it_should_and_the_fabric_drops_nothing(azur
     }
     with contextlib.ExitStack() as undo:
         for each in (beside, far):
-            undo.enter_context(_listening(each.node, str(each.endpoint.address), each.netns))
+            undo.enter_context(listening(each.node, str(each.endpoint.address), each.netns))
         found = saw(pod, kind, [f"{address}:{PORT}" for address in wanted])
     assert dict(zip(wanted, found, strict=True)) == wanted
     assert dropped(azure) == {}

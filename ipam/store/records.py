@@ -100,6 +100,8 @@ class Scope(Value):
     """The row of the source."""
     source_name: str
     nic_mac: str
+    several_nics: bool = False
+    """Whether the source lists more than that one."""
 
 
 def held_by(tx: Transaction, attachment: Attachment) -> list[Row]:

@@ -34,7 +34,8 @@ USE_NOTED_EVERY = 60.0
 BY_KEY = "SELECT * FROM source WHERE key = ?"
 OFFERING = """
     SELECT id, name, success_at, coalesce(used_at, -1e9) < ? AS use_is_due,
-        EXISTS (SELECT 1 FROM nic WHERE nic.source = source.id AND mac IN (?, '*')) AS lists_nic
+        EXISTS (SELECT 1 FROM nic WHERE nic.source = source.id AND mac IN (?, '*')) AS lists_nic,
+        (SELECT count(*) FROM nic WHERE nic.source = source.id) > 1 AS several_nics
     FROM source WHERE key = ?
 """
 OFFERED = "SELECT interface, gateway, nic_mac, misses FROM offer WHERE source = ?"

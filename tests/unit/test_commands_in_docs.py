@@ -28,6 +28,7 @@ FOLLOWED = {"cnitool.md": "test_cnitool_page", "walkthrough.md": "test_walkthrou
 """Pages whose commands of root's (after ``# ``) are run in order, and their output compared, by that test."""
 
 RUN_BY = {
+    r"ip rule": "tests/netns/test_nics.py::test_one_table_and_the_fewest_rules_serve_all_pods_of_a_nic",
     r"make demo( ARGS=.*)?": "integration/tests/test_demo.py::test_demo_holds_all_its_checks",
     r"make (test|check)": ".ci/run",
     r"(\w+=\w+ )*make cluster": CLUSTER + "test_node_is_ready_when_a_plugin_is_there",

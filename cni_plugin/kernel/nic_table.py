@@ -1,0 +1,109 @@
+"""Routes of a routing table of its own: asking for them, adding and deleting them.
+
+Owns what is in each request. It must not know which table is whose. Layout: rtnetlink(7), struct rtmsg.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from cni_plugin.kernel.encode import (
+    AF_INET,
+    LAST_METRIC,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RTN_UNICAST,
+    RTPROT_AZVNET,
+)
+from cni_plugin.kernel.messages import compiled, compiled_once
+from cni_plugin.kernel.templates import Request
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from cni_plugin.kernel.decode import KernelRoute
+    from cni_plugin.kernel.netlink import Netlink
+    from ipam.model import IPAddress, IPNetwork
+
+RTM_DELROUTE = 25
+RTN_UNREACHABLE, RTN_THROW = 7, 9
+RTNH_F_ONLINK = 4
+"""The gateway is on the link, whether the link has an address of its subnet or not."""
+NO_SUCH_TABLE = errno.ENOENT
+
+
+class TableRoute(Value):
+    """One route of the table."""
+
+    dst: IPNetwork
+    kind: int = RTN_UNICAST
+    index: int = 0
+    """Of the link; 0 where it leads over none (``unreachable``, ``throw``)."""
+    gateway: IPAddress | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether it stands behind every other one to its destination."""
+        return self.kind == RTN_UNREACHABLE
+
+
+def same(route: TableRoute, found: KernelRoute) -> bool:
+    """Whether the kernel has the route."""
+    return (route.dst, route.kind, route.index, route.gateway) == (
+        *(found.dst, found.kind, found.index, found.gateway),
+    )
+
+
+def routes_of(table: int, host: Netlink) -> list[KernelRoute]:
+    """The routes of a table; none where it does not exist. Raises OSError: the kernel does not list them."""
+    attributes = [("RTA_TABLE", table)]
+    fields = {"family": AF_INET}
+    data = compiled_once("rtmsg", RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, attributes)
+    try:
+        return host.routes(Request(data, lambda: [f"list the routes of table {table}"]))
+    except OSError as error:
+        if error.errno != NO_SUCH_TABLE:
+            raise
+        return []
+
+
+def new_table_route(table: int, route: TableRoute) -> Request:
+    """Add a route that is not there."""
+    return _route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, table, route, "add")
+
+
+def delete_table_route(table: int, found: KernelRoute) -> Request:
+    """Delete a route of ours."""
+    route = TableRoute(found.dst, found.kind, found.index, found.gateway)
+    return _route(RTM_DELROUTE, 0, table, route, "delete")
+
+
+def _route(kind: int, flags: int, table: int, route: TableRoute, verb: str) -> Request:
+    onlink = route.gateway is not None
+    fields = {
+        "family": AF_INET,
+        "dst_len": route.dst.prefixlen,
+        "proto": RTPROT_AZVNET,
+        "scope": RT_SCOPE_LINK if route.index and not onlink else RT_SCOPE_UNIVERSE,
+        "type": route.kind,
+        "flags": RTNH_F_ONLINK if onlink else 0,
+    }
+    attributes: list[tuple[str, object]] = [("RTA_TABLE", table)]
+    if route.dst.prefixlen:
+        attributes.append(("RTA_DST", str(route.dst.network_address)))
+    if route.gateway is not None:
+        attributes.append(("RTA_GATEWAY", str(route.gateway)))
+    if route.index:
+        attributes.append(("RTA_OIF", route.index))
+    if route.last:
+        attributes.append(("RTA_PRIORITY", LAST_METRIC))
+    flags |= NLM_F_REQUEST | NLM_F_ACK
+    what = f"{verb} the route to {route.dst} in table {table}"
+    return Request(compiled("rtmsg", kind, flags, fields, attributes), lambda: [what])
