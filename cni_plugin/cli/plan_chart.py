@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 WIDTH, MARGIN = 960, 40
 INNER = WIDTH - 2 * MARGIN
 COLUMNS, MOST_ROWS, STEP, SQUARE = 64, 8, INNER / 64, 11.5
-LINE_LENGTH = 110
-"""Characters of a line of text."""
+LINE_LENGTH, TITLE_LENGTH = 110, 62
+"""Characters of a line."""
 ROW = 24
 """Of the legend."""
 PLOT_HEIGHT, LEFT, RIGHT = 230, 66, 84
@@ -47,8 +47,9 @@ _OPACITY = {"surge": 0.35, "pods": 0.55}
 
 def chart(plan: SubnetPlan) -> str:
     """The picture, as an SVG document."""
-    answer = broken(outlook(plan), LINE_LENGTH)
-    squares, legend_top = _squares(plan, 88 + 20 * len(answer))
+    title, answer = broken(_title(plan), TITLE_LENGTH), broken(outlook(plan), LINE_LENGTH)
+    top = 60 + 28 * len(title)
+    squares, legend_top = _squares(plan, top + 20 * len(answer))
     legend, diagram_top = _legend(plan, legend_top + 42)
     diagram, bottom = _diagram(plan, diagram_top + 34) if plan.cluster.growth.amount else ([], diagram_top)
     height = math.ceil(bottom + 26)
@@ -56,9 +57,9 @@ def chart(plan: SubnetPlan) -> str:
     body = [
         _element("title", f"{plan.subnet}: {headline(plan)}"),
         _element("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill=PAPER, stroke=LINE),
-        _text(MARGIN, 46, _title(plan), size=22, weight="bold"),
-        _text(MARGIN, 70, headline(plan).partition(": ")[2], colour=FAINT),
-        *(_text(MARGIN, 90 + 20 * at, line, colour=colour) for at, line in enumerate(answer)),
+        *(_text(MARGIN, 46 + 28 * at, line, size=22, weight="bold") for at, line in enumerate(title)),
+        _text(MARGIN, top - 18, headline(plan).partition(": ")[2], colour=FAINT),
+        *(_text(MARGIN, top + 2 + 20 * at, line, colour=colour) for at, line in enumerate(answer)),
         *squares,
         *legend,
         *diagram,

@@ -79,17 +79,16 @@ class SubnetPlan(Value):
 def duration(days: float) -> str:
     """So many days, in words."""
     if days < DAYS_IN_WORDS:
-        whole = int(days)
-        return f"{whole} day{'' if whole == 1 else 's'}"
+        return _plural(int(days), "day") if days >= 1 else "less than a day"
     months = f"{days / planning.MONTH:.1f}".removesuffix(".0")
     return f"{months} months"
 
 
-def until(days: float | None) -> str:
-    """How long something fits."""
-    if days is None or days > LONGEST:
-        return "always"
-    return f"for {duration(days)}" if days else "no"
+def until(days: float | None, *, fits: bool = True) -> str:
+    """How long something fits that fits now, or does not."""
+    if not fits:
+        return "no"
+    return "always" if days is None or days > LONGEST else f"for {duration(days)}"
 
 
 # For programs
@@ -233,8 +232,10 @@ def _lengths(plan: SubnetPlan) -> list[int]:
 
 def _size_rows(plan: SubnetPlan) -> Iterator[tuple[str, ...]]:
     for length in _lengths(plan):
-        size = _size(plan, length)
-        times = (until(size[key]) for key in ("upgradesFitForDays", "nodesFitForDays"))
+        size, cluster = _size(plan, length), plan.cluster
+        fits = (cluster.fits(length, each) for each in (cluster.with_surge(cluster.nodes), cluster.nodes))
+        days = (size[key] for key in ("upgradesFitForDays", "nodesFitForDays"))
+        times = (until(each, fits=now) for each, now in zip(days, fits, strict=True))
         yield f"/{length}", f"{size['addresses']:,}", f"{size['nodes']:,}", *times
 
 

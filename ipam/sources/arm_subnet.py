@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, ip_network
 from typing import TYPE_CHECKING, Any
 
 from ipam.errors import SourceUnreadable
-from ipam.quoting import quoted
+from ipam.quoting import LONGEST_VALUE, one_line, quoted
 from ipam.sources import arm_errors, imds
 from ipam.sources.arm_answer import NotAnswered
 from ipam.sources.managed_identity import NoToken
@@ -32,6 +32,7 @@ ELSEWHERE = (
     "list-usage` prints currentValue for each subnet."
 )
 INSTEAD = "Give --size and --used instead."
+MOST_ADDRESSES, LONGEST_ID = 1 << 32, 1000
 MOST_PAGES = 100
 """Of a list: a virtual network has at most 3,000 subnets."""
 _ID = re.compile(
@@ -116,7 +117,7 @@ def usage_of(subnet: SubnetId, ask: Ask, identity: str) -> SubnetUsage:
         raise SourceUnreadable(f"ARM gives no count of the addresses in use in {subnet.text}", INSTEAD)
     others = {key: count for key, count in counts.items() if key != name}
     return SubnetUsage(
-        str(document.get("name") or subnet.name),
+        one_line(str(document.get("name") or subnet.name), LONGEST_VALUE),
         _prefix(subnet, document),
         counts[name],
         sum(count for count in others.values() if count > 0),
@@ -131,11 +132,18 @@ def _counts(subnet: SubnetId, ask: Ask) -> Iterator[tuple[str, int]]:
         document = _answer(subnet, ask, where).document
         entries = document.get("value")
         for each in entries if isinstance(entries, list) else ():
-            count, identifier = each.get("currentValue"), str(each.get("id") or "")
-            yield identifier.casefold(), int(count) if isinstance(count, int | float) else -1
+            if isinstance(each, dict):
+                identifier = str(each.get("id") or "").casefold()
+                yield one_line(identifier, LONGEST_ID), _count(each.get("currentValue"))
         where = str(document.get("nextLink") or "")
         if not where:
             return
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int | float) and 0 <= value <= MOST_ADDRESSES:  # NaN is neither
+        return int(value)
+    return -1
 
 
 def _answer(subnet: SubnetId, ask: Ask, where: str) -> ArmAnswer:

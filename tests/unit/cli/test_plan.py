@@ -15,7 +15,7 @@ import pytest
 from lxml import etree
 
 from cni_plugin.cli import run
-from cni_plugin.cli.plan_chart import COLOURS
+from cni_plugin.cli.plan_chart import COLOURS, LINE_LENGTH, chart
 from cni_plugin.cli.plan_views import SubnetPlan, duration, plan_document, plan_text, until
 from cni_plugin.cli.table import Paint
 from ipam.planning import MONTH, Cluster, Growth, Surge, per_node, subnet_size
@@ -159,8 +159,8 @@ class TestAnswer:
     @pytest.mark.parametrize(
         ("days", "words"),
         [
-            (0.0, "no"),
-            (0.5, "for 0 days"),
+            (0.0, "for less than a day"),
+            (0.5, "for less than a day"),
             (1.2, "for 1 day"),
             (59, "for 59 days"),
             (MONTH * 3, "for 3 months"),
@@ -168,6 +168,11 @@ class TestAnswer:
     )
     def test_times_are_in_days_and_then_in_months(self, days: float, words: str) -> None:
         assert until(days) == words
+
+    def test_what_does_not_fit_and_what_only_fits_today_are_told_apart(self, capsys: Capture) -> None:
+        _, printed, _ = plan(capsys, "--nodes 32 --max-pods 30 --surge 0 --growth 1nodes/month")
+        assert re.search(r"^/23 +512 +16 +no +no$", printed, re.MULTILINE)
+        assert re.search(r"^/22 +1,024 +32 +for less than a day +for less than a day$", printed, re.MULTILINE)
 
     def test_what_takes_longer_than_anybody_plans_is_always(self) -> None:
         assert until(None) == until(40_000) == "always"
@@ -259,6 +264,11 @@ class TestPicture:
         for each in picture.iter("{*}rect", "{*}text", "{*}line"):
             for name, edge in (("x", width), ("x1", width), ("x2", width), ("y", height), ("y2", height)):
                 assert 0 <= float(each.get(name, 0)) <= edge
+
+    def test_a_long_name_is_broken(self) -> None:
+        live = SubnetUsage("p" * 80, IPv4Network("10.0.0.0/22"), 0, 0)
+        picture = etree.fromstring(chart(SubnetPlan(Cluster(5, per_node(30)), 12, 22, live=live)).encode())
+        assert max(len(each.text or "") for each in picture.iter("{*}text")) <= LINE_LENGTH
 
     @pytest.mark.parametrize("words", PICTURES)
     def test_squares_are_the_whole_subnet(self, capsys: Capture, words: str) -> None:

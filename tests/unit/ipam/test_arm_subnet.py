@@ -80,17 +80,26 @@ def test_all_pages_are_read() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [-1.0, None, "7"])
+@pytest.mark.parametrize("value", [-1.0, None, "7", float("nan"), float("inf")])
 def test_no_count_is_not_none_in_use(value: object) -> None:
     with pytest.raises(SourceUnreadable, match="no count of the addresses in use") as refused:
         counted([entry("pods", value)], addressPrefix="10.0.0.0/24")
     assert "--used" in refused.value.remedy
 
 
-@pytest.mark.parametrize("usages", [[], [entry("web", 3.0)]])
-def test_a_list_without_the_subnet_is_not_none_in_use(usages: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("usages", [[], [entry("web", 3.0)], ["pods"]])
+def test_a_list_without_the_subnet_is_not_none_in_use(usages: list[Any]) -> None:
     with pytest.raises(SourceUnreadable, match="no count"):
         counted(usages, addressPrefix="10.0.0.0/24")
+
+
+def test_a_name_is_one_line_that_a_terminal_can_show() -> None:
+    def ask(_: str, where: str, __: dict[str, Any] | None, ___: str) -> ArmAnswer:
+        if "/usages" in where:
+            return ArmAnswer(200, {"value": [entry("pods", 7.0)]})
+        return ArmAnswer(200, {"name": "po\x1b[2Jds", "properties": {"addressPrefix": "10.0.0.0/24"}})
+
+    assert usage_of(SUBNET, ask, "somebody").name == r"po\x1b[2Jds"
 
 
 def test_of_a_dual_stack_subnet_the_ipv4_prefix_counts() -> None:
