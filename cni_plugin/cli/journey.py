@@ -10,25 +10,25 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from cni_plugin.cli import foreign
 from cni_plugin.cli.drawing import route_text
 from cni_plugin.cni.errors import CniError
 from cni_plugin.host import packets, traffic
-from cni_plugin.kernel import encode, lookup, netns, packet_filter, sysctl
+from cni_plugin.kernel import encode, lookup, netns, sysctl
 from cni_plugin.kernel.lookup import Lookup
 from ipam.value import Value
 
 if TYPE_CHECKING:
     from cni_plugin.cli.facts import Facts, Survey
-    from cni_plugin.kernel.decode import Link
+    from cni_plugin.kernel.decode import KernelRoute, Link
     from cni_plugin.kernel.netlink import Netlink
     from cni_plugin.node import Node
     from ipam.model import IPAddress
 
 RTN_UNICAST, RTN_LOCAL = 1, 2
-PREROUTING, OUTPUT, POSTROUTING = 0, 3, 4
-"""Hooks of netfilter (NF_INET_*)."""
 DELIVERED, DROPPED = "delivered", "dropped"
 
 
@@ -154,7 +154,7 @@ class Traveller:
         if self._translated and self._translated[1] != target:
             self._hops.append(Hop("node", arrival[1], f"sent to {self._translated[1]} instead of {target}"))
             target = self._translated[1]
-        self._note_translations(OUTPUT if came_by is None else PREROUTING)
+        self._note_translations(foreign.OUTPUT if came_by is None else foreign.PREROUTING)
         found = lookup.look_up(self._node.host, target, source, arrival)
         if found.route is None:
             why = self._refused(found.error, source, target, came_by)
@@ -176,8 +176,8 @@ class Traveller:
         if not link.up:
             raise _Dropped(f"link {link.name} is down")
         if came_by is not None:
-            self._note_filters()
-        self._note_translations(POSTROUTING)
+            self._note(foreign.filters(self._node))
+        self._note_translations(foreign.POSTROUTING)
         return self._arrival(source, target, link, found)
 
     def _arrival(self, source: IPAddress, target: IPAddress, link: Link, found: Lookup) -> str:
@@ -190,12 +190,12 @@ class Traveller:
             self._hops.append(Hop("network", link.name, "leaves the node by a link that is not a NIC"))
             return f"it leaves the node by {link.name}"
         if self._translated is None:
-            self._seen_as = self._masqueraded(source, target, link)
-        if self._seen_as is None and (problem := self._not_of_nic(source, link)):
+            self._seen_as = self._masqueraded(source, target, found.route)
+        source = self._seen_as or source
+        if problem := self._not_of_nic(source, link):
             self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))
             raise _Dropped(problem)
         gateway = f" to gateway {found.route.gateway}" if found.route.gateway else ""
-        source = self._seen_as or source
         if problem := self._note_azure(source, target):
             self._hops.append(Hop("network", link.name, f"dropped by Azure: {problem}"))
             raise _Dropped(problem)
@@ -212,13 +212,19 @@ class Traveller:
         turned = came_by is not None and came_by.index == link.index
         return f"no pod has {target}" if turned and packets.is_without_pod(target, run_dir) else ""
 
-    def _masqueraded(self, source: IPAddress, target: IPAddress, link: Link) -> IPAddress | None:
-        """The node's address, if a pod's packet leaves with that: what the table of nf_tables does."""
+    def _masqueraded(self, source: IPAddress, target: IPAddress, route: KernelRoute) -> IPAddress | None:
+        """The node's address, if a pod's packet leaves with that: what the table of nf_tables does.
+
+        Of several on the link it is the one beside the next hop, or the first (inet_select_addr).
+        """
         pod = self._pods.get(source)
         if pod is None or not packets.is_masqueraded(pod.owner.network, source, target, self._node.run_dir):
             return None
         addresses = self._node.host.addresses(encode.dump_addresses(encode.AF_INET))
-        return next((each.ip for each in addresses if each.index == link.index), None)
+        own = [each for each in addresses if each.index == route.index]
+        hop = route.gateway or target
+        near = (each for each in own if hop in ip_network((each.ip, each.prefixlen), strict=False))
+        return next((each.ip for each in (*near, *own)), None)
 
     def _into_pod(self, pod: Facts, source: IPAddress, target: IPAddress) -> str:
         where, end = f"pod {name_of(pod)}", pod.pod
@@ -314,24 +320,10 @@ class Traveller:
             )
         return ""
 
-    def _note_filters(self) -> None:
-        try:
-            self._notes += packets.check(self._node, in_use=True)
-            drops = packet_filter.forward_drops()
-            self._note(f"{each} drops what no rule of it allows" for each in drops)
-        except OSError as error:
-            self._notes.append(f"packet filters can't be read: {error}")
-
     def _note_translations(self, hook: int) -> None:
-        """Chains of others that translate addresses, where it is not known what they make of this packet."""
-        if self._translated:
-            return
-        try:
-            nat = [each for each in packet_filter.base_chains() if (each.kind, each.hook) == ("nat", hook)]
-        except OSError as error:
-            self._note([f"packet filters can't be read: {error}"])
-            return
-        self._note(f"{each} may translate addresses" for each in nat if each.table != packets.TABLE)
+        """What is not known unless a real packet showed it."""
+        if self._translated is None:
+            self._note(foreign.translations(hook))
 
     def _note(self, notes: Iterable[str]) -> None:
         """Each only once: an IPv4 table and one for both families may have the same name."""

@@ -104,6 +104,20 @@ def test_out_of_the_node(node: Node, pods: list[Pod], explain: Explain) -> None:
     assert explained(explain, "web", f"{OUTSIDE}:53", "--udp")["protocol"] == "udp"
 
 
+def test_out_of_a_node_with_several_addresses_the_source_is_the_one_beside_the_gateway(
+    node: Node, pods: list[Pod], explain: Explain
+) -> None:
+    node.sandbox.batch(
+        f"address delete {ADDRESS}/16 dev eth0",
+        "address add 192.168.200.4/24 dev eth0",
+        f"address add {ADDRESS}/16 dev eth0",
+        f"route add default via {GATEWAY} dev eth0",
+    )
+    read = explained(explain, "web", OUTSIDE, "--probe")
+    assert read["probe"]["source"] == ADDRESS
+    assert explained(explain, "web", OUTSIDE)["source"] == ADDRESS
+
+
 def test_to_the_node_and_from_it(node: Node, pods: list[Pod], explain: Explain) -> None:
     read = explained(explain, "web", ADDRESS)
     assert ways(read)[-1] == ("node", veth(node, FIRST), "delivered to the node")

@@ -1,0 +1,40 @@
+"""What the rules of other programs may do with a packet, which the kernel can't be asked.
+
+Owns naming their chains, by the hook that the packet passes. It must not know the packet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni_plugin.host import packets
+from cni_plugin.kernel import packet_filter
+
+if TYPE_CHECKING:
+    from cni_plugin.node import Node
+
+PREROUTING, OUTPUT, POSTROUTING = 0, 3, 4
+"""Hooks of netfilter (NF_INET_*)."""
+
+
+def filters(node: Node) -> list[str]:
+    """Of a packet that is forwarded: chains that drop it unless a rule allows it, and whether azvnet's own
+    table is as it should be.
+    """
+    try:
+        drops = packet_filter.forward_drops()
+        return [
+            *packets.check(node, in_use=True),
+            *(f"{each} drops what no rule of it allows" for each in drops),
+        ]
+    except OSError as error:
+        return [f"packet filters can't be read: {error}"]
+
+
+def translations(hook: int) -> list[str]:
+    """Chains of others at a hook that translate addresses."""
+    try:
+        found = [each for each in packet_filter.base_chains() if (each.kind, each.hook) == ("nat", hook)]
+    except OSError as error:
+        return [f"packet filters can't be read: {error}"]
+    return [f"{each} may translate addresses" for each in found if each.table != packets.TABLE]
