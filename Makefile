@@ -160,6 +160,11 @@ bench: build tools ## whole calls against ptp + host-local, as a table with rati
 bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes, beside ptp + host-local (ARGS=--help)
 	@$(PY) -m integration.bench.pods $(ARGS)
 
+.PHONY: bench-traffic
+bench-traffic: build tools ## speed of pods' packets beside ptp and bridge, as a table with ratios (as root, ARGS=--help)
+	@packaging/bootstrap.sh traffic
+	@$(PY) -m integration.bench.traffic $(ARGS)
+
 .PHONY: traffic-matrix
 traffic-matrix: build tools ## measure who sees which source address, and write the table in docs/traffic.md (as root)
 	@$(PY) -m integration.traffic

@@ -6,6 +6,7 @@
 #   bootstrap.sh            what building and every layer of tests but e2e need
 #   bootstrap.sh cluster    that, and what a cluster and Kubernetes' e2e specs need
 #   bootstrap.sh kind       that, and what makes the root of kind's node image
+#   bootstrap.sh traffic    what building needs, and what measures the speed of pods' packets
 set -eu
 
 # package                 program or file that proves it is there
@@ -51,12 +52,17 @@ mmdebstrap                mmdebstrap
 tar                       tar
 '
 
+WANTED_TRAFFIC='
+iperf3                    iperf3
+'
+
 case ${1:-} in
     '') ;;
     cluster) WANTED=$WANTED$WANTED_CLUSTER ;;
     kind) WANTED=$WANTED$WANTED_CLUSTER$WANTED_KIND ;;
+    traffic) WANTED=$WANTED$WANTED_TRAFFIC ;;
     *)
-        echo "bootstrap: there is no list '$1'; there are cluster and kind" >&2
+        echo "bootstrap: there is no list '$1'; there are cluster, kind and traffic" >&2
         exit 2
         ;;
 esac
