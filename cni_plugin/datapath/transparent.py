@@ -7,15 +7,19 @@ It writes a veth, a /32 route over it and what is inside the pod; never the host
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_network
 
 from cni_plugin.cni.errors import AttachmentExists, KernelRefused, of_system
 from cni_plugin.datapath import AddressCarried, Endpoint, drift
 from cni_plugin.datapath import names as naming
 from cni_plugin.datapath.drift import Difference, Expected, Found, FoundHost
 from cni_plugin.datapath.names import HOST_MAC, Names
-from cni_plugin.kernel import encode, netns, sysctl
+from cni_plugin.kernel import encode, netns, nic_table, rules, sysctl
 from cni_plugin.kernel.decode import Link
+from cni_plugin.kernel.family import IPV4
 from cni_plugin.kernel.netlink import DeviceBusy, Netlink, NoSuchDevice
+from cni_plugin.kernel.nic_table import TableRoute
 from cni_plugin.kernel.templates import Request
 from ipam.model import IPInterface
 from ipam.value import replace
@@ -40,7 +44,10 @@ def attach(
                 addresses = ask()
             made = replace(endpoint, host_ifname=host_ifname, addresses=addresses)
             _set_up_host(made, host, host_index, marked=ask is not None)
-            pod.change(list(_pod_requests(made, pod_index)))
+            try:
+                pod.change(list(_pod_requests(made, pod_index)))
+            except FileExistsError:
+                _lead_back(made, pod, pod_index)
             host.change(_last_requests(made, host_index))
         except BaseException as error:
             _remove(encode.delete_link(index=host_index), host)
@@ -222,6 +229,25 @@ def _pod_requests(made: Endpoint, index: int) -> Iterator[Request]:
         else:
             versions.add(address.version)
             yield encode.new_pod_address(index, address, HOST_MAC, metric)
+
+
+def _lead_back(made: Endpoint, pod: Netlink, index: int) -> None:
+    """An interface of a pod that has a default route by another one, which stays in use. What comes from this
+    one's addresses, such as replies, leaves by this one: the other's host veth refuses it, and so does Azure.
+
+    The index of the link is the number of its table, and the metric of its default route in the main table,
+    which programs take that bind to the interface, and all once the other one is gone.
+    """
+    way = IPV4.gateway
+    requests = [
+        encode.new_neighbour(index, way, HOST_MAC),
+        encode.new_pod_route(index, IPV4.default, gateway=way, metric=index),
+        nic_table.new_table_route(index, TableRoute(IPV4.default, index=index, gateway=way)),
+    ]
+    pod.change(requests)
+    for address in made.addresses:
+        with suppress(FileExistsError):  # left by an interface that had both the address and the index
+            pod.change([rules.new_nic_rule(ip_network(address.ip), index)])
 
 
 def _last_requests(made: Endpoint, index: int) -> list[Request]:

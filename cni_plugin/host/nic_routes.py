@@ -65,9 +65,10 @@ def carry_out(wanted: Sequence[NicOfPods], node: Node) -> None:
     before = {each.mac: each for each in nics.read_nics(run_dir)}
     now = {each.mac: each for each in wanted}
     nics.write_nics(tuple({**before, **now}.values()), run_dir)
-    if _apply(wanted, node.routing_rules(again=True), node):
-        node.routing_rules(again=True)
-        routing_rule.ensure(node)  # another priority may be right now, or none needed
+    gone = [each for mac, each in before.items() if mac not in now]
+    _apply(wanted, node.routing_rules(again=True), node, gone)
+    node.routing_rules(again=True)
+    routing_rule.ensure(node)  # another priority may be right now, or none needed
     nics.write_nics(wanted, run_dir)
 
 
@@ -77,9 +78,15 @@ def table_of(mac: str, node: Node) -> int:
     return next((each.table for each in node.routing_rules() if each.of_nic and each.source in sources), 0)
 
 
-def _apply(wanted: Sequence[NicOfPods], every: Sequence[RoutingRule], node: Node) -> list[str]:
+def _apply(
+    wanted: Sequence[NicOfPods],
+    every: Sequence[RoutingRule],
+    node: Node,
+    gone: Sequence[NicOfPods] = (),
+) -> list[str]:
     """Add what is missing and delete what is too much; what was done, in words. First routes, then the rules
-    that lead to them; the other way round where they go: a rule names the table, also for who comes after us.
+    that lead to them. It is the same where both go: a rule names the table, also for who comes after us. Who
+    was killed before the first rule has left a table of a NIC that is ``gone``.
     """
     host, links = node.host, node.host.links(encode.dump_links())
     existing = {(each.source, each.table) for each in every if each.of_nic and each.source is not None}
@@ -99,7 +106,9 @@ def _apply(wanted: Sequence[NicOfPods], every: Sequence[RoutingRule], node: Node
         in_front = takewhile(lambda each: each.priority < NIC_PRIORITY, every)
         first = [] if any(each.for_pods for each in in_front) else [rules.new_rule(NIC_PRIORITY - 1)]
         done += _change([*first, *(rules.new_nic_rule(*each) for each in missing)], host)
-    for table in sorted({table for _, table in existing} - {table for _, table in leading}):
+    left = [link for each in gone if (link := link_of(each, links)) is not None]
+    tables = {table for _, table in existing} | {_free_table(each.index, every, host) for each in left}
+    for table in sorted(tables - {table for _, table in leading}):
         done += _put(table, (), host)
     done += _change([rules.delete_nic_rule(*each) for each in sorted(existing - leading, key=str)], host)
     return done
@@ -199,8 +208,9 @@ def _wrong(decided: Sequence[NicOfPods], node: Node) -> Iterator[str]:
 
 
 def recorded(node: Node) -> dict[str, str]:
-    """As ``HostState.recorded``: our tables, by number."""
-    return {str(each.table): "absent" for each in node.routing_rules() if each.of_nic}
+    """As ``HostState.recorded``: our tables by number, or by NIC where an ADD was killed before its rules."""
+    tables = {str(each.table): "absent" for each in node.routing_rules() if each.of_nic}
+    return tables or {f"of NIC {each.mac}": "absent" for each in nics.read_nics(node.run_dir)}
 
 
 def kept(values: dict[str, str], users: str) -> str:

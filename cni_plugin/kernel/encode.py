@@ -219,15 +219,20 @@ def new_pod_route(
 ) -> Request:
     """Add a route of a pod, behind the ones to the same destination that are there already.
 
-    A pod may have several interfaces, each with a default route; the first one's stays in use.
+    A default route of IPv4 without a metric is exclusive: of two the kernel takes each in turn, whatever the
+    source (fib_select_default, net/ipv4/fib_semantics.c).
     """
-    return _route(_CHANGE | NLM_F_CREATE | NLM_F_APPEND, index, dst, gateway, metric)
+    exclusive = gateway is not None and gateway.version == 4 and not metric
+    return _route(
+        _CREATE if exclusive else _CHANGE | NLM_F_CREATE | NLM_F_APPEND, index, dst, gateway, metric
+    )
 
 
 @filled_in
 def new_pod_address(index: int, address: IPInterface, mac: str, metric: int = 0) -> Request:
     """Set the link of a pod up, and give it an address with the routes of its family. ``mac`` is that of the
-    host's end, which stands for the gateway, ``metric`` that of the route through it.
+    host's end, which stands for the gateway, ``metric`` that of the route through it. FileExistsError: the
+    pod has such a route of IPv4 already; everything else took effect.
     """
     family = family_of(address.ip)
     routes = [

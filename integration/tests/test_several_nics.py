@@ -100,6 +100,28 @@ def test_pods_of_both_nics_reach_everybody_and_the_fabric_drops_nothing(azure: F
 
 
 @pytest.mark.timeout(300)
+def test_each_interface_of_a_pod_is_reached_and_answers_by_its_own_nic(azure: Fabric) -> None:
+    """One interface on each NIC, as Multus makes them: several connections, since routes may take turns."""
+    one, two = azure.nodes.values()
+    (first,) = attached(one, "pod-1")
+    net1 = Pod(one, "pod-1", network="second", ifname="net1")
+    net1.add()
+    (asking,) = attached(two, "pod-2")
+    ends = [str(each.endpoint.address) for each in (first, net1)]
+    with listening(one, "0.0.0.0", first.netns):
+        assert saw(asking, "tcp", [f"{each}:{PORT}" for each in ends * 4]) == [
+            str(asking.endpoint.address)
+        ] * len(ends * 4)
+    vm1 = f"{azure.vnet_hosts['vm1'].primary_ip}:{PORT}"
+    assert saw(first, "tcp", [vm1] * 4) == [ends[0]] * 4
+    for each in (*ends, "eth0", "net1"):
+        first.run("ping", "-n", "-c3", "-i0.2", "-W2", "-I", each, vm1.partition(":")[0])
+    assert dropped(azure) == {}
+    net1.delete()
+    assert saw(first, "tcp", [vm1]) == [ends[0]]
+
+
+@pytest.mark.timeout(300)
 def test_explain_says_by_which_rule_and_table_and_what_the_far_end_sees(azure: Fabric) -> None:
     (pod,) = attached(azure.nodes["node1"], "pod-1", network="second")
     node, own = pod.node, str(pod.endpoint.address)

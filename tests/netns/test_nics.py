@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from cni_plugin.node import Node as Engine
 from ipam.model import SourceConfig
 from tests.netns.calls import Executable
 from tests.netns.conftest import NewAgent
-from tests.netns.node import ADDRESS, FABRIC, GATEWAY, INTERFACES, OUTSIDE, Node, ping
+from tests.netns.node import ADDRESS, FABRIC, GATEWAY, INTERFACES, OUTSIDE, RUN_DIR, Node, ping
 from tests.netns.sandbox import NETNS_DIR, Pod
 from tests.waiting import eventually
 
@@ -255,6 +257,37 @@ def test_gc_of_the_last_pod_removes_them_too(two_nics: Node) -> None:
     assert ours(node) == []
 
 
+@pytest.mark.parametrize("strict", [0, 1])
+@pytest.mark.parametrize("networks", ["of two NICs", "of one NIC"])
+def test_each_interface_of_a_pod_answers_by_itself_and_the_first_one_asks(
+    two_nics: Node, networks: str, strict: int
+) -> None:
+    """As Multus makes them. Of two default routes the kernel takes each in turn: several packets are sent."""
+    node = two_nics
+    pod = node.sandbox.pod("c1")
+    pod.run("sysctl", "-qw", f"net.ipv4.conf.all.rp_filter={strict}")
+    conf = second(node) if networks == "of two NICs" else node.conf()
+    first = node.add(pod).done()
+    other = node.add(pod, conf=conf, ifname="net1").done()
+    fabric = Pod("fabric", f"{NETNS_DIR}/{FABRIC}", node.sandbox)
+    for address in (first.address, other.address):
+        for source in (OUTSIDE, NEIGHBOUR, GATEWAY):
+            answers = [ping(fabric, address, "-I", source) for _ in range(4)]
+            assert answers == [True] * 4, f"from {source} to {address}"
+        assert ping(pod, OUTSIDE, "-I", address)
+    for ifname in ("eth0", "net1"):
+        assert ping(pod, OUTSIDE, "-I", ifname)
+    asked = [pod.run("ip", "route", "get", OUTSIDE).stdout for _ in range(4)]
+    assert all(f" src {first.address} " in each for each in asked), asked
+    node.check(pod, first).done()
+    node.check(pod, other, conf=conf, ifname="net1").done()
+    node.delete(pod).done()
+    assert unreached(pod) == [], "the other one is left"
+    node.delete(pod, conf=conf, ifname="net1").done()
+    assert node.add(pod, conf=conf, ifname="net1").ok
+    assert unreached(pod) == []
+
+
 @pytest.mark.parametrize(
     ("broken", "words"), [("link set eth1 down", "down"), ("address flush dev eth1", "no IPv4")]
 )
@@ -297,6 +330,61 @@ def test_what_is_missing_is_named_and_the_next_add_puts_it_back(two_nics: Node, 
     assert unreached(pods[0]) == []
 
 
+def _killed_at(node: Node, verb: str, pod: Pod, step: int) -> bool:
+    """Make a call that is killed right before its change ``step`` of the kernel; whether it came there."""
+
+    def call() -> None:
+        from cni_plugin.cni import contract
+        from cni_plugin.cni.call import Call
+        from cni_plugin.kernel.netlink import Netlink
+        from cni_plugin.kernel.templates import Request
+
+        change, left = Netlink.change, iter(range(step - 1))
+
+        def counted(self: Netlink, requests: Sequence[Request]) -> None:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            change(self, requests)
+
+        Netlink.change = counted  # type: ignore[method-assign]
+        environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": pod.container_id, "CNI_NETNS": pod.netns}
+        document = json.dumps(second(node)).encode()
+        contract.handle(Call({**environ, "CNI_IFNAME": "eth0"}, document), Engine({}))
+
+    return node.sandbox.fork(call).wait() == -signal.SIGKILL
+
+
+@pytest.mark.alone("the executable itself is killed")
+def test_a_call_that_is_killed_between_any_two_steps_leaves_nothing_for_good(two_nics: Node) -> None:
+    node = two_nics
+    pod, other = node.sandbox.pods("c1", "c2")
+    node.add(other).done()
+    node.delete(other).done()
+    before = [node.sandbox.run(*argv).stdout for argv in HOST_STATE[:2]]
+
+    def undone(step: int) -> None:
+        node.delete(pod, conf=second(node)).done()
+        left = [node.sandbox.run(*argv).stdout for argv in HOST_STATE[:2]]
+        assert left == before, f"killed before step {step}"
+
+    steps = 0
+    while _killed_at(node, "ADD", pod, steps + 1):
+        steps += 1
+        if steps % 2:
+            node.add(pod, conf=second(node)).done()
+            assert unreached(pod) == [], f"killed before step {steps}"
+        undone(steps)
+    assert steps > 8, "of an ADD"
+    undone(0)
+    steps = 0
+    node.add(pod, conf=second(node)).done()
+    while _killed_at(node, "DEL", pod, steps + 1):
+        steps += 1
+        undone(steps)
+        node.add(pod, conf=second(node)).done()
+    assert steps > 4, "of a DEL"
+
+
 @pytest.mark.with_agent("it is the agent's own work")
 def test_the_agent_restores_what_networkd_flushes(bare_two_nics: Node, new_agent: NewAgent) -> None:
     node = bare_two_nics
@@ -332,6 +420,31 @@ def test_a_nic_that_is_removed_and_added_again_carries_its_pods_again(
         lambda: not [each for each in ours(node) if f"lookup {old} " in each], "nothing of the old one"
     )
     assert node.sandbox.run("ip", "route", "show", "table", str(old), check=False).stdout == ""
+
+
+@pytest.mark.with_agent("it is the agent's own work")
+def test_a_nic_that_is_added_takes_nothing_of_what_pods_of_the_first_send(
+    bare_node: BareNode, new_agent: NewAgent
+) -> None:
+    """It brings a route to its subnet along, which the node's own packets take."""
+    node = bare_node()
+    new_agent(node, **QUICK)
+    pod = node.sandbox.pod("c1")
+    node.add(pod).done()
+    plug(node)
+    assert not ping(pod, NEIGHBOUR)
+    list_second(node, 5)
+    eventually(lambda: not unreached(pod), "the pod's packets to that subnet leave by the first NIC")
+
+
+def test_on_a_node_with_one_nic_nothing_of_this_is_done(busy_node: Node) -> None:
+    before = busy_node.sandbox.run("ip", "rule").stdout
+    for number, conf in enumerate((busy_node.conf(), busy_node.conf(master="eth0"))):
+        pod = busy_node.sandbox.pod(f"c{number}")
+        busy_node.add(pod, conf=conf).done()
+        busy_node.delete(pod, conf=conf).done()
+    assert busy_node.sandbox.run("ip", "rule").stdout == before
+    assert not list(busy_node.sandbox.path(RUN_DIR).glob("nics.*"))
 
 
 @pytest.mark.with_agent("it is the agent's own work")
