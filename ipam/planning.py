@@ -190,6 +190,11 @@ class Cluster(Value):
             self.taken(nodes) <= self.capacity(length) and self.configurations(nodes) <= VNET_CONFIGURATIONS
         )
 
+    def surely_fits(self, length: int, nodes: int) -> bool:
+        """The same wherever others' addresses lie: in the worst case each keeps a /28 from being a block."""
+        spread = self.others * BLOCK if self.node.blocks else self.others
+        return self.fits(length, nodes) and spread + nodes * self.node.taken <= self.capacity(length)
+
     def smallest(self, nodes: int) -> int | None:
         """Prefix length of the smallest subnet that holds so many nodes; None: no virtual network does."""
         return next((each for each in range(SMALLEST, LARGEST - 1, -1) if self.fits(each, nodes)), None)

@@ -1,6 +1,6 @@
 """``azvnet plan``: how many addresses a cluster needs, which subnet fits, and when it is full.
 
-Exit code 0: it fits; 1: it does not; 2: the question can't be answered, and one line says why.
+Exit code 0: it fits; 1: it does not, or that is not known; 2: it can't be answered, and one line says why.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(chart(plan))
     else:
         sys.stdout.write(plan_text(plan, Paint()))
-    return 0 if plan.recommended is not None and plan.fits_now else TOO_SMALL
+    return 0 if plan.recommended is not None and plan.is_known_to_fit else TOO_SMALL
 
 
 def _plan(options: argparse.Namespace) -> SubnetPlan:

@@ -75,6 +75,11 @@ class SubnetPlan(Value):
         """Whether it holds the nodes of today and their surge."""
         return self.cluster.fits(self.shown, self.cluster.with_surge(self.cluster.nodes))
 
+    @property
+    def is_known_to_fit(self) -> bool:
+        """Whether it holds them wherever the addresses lie that something else has."""
+        return self.cluster.surely_fits(self.shown, self.cluster.with_surge(self.cluster.nodes))
+
 
 def duration(days: float) -> str:
     """So many days, in words."""
@@ -111,6 +116,7 @@ def plan_document(plan: SubnetPlan) -> dict[str, Any]:
         "now": _moment(plan, 0),
         "atEnd": _moment(plan, plan.days),
         "recommended": plan.recommended,
+        "fits": plan.is_known_to_fit or (None if plan.fits_now else False),
         "subnet": {
             **_size(plan, plan.shown),
             "uses": {name: getattr(_uses(plan), name) for name in (*USES, "missing")},
@@ -275,8 +281,13 @@ def outlook(plan: SubnetPlan, paint: Paint | None = None) -> str:
             f"{painted('does not fit', 'bad')}: {plan.cluster.configurations(plan.peak):,} IP configurations "
             f"are needed, and Azure allows {planning.VNET_CONFIGURATIONS:,} in a virtual network: {advice}"
         )
+    fits, recommended = painted("fits", "good"), painted("recommended", "good")
+    if not plan.is_known_to_fit:
+        fits, recommended = (
+            painted(each + " if there are enough whole /28 blocks", "odd") for each in ("fits", "recommended")
+        )
     if plan.given is None:
-        return f"{painted('recommended', 'good')}: a /{plan.recommended}: {_times(plan, plan.recommended)}"
+        return f"{recommended}: a /{plan.recommended}: {_times(plan, plan.recommended)}"
     if not plan.fits_now:
         larger = plan.cluster.smallest(plan.cluster.with_surge(plan.cluster.nodes))
         least = f"; now a /{larger} is needed" if larger else ""
@@ -285,8 +296,8 @@ def outlook(plan: SubnetPlan, paint: Paint | None = None) -> str:
         return f"{painted('too small', 'bad')}: {missing:,} addresses are missing{least}"
     if plan.recommended < plan.given:
         later = f"in {_plural(plan.months, 'month')} a /{plan.recommended} is needed"
-        return f"{painted('fits', 'odd')} for now: {_times(plan, plan.given)}; {later}"
-    return f"{painted('fits', 'good')}: {_times(plan, plan.given)}"
+        return f"{fits} for now: {_times(plan, plan.given)}; {later}"
+    return f"{fits}: {_times(plan, plan.given)}"
 
 
 def _times(plan: SubnetPlan, length: int) -> str:

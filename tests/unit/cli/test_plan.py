@@ -131,8 +131,21 @@ class TestAnswer:
         )
 
     def test_blocks_beside_addresses_in_use_are_not_certain(self, capsys: Capture) -> None:
-        _, printed, _ = plan(capsys, "--nodes 10 --prefixes --used 40")
+        code, printed, _ = plan(capsys, "--nodes 10 --prefixes --used 40")
+        assert code == 1
+        assert "\nrecommended if there are enough whole /28 blocks: a /21: " in printed
         assert "note: the 40 addresses in use already are taken to lie side by side" in printed
+
+    @pytest.mark.parametrize(("words", "fits"), [("", True), ("--used 40", None), ("--size /29", False)])
+    def test_whether_it_fits_is_told_to_programs(
+        self, capsys: Capture, words: str, fits: bool | None
+    ) -> None:
+        assert document(capsys, f"--nodes 10 --prefixes {words}")["fits"] is fits
+
+    def test_blocks_fit_where_there_are_enough_wherever_addresses_lie(self, capsys: Capture) -> None:
+        code, printed, _ = plan(capsys, "--nodes 10 --prefixes --used 20 --size /20")
+        assert code == 0
+        assert "\nfits: room for " in printed
 
     def test_a_live_subnet_is_named_with_what_azure_does_not_say(self) -> None:
         live = SubnetUsage("pods", IPv4Network("10.0.0.0/22"), 700, 0, ("gatewaysubnet",))

@@ -125,6 +125,13 @@ class TestSize:
         assert not cluster.fits(length, room + 1)
 
     @given(cluster=CLUSTERS, length=LENGTHS)
+    def test_what_surely_fits_fits(self, cluster: Cluster, length: int) -> None:
+        surely, fits = cluster.surely_fits(length, cluster.nodes), cluster.fits(length, cluster.nodes)
+        assert fits or not surely
+        if not cluster.node.blocks or not cluster.others:
+            assert surely == fits
+
+    @given(cluster=CLUSTERS, length=LENGTHS)
     def test_a_larger_subnet_never_has_less_room(self, cluster: Cluster, length: int) -> None:
         assert length == LARGEST or cluster.room(length - 1) >= cluster.room(length)
 
