@@ -37,6 +37,8 @@ class WriteFaults:
     """The code for a subnet without room for a block."""
     busy_conflict: bool = False
     """A second write of a busy NIC gets 409 AnotherOperationInProgress instead of 429 RetryableError."""
+    ignores_if_match: bool = False
+    """If-Match means nothing for NICs; that Microsoft.Network compares it is recorded for other resources."""
     other_writers: deque[Edit] = field(default_factory=deque)
     """Each edits the NIC or instance of one PUT just before that PUT is looked at, the first one first."""
     _throttles: list[Throttle] = field(default_factory=list)
@@ -72,6 +74,7 @@ class WriteFaults:
         self.full_subnets.clear()
         self.no_block = NO_BLOCK
         self.busy_conflict = False
+        self.ignores_if_match = False
         self.other_writers.clear()
         with self._lock:
             self._throttles.clear()

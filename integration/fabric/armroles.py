@@ -130,8 +130,8 @@ class Roles:
                 403,
                 f"The client '{caller.client_id}' with object id '{caller.object_id}' has permission to "
                 f"perform action '{action}' on scope '{scope}'; however, it does not have permission to "
-                f"perform action(s) '{needed}' on the linked scope(s) '{linked}' (respectively) or the "
-                "linked scope(s) are invalid.",
+                f"perform action '{needed}' on the linked scope(s) '{linked}' or the linked scope(s) are "
+                "invalid.",
                 "LinkedAuthorizationFailed",
             )
         return None

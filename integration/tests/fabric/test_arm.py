@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from integration.fabric.armoperations import Outcome
 from integration.fabric.certificates import authority
 from integration.fabric.clouds import ARM_ADDRESS
 from integration.fabric.identity import Principal
+from integration.fabric.model import State
 from integration.tests.fabric.asking import imds, listed_by_imds
 
 if TYPE_CHECKING:
@@ -511,3 +513,43 @@ def test_an_instance_of_a_scale_set_is_written_and_each_surface_follows_in_its_o
     assert str(new) not in listed_by_imds(node)
     fabric.lag("imds", 0)
     assert str(new) in listed_by_imds(node)
+
+
+WRITE = """
+nics = client(retry_total=0).network_interfaces
+nic = nics.get(group, "node1-nic0")
+subnet = {"id": nic.ip_configurations[0].subnet.id}
+nic.ip_configurations.append({"name": "more", "properties": {"subnet": subnet}})
+try:
+    nics.begin_create_or_update(group, "node1-nic0", nic).result()
+    show(seen=None)
+except HttpResponseError as error:
+    after = error.response.headers.get("Retry-After")
+    show(seen=[type(error).__name__, error.status_code, error.error.code, after])
+"""
+
+
+def test_what_the_sdk_makes_of_refused_and_failed_writes(make_fabric: Callable[..., Fabric]) -> None:
+    fabric = make_fabric(nodes=1, addresses=0)
+    arm = fabric.arm
+
+    def seen() -> list[Any]:
+        return list(with_sdk(fabric, WRITE)["seen"])
+
+    assert seen() == ["HttpResponseError", 403, "AuthorizationFailed", None]
+    arm.roles.give("writer")
+    arm.faults.full_subnets.add("nodes")
+    assert seen() == ["HttpResponseError", 400, "SubnetIsFull", None]
+    arm.faults.clear()
+    arm.faults.throttle(1, 7, ("PUT",))
+    assert seen() == ["HttpResponseError", 429, "TooManyRequests", "7"]
+    arm.operations.outcomes.append(Outcome(State.FAILED, "InternalServerError", "An error occurred."))
+    assert seen() == ["HttpResponseError", 200, "InternalServerError", None]
+    arm.operations.hold()
+    arm.edit_nic("node1-nic0", lambda document: document["properties"]["ipConfigurations"].pop())
+    node, url = fabric.nodes["node1"], nic_url(fabric)
+    document = json.dumps(asked(node, url, bearer(node))[2])
+    assert asked(node, url, bearer(node), method="PUT", body=document)[0] == 200
+    assert seen() == ["HttpResponseError", 429, "RetryableError", "1"]
+    arm.faults.busy_conflict = True
+    assert seen() == ["ResourceExistsError", 409, "AnotherOperationInProgress", None]
