@@ -31,6 +31,8 @@ LOOK = 0.3
 REFUSED, LOST = "refused", "lost"
 ECHO = struct.Struct("!BBHHH")
 ECHO_REQUEST, ECHO_REPLY = 8, 0
+IP_PKTINFO, PKTINFO = 8, struct.Struct("=i4s4s")
+"""Struct in_pktinfo: link, the address that answers, the address in the header (ip(7))."""
 
 
 class Kind(StrEnum):
@@ -101,6 +103,7 @@ def _servers() -> tuple[socket.socket, socket.socket, socket.socket]:
         sock.bind(("0.0.0.0", PORT))
         sock.setblocking(False)
     stream.listen(64)
+    datagram.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     raw.setblocking(False)
     return stream, datagram, raw
@@ -113,8 +116,11 @@ def _answer_stream(sock: socket.socket) -> None:
 
 
 def _answer_datagram(sock: socket.socket) -> None:
-    _, peer = sock.recvfrom(100)
-    sock.sendto(peer[0].encode(), peer)
+    """From the address that was asked: of several, the kernel would choose the one beside the peer."""
+    _, [(_, _, info)], _, peer = sock.recvmsg(100, socket.CMSG_SPACE(PKTINFO.size))
+    _, asked, _ = PKTINFO.unpack(info)
+    answer = [(socket.IPPROTO_IP, IP_PKTINFO, PKTINFO.pack(0, asked, bytes(4)))]
+    sock.sendmsg([peer[0].encode()], answer, 0, peer)
 
 
 @dataclass(frozen=True, slots=True)

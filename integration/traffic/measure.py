@@ -128,7 +128,7 @@ def _cell(scene: Scene, sender: Sender, target: Target, kind: Kind, mode: str, i
     except OSError as error:
         raise AssertionError(f"{kind} from {sender.title} to {target.title} {mode}: {error}") from error
     endpoints = [service.endpoint for service in scene.services] if target.translated else []
-    wire = scene.wire.source_of(scene.port_of(sender.node), kind, identity, endpoints)
+    wire = scene.wire.source_of(scene.ports_of(sender.node), kind, identity, endpoints)
     if wire and answer == str(OUTBOUND):
         answer = wire  # under which name the Internet sees the node is Azure's matter
     return Cell(sender, target, mode, kind, answer or wire, wire)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 CONFLIST = plugins.BUNDLE.parents[1] / "conf" / "10-azvnet.conflist"
 MODES = ("nftables", "iptables")
-POD, NODE = "pod", "node"
+POD, SECOND, NODE = "pod", "pod of a second NIC", "node"
 OPEN, PLAIN = "pod, source `arm`, platform open", "the same, `ipMasq: false`"
-HOME = {POD: "node1", NODE: "node1", OPEN: "node2", PLAIN: "node2"}
+HOME = {POD: "node1", SECOND: "node1", NODE: "node1", OPEN: "node2", PLAIN: "node2"}
 BACKEND, PUBLISHED = "backend", "published"
 SERVICE_PORT, HOST_PORT = 80, 9080
 BOTH = (Kind.TCP, Kind.UDP)
@@ -155,9 +155,9 @@ class Scene:
                 node.run(["nft", "delete", "table", "ip", "kube-proxy"])
                 node.run(["iptables-restore", "--noflush"], input=proxy.iptables(self.services))
 
-    def port_of(self, node: Machine) -> str:
-        """The link of the host network at which a node's NIC is."""
-        return self.fabric.network.ports[node.uplink_mac].name
+    def ports_of(self, node: Machine) -> set[str]:
+        """The links of the host network at which a node's NICs are."""
+        return {self.fabric.network.ports[nic.mac].name for nic in node.nics}
 
     def _other(self, node: Machine) -> Machine:
         return next(each for each in self.fabric.nodes.values() if each is not node)
@@ -168,17 +168,18 @@ def scene() -> Iterator[Scene]:
     """All of it, up inside the block."""
     shape: dict[str, Any] = {"peered_hosts": 1, "on_premises_hosts": 1, "internet": True, "imds_limit": None}
     with contextlib.ExitStack() as undo:
-        fabric = undo.enter_context(Fabric(nodes=2, addresses=8, **shape))
+        fabric = undo.enter_context(Fabric(nodes=2, addresses=8, nics=2, **shape))
         wire = undo.enter_context(Wire(fabric.network.netns))
         made = Scene(fabric, undo.enter_context(Witness()), wire)
         one, two = fabric.nodes.values()
         for node in (one, two):
             plugins.install_ours(node)
             plugins.install_reference(node)
+            _route(node)
         _networks(one, "auto")
         _networks(two, "arm")
         undo.enter_context(_agent(two))
-        for role in (POD, BACKEND, PUBLISHED):
+        for role in (POD, SECOND, BACKEND, PUBLISHED):
             made.pods["node1", role] = _pod(one, role)
         for role in (OPEN, PLAIN, BACKEND, PUBLISHED):
             made.pods["node2", role] = _pod(two, role)
@@ -195,12 +196,20 @@ def scene() -> Iterator[Scene]:
 
 
 def _networks(node: Machine, environment: str) -> None:
-    """The shipped network, and one without masquerading."""
+    """The shipped network, one of the second NIC, and one without masquerading."""
     azvnet, portmap = json.loads(CONFLIST.read_text())["plugins"]
     azvnet["ipam"]["environment"] = environment
     use(node, azvnet, portmap)
-    plain = {"cniVersion": "1.0.0", "name": "plain", "plugins": [{**azvnet, "ipMasq": False}]}
-    plugins.write_conflist(node, plain, name="20-plain.conflist")
+    for name, keys in (("plain", {"ipMasq": False}), ("second", {"master": "eth1"})):
+        network = {"cniVersion": "1.0.0", "name": name, "plugins": [{**azvnet, **keys}]}
+        plugins.write_conflist(node, network, name=f"20-{name}.conflist")
+
+
+def _route(node: Machine) -> None:
+    """What the node itself sends leaves by its right NIC, as cloud-init has it on Azure."""
+    for number, nic in enumerate(node.nics):
+        via = f"via {nic.subnet.gateway} dev eth{number} table {200 + number}"
+        node.run_batch([f"route add default {via}", f"rule add from {nic.primary_ip} lookup {200 + number}"])
 
 
 @contextlib.contextmanager
@@ -224,9 +233,9 @@ def _agent(node: Machine) -> Iterator[None]:
 
 def _pod(node: Machine, role: str) -> Pod:
     mappings = [{"hostPort": HOST_PORT, "containerPort": PORT, "protocol": kind.value} for kind in BOTH]
-    name = {POD: "first", PLAIN: "plain", OPEN: "open"}.get(role, role)
+    name = {POD: "first", SECOND: "second", PLAIN: "plain", OPEN: "open"}.get(role, role)
     more = {"capabilities": {"portMappings": mappings}} if role == PUBLISHED else {}
-    pod = Pod.make(node, name, network="plain" if role == PLAIN else "azvnet", **more)
+    pod = Pod.make(node, name, network=name if role in {PLAIN, SECOND} else "azvnet", **more)
     pod.add()
     return pod
 

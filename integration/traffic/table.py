@@ -50,7 +50,7 @@ def table(cells: Sequence[Cell]) -> str:
 def word(cell: Cell) -> str:
     """What the far end saw of one packet, with names for addresses."""
     own = "node" if cell.sender.address == str(cell.sender.node.primary_ip) else "pod"
-    names = {str(cell.sender.node.primary_ip): "node", cell.sender.address: own}
+    names = {str(nic.primary_ip): "node" for nic in cell.sender.node.nics} | {cell.sender.address: own}
     if cell.answer == REFUSED:
         return REFUSED
     if cell.answer == LOST:

@@ -62,11 +62,11 @@ class Wire:
                 if direction == PACKET_HOST and (seen := _read(port, data)):
                     yield seen
 
-    def source_of(self, port: str, kind: Kind, identity: int, targets: Collection[str]) -> str:
-        """The source of what was sent by a port since the last time: it has that identity, or, where a source
+    def source_of(self, ports: Collection[str], kind: Kind, identity: int, targets: Collection[str]) -> str:
+        """The source of what came in by these ports since the last time with that identity or, where a source
         port was translated, one of these targets. Empty: nothing came.
         """
-        seen = [each for each in self.take() if (each.port, each.kind) == (port, kind)]
+        seen = [each for each in self.take() if each.port in ports and each.kind is kind]
         return next((each.source for each in seen if each.identity == identity or each.target in targets), "")
 
 
