@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cni_plugin.checks import span
+from cni_plugin.kernel.rules import NIC_PRIORITY
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def _nic_rows(facts: Facts) -> Iterator[Row]:
             yield "link", _unknown(unknown["nic"])
         yield "MAC", each.nic_mac or _unknown(unknown["nic"])
         yield "address", f"{each.address}, gateway {each.gateway}"
+        if each.table:
+            yield "table", f"{each.table}, rules {NIC_PRIORITY}"
         yield "IP config", each.configuration or unknown["ipConfiguration"]
         yield "source", each.source or "none"
 

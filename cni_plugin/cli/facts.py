@@ -17,6 +17,7 @@ from cni_plugin.addresses import uplink
 from cni_plugin.cli.looking import STORE_OK, read_store
 from cni_plugin.cni.errors import CniError
 from cni_plugin.datapath import names
+from cni_plugin.host import nic_routes
 from cni_plugin.kernel import encode, netns
 from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
 from cni_plugin.kernel.encode import AF_INET, AF_INET6, RTN_UNICAST
@@ -85,6 +86,8 @@ class Provision(Value):
     nic_link: Link | None = None
     configuration: str = ""
     """Name of the NIC's IP configuration."""
+    table: int = 0
+    """Of the routes of the NIC, where it has some of its own for pods; 0: it has none."""
 
 
 class Facts(Value):
@@ -293,13 +296,14 @@ def _end(link: Link, socket: Netlink, links: Sequence[Link]) -> End:
 
 
 def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, str]) -> Provision:
-    nic = None
+    nic, table = None, 0
     try:
+        table = nic_routes.table_of(held.nic_mac, node)
         if held.nic_mac:
             nic = uplink.select(seen.links, [held.nic_mac])
         else:
             unknown["nic"] = "the address was adopted from the kernel, which does not have it"
-    except CniError as error:
+    except (CniError, OSError) as error:
         unknown["nic"] = str(error)
     try:
         name = node.view.configuration_of(held.ip)
@@ -308,7 +312,7 @@ def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, s
     else:
         if not name:
             unknown["ipConfiguration"] = _nameless(held.source)
-    return Provision(held.address, held.gateway, held.source, held.nic_mac, nic, name)
+    return Provision(held.address, held.gateway, held.source, held.nic_mac, nic, name, table)
 
 
 def _nameless(source: str) -> str:

@@ -138,6 +138,7 @@ def _address(each: Provision) -> dict[str, Any]:
         "source": each.source or None,
         "nicMAC": each.nic_mac or None,
         "nicLink": None if link is None else {"name": link.name, "index": link.index, "mtu": link.mtu},
+        "nicTable": each.table or None,
         "ipConfiguration": each.configuration or None,
     }
 

@@ -187,6 +187,17 @@ def test_the_first_pod_of_a_node_with_rules_by_source_has_an_address(bare_two_ni
     assert unreached(pod) == []
 
 
+def test_show_names_the_table_of_the_nic(two_nics: Node, executable: Executable) -> None:
+    node = two_nics
+    added = node.add(node.sandbox.pod("c1"), conf=second(node)).done()
+    environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **executable.environ}
+    argv = ["env", *(f"{name}={value}" for name, value in environ.items()), str(executable.program)]
+    argv += ["show", added.address]
+    (shown,) = json.loads(node.sandbox.run(*argv, "--output", "json").stdout)["attachments"]
+    assert [each["nicTable"] for each in shown["addresses"]] == [table(node)]
+    assert f"{table(node)}, rules 30155" in node.sandbox.run(*argv).stdout
+
+
 def test_a_second_nic_that_has_no_address_changes_nothing(two_nics: Node) -> None:
     """What pods of the first send leaves by it anyway."""
     node = two_nics
