@@ -15,6 +15,7 @@ from integration.fabric.model import (
     State,
     Subnet,
 )
+from integration.fabric.nicwrites import taken_over
 
 BLOCK_PREFIX = 28
 """The only size of a block on a NIC (private IP address blocks, preview)."""
@@ -77,8 +78,8 @@ def add_addresses(
     else:
         chosen = list(addresses)
         _check_static(estate, target.subnet, chosen)
-    blocks = [IPv4Network(address) for address in chosen]
-    return estate.with_vm(vm.with_nic(_extend(target, blocks, state)))
+    extended = _extend(target, [IPv4Network(address) for address in chosen], state)
+    return taken_over(estate.with_vm(vm.with_nic(extended)), extended)
 
 
 def add_block(
@@ -92,7 +93,8 @@ def add_block(
     vm = estate.vm(vm_name)
     target = vm.primary_nic if nic is None else vm.nic(nic)
     block = free_block(estate, target.subnet)
-    return estate.with_vm(vm.with_nic(_extend(target, [block], state)))
+    extended = _extend(target, [block], state)
+    return taken_over(estate.with_vm(vm.with_nic(extended)), extended)
 
 
 def remove_addresses(

@@ -59,11 +59,13 @@ def settled(estate: Estate, computer_name: str, nic_name: str, state: State) -> 
     succeeded = state is State.SUCCEEDED
     done = replace(nic, configurations=entries, state=state, on_host=None if succeeded else nic.on_host)
     estate = estate.with_vm(vm.with_nic(done))
-    return _taken_over(estate, done) if succeeded else estate
+    return taken_over(estate, done) if succeeded else estate
 
 
-def _taken_over(estate: Estate, nic: Nic) -> Estate:
+def taken_over(estate: Estate, nic: Nic) -> Estate:
     """What the NIC has now is delivered to nobody else: ARM gave it away before the other host knew."""
+    if all(other.on_host is None for vm in estate.vms for other in vm.nics):
+        return estate
     blocks = [entry.block for entry in nic.configurations]
 
     def without(other: Nic) -> Nic:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from integration.fabric import allocation
+from integration.fabric import allocation, changes
 from integration.fabric.armoperations import Outcome
 from integration.fabric.model import State
 from integration.tests.fabric.cloud import Cloud, Document, addresses, cloud
@@ -221,6 +222,48 @@ def test_an_address_given_to_another_nic_is_delivered_there_even_if_the_first_ho
     azure.done(azure.adds("mine"), name="node2-nic0")
     assert "10.10.0.5" not in {str(e.address) for e in azure.estate.vm("node1").primary_nic.delivered}
     assert "10.10.0.5" in {str(e.address) for e in azure.estate.vm("node2").primary_nic.delivered}
+
+
+def test_an_address_that_a_test_gives_to_another_nic_is_delivered_there_alone(azure: Cloud) -> None:
+    azure.write(lambda document: document["properties"]["ipConfigurations"].pop())
+    azure.goal.change(lambda estate: changes.add_addresses(estate, "node2", 1))
+    nics = {node: azure.estate.vm(node).primary_nic for node in ("node1", "node2")}
+    assert [str(entry.address) for entry in nics["node1"].delivered] == ["10.10.0.4"]
+    assert [str(entry.address) for entry in nics["node2"].delivered] == [
+        "10.10.0.6",
+        "10.10.0.7",
+        "10.10.0.5",
+    ]
+
+
+def test_whatever_is_written_nobody_shares_an_address_and_no_primary_one_moves() -> None:
+    chance = random.Random(1)
+    with cloud(nodes=3, addresses=2, blocks=1, vnet_hosts=0) as azure:
+        primaries = {vm.name: vm.primary_nic.primary_ip for vm in azure.estate.vms}
+
+        def edit(document: Document) -> None:
+            entries = document["properties"]["ipConfigurations"]
+            for _ in range(chance.randrange(3)):
+                if len(entries) > 1:
+                    del entries[chance.randrange(1, len(entries))]
+            for _ in range(chance.randrange(4)):
+                length = chance.choice([{}, {"privateIPAddressPrefixLength": 28}])
+                entries.append(azure.configuration(f"pods-{chance.randrange(10**9)}", **length))
+
+        for _ in range(150):
+            if chance.random() < 0.3:
+                state = chance.choice([State.FAILED, State.CANCELED])
+                azure.arm.operations.outcomes.append(Outcome(state, "Code", "Words."))
+            azure.arm.writes = type(azure.arm.writes)()
+            answer = azure.write(edit, name=f"node{chance.randrange(1, 4)}-nic0")
+            assert answer.status in {200, 429}
+            if chance.random() < 0.5:
+                azure.arm.operations.finish()
+            nics = [vm.primary_nic for vm in azure.estate.vms]
+            for shown in ([n.configurations for n in nics], [n.delivered for n in nics]):
+                given = [entry.block for entries in shown for entry in entries]
+                assert sum(block.num_addresses for block in given) == len({ip for b in given for ip in b})
+            assert {vm.name: vm.primary_nic.primary_ip for vm in azure.estate.vms} == primaries
 
 
 def test_one_operation_at_a_time(azure: Cloud) -> None:
