@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from integration.fabric import namespaces as ns
@@ -152,10 +153,11 @@ def ask(netns: int, packet: Packet, witness: Witness, dropped: Callable[[], bool
         sock.setblocking(False)
         if packet.kind is Kind.ICMP:
             sock.connect((packet.target, 0))
-            sock.send(_echo(packet.identity))
+            again = partial(sock.send, _echo(packet.identity))
+            again()
             until = time.monotonic() + PATIENCE
             while time.monotonic() < until:
-                if not _readable(sock, dropped):
+                if not _ready(sock, dropped, selectors.EVENT_READ, again):
                     return LOST
                 reply = sock.recv(1500)
                 kind, _, _, identifier, _ = ECHO.unpack_from(reply, (reply[0] & 15) * 4)
@@ -175,9 +177,11 @@ def _converse(sock: socket.socket, packet: Packet, dropped: Callable[[], bool]) 
             return LOST
         if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, "connect")
+        send = partial(sock.send, packet.question or b"?")
         if packet.question or packet.kind is Kind.UDP:
-            sock.send(packet.question or b"?")
-        if not _readable(sock, dropped):
+            send()
+        again = send if packet.kind is Kind.UDP else None
+        if not _ready(sock, dropped, selectors.EVENT_READ, again):
             return LOST
         answer = sock.recv(4096)
     except (ConnectionRefusedError, ConnectionResetError):
@@ -193,12 +197,17 @@ def _socket(kind: Kind) -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind is Kind.TCP else socket.SOCK_DGRAM)
 
 
-def _readable(sock: socket.socket, dropped: Callable[[], bool]) -> bool:
-    return _ready(sock, dropped, selectors.EVENT_READ)
+def _ready(
+    sock: socket.socket, dropped: Callable[[], bool], event: int, again: Callable[[], int] | None = None
+) -> bool:
+    """Wait for the socket. False: the packet was dropped. Raises TimeoutError: neither.
 
-
-def _ready(sock: socket.socket, dropped: Callable[[], bool], event: int) -> bool:
-    """Wait for the socket. False: the packet was dropped. Raises TimeoutError: neither."""
+    Args:
+        sock: what is waited for.
+        dropped: as in ``ask``.
+        event: of ``selectors``.
+        again: sends again what nobody else does: a queue of a busy kernel may have been full.
+    """
     with selectors.DefaultSelector() as selector:
         selector.register(sock, event)
         until = time.monotonic() + PATIENCE
@@ -207,6 +216,8 @@ def _ready(sock: socket.socket, dropped: Callable[[], bool], event: int) -> bool
                 return True
             if dropped():
                 return False
+            if again is not None:
+                again()
     raise TimeoutError(f"nothing within {PATIENCE:.0f} s")
 
 
