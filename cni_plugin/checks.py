@@ -18,10 +18,11 @@ NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS = (
     "host-has-free-address",
 )
 SMALL_POOL, OTHER_CONFLIST, HOST = "small-pool", "other-conflist", "host"
+PROVISION = "provision"
 SOURCE, STORE, AGENT, EXHAUSTED = "source", "store", "agent", "pool-exhausted"
 KINDS = (
     *(NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS),
-    *(SMALL_POOL, OTHER_CONFLIST, HOST),
+    *(SMALL_POOL, OTHER_CONFLIST, HOST, PROVISION),
 )
 """Warnings of the agent while pods get addresses; each is a metrics series from the start."""
 ON_HOST = "on_host"

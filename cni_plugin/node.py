@@ -54,6 +54,9 @@ class Node:
         """Deletes links without waiting for the kernel's last step; None: the caller does."""
         self.known_host = known_host
         """Cached state of the host; None: each call reads everything."""
+        self.outlook: Callable[[str], str] | None = None
+        """Told of each pod (``namespace/name``) that found no address; answers in words what is done about
+        it. None: nothing is."""
         self._rules: list[RoutingRule] = []
         self._local = threading.local()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin.addresses import own_nic, reclaim, recovery, way_out
+from cni_plugin.addresses import outlook, own_nic, reclaim, recovery, way_out
 from cni_plugin.cni import errors
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import Parameters
@@ -211,7 +211,8 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable, ipam_errors.SourceEmpty):
         reclaim_dead(node)
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
-        reserved = _reserve(parameters.attachment, netconf, who, request, node)
+        with outlook.told(who.pod or str(parameters.attachment), node):
+            reserved = _reserve(parameters.attachment, netconf, who, request, node)
     try:
         if out is not None and out.by_sender:  # else the NIC is that of the link
             way_out.require_own_nic(reserved, out, node)

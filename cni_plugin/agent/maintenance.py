@@ -114,6 +114,10 @@ class Maintenance:
         self._settings = settings
         self._wake.set()
 
+    def read_soon(self) -> None:
+        """Read the sources, as soon as each may be read."""
+        self._wake.set()
+
     def adopt(self) -> None:
         """Write what is alive to a new store, before the first call, so that none has to."""
         try:

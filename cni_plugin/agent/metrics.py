@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import prometheus_client
 from prometheus_client import (
@@ -38,6 +39,9 @@ from cni_plugin.host import STATES
 from cni_plugin.node import Node
 from ipam.errors import IpamError
 from ipam.model import AddressState, Overview, SourceState
+
+if TYPE_CHECKING:
+    from ipam.provision.progress import Progress
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 """Seconds: an ADD takes some milliseconds, a DEL waits for RCU, and after 25 s the caller has given up."""
@@ -147,7 +151,9 @@ class NodeCollector(Collector):
         work: Work,
         why_not_ready: Callable[[], str],
         problems: Callable[[], Sequence[Problem]],
+        progress: Callable[[], Progress | None] = lambda: None,
     ) -> None:
+        self._progress = progress
         self._node = node
         self._work = work
         self._why_not_ready = why_not_ready
@@ -179,6 +185,7 @@ class NodeCollector(Collector):
             "kind",
             {kind: kinds[kind] for kind in sorted({*checks.KINDS, *kinds})},
         )
+        yield from _provision(self._progress())
         repairs = self._work.repairs
         yield _labelled(
             CounterMetricFamily,
@@ -205,6 +212,21 @@ class NodeCollector(Collector):
             return checks.pool_states(addresses, allocate.host_addresses(self._node))
         finally:
             self._node.close()
+
+
+def _provision(progress: Progress | None) -> Iterator[Metric]:
+    yield _labelled(
+        GaugeMetricFamily,
+        "azvnet_provision_state",
+        "What is done to the NIC's IP configurations; 1 for the present state.",
+        "state",
+        {progress.phase if progress else "off": 1},
+    )
+    yield GaugeMetricFamily(
+        "azvnet_provision_in_flight_addresses",
+        "Addresses that are on the NIC and that the source does not list yet.",
+        progress.in_flight if progress else 0,
+    )
 
 
 def _pool(overview: Overview, numbers: Mapping[str, int]) -> Iterator[Metric]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_plugin import __version__
 from cni_plugin.agent import protocol
@@ -30,6 +30,9 @@ from cni_plugin.agent.settings import Settings, SettingsError
 from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from cni_plugin.checks import Problem
 from cni_plugin.node import Node
+
+if TYPE_CHECKING:
+    from ipam.provision.progress import Progress
 
 HTTP_SOCKET = "http.sock"
 
@@ -49,7 +52,9 @@ class Pages:
         readiness: Readiness,
         warnings: Callable[[], Sequence[Problem]],
         journal: Journal,
+        progress: Callable[[], Progress | None] = lambda: None,
     ) -> None:
+        self._progress = progress
         self._node = node
         self._settings = settings
         self._expose = expose
@@ -155,7 +160,20 @@ class Pages:
             "reason": why_not,
             "warnings": [warning.text for warning in self._warnings()],
             "cooldown": self._readiness.cooldown,
+            "provision": _provision(self._progress()),
         }
+
+
+def _provision(progress: Progress | None) -> dict[str, Any] | None:
+    """How the NIC's addresses follow demand; None: they do not have to."""
+    if progress is None:
+        return None
+    return {
+        "state": progress.phase,
+        "text": progress.text,
+        "remedy": progress.remedy,
+        "inFlight": progress.in_flight,
+    }
 
 
 def _verdict(good: str, bad: str, why_not: str, warnings: Iterable[str] = ()) -> Page:

@@ -21,10 +21,12 @@ from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
 from cni_plugin.agent.network_ready import InstalledConflist, NetworkReady
 from cni_plugin.agent.networks import Networks, SourceReader
 from cni_plugin.agent.pages import Pages
+from cni_plugin.agent.provisioning import Provisioning
 from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.server import Server
 from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
 from cni_plugin.agent.signals import Signals
+from cni_plugin.checks import Problem
 from cni_plugin.kernel.deferred_delete import Unregistering
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.node import Node
@@ -91,11 +93,26 @@ class Agent:
             lambda: conflist.why_not,
             (self._maintenance.why_not_alive, self._server.why_not_alive),
         )
+        self._provisioning = Provisioning(
+            self._node,
+            settings,
+            self._maintenance,
+            self._maintenance.read_soon,
+            self._server.in_place,
+            self._journal,
+        )
         self._network_ready = NetworkReady(
-            self._node, settings, self._readiness, conflist, self._maintenance.problems, self._journal
+            self._node, settings, self._readiness, conflist, self._problems, self._journal
         )
         warnings = self._network_ready.warnings
-        NodeCollector(registry, self._node, self._maintenance, lambda: self._readiness.last, warnings)
+        NodeCollector(
+            registry,
+            self._node,
+            self._maintenance,
+            lambda: self._readiness.last,
+            warnings,
+            lambda: self._provisioning.progress,
+        )
         self._pages = Pages(
             self._node,
             settings,
@@ -103,7 +120,11 @@ class Agent:
             self._readiness,
             warnings,
             self._journal,
+            lambda: self._provisioning.progress,
         )
+
+    def _problems(self) -> list[Problem]:
+        return [*self._maintenance.problems(), *self._provisioning.problems()]
 
     def start(self) -> None:
         """Start serving. Raises StoreFailed, OSError: the state directory can't be used."""
@@ -115,6 +136,7 @@ class Agent:
         self._pages.listen()
         self._network_ready.start()
         self._maintenance.start()
+        self._provisioning.start()
 
     def look(self, *, reload: bool) -> None:
         """Check the sockets and the settings file, and feed the watchdog; called every few seconds."""
@@ -131,6 +153,7 @@ class Agent:
     def stop(self) -> bool:
         """Finish the calls in progress, and stop; whether they finished in time."""
         self._readiness.stopping = True
+        self._provisioning.stop()
         finished = self._server.stop(STOP_SECONDS)
         self._maintenance.stop()
         self._network_ready.stop()
@@ -146,7 +169,8 @@ class Agent:
         except SettingsError as error:
             self._journal.write("error", f"the settings are unchanged: {error}")
             return
-        for part in (self._journal, self._reader, self._maintenance, self._network_ready, self._pages):
+        parts = (self._journal, self._reader, self._maintenance, self._network_ready, self._pages)
+        for part in (*parts, self._provisioning):
             part.use(settings)
         self._journal.write("info", "the settings were reloaded")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni_plugin.agent import settings_models
+    from ipam.provision.plan import Sizes
 
 Seen = tuple[int, int, int]
 """Inode, time of the last change and size of a file."""
@@ -52,6 +53,14 @@ class OutboundSettings(Value):
     """Open to pods."""
 
 
+class ProvisionSettings(Value):
+    """What the operator says of a NIC whose IP configurations follow demand."""
+
+    sizes: Sizes
+    subnet: str
+    dry_run: bool
+
+
 class Settings(Value):
     """Everything an operator may want to change; ``settings_models`` says what each is."""
 
@@ -67,6 +76,8 @@ class Settings(Value):
     conflist: Conflist | None
     arm: ArmConfig
     outbound: OutboundSettings
+    provision: ProvisionSettings | None = None
+    """None: nobody changes the NIC."""
     path: Path | None = None
     """The file they were read from; None: they are the defaults."""
     seen: Seen | None = None
@@ -102,6 +113,7 @@ class Settings(Value):
             conflist=_conflist(read.conflist) if read.conflist else None,
             arm=ArmConfig(read.arm.credential, read.arm.client_id, read.arm.base_url, read.arm.ca_file),
             outbound=_outbound(read),
+            provision=_provision(read) if read.provision.mode != "off" else None,
         )
 
     @classmethod
@@ -145,6 +157,28 @@ def _outbound(read: settings_models.Settings) -> OutboundSettings:
         imds=platform.imds == "open",
         wireserver=platform.wireserver == "open",
     )
+
+
+def _provision(read: settings_models.Settings) -> ProvisionSettings:
+    from ipam.provision import plan
+
+    if read.source == "file":
+        raise SettingsError(
+            "provision.mode: what is added to the NIC would not be in the file of source file"
+        )
+    wanted = read.provision
+    sizes = plan.Sizes(
+        minimum=wanted.minimum,
+        batch=wanted.batch,
+        low=wanted.low,
+        high=wanted.high,
+        maximum=wanted.maximum,
+        shrink_after=wanted.shrink_after_seconds,
+        prefixes=wanted.prefixes,
+    )
+    if impossible := plan.problem(sizes):
+        raise SettingsError(f"provision.{impossible}")
+    return ProvisionSettings(sizes, wanted.subnet, wanted.dry_run)
 
 
 class SettingsFile:

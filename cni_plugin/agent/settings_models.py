@@ -71,6 +71,27 @@ class Platform(BaseModel):
     )
 
 
+class NicProvision(BaseModel):
+    """Growing and shrinking the NIC's IP configurations; sizes are numbers of addresses."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["off", "node"] = Field(
+        "off", description="Who does it: nobody, or each node's agent with its own identity in Azure."
+    )
+    minimum: int = Field(0, ge=0, description="The pool is never made smaller.")
+    batch: int = Field(16, ge=1, description="Each step is a multiple of it.")
+    low: int = Field(8, ge=0, description="Fewer that are free: grow.")
+    high: int = Field(24, ge=1, description="More that are free: shrink.")
+    maximum: int = Field(250, ge=1, le=4080, description="The pool is never made larger.")
+    shrink_after_seconds: Seconds = Field(
+        600.0, description="Seconds for which there have to be too many before some are removed."
+    )
+    prefixes: bool = Field(False, description="Whether /28 blocks are taken, not single addresses.")
+    subnet: str = Field("", description="Name or id of the subnet that the NIC has to be in; empty: any.")
+    dry_run: bool = Field(False, description="Only log what would be done.")
+
+
 class Settings(BaseModel):
     """Everything an operator may want to change."""
 
@@ -105,3 +126,4 @@ class Settings(BaseModel):
     arm: Arm = Arm()
     masquerade: Masquerade = Masquerade()
     platform: Platform = Platform()
+    provision: NicProvision = NicProvision()

@@ -50,6 +50,24 @@ PLATFORM = model(
     },
     {"extra_fields_behavior": "forbid"},
 )
+NIC_PROVISION = model(
+    "NicProvision",
+    {
+        "mode": model_field({"type": "literal", "expected": ["off", "node"]}, default="off"),
+        "minimum": model_field({"type": "int", "ge": 0}, default=0),
+        "batch": model_field({"type": "int", "ge": 1}, default=16),
+        "low": model_field({"type": "int", "ge": 0}, default=8),
+        "high": model_field({"type": "int", "ge": 1}, default=24),
+        "maximum": model_field({"type": "int", "ge": 1, "le": 4080}, default=250),
+        "shrink_after_seconds": model_field(
+            {"type": "float", "gt": 0, "allow_inf_nan": False}, default=600.0
+        ),
+        "prefixes": model_field({"type": "bool"}, default=False),
+        "subnet": model_field({"type": "str"}, default=""),
+        "dry_run": model_field({"type": "bool"}, default=False),
+    },
+    {"extra_fields_behavior": "forbid"},
+)
 SETTINGS = model(
     "Settings",
     {
@@ -70,6 +88,7 @@ SETTINGS = model(
         "arm": model_field(ARM, default=Made({})),
         "masquerade": model_field(MASQUERADE, default=Made({})),
         "platform": model_field(PLATFORM, default=Made({})),
+        "provision": model_field(NIC_PROVISION, default=Made({})),
     },
     {"extra_fields_behavior": "forbid"},
 )

@@ -37,12 +37,19 @@ class AgentSeen(Value):
     reason: str = ""
     """Why it is not ready, or what is wrong with it."""
     warnings: tuple[str, ...] = ()
+    provision: str = ""
+    """How the NIC's addresses follow demand, in words; empty: they do not have to."""
     cooldown: float = DEFAULT_COOLDOWN_SECONDS
     """Cooldown of a released address in seconds, as the agent has it."""
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {name: getattr(self, name) for name in self.__match_args__}
+
+
+def _provision_words(told: dict[str, Any] | None) -> str:
+    """An agent that was updated less recently tells nothing."""
+    return f"{told['state']}: {told['text']}" if told else ""
 
 
 def ask_agent(run_dir: Path) -> AgentSeen:
@@ -69,6 +76,7 @@ def ask_agent(run_dir: Path) -> AgentSeen:
             ready=bool(info["ready"]),
             reason=str(info["reason"]),
             warnings=tuple(map(str, info["warnings"])),
+            provision=_provision_words(info.get("provision")),
             cooldown=float(info["cooldown"]),
         )
     except TimeoutError:

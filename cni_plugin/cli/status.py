@@ -189,6 +189,8 @@ def _head(picture: Picture, paint: Paint) -> list[tuple[str, str]]:
     if counts[checks.ON_HOST]:
         states.append(f"{counts[checks.ON_HOST]} carried by the host itself")
     lines.append(("pool", f"{counts.total()} addresses: {', '.join(states)}"))
+    if picture.agent.provision:
+        lines.append(("growth", one_line(picture.agent.provision, LONGEST_PROBLEM)))
     return lines
 
 

@@ -14,7 +14,14 @@ from cni_plugin import checks
 from cni_plugin.agent import metrics
 from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
 from cni_plugin.agent.service import STOP_SECONDS
-from cni_plugin.agent.settings_models import Arm, Conflist, Masquerade, Platform, Settings
+from cni_plugin.agent.settings_models import (
+    Arm,
+    Conflist,
+    Masquerade,
+    Platform,
+    NicProvision,
+    Settings,
+)
 from cni_plugin.cli.status import COLOURS
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.errors import PoolError
@@ -31,6 +38,7 @@ NESTED: dict[str, type[BaseModel]] = {
     "arm": Arm,
     "masquerade": Masquerade,
     "platform": Platform,
+    "provision": NicProvision,
 }
 UNIT = ROOT / "packaging/systemd/azvnet-agent.service"
 
@@ -73,6 +81,7 @@ def test_every_value_that_a_setting_may_have_is_in_the_table() -> None:
         ("source", Settings, "source"),
         ("log_level", Settings, "log_level"),
         ("arm.credential", Arm, "credential"),
+        ("provision.mode", NicProvision, "mode"),
     ):
         annotation: Any = model.model_fields[name].annotation
         assert set(words(rows[key])) >= set(annotation.__args__), key

@@ -1,0 +1,31 @@
+"""What an ADD that finds no address says of those to come.
+
+It must not know who provides them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ipam.errors import PoolExhausted, SourceEmpty
+
+if TYPE_CHECKING:
+    from cni_plugin.node import Node
+
+
+@contextmanager
+def told(pod: str, node: Node) -> Iterator[None]:
+    """Where there is no address in the body, tell the node of it, and let the error say what is done about it.
+
+    Raises:
+        PoolExhausted, SourceEmpty: those of the body.
+    """
+    try:
+        yield
+    except (PoolExhausted, SourceEmpty) as error:
+        words = node.outlook(pod) if node.outlook is not None else ""
+        if not words:
+            raise
+        raise type(error)(f"{error}; {words}", error.remedy) from error
