@@ -99,12 +99,14 @@ class Provisioning:
 
     def outlook(self, pod: str) -> str:
         """Note that a pod found no address; what is done about it, in words."""
-        running = self._running
-        if running is None:
+        running, wanted = self._running, self._settings.provision
+        if running is None or wanted is None:
             return ""
         with self._lock:
             self._waiting[pod] = time.monotonic()
         running.wake.set()
+        if wanted.dry_run:
+            return ""
         now = running.progress
         if now.is_problem:
             return f"more addresses can't be had now ({now.phase}): {now.text}"

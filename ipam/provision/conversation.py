@@ -38,7 +38,7 @@ class Conversation:
         self.wait(self._reads.take())
         answer = self._answer("GET", where, None, "")
         if answer.status not in (good or (200,)):
-            raise of_answer(f"GET {where.partition('?')[0]}", answer)
+            raise of_answer(_named("GET", where), answer)
         return answer
 
     def put(self, where: str, body: Document, etag: str, *, blocks: bool = False) -> ArmAnswer:
@@ -46,7 +46,7 @@ class Conversation:
         self.wait(self._writes.take())
         answer = self._answer("PUT", where, body, etag)
         if answer.status not in {200, 201, 202}:
-            raise of_answer(f"PUT {where.partition('?')[0]}", answer, blocks=blocks)
+            raise of_answer(_named("PUT", where), answer, blocks=blocks)
         return answer
 
     def _answer(self, method: str, where: str, body: Document | None, etag: str) -> ArmAnswer:
@@ -56,3 +56,8 @@ class Conversation:
             raise Refusal(Kind.UNREACHABLE, str(error)) from error
         except NoToken as error:
             raise Refusal(Kind.NO_IDENTITY, f"no access token: {error}") from error
+
+
+def _named(method: str, where: str) -> str:
+    """A request by kind and name of what it is about: the ids of ARM are long."""
+    return f"{method} {'/'.join(where.partition('?')[0].split('/')[-2:])}"

@@ -103,14 +103,14 @@ class NicWriter:
             if self._names(changed) == self._names(document):
                 return self._nic_of(document)
             if written:
-                raise Refusal(Kind.WIPED, f"{self._target.nic}: the change was made and is gone again")
+                raise Refusal(Kind.WIPED, f"{self._target.name}: the change was made and is gone again")
             try:
                 self._put(changed, etag, blocks=blocks)
                 written = True
             except Refusal as refusal:
                 if refusal.kind is not Kind.CHANGED:
                     raise
-        raise Refusal(Kind.CHANGED, f"{self._target.nic} was changed {MOST_CHANGES} times meanwhile")
+        raise Refusal(Kind.CHANGED, f"{self._target.name} was changed {MOST_CHANGES} times meanwhile")
 
     def _settled(self) -> tuple[Document, str]:
         """What is written to, and its ETag, when no operation on it is in progress."""
@@ -124,7 +124,7 @@ class NicWriter:
         answer = self._arm.put(self._path, body, etag, blocks=blocks)
         operation = answer.headers.get("azure-asyncoperation") or answer.headers.get("location")
         if operation:
-            what = f"PUT {self._target.instance or self._target.nic}"
+            what = f"PUT of {self._target.name}"
             self._finish(what, operation, _pause_of(answer), blocks=blocks)
 
     def _finish(self, what: str, operation: str, seconds: float, *, blocks: bool) -> None:

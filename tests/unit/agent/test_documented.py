@@ -18,8 +18,8 @@ from cni_plugin.agent.settings_models import (
     Arm,
     Conflist,
     Masquerade,
-    Platform,
     NicProvision,
+    Platform,
     Settings,
 )
 from cni_plugin.cli.status import COLOURS

@@ -1,0 +1,143 @@
+"""The agent's part in growing its NIC: settings, what a pod without an address is told, nothing when off."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni_plugin.addresses import outlook
+from cni_plugin.agent import provisioning
+from cni_plugin.agent.journal import Journal
+from cni_plugin.agent.provisioning import Provisioning
+from cni_plugin.agent.settings import SettingsError
+from ipam.errors import AddressUnavailable, PoolExhausted, SourceEmpty
+from ipam.provision.plan import Sizes
+from ipam.provision.progress import Progress
+from tests.unit.agent.work import Place, Work, new_settings
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+NOWHERE = "https://127.0.0.1:9"
+
+
+def node_mode(**values: Any) -> dict[str, Any]:
+    return {"source": "imds", "provision": {"mode": "node", **values}, "arm": {"base_url": NOWHERE}}
+
+
+def test_off_is_the_default_and_loads_nothing() -> None:
+    code = (
+        "import sys; from cni_plugin.agent import service; from cni_plugin.agent.settings import Settings\n"
+        "assert Settings.of({}).provision is None\n"
+        "print([name for name in sys.modules if name.startswith(('ipam.provision', 'azure'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_sizes_are_those_of_the_file() -> None:
+    wanted = new_settings(**node_mode(minimum=3, batch=2, low=1, high=9, maximum=30, prefixes=True)).provision
+    assert wanted is not None
+    assert wanted.sizes == Sizes(3, 2, 1, 9, 30, 600.0, prefixes=True)
+
+
+@pytest.mark.parametrize(
+    ("provision", "message"),
+    [
+        ({"mode": "operator"}, "provision.mode: Input should be 'off' or 'node'"),
+        ({"mode": "node", "low": 20}, "provision.high 24 is less than low 20 plus batch 16"),
+        ({"mode": "node", "minimum": 251}, "provision.minimum 251 is more than maximum 250"),
+        ({"mode": "node", "batch": 0}, "provision.batch: "),
+        ({"mode": "node", "shrink_after_seconds": 0}, "provision.shrink_after_seconds: "),
+        ({"maximum": 5000}, "provision.maximum: "),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(provision: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        new_settings(source="imds", provision=provision)
+    assert str(refused.value).startswith(message)
+
+
+def test_a_file_cannot_follow_what_is_added_to_the_nic() -> None:
+    with pytest.raises(SettingsError, match="source file"):
+        new_settings(source="file", file="/x.json", provision={"mode": "node"})
+
+
+@pytest.fixture
+def agent(place: Place, work: Work) -> Iterator[Provisioning]:
+    """Switched on, and out of reach of any Azure."""
+    settings = new_settings(log_file=str(place.run_dir / "agent.log"), **node_mode())
+    made = Provisioning(place.node, settings, work, lambda: None, lambda: False, Journal(settings))
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_a_pod_without_an_address_is_told_what_is_done(place: Place, agent: Provisioning) -> None:
+    for error in (PoolExhausted("none is free", "Wait."), SourceEmpty("none is listed", "Wait.")):
+        with pytest.raises(type(error)) as told, outlook.told("default/web", place.node):
+            raise error
+        assert str(told.value) == f"{error}; addresses are on the way: the NIC is given more"
+        assert told.value.remedy == "Wait."
+    assert agent.waiting() == {"default/web"}
+
+
+def test_an_address_that_another_has_is_not_a_matter_of_growth(place: Place, agent: Provisioning) -> None:
+    with pytest.raises(AddressUnavailable, match=r"^taken$"), outlook.told("default/web", place.node):
+        raise AddressUnavailable("taken")
+    assert agent.waiting() == frozenset()
+
+
+def test_switched_off_a_pod_is_told_nothing_of_growth(place: Place, agent: Provisioning) -> None:
+    agent.use(new_settings(source="imds"))
+    with pytest.raises(PoolExhausted, match=r"^none$"), outlook.told("default/web", place.node):
+        raise PoolExhausted("none")
+    assert (agent.progress, agent.problems()) == (None, [])
+
+
+def test_a_dry_run_promises_nothing(place: Place, agent: Provisioning) -> None:
+    log_file = str(place.run_dir / "agent.log")
+    agent.use(new_settings(log_file=log_file, **node_mode(dry_run=True)))
+    with pytest.raises(PoolExhausted, match=r"^none$"), outlook.told("default/web", place.node):
+        raise PoolExhausted("none")
+    assert agent.waiting() == {"default/web"}, "it is part of the plan that is told"
+
+
+def test_switched_on_again_it_begins_anew(place: Place, agent: Provisioning) -> None:
+    agent.use(new_settings(source="imds"))
+    agent.use(new_settings(log_file=str(place.run_dir / "agent.log"), **node_mode()))
+    assert agent.progress is not None
+    assert agent.progress.phase == "starting"
+
+
+def test_a_state_that_is_a_problem_says_what_to_do() -> None:
+    assert provisioning.problems_of(Progress("growing", "adding 16 addresses")) == []
+    (problem,) = provisioning.problems_of(Progress("forbidden", "PUT nic1: 403", "Give it the role."))
+    assert (
+        problem.text
+        == "the NIC's addresses can't follow demand (forbidden): PUT nic1: 403. Give it the role."
+    )
+    assert (problem.kind, problem.subject) == ("provision", "forbidden")
+
+
+def test_a_node_that_is_not_in_azure_is_told_and_goes_on(place: Place, work: Work, monkeypatch: Any) -> None:
+    from ipam import sources
+    from ipam.provision import azure
+
+    monkeypatch.setattr(azure, "AZURE", sources.Endpoints("http://127.0.0.1:9", "http://127.0.0.1:9"))
+    settings = new_settings(log_file=str(place.run_dir / "agent.log"), **node_mode())
+    made = Provisioning(place.node, settings, work, lambda: None, lambda: True, Journal(settings))
+    made.start()
+    try:
+        eventually(made.problems, "the problem is told")
+        assert made.progress is not None
+        assert made.progress.phase == "unreachable"
+        assert "can't be had now" in made.outlook("default/web")
+    finally:
+        made.stop()
