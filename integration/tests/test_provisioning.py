@@ -135,7 +135,7 @@ class ProvisionedNode:
 @pytest.fixture(params=["standalone"])
 def fabric(request: pytest.FixtureRequest) -> Iterator[Fabric]:
     with Fabric(nodes=1, addresses=2, vnet_hosts=1, imds_limit=None, placement=request.param) as made:
-        made.arm.roles.give("nic-writer")
+        made.arm.roles.give("uniform-writer" if request.param == "uniform" else "nic-writer")
         yield made
 
 
@@ -147,7 +147,7 @@ def node(fabric: Fabric) -> Iterator[ProvisionedNode]:
         yield made
 
 
-@pytest.mark.parametrize("fabric", ["standalone", "flexible"], indirect=True)
+@pytest.mark.parametrize("fabric", ["standalone", "flexible", "uniform"], indirect=True)
 def test_a_pod_that_finds_no_address_is_told_that_some_come_and_gets_one(node: ProvisionedNode) -> None:
     node.start()
     eventually(lambda: node.free == 2 and node.says("idle"), "two are enough", patience=PATIENCE)
