@@ -12,8 +12,13 @@ import pytest
 
 from integration.calls import Outcome, call
 from integration.fabric import Fabric
+from integration.fabric.armdocuments import nic_document
+from integration.fabric.armoperations import Outcome as Ending
 from integration.fabric.machine import CA_FILE
+from integration.fabric.model import State
+from integration.fabric.nicdiff import foreign_changes
 from integration.plugins import BIN, install_ours
+from ipam.provision.nic_document import named_by_us
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -112,6 +117,11 @@ class ProvisionedNode:
         """The IP configurations of the NIC, as the emulated Azure has them."""
         return [each.name for each in self.machine.vm.primary_nic.configurations]
 
+    def document(self) -> dict[str, Any]:
+        """The NIC as Resource Manager shows it."""
+        vm = self.machine.vm
+        return nic_document(self.fabric.estate, vm, vm.primary_nic)
+
     @property
     def ours(self) -> list[str]:
         return [name for name in self.names if name.startswith("azvnet-")]
@@ -199,11 +209,35 @@ def test_an_operation_outlives_the_agent_that_began_it(node: ProvisionedNode) ->
 
 
 def test_what_another_writer_does_between_read_and_write_survives(node: ProvisionedNode) -> None:
+    node.fabric.arm.edit_nic(NIC, lambda nic: nic.update(tags={"owner": "somebody else"}))
+    before = node.document()
     node.fabric.arm.faults.other_writers.append(_with_another_configuration)
     node.start(minimum=6)
     eventually(lambda: len(node.ours) == 4, "the NIC is written", patience=PATIENCE)
-    assert "theirs" in node.names
+    changes = foreign_changes(before, node.document(), named_by_us)
+    assert len(changes) == 1
+    assert changes[0].startswith("/ipConfigurations/theirs: None became")
     assert node.fabric.arm.log.count(kind="PUT", status=412) == 1
+
+
+def test_an_operation_that_fails_late_is_told_and_made_good(node: ProvisionedNode) -> None:
+    message = "Subnet nodes does not have enough capacity for 4 IP addresses."
+    node.fabric.arm.operations.outcomes.append(Ending(State.FAILED, "SubnetIsFull", message))
+    node.start(minimum=4)
+    eventually(lambda: node.says("subnet-full"), "the state is told", patience=PATIENCE)
+    node.add("pod").done()
+    eventually(lambda: node.free >= 1 and node.writes >= 2, "the pool goes on, one by one", patience=PATIENCE)
+    assert node.reaches_the_network("pod")
+
+
+@pytest.mark.parametrize("fabric", ["uniform"], indirect=True)
+def test_what_an_update_of_the_scale_set_wipes_is_made_again(node: ProvisionedNode) -> None:
+    node.start(minimum=6)
+    eventually(lambda: node.free == 6, "the instance is given four more", patience=PATIENCE)
+    node.fabric.arm.reconcile()
+    eventually(lambda: not node.ours, "they are wiped")
+    eventually(lambda: node.ours and node.free >= 6, "they are made again", patience=PATIENCE)
+    assert node.nothing_was_dropped()
 
 
 def test_a_storm_of_throttling_is_told_and_waited_out(node: ProvisionedNode) -> None:

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 LISTED_SECONDS = 300.0
 """A source that does not list an address so long after Azure has set it up is a problem to be told."""
+AGAIN_SECONDS = 60.0
+"""Seconds after which the NIC is read again while the source lacks something: it may have been taken away."""
+AT_REST_SECONDS = 600.0
+"""The same when it lacks nothing: an empty listing is never believed, so all may be gone without a sign."""
 SCARCE_SECONDS = 600.0
 """So long it is remembered that the subnet was full, or had no free block."""
 
@@ -70,6 +74,7 @@ class Provisioner:
         self._configurations: tuple[Configuration, ...] = ()
         """Of the NIC when it was read last."""
         self._mac = ""
+        self._read_at = 0.0
         self._unsure = True
         """Something may have happened to the NIC that is not known here: it has to be read."""
         self._failures = 0
@@ -188,7 +193,7 @@ class Provisioner:
         What it has can be given out again: its removal failed, or it came back. What it does not have is
         marked, whether we or somebody else took it: the source may go on listing it for a while.
         """
-        self._configurations = nic_document.configurations(nic)
+        self._configurations, self._read_at = nic_document.configurations(nic), self._around.clock()
         self._mac = nic_document.mac_of(nic)
         if self._dry_run:
             return
@@ -238,6 +243,8 @@ class Provisioner:
             self._unlisted_since = None
         elif self._unlisted_since is None:
             self._unlisted_since = self._around.clock()
+        if self._around.clock() - self._read_at >= (AGAIN_SECONDS if missing else AT_REST_SECONDS):
+            self._unsure = True
         self.progress = replace(self._resting(wanted, len(missing)), in_flight=len(missing))
 
     def _resting(self, wanted: Plan, missing: int) -> Progress:
