@@ -13,6 +13,7 @@ import yaml
 
 from cni_plugin.agent.settings import Settings
 from integration.tools import kubernetes
+from ipam.provision.plan import Sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "packaging/helm/azvnet"
@@ -80,12 +81,23 @@ def test_every_value_has_a_place_in_the_schema() -> None:
         ['network.source="arm"', 'agent.arm.clientId="x"'],
         ["metrics.enabled=true"],
         ["agent.expectedPods=30", 'agent.logLevel="debug"'],
+        ['network.source="imds"', 'agent.provision.mode="node"', "agent.provision.prefixes=true"],
     ],
 )
 def test_the_agent_takes_the_settings_that_are_rendered(values: list[str], tmp_path: Path) -> None:
     path = tmp_path / "agent.json"
     path.write_text(json.dumps(settings(*values)))
     assert Settings.read(path).conflist is not None
+
+
+def test_what_the_values_say_of_the_nic_s_growth_is_in_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "agent.json"
+    sizes = '{"mode":"node","minimum":1,"batch":2,"low":3,"high":9,"maximum":30,"shrinkAfterSeconds":5.5}'
+    path.write_text(json.dumps(settings(f"agent.provision={sizes}", 'agent.provision.subnet="pods"')))
+    provision = Settings.read(path).provision
+    assert provision is not None
+    assert provision.sizes == Sizes(1, 2, 3, 9, 30, 5.5)
+    assert provision.subnet == "pods"
 
 
 def test_the_conflist_is_the_shipped_one_without_a_file_that_an_agent_in_a_pod_would_not_see() -> None:
@@ -184,6 +196,7 @@ def test_uninstalling_takes_the_place_of_the_agent() -> None:
         ("agent.refreshSeconds=0", "at '/agent/refreshSeconds'"),
         ('image.digest="sha256:12"', "at '/image/digest'"),
         ('imgae.tag="1"', "additional properties 'imgae' not allowed"),
+        ('agent.provision.mode="operator"', "at '/agent/provision/mode': value must be one of 'off', 'node'"),
         ('agent.loglevel="info"', "additional properties 'loglevel' not allowed"),
         ('network.conflist={"name":"x"}', "missing properties 'cniVersion', 'plugins'"),
         ("podMonitor.enabled=true", "podMonitor.enabled needs metrics.enabled"),
