@@ -175,7 +175,7 @@ class Provisioner:
             # An API that does not know blocks ignores the field without a word (azure-cli#32553).
             self._no_block_until = self._around.clock() + SCARCE_SECONDS
             self._around.tell("warning", "blocks were asked for, and single addresses were given")
-        self._around.refresh()
+        self._done()
 
     def _remove(self, writer: NicWriter, units: Iterable[Unit], *, cooldown: float) -> None:
         """Take IP configurations from the NIC; those of which a pod just got an address stay."""
@@ -185,7 +185,11 @@ class Provisioner:
         if names:
             self._proceed(SHRINKING, f"taking {sum(map(len, marked))} addresses from the NIC")
             self._note(writer.remove(names))
-            self._around.refresh()
+            self._done()
+
+    def _done(self) -> None:
+        self._around.tell("info", f"the NIC has {len(self._configurations)} IP configurations now")
+        self._around.refresh()
 
     def _note(self, nic: Document) -> None:
         """What the NIC has, no operation on it being in progress; marks follow it.
