@@ -14,6 +14,7 @@ from integration.calls import Outcome, call
 from integration.fabric import Fabric
 from integration.fabric.armdocuments import nic_document
 from integration.fabric.armoperations import Outcome as Ending
+from integration.fabric.armroles import INSTANCE, INSTANCE_NIC, NIC_WRITER
 from integration.fabric.machine import CA_FILE
 from integration.fabric.model import State
 from integration.fabric.nicdiff import foreign_changes
@@ -34,6 +35,8 @@ NETCONF: dict[str, Any] = {
 }
 SIZES: dict[str, Any] = {"mode": "node", "low": 2, "batch": 4, "high": 6, "shrink_after_seconds": 3600}
 CONFIG = "/etc/azvnet-agent.json"
+UNIFORM_ACTIONS = frozenset({f"{INSTANCE}/read", f"{INSTANCE}/write", f"{INSTANCE_NIC}/read"})
+"""What instances of Uniform scale sets need beside the role for NICs."""
 NIC = "node1-nic0"
 PATIENCE = 120.0
 """Seconds: a pause after a refusal is some seconds by itself, on a machine that may be ten times slower."""
@@ -145,7 +148,7 @@ class ProvisionedNode:
 @pytest.fixture(params=["standalone"])
 def fabric(request: pytest.FixtureRequest) -> Iterator[Fabric]:
     with Fabric(nodes=1, addresses=2, vnet_hosts=1, imds_limit=None, placement=request.param) as made:
-        made.arm.roles.give("uniform-writer" if request.param == "uniform" else "nic-writer")
+        made.arm.roles.give(NIC_WRITER | UNIFORM_ACTIONS if request.param == "uniform" else NIC_WRITER)
         yield made
 
 

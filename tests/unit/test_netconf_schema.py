@@ -28,7 +28,8 @@ PARTS: dict[str, type[BaseModel]] = {
     if isinstance(each, type) and issubclass(each, models.Part) and each is not models.Part
 }
 SETTINGS: dict[str, type[BaseModel]] = {
-    name: getattr(settings_models, name) for name in ("Arm", "Conflist", "Masquerade", "Platform", "Settings")
+    name: getattr(settings_models, name)
+    for name in ("Arm", "Conflist", "Masquerade", "NicProvision", "Platform", "Settings")
 }
 MODELS = {**NETCONF, **PARTS, **SETTINGS}
 VALIDATORS = {
