@@ -106,6 +106,7 @@ def test_arm_and_the_network_provider_throttle_and_say_which(azure: Cloud) -> No
 def test_polls_count_as_reads(azure: Cloud) -> None:
     put = azure.write(azure.adds("mine"))
     url = put.headers["azure-asyncoperation"].removeprefix("https://management.azure.com")
+    azure.arm.operations.speed = 1
     azure.arm.network_reads = Window(3)
     assert [azure.ask("GET", url).status for _ in range(4)] == [200, 200, 200, 429]
     assert azure.ask("GET", azure.nic_path()).status == 429
