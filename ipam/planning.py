@@ -128,11 +128,12 @@ class Growth(Value):
         """After how many days there are more than ``limit`` nodes; 0: there are now; None: never."""
         if nodes > limit:
             return 0.0
-        if not self.amount or (self.unit == "percent" and not nodes):
-            return None
-        if self.unit == "percent":
-            return math.log(limit / nodes) / math.log1p(self.amount / 100) * self.days
-        return (limit - nodes) / self._nodes_each_period(max_pods) * self.days
+        percent = self.unit == "percent"
+        each_period = math.log1p(self.amount / 100) if percent else self._nodes_each_period(max_pods)
+        if not each_period or (percent and not nodes):
+            return None  # also where there is some growth, but less than a float can hold
+        more = math.log(limit / nodes) if percent else limit - nodes
+        return more / each_period * self.days
 
     def _nodes_each_period(self, max_pods: int) -> float:
         return self.amount / max_pods if self.unit == "pods" else self.amount

@@ -175,6 +175,12 @@ class TestGrowth:
         assert (upgrades is None) == (nodes is None) or upgrades == 0
         assert upgrades is None or nodes is None or upgrades <= nodes
 
+    @pytest.mark.parametrize("unit", ["nodes", "pods", "percent"])
+    def test_growth_that_no_number_can_hold_is_none(self, unit: str) -> None:
+        smallest = Growth(5e-324, unit, 1.0)
+        day = smallest.days_until_more_than(200, 10, 30)
+        assert day is None or day > 1e5
+
     def test_growth_is_counted_in_nodes_pods_or_percent(self) -> None:
         assert Growth(3, "nodes").nodes_after(2 * MONTH, 10, 30) == 16
         assert Growth(31, "pods", 1).nodes_after(10, 10, 30) == 21
