@@ -5,7 +5,7 @@ It imports nothing of the project: everything else imports it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
@@ -173,6 +173,14 @@ class Reservation(Value):
     def ip(self) -> IPAddress:
         """The bare address."""
         return self.address.ip
+
+
+def by_attachment(held: Iterable[Reservation]) -> list[tuple[Reservation, ...]]:
+    """Reservations that belong together, in their order."""
+    found: dict[Attachment, list[Reservation]] = {}
+    for each in held:
+        found.setdefault(each.attachment, []).append(each)
+    return [tuple(some) for some in found.values()]
 
 
 class AddressState(Enum):

@@ -137,6 +137,7 @@ def for_family(found: Templates, family: Family) -> None:
     for length in range(1, address.max_prefixlen + 1):
         interface = ip_interface((address, length))
         found.add(encode.new_pod_address, index=7, address=interface, mac=MAC)
+    found.add(encode.new_address, index=7, address=ip_interface(address))
     found.add(encode.new_route, index=7, address=address)
     found.add(encode.learn_neighbour, index=7, address=address, mac=MAC)
     found.add(encode.get_route, dst=address)

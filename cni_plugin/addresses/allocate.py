@@ -6,13 +6,12 @@ It must not make or remove links.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.addresses import outlook, own_nic, reclaim, recovery, way_out
-from cni_plugin.cni import errors
+from cni_plugin.addresses.requested import requested_addresses
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import Parameters
 from cni_plugin.cni.result import Dns
@@ -20,10 +19,10 @@ from cni_plugin.datapath import for_mode
 from cni_plugin.datapath.names import names_for
 from cni_plugin.kernel import encode, locks, netns
 from cni_plugin.kernel.decode import WayOut
+from cni_plugin.kernel.family import Family, family_of
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.model import AddressRequest, Attachment, Holder, IPAddress, Owner, Reservation, SourceConfig
-from ipam.quoting import quoted
 from ipam.value import replace
 
 if TYPE_CHECKING:
@@ -42,9 +41,6 @@ STALE_SECONDS = 300.0
 """A listing older than this is read again before an address is given out: there is no agent, or the node was
 suspended meanwhile.
 """
-FAMILIES = (4,)
-"""IP versions of which an attachment gets one address each."""
-
 FILLINGS = 5
 """A new store needs two: what is alive, and what the source lists."""
 
@@ -71,7 +67,7 @@ def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **m
         nic_mac = way_out.nic_of_pods(out or way_out.way_out(node), lambda: node.ipam.nics(config), node)
     return AddressRequest(
         source=config.key,
-        families=FAMILIES,
+        families=ipam.versions,
         nic_mac=nic_mac,
         cooldown=ipam.cooldown,
         **more,
@@ -79,13 +75,13 @@ def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **m
 
 
 def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
-    """What an attachment of a network that nothing is known of but its source needs.
+    """What an attachment of a network that nothing is known of but its source needs: IPv4, the default.
 
     Raises:
         UplinkUnclear: by which NIC packets leave is not clear.
     """
     mac = way_out.nic_of_pods(way_out.way_out(node), lambda: node.ipam.nics(config), node)
-    return AddressRequest(config.key, FAMILIES, mac, excluded=host_addresses(node))
+    return AddressRequest(config.key, (4,), mac, excluded=host_addresses(node))
 
 
 class Pool:
@@ -98,42 +94,45 @@ class Pool:
         self._verb_call = verb_call
         self._node = node
         self._owner = owner(verb_call.parameters, verb_call.netconf, holder, netns_id, verb_call.call.call_id)
-        self.reservation: Reservation | None = None
-        """What is held."""
+        self.reservations: tuple[Reservation, ...] = ()
+        """What is held, one of each family."""
 
     def acquire(self) -> tuple[IPInterface, ...]:
         """As ``AddressProvider.acquire``."""
         conf, parameters = self._verb_call.netconf, self._verb_call.parameters
-        held = self.reservation = reserve(parameters, conf, self._owner, self._node)
-        return (held.address,)
+        self.reservations = reserve(parameters, conf, self._owner, self._node)
+        return tuple(each.address for each in self.reservations)
 
     def mtu(self) -> int:
         """As ``AddressProvider.mtu``."""
-        assert self.reservation is not None
         conf = self._verb_call.netconf
-        return conf.mtu or way_out.uplink_mtu(self.reservation, conf, self._node)
+        # They are of one NIC, and the gateway of IPv4 tells more about its link than a link-local one.
+        held = min(self.reservations, key=lambda each: each.ip.version)
+        return conf.mtu or way_out.uplink_mtu(held, conf, self._node)
 
     def confirm(self) -> None:
         """As ``AddressProvider.confirm``."""
-        assert self.reservation is not None
-        self._node.ipam.confirm(self.reservation)
+        self._node.ipam.confirm(*self.reservations)
 
     def release(self) -> None:
         """As ``AddressProvider.release``; what can't be given back now is reclaimed later."""
-        held, self.reservation = self.reservation, None
-        if held is not None:
+        held, self.reservations = self.reservations, ()
+        if held:
             with suppress(ipam_errors.IpamError):
-                self._node.ipam.abandon(held)
+                self._node.ipam.abandon(*held)
 
     def set_aside(self, ip: IPAddress, reason: str) -> None:
         """As ``AddressProvider.set_aside``, and every other address that is found in the same state."""
         self._node.ipam.quarantine(ip, reason, SET_ASIDE_SECONDS)
-        _set_aside_carried(self._node, SET_ASIDE_SECONDS)
+        _set_aside_carried(self._node, family_of(ip), SET_ASIDE_SECONDS)
 
 
-def host_addresses(node: Node) -> frozenset[IPAddress]:
-    """The addresses that the host itself carries: cloud-init may have put the pods' there."""
-    return node.known_host.addresses(node.host) if node.known_host else node.host.own_addresses()
+def host_addresses(node: Node, versions: Sequence[int] = (4,)) -> frozenset[IPAddress]:
+    """The addresses of these IP versions that the host itself carries: cloud-init may have put the pods'
+    there.
+    """
+    found = node.known_host.addresses(node.host) if node.known_host else node.host.own_addresses()
+    return found | node.host.own_addresses(encode.AF_INET6) if 6 in versions else found
 
 
 def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: str, call_id: str) -> Owner:
@@ -151,61 +150,17 @@ def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: st
     )
 
 
-def requested_address(parameters: Parameters, netconf: NetConf) -> IPAddress | None:
-    """The address an ADD asks for, if any: CNI_ARGS IP, runtimeConfig.ips, args.cni.ips, ipam.ipAddress.
-
-    Raises:
-        InvalidNetconf: it is not an address, or there is more than one.
-        AddressUnavailable: it is an IPv6 address.
-    """
-    cni = netconf.args.get("cni")
-    for asked in (
-        parameters.args.get("IP"),
-        netconf.runtime_config.ips,
-        cni.get("ips") if isinstance(cni, dict) else None,
-        netconf.our_ipam().ip_address,
-    ):
-        if asked:
-            return _one_address(asked if isinstance(asked, list) else [asked])
-    return None
-
-
-def _one_address(asked: Sequence[object]) -> IPAddress:
-    """A request is granted or refused as a whole."""
-    wanted: set[IPAddress] = set()
-    for each in asked:
-        try:
-            wanted.add(ipaddress.ip_interface(str(each)).ip)
-        except ValueError as error:
-            raise errors.InvalidNetconf(
-                f"the requested address {quoted(each)} is not an IP address",
-                "Write it as 10.1.0.7 or 10.1.0.7/16.",
-            ) from error
-    refused = [str(ip) for ip in wanted if ip.version != 4]
-    if refused:
-        raise ipam_errors.AddressUnavailable(
-            f"address {', '.join(refused)} can't be given out: pods get IPv4 addresses",
-            "Request an IPv4 address, or none.",
-        )
-    if len(wanted) > 1:
-        raise errors.InvalidNetconf(
-            f"{len(wanted)} addresses are requested: {', '.join(sorted(map(str, wanted)))}",
-            "An interface gets one. Request one, or attach a network more than once.",
-        )
-    return wanted.pop()
-
-
-def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) -> Reservation:
-    """Reserve an address, asking the source only if none can be given from what is known.
+def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) -> tuple[Reservation, ...]:
+    """Reserve an address of each family, asking the source only if none can be given from what is known.
 
     Raises:
         IpamError: no address can be given.
         UplinkUnclear, KernelRefused: it would not leave by its NIC.
     """
-    asked = requested_address(parameters, netconf)
+    asked = requested_addresses(parameters, netconf)
     out = None if netconf.master else way_out.way_out(node)  # where it is given, somebody has decided
     more = {"looked_at": frozenset(), "max_age": STALE_SECONDS}
-    request = address_request(netconf, node, out, requested=(asked,) if asked else (), **more)
+    request = address_request(netconf, node, out, requested=asked, **more)
     try:
         reserved = _reserve(parameters.attachment, netconf, who, request, node)
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable, ipam_errors.SourceEmpty):
@@ -214,26 +169,28 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
         with outlook.told(who.pod or str(parameters.attachment), node):
             reserved = _reserve(parameters.attachment, netconf, who, request, node)
     try:
-        if out is not None and out.by_sender:  # else the NIC is that of the link
-            way_out.require_own_nic(reserved, out, node)
-        own_nic.ensure(reserved, out, netconf, node)
+        for each in reserved:
+            if out is not None and out.by_sender:  # else the NIC is that of the link
+                way_out.require_own_nic(each, out, node)
+            own_nic.ensure(each, out, netconf, node)
     except BaseException:
-        node.ipam.abandon(reserved)
+        node.ipam.abandon(*reserved)
         raise
     return reserved
 
 
 def _reserve(
     attachment: Attachment, netconf: NetConf, who: Owner, request: AddressRequest, node: Node
-) -> Reservation:
+) -> tuple[Reservation, ...]:
     """Reserve; what a new store lacks is filled in first. It may be lost again while that is done."""
     for _ in range(FILLINGS):
         try:
-            reservation = node.ipam.reserve(attachment, who, request)[0]
-            if request.excluded or not _is_of_host(reservation.ip, node):
-                return reservation
-            node.ipam.abandon(reservation)
-            request = replace(request, excluded=host_addresses(node) | {reservation.ip})
+            made = node.ipam.reserve(attachment, who, request)
+            on_host = () if request.excluded else [each.ip for each in made if _is_of_host(each.ip, node)]
+            if not on_host:
+                return made
+            node.ipam.abandon(*made)
+            request = replace(request, excluded=host_addresses(node, request.families).union(on_host))
         except ipam_errors.PredecessorsFound as found:
             release_predecessors(found.reservations, node)
             looked_at = frozenset(old.attachment for old in found.reservations)
@@ -247,7 +204,7 @@ def _reserve(
             refresh(netconf, node, READ_SECONDS)
             if not request.nic_mac:  # where rules decide by the sender, it is known only by what is listed
                 request = replace(request, nic_mac=address_request(netconf, node).nic_mac)
-    return node.ipam.reserve(attachment, who, replace(request, looked_at=None, max_age=None))[0]
+    return node.ipam.reserve(attachment, who, replace(request, looked_at=None, max_age=None))
 
 
 def _is_of_host(ip: IPAddress, node: Node) -> bool:
@@ -260,13 +217,13 @@ def _is_of_host(ip: IPAddress, node: Node) -> bool:
     return route is not None and route.kind == encode.RTN_LOCAL
 
 
-def _set_aside_carried(node: Node, seconds: float) -> None:
+def _set_aside_carried(node: Node, family: Family, seconds: float) -> None:
     """Quarantine every address that a host route leads to and no attachment holds.
 
     Where there is one there are more, as on a node that was migrated from another CNI plugin with its pods
     running: finding them one at a time would fail an ADD for every few of them.
     """
-    routes = node.host.routes(encode.dump_routes(encode.AF_INET))
+    routes = node.host.routes(encode.dump_routes(family.number))
     # In this order: what an ADD has routed meanwhile, it has reserved before.
     held = {each.ip for each in node.ipam.reservations()}
     for route in routes:
@@ -282,7 +239,8 @@ def require_available(netconf: NetConf, node: Node) -> None:
     Raises:
         IpamError, UplinkUnclear: it could not.
     """
-    node.ipam.require_available(replace(address_request(netconf, node), excluded=host_addresses(node)))
+    request = address_request(netconf, node)
+    node.ipam.require_available(replace(request, excluded=host_addresses(node, request.families)))
     own_nic.require_usable(netconf, node)
 
 

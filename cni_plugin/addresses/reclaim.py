@@ -41,5 +41,6 @@ def forget_connections(attachment: Attachment, node: Node) -> list[str]:
 def release_dead(dead: Reservation, node: Node) -> bool:
     """Free the address of an endpoint that went without a DEL. False when it is another's by now."""
     with suppress(OSError):
-        conntrack.forget(dead.ip)
+        for held in node.ipam.held_by(dead.attachment):  # all of it is released
+            conntrack.forget(held.ip)
     return node.ipam.release_dead(dead)

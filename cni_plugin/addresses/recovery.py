@@ -22,6 +22,7 @@ from ipam.subnet import gateway_of, reserved_addresses
 LOCK = "adoption.lock"
 LOCK_SECONDS = 5.0
 STRANGER = "netns-"
+FAMILIES = (encode.AF_INET, encode.AF_INET6)
 
 
 def adopt(node: Node) -> None:
@@ -77,7 +78,7 @@ def stranger_is_gone(reservation: Reservation, node: Node) -> bool:
 
 def _links_and_routes(node: Node) -> tuple[dict[int, Link], list[KernelRoute]]:
     links = {link.index: link for link in node.host.links(encode.dump_links())}
-    return links, node.host.routes(encode.dump_routes(encode.AF_INET))
+    return links, [route for each in FAMILIES for route in node.host.routes(encode.dump_routes(each))]
 
 
 def _endpoints(links: Mapping[int, Link], routes: list[KernelRoute]) -> list[Reservation]:
@@ -120,16 +121,16 @@ def _in_namespaces(
 
 def _subnets_of(uplinks: set[int], node: Node) -> list[IPNetwork]:
     """Azure lists a NIC's addresses in the subnet of its primary one, which the host has."""
-    every = node.host.addresses(encode.dump_addresses(encode.AF_INET))
-    own = [each for each in every if each.index in uplinks]
-    return [ip_network(f"{each.ip}/{each.prefixlen}", strict=False) for each in own if each.prefixlen < 32]
+    every = [each for family in FAMILIES for each in node.host.addresses(encode.dump_addresses(family))]
+    own = [each for each in every if each.index in uplinks and each.prefixlen < each.ip.max_prefixlen]
+    return [ip_network(f"{each.ip}/{each.prefixlen}", strict=False) for each in own]
 
 
 def _carried(node: Node, fd: int) -> list[tuple[Link, LinkAddress]]:
     """The addresses of a namespace that a NIC could have, and the links that carry them."""
     with netns.call_in(fd, node.host.sibling) as inside:
         links = {link.index: link for link in inside.links(encode.dump_links())}
-        addresses = inside.addresses(encode.dump_addresses(encode.AF_INET))
+        addresses = [each for family in FAMILIES for each in inside.addresses(encode.dump_addresses(family))]
     return [(links[each.index], each) for each in addresses if each.index in links and _is_usual(each.ip)]
 
 

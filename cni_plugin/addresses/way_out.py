@@ -118,8 +118,8 @@ def require_own_nic(reservation: Reservation, out: WayOut, node: Node) -> None:
     Raises:
         UplinkUnclear: it leaves by another one.
     """
-    if out.link is None:
-        return  # nothing leaves at all
+    if out.link is None or reservation.ip.version != 4:
+        return  # nothing leaves at all; or by rules of IPv6, and ``out`` is about those of IPv4
     link = _forwarded(reservation.ip, reservation.nic_mac, out, node)
     if link is None or reservation.nic_mac not in {link.mac, ANY_NIC, ""}:
         by = f"by {link.name} ({link.mac or 'no MAC'})" if link is not None else "by no link"
@@ -171,8 +171,11 @@ def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
     """
     if netconf.master:
         return named_link(netconf.master, node)
-    route = node.host.one_route(encode.get_route(reservation.gateway))
-    link = node.host.one_link(encode.get_link(index=route.index)) if route else None
+    if reservation.gateway.is_link_local:  # the same on every link
+        link = way_out(node).link
+    else:
+        route = node.host.one_route(encode.get_route(reservation.gateway))
+        link = node.host.one_link(encode.get_link(index=route.index)) if route else None
     mac = "" if reservation.nic_mac == ANY_NIC else reservation.nic_mac
     if link is not None and (uplink.is_uplink(link, mac) or not mac):
         return link

@@ -8,18 +8,19 @@ brackets, or lines with a dash. It must not know what the networks are used for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from glob import glob
-from ipaddress import IPv4Network, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
+from ipam.model import IPNetwork
 from ipam.quoting import one_line, quoted
 from ipam.value import Value
 
 MOST_NETWORKS_OF_FILE = 64
 """As in ip-masq-agent."""
 LARGEST_BYTES = 1 << 17
-CIDRS, LINK_LOCAL = "nonMasqueradeCIDRs", "masqLinkLocal"
+CIDRS, LINK_LOCAL, LINK_LOCAL_V6 = "nonMasqueradeCIDRs", "masqLinkLocal", "masqLinkLocalIPv6"
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -28,11 +29,12 @@ class IpMasqError(Exception):
 
 
 class IpMasq(Value):
-    """What the files say together. IPv6 networks are left out."""
+    """What the files say together."""
 
-    networks: tuple[IPv4Network, ...] | None = None
+    networks: tuple[IPNetwork, ...] | None = None
     """None: no file names any."""
     link_local: bool = False
+    link_local_v6: bool = False
 
 
 def read_ip_masq(pattern: str) -> IpMasq:
@@ -41,8 +43,8 @@ def read_ip_masq(pattern: str) -> IpMasq:
     Raises:
         IpMasqError: one of them is not valid, or can't be read.
     """
-    networks: list[IPv4Network] | None = None
-    link_local = False
+    networks: list[IPNetwork] | None = None
+    link_local = link_local_v6 = False
     for path in sorted(glob(pattern)) if pattern else ():  # noqa: PTH207 - the pattern is absolute
         try:
             with Path(path).open("rb") as file:
@@ -51,14 +53,15 @@ def read_ip_masq(pattern: str) -> IpMasq:
             named = found.get(CIDRS)
             if named is not None:
                 networks = [*(networks or ()), *_networks(named)]
-            link_local = link_local or _boolean(found.get(LINK_LOCAL, False))
+            link_local |= _boolean(found, LINK_LOCAL)
+            link_local_v6 |= _boolean(found, LINK_LOCAL_V6)
         except OSError as error:
             raise IpMasqError(f"{path} can't be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             raise IpMasqError(
                 f"{path} is not valid, the rules stay as they are: {one_line(str(error))}"
             ) from error
-    return IpMasq(None if networks is None else tuple(networks), link_local)
+    return IpMasq(None if networks is None else tuple(networks), link_local, link_local_v6)
 
 
 def _decoded(content: bytes) -> dict[str, object]:
@@ -108,21 +111,21 @@ def _scalar(text: str) -> object:
     return BOOLEANS.get(text, text)
 
 
-def _networks(named: object) -> list[IPv4Network]:
+def _networks(named: object) -> list[IPNetwork]:
     if not isinstance(named, list):
         raise ValueError(f"{CIDRS} is not a list")  # noqa: TRY004 - of the document, not of a call
     if len(named) > MOST_NETWORKS_OF_FILE:
         raise ValueError(f"{CIDRS} has {len(named)} entries, more than {MOST_NETWORKS_OF_FILE}")
-    return ipv4_networks(named, CIDRS)
+    return networks_of(named, CIDRS)
 
 
-def ipv4_networks(named: Iterable[object], where: str) -> list[IPv4Network]:
-    """The IPv4 networks of a list of CIDRs.
+def networks_of(named: Iterable[object], where: str) -> list[IPNetwork]:
+    """The networks of a list of CIDRs.
 
     Raises:
         ValueError: an entry is not a network, or has host bits set; names ``where`` it is.
     """
-    found = []
+    found: list[IPNetwork] = []
     for each in named:
         try:
             network = ip_network(each) if isinstance(each, str) and "/" in each else None
@@ -130,12 +133,12 @@ def ipv4_networks(named: Iterable[object], where: str) -> list[IPv4Network]:
             raise ValueError(f"{where}: {error}") from error
         if network is None:
             raise ValueError(f"{where}: {quoted(str(each))} is not a network such as 10.1.0.0/16")
-        if isinstance(network, IPv4Network):
-            found.append(network)
+        found.append(network)
     return found
 
 
-def _boolean(value: object) -> bool:
+def _boolean(found: Mapping[str, object], key: str) -> bool:
+    value = found.get(key, False)
     if not isinstance(value, bool):
-        raise ValueError(f"{LINK_LOCAL} is {quoted(str(value))}, neither true nor false")  # noqa: TRY004 - as above
+        raise ValueError(f"{key} is {quoted(str(value))}, neither true nor false")  # noqa: TRY004 - as above
     return value

@@ -211,7 +211,7 @@ class Maintenance:
         """
         if (netconf := self._networks.netconf) is not None:
             request = allocate.address_request(netconf, self._node)
-            return replace(request, excluded=allocate.host_addresses(self._node))
+            return replace(request, excluded=allocate.host_addresses(self._node, request.families))
         used = self._node.ipam.sources_in_use() if self._settings.source == "auto" else ()
         config = used[0] if used else self._default_source()
         return allocate.request_without_netconf(config, self._node)

@@ -7,7 +7,7 @@ read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from cni_plugin.agent.ip_masq_files import IpMasq, IpMasqError, read_ip_masq
@@ -55,6 +55,7 @@ class Outbound:
         flags = replace(
             decided,
             link_local=settings.link_local or files.link_local,
+            link_local_v6=files.link_local_v6,
             random_fully=settings.random_fully,
             imds=settings.imds,
             wireserver=settings.wireserver,
@@ -68,15 +69,22 @@ class Outbound:
         """What is inside, which addresses are public, and which there are."""
         nics = [nic for each in listings for nic in each.nics]
         usual = [network for each in listings for network in each.inside]
+        v6 = [
+            ip
+            for nic in nics
+            for ip in (*nic.own_addresses, *(a.ip for a in nic.addresses))
+            if ip.version == 6
+        ]
         if not usual and files.networks is None:
             usual += RFC_1918
+            usual += [traffic.UNIQUE_LOCAL] if v6 else []
         subnets = [network for nic in nics for network in nic.subnets]
-        every = [*usual, *subnets, *(files.networks or ()), *settings.non_masquerade]
-        public = {ip for nic in nics for ip in nic.public if isinstance(ip, IPv4Address)}
-        inside = (each for each in every if isinstance(each, IPv4Network))
+        subnets += [IPv6Network((int(ip), traffic.SUBNET_V6), strict=False) for ip in v6]
+        inside = [*usual, *subnets, *(files.networks or ()), *settings.non_masquerade]
+        public = {ip for nic in nics for ip in nic.public}
         if thorough or listings != self._seen:
             self._uplinks = traffic.links_with({ip for nic in nics for ip in nic.own_addresses})
             self._seen = listings
-        ips = (each.ip for nic in nics for each in nic.addresses)
-        pool = collapsed(IPv4Network(ip) for ip in ips if isinstance(ip, IPv4Address))
-        return Traffic(collapsed(inside), public=tuple(sorted(public)), pool=pool, uplinks=self._uplinks)
+        pool = collapsed(ip_network(each.ip) for nic in nics for each in nic.addresses)
+        ordered = tuple(sorted(public, key=lambda ip: (ip.version, int(ip))))
+        return Traffic(collapsed(inside), public=ordered, pool=pool, uplinks=self._uplinks)

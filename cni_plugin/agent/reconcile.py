@@ -8,7 +8,7 @@ touched: a change there, by a sandbox like gVisor or a VPN, is intended. It must
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from cni_plugin.addresses import allocate, recovery
@@ -16,10 +16,10 @@ from cni_plugin.datapath import drift, for_mode, names
 from cni_plugin.datapath.drift import Difference, Expected, FoundHost
 from cni_plugin.kernel import encode, locks
 from cni_plugin.kernel.decode import KernelRoute, Link, read_link, read_route
-from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.family import IPV4, IPV6
 from cni_plugin.kernel.watch import RTMGRP_LINK, Watch
 from cni_plugin.node import Node
-from ipam.model import Attachment, Holder, IPAddress, Reservation
+from ipam.model import Attachment, Holder, IPAddress, Reservation, by_attachment
 
 Say = Callable[..., None]
 T = TypeVar("T")
@@ -64,8 +64,11 @@ class Reconciler:
         if not self._has_changed() and not thorough:
             return
         links = self._links.all_of(self._node.host.dump(encode.dump_links()))
-        routes = self._routes.all_of(self._node.host.dump(encode.dump_routes(IPV4.number)))
         held = self._node.ipam.reservations()
+        bodies = self._node.host.dump(encode.dump_routes(IPV4.number))
+        if any(each.ip.version == 6 for each in held):
+            bodies += self._node.host.dump(encode.dump_routes(IPV6.number))
+        routes = self._routes.all_of(bodies)
         self._adopt_strangers(links, held)
         by_name = names.by_name(links)
         self._reclaim(held, by_name, grace)
@@ -74,7 +77,7 @@ class Reconciler:
     def _has_changed(self) -> bool:
         """Called in the reconciling thread, whose namespace is the host's."""
         if self._watch is None:
-            self._watch = Watch(RTMGRP_LINK | IPV4.route_group)
+            self._watch = Watch(RTMGRP_LINK | IPV4.route_group | IPV6.route_group)
         return self._watch.changed()
 
     def close(self) -> None:
@@ -112,28 +115,29 @@ class Reconciler:
         for route in routes:  # of several routes to one address the kernel lists the one in use first
             if route.dst.prefixlen == route.dst.max_prefixlen:
                 leading.setdefault(route.dst.network_address, route)
-        for each in held:
-            expected = drift.expected_of(each)
+        for each in by_attachment(held):
+            expected = drift.expected_of(*each)
             link = names.find(expected.names, links)
-            if names.is_finished(link, each.attachment):
-                found = FoundHost(link, (leading.get(each.ip),))
+            if names.is_finished(link, expected.names.attachment):
+                found = FoundHost(link, tuple([leading.get(one.ip) for one in each]))
                 if any(drift.of_host(expected, found)):
                     self._repair_one(each, expected)
 
-    def _repair_one(self, reservation: Reservation, expected: Expected) -> None:
+    def _repair_one(self, held: Sequence[Reservation], expected: Expected) -> None:
         """Repair under the lock and after another check: a call may be creating or removing this endpoint."""
-        with locks.locked(self._node.run_dir, reservation.attachment, 0) as ours:
+        attachment = expected.names.attachment
+        with locks.locked(self._node.run_dir, attachment, 0) as ours:
             if not ours:
                 return
             try:
                 repaired = for_mode().repair(expected, self._node.host)
             except OSError as error:
-                self._say("error", f"repair of {reservation.attachment} failed: {error.strerror}")
+                self._say("error", f"repair of {attachment} failed: {error.strerror}")
                 return
         for each in repaired:
-            self._repaired(each, reservation)
+            self._repaired(each, held)
 
-    def _repaired(self, difference: Difference, reservation: Reservation) -> None:
+    def _repaired(self, difference: Difference, held: Sequence[Reservation]) -> None:
         self.repairs[difference.kind] += 1
-        text = f"{difference.kind} of {reservation.attachment} was put back: {difference.text}"
-        self._say("warning", text, address=str(reservation.ip))
+        text = f"{difference.kind} of {held[0].attachment} was put back: {difference.text}"
+        self._say("warning", text, address=str(difference.ip or held[0].ip))

@@ -7,12 +7,12 @@ Owns reading it, noticing changes, and the message for an invalid one. Its keys 
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.agent import settings_schema
-from cni_plugin.agent.ip_masq_files import ipv4_networks
+from cni_plugin.agent.ip_masq_files import networks_of
+from ipam.model import IPNetwork
 from ipam.sources import ArmConfig
 from ipam.validation import ValidationError, validator
 from ipam.value import Value, replace
@@ -43,7 +43,7 @@ class Conflist(Value):
 class OutboundSettings(Value):
     """What the operator says of packets that leave the virtual network."""
 
-    non_masquerade: tuple[IPv4Network, ...]
+    non_masquerade: tuple[IPNetwork, ...]
     link_local: bool
     random_fully: bool
     file: str
@@ -146,7 +146,7 @@ def _conflist(read: settings_models.Conflist) -> Conflist:
 def _outbound(read: settings_models.Settings) -> OutboundSettings:
     masquerade, platform = read.masquerade, read.platform
     try:
-        networks = ipv4_networks(masquerade.non_masquerade_cidrs, "masquerade.non_masquerade_cidrs")
+        networks = networks_of(masquerade.non_masquerade_cidrs, "masquerade.non_masquerade_cidrs")
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return OutboundSettings(

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from cni_plugin.cli import foreign
 from cni_plugin.cli.drawing import route_text
 from cni_plugin.cni.errors import CniError
-from cni_plugin.host import packets, traffic
+from cni_plugin.host import forwarding_v6, packets, traffic
 from cni_plugin.kernel import encode, lookup, netns, sysctl
+from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.lookup import Lookup
 from ipam.value import Value
 
@@ -118,7 +119,7 @@ class Traveller:
                 self._hops.append(Hop(f"pod {name_of(pod)}", "lo", "delivered to itself"))
                 return "the pod has the address itself"
             return self._on_node(source, target, self._out_of_pod(pod, source, target))
-        if source in self._node.host.own_addresses():
+        if source in self._node.host.own_addresses(family_of(source).number):
             return self._on_node(source, target, None)
         return self._on_node(source, target, self._uplink_from(source))
 
@@ -171,6 +172,10 @@ class Traveller:
         if refused := self._refused_by_table(source, target, came_by, link):
             self._hops.append(Hop("node", arrival[1], f"refused: {refused}", str(found.rule or ""), route))
             raise _Dropped(refused)
+        if source.version == 6 and came_by is not None and not forwarding_v6.forwards(came_by.name):
+            raise _Dropped(
+                f"{came_by.name} does not forward IPv6 (net.ipv6.conf.all.forwarding, force_forwarding)"
+            )
         verb = "forwarded" if came_by else "sent"
         self._hops.append(Hop("node", arrival[1], f"{verb} by {link.name}", str(found.rule or ""), route))
         if not link.up:
@@ -220,8 +225,8 @@ class Traveller:
         pod = self._pods.get(source)
         if pod is None or not packets.is_masqueraded(pod.owner.network, source, target, self._node.run_dir):
             return None
-        addresses = self._node.host.addresses(encode.dump_addresses(encode.AF_INET))
-        own = [each for each in addresses if each.index == route.index]
+        addresses = self._node.host.addresses(encode.dump_addresses(family_of(target).number))
+        own = [each for each in addresses if each.index == route.index and not each.ip.is_link_local]
         hop = route.gateway or target
         near = (each for each in own if hop in ip_network((each.ip, each.prefixlen), strict=False))
         return next((each.ip for each in (*near, *own)), None)

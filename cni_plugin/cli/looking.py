@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cni_plugin import checks, host
@@ -18,10 +18,19 @@ from cni_plugin.datapath import drift, for_mode, names
 from cni_plugin.datapath.drift import Difference, FoundHost
 from cni_plugin.kernel import encode, netns
 from cni_plugin.kernel.decode import KernelRoute, Link
-from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.family import IPV4, IPV6
 from cni_plugin.node import Node
 from ipam.errors import IpamError, StoreMissing
-from ipam.model import AddressStatus, Attachment, Holder, IPAddress, Overview, Owner, Reservation
+from ipam.model import (
+    AddressStatus,
+    Attachment,
+    Holder,
+    IPAddress,
+    Overview,
+    Owner,
+    Reservation,
+    by_attachment,
+)
 from ipam.value import Value
 
 OK, MISSING, UNCONFIRMED, UNKNOWN = "ok", "missing", "unconfirmed", "unknown"
@@ -48,6 +57,8 @@ class Seen(Value):
     """Interface index inside the pod: what the host veth names as its peer (IFLA_LINK)."""
     since: float = 0.0
     """Seconds since the epoch; 0: not known, it was adopted from the kernel."""
+    addresses: tuple[str, ...] = ()
+    """``address``, and that of the other family if the pod has one."""
     differs: tuple[str, ...] = ()
     """Differences from what ADD made, in words."""
 
@@ -59,6 +70,7 @@ class Seen(Value):
             "containerID": self.attachment.container_id,
             "ifname": self.attachment.ifname,
             "address": self.address,
+            "addresses": list(self.addresses),
             "network": self.owner.network,
             "holder": self.owner.holder.value,
             "hostVeth": self.host_veth,
@@ -103,12 +115,14 @@ def look(node: Node) -> Picture:
     on_host: frozenset[IPAddress] = frozenset()
     try:
         links = node.host.links(encode.dump_links())
-        routes = node.host.routes(encode.dump_routes(IPV4.number))
-        on_host = node.host.own_addresses()
+        routes = [
+            route for family in (IPV4, IPV6) for route in node.host.routes(encode.dump_routes(family.number))
+        ]
+        on_host = node.host.own_addresses() | node.host.own_addresses(IPV6.number)
     except OSError as error:
         kernel_error = f"links, routes and addresses can't be read: {error.strerror}"
     held = [each.reservation for each in addresses if each.reservation is not None]
-    inside = {each.attachment: _inside(each, node) for each in held}
+    inside = {each[0].attachment: _inside(each, node) for each in by_attachment(held)}
     return Picture(
         taken_at=time.time(),
         run_dir=str(node.run_dir),
@@ -136,11 +150,11 @@ def read_store(node: Node, cooldown: float) -> tuple[str, str, Overview | None, 
     return STORE_OK if overview.same_boot else STORE_OLD, "", overview, addresses
 
 
-def _inside(reservation: Reservation, node: Node) -> list[Difference]:
+def _inside(held: Sequence[Reservation], node: Node) -> list[Difference]:
     """What differs inside the pod, where its namespace can be reached by the path the runtime gave; that it
     can't be, where it can't.
     """
-    who, expected = reservation.owner, drift.expected_of(reservation)
+    who, expected = held[0].owner, drift.expected_of(*held)
     if who.holder is not Holder.ENDPOINT or not who.netns or not who.netns_id:
         return []
     try:
@@ -163,8 +177,15 @@ def compare(
     """Attachments of the store beside their endpoints, then endpoints that the store does not know."""
     links, routes = list(links), list(routes)
     by_name = names.by_name(links)
-    leading = {route.dst.network_address: route for route in reversed(routes) if route.dst.prefixlen == 32}
-    seen = [_of_store(each, by_name, leading, (inside or {}).get(each.attachment, ())) for each in held]
+    leading = {
+        route.dst.network_address: route
+        for route in reversed(routes)
+        if route.dst.prefixlen == route.dst.max_prefixlen
+    }
+    seen = [
+        _of_store(each, by_name, leading, (inside or {}).get(each[0].attachment, ()))
+        for each in by_attachment(held)
+    ]
     known = {each.attachment for each in seen}
     for link in links:
         named = names.owner_of(link)
@@ -174,6 +195,7 @@ def compare(
                 Seen(
                     attachment=named[0],
                     address=carried[0] if carried else "",
+                    addresses=tuple(carried),
                     owner=Owner(named[1]),
                     state=UNKNOWN,
                     **_of_link(link),
@@ -183,18 +205,19 @@ def compare(
 
 
 def _of_store(
-    reservation: Reservation,
+    held: Sequence[Reservation],
     links: dict[str, Link],
     leading: Mapping[Any, KernelRoute],
     inside: Iterable[Difference],
 ) -> Seen:
-    who = reservation.owner
+    reservation, who = held[0], held[0].owner
     link = None
     found: list[Difference] = []
     if who.holder is Holder.ENDPOINT:
-        expected = drift.expected_of(reservation)
+        expected = drift.expected_of(*held)
         link = names.find(expected.names, links)
-        found = [*drift.of_host(expected, FoundHost(link, (leading.get(reservation.ip),))), *inside]
+        routes = tuple(leading.get(each.ip) for each in held)
+        found = [*drift.of_host(expected, FoundHost(link, routes)), *inside]
     elif who.netns and who.netns_id and netns.is_replaced(who.netns, who.netns_id):
         found = [Difference(drift.HOST_MISSING, f"its network namespace {who.netns} is gone")]
     found = found if reservation.confirmed else []
@@ -203,6 +226,7 @@ def _of_store(
     return Seen(
         attachment=reservation.attachment,
         address=str(reservation.ip),
+        addresses=tuple(str(each.ip) for each in held),
         owner=who,
         state=state if reservation.confirmed else UNCONFIRMED,
         since=reservation.created_at,

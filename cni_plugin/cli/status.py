@@ -224,7 +224,7 @@ def _attachment_row(each: Seen, picture: Picture) -> tuple[str, ...]:
         each.owner.pod or NOTHING,
         each.attachment.container_id[:12],
         each.attachment.ifname,
-        each.address or NOTHING,
+        ", ".join(each.addresses) or each.address or NOTHING,
         each.host_veth or NOTHING,
         str(each.host_index or NOTHING),
         str(each.pod_index or NOTHING),

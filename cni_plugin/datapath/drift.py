@@ -13,6 +13,7 @@ from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
 from cni_plugin.kernel.encode import HOST_LINK_GROUP, NUD_PERMANENT, RTN_LOCAL
 from cni_plugin.kernel.family import IPV4, Family, Routes, family_of
 from cni_plugin.kernel.messages import HOST_SETTINGS
+from cni_plugin.kernel.sysctl import HOST_IPV6 as HOST_IPV6_SETTINGS
 from ipam.model import IPAddress, IPInterface, IPNetwork, Reservation
 from ipam.value import Value
 
@@ -54,14 +55,10 @@ class Expected(Value):
     too, so after a later plugin did so the gateway's entry is learned (the host veth answers ARP for it)."""
 
 
-def expected_of(reservation: Reservation) -> Expected:
-    """What the endpoint of a reservation should be, as far as the store knows."""
-    return Expected(
-        names_for(reservation.attachment, reservation.owner),
-        reservation.attachment.ifname,
-        (reservation.address,),
-        routed=(reservation.address,),
-    )
+def expected_of(*held: Reservation) -> Expected:
+    """What the endpoint of an attachment should be that holds these, as far as the store knows."""
+    attachment, addresses = held[0].attachment, tuple([each.address for each in held])
+    return Expected(names_for(attachment, held[0].owner), attachment.ifname, addresses, routed=addresses)
 
 
 class FoundHost(Value):
@@ -121,8 +118,7 @@ def of_host(expected: Expected, found: FoundHost, pod_index: int = 0) -> Iterato
     ]
     if wrong:
         yield Difference(HOST_SETTINGS_CHANGED, ", ".join(wrong))
-    if link.has_ipv6 and all(address.version == 4 for address in expected.routed):
-        yield Difference(HOST_IPV6, f"IPv6 is not disabled on host veth {name}, whose pod has none")
+    yield from _of_ipv6(link, expected)
     for address, route in zip(expected.routed, found.routes, strict=True):
         if route is not None and pod_index and (route.kind, route.index) == (RTN_LOCAL, pod_index):
             continue
@@ -133,6 +129,20 @@ def of_host(expected: Expected, found: FoundHost, pod_index: int = 0) -> Iterato
             yield Difference(
                 HOST_ROUTE, f"host route to {address.ip} over {name} is missing ({over})", address.ip
             )
+
+
+def _of_ipv6(link: Link, expected: Expected) -> Iterator[Difference]:
+    if all(address.version == 4 for address in expected.routed):
+        if link.has_ipv6:
+            yield Difference(HOST_IPV6, f"IPv6 is not disabled on host veth {link.name}, whose pod has none")
+        return
+    wrong = [
+        f"net.ipv6.conf.{link.name}.{key} is not {value}"
+        for key, number, value in HOST_IPV6_SETTINGS
+        if number >= 0 and link.ipv6_setting(number) not in {int(value), None}
+    ]
+    if wrong or not link.has_ipv6:
+        yield Difference(HOST_IPV6, ", ".join(wrong) or f"host veth {link.name} has no IPv6")
 
 
 def _leads_to(route: KernelRoute, ip: IPAddress) -> bool:

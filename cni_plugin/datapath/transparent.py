@@ -6,8 +6,11 @@ It writes a veth, a /32 route over it and what is inside the pod; never the host
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import errno
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_network
 
 from cni_plugin.cni.errors import AttachmentExists, KernelRefused, of_system
@@ -17,12 +20,15 @@ from cni_plugin.datapath.drift import Difference, Expected, Found, FoundHost
 from cni_plugin.datapath.names import HOST_MAC, Names
 from cni_plugin.kernel import encode, netns, nic_table, rules, sysctl
 from cni_plugin.kernel.decode import Link
-from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.family import IPV4, IPV6, Family
 from cni_plugin.kernel.netlink import DeviceBusy, Netlink, NoSuchDevice
 from cni_plugin.kernel.nic_table import TableRoute
 from cni_plugin.kernel.templates import Request
 from ipam.model import IPInterface
 from ipam.value import replace
+
+DELIVERY_SECONDS = 2.0
+"""Seconds; it takes less than a thousandth of that."""
 
 
 def attach(
@@ -36,19 +42,28 @@ def attach(
     with netns.call_in(netns_fd, host.sibling) as pod:
         host_ifname, host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
-            sysctl.disable_ipv6(host_ifname)
             addresses = endpoint.addresses
+            if _has_ipv6(addresses):
+                sysctl.prepare_host_ipv6(host_ifname)
+                ifname = endpoint.names.attachment.ifname
+                netns.call_in(netns_fd, partial(sysctl.prepare_pod_ipv6, ifname))
+            else:
+                sysctl.disable_ipv6(host_ifname)
             if ask is not None:
                 host.change([encode.own_link(host_index, endpoint.names.mark)])
                 pod.change([encode.set_link(pod_index)])
                 addresses = ask()
             made = replace(endpoint, host_ifname=host_ifname, addresses=addresses)
             _set_up_host(made, host, host_index, marked=ask is not None)
+            another_v6 = _has_ipv6(addresses) and not endpoint.in_host and _has_default_v6(pod)
             try:
-                pod.change(list(_pod_requests(made, pod_index)))
+                pod.change(list(_pod_requests(made, pod_index, another_v6=another_v6)))
             except FileExistsError:
-                _lead_back(made, pod, pod_index)
+                _lead_back(made, pod, pod_index, IPV4)
+            if another_v6:
+                _lead_back(made, pod, pod_index, IPV6)
             host.change(_last_requests(made, host_index))
+            _wait_for_delivery(made, pod)
         except BaseException as error:
             _remove(encode.delete_link(index=host_index), host)
             if isinstance(error, OSError):
@@ -90,6 +105,7 @@ def inspect(
 ) -> Found:
     """As ``Datapath.inspect``."""
     found = inspect_host(names, addresses, host)
+    numbers = (encode.AF_INET, encode.AF_INET6) if _has_ipv6(addresses) else (encode.AF_INET,)
     with netns.call_in(netns_fd, host.sibling) as pod:
         link = pod.one_link(encode.get_link(name=ifname))
         if link is None:
@@ -97,9 +113,9 @@ def inspect(
         return Found(
             host=found,
             pod_link=link,
-            pod_addresses=tuple(pod.addresses(encode.dump_addresses(encode.AF_INET))),
-            pod_routes=tuple(pod.routes(encode.dump_routes(encode.AF_INET))),
-            pod_neighbours=tuple(pod.neighbours(encode.dump_neighbours(encode.AF_INET))),
+            pod_addresses=tuple(each for n in numbers for each in pod.addresses(encode.dump_addresses(n))),
+            pod_routes=tuple(each for n in numbers for each in pod.routes(encode.dump_routes(n))),
+            pod_neighbours=tuple(each for n in numbers for each in pod.neighbours(encode.dump_neighbours(n))),
         )
 
 
@@ -117,20 +133,25 @@ def repair(expected: Expected, host: Netlink) -> list[Difference]:
             return repaired
         # One at a time: a link that had to be set up has lost its routes, so what was found is outdated.
         try:
-            _put_back(difference, found.link, expected.names, host)
+            _put_back(difference, found.link, expected, host)
         except (FileExistsError, NoSuchDevice):
             return repaired
         repaired.append(difference)
 
 
-def _put_back(difference: Difference, link: Link, names: Names, host: Netlink) -> None:
+def _put_back(difference: Difference, link: Link, expected: Expected, host: Netlink) -> None:
     if difference.kind == drift.HOST_IPV6:
-        sysctl.disable_ipv6(link.name)
+        if not _has_ipv6(expected.routed):
+            sysctl.disable_ipv6(link.name)
+            return
+        sysctl.prepare_host_ipv6(link.name)
+        with suppress(FileExistsError):
+            host.change([encode.new_address(link.index, IPV6.gateway_address)])
         return
     requests = {
         drift.HOST_DOWN: lambda: encode.set_link(link.index),
         drift.HOST_MAC_CHANGED: lambda: encode.set_link(link.index, mac=HOST_MAC),
-        drift.HOST_MARK: lambda: encode.set_mark(link.index, names.mark),
+        drift.HOST_MARK: lambda: encode.set_mark(link.index, expected.names.mark),
         drift.HOST_GROUP: lambda: encode.set_link(link.index, group=encode.HOST_LINK_GROUP),
         drift.HOST_SETTINGS_CHANGED: lambda: encode.secure_link(link.index),
         drift.HOST_ROUTE: lambda: encode.new_route(link.index, difference.ip),  # type: ignore[arg-type]
@@ -207,6 +228,8 @@ def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> 
     """Mark the host's end, and route to it: both are about the index that was acknowledged before."""
     requests = [] if marked else [encode.own_link(index, made.names.mark)]
     requests += [encode.new_route(index, address.ip) for address in made.addresses]
+    if _has_ipv6(made.addresses):
+        requests.append(encode.new_address(index, IPV6.gateway_address))
     try:
         host.change(requests)
     except FileExistsError as error:
@@ -219,35 +242,68 @@ def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> 
         ) from error
 
 
-def _pod_requests(made: Endpoint, index: int) -> Iterator[Request]:
-    """Everything inside the pod in one send: each step is about the index that was acknowledged before."""
-    metric = encode.LAST_METRIC if made.in_host else 0
+def _pod_requests(made: Endpoint, index: int, *, another_v6: bool) -> Iterator[Request]:
+    """Everything inside the pod in one send: each step is about the index that was acknowledged before.
+
+    Of several default routes of IPv6 with the same metric the kernel spreads packets over all
+    (rt6_qualify_for_ecmp). So one beside ``another_v6`` has the index as its metric, which is greater than
+    the usual 1024.
+    """
     versions: set[int] = set()
     for address in made.addresses:
         if address.version in versions:
             yield encode.new_address(index, address)
         else:
             versions.add(address.version)
+            metric = encode.LAST_METRIC if made.in_host else 0
+            if another_v6 and address.version == 6:
+                metric = index
             yield encode.new_pod_address(index, address, HOST_MAC, metric)
 
 
-def _lead_back(made: Endpoint, pod: Netlink, index: int) -> None:
+def _lead_back(made: Endpoint, pod: Netlink, index: int, family: Family) -> None:
     """An interface of a pod that has a default route by another one, which stays in use. What comes from this
     one's addresses, such as replies, leaves by this one: the other's host veth refuses it, and so does Azure.
 
     The index of the link is the number of its table, and the metric of its default route in the main table,
     which programs take that bind to the interface, and all once the other one is gone.
     """
-    way = IPV4.gateway
+    way = family.gateway
     requests = [
         encode.new_neighbour(index, way, HOST_MAC),
-        encode.new_pod_route(index, IPV4.default, gateway=way, metric=index),
-        nic_table.new_table_route(index, TableRoute(IPV4.default, index=index, gateway=way)),
+        nic_table.new_table_route(index, TableRoute(family.default, index=index, gateway=way)),
     ]
+    if family is IPV4:  # that of IPv6 was made with its address
+        requests.insert(1, encode.new_pod_route(index, family.default, gateway=way, metric=index))
     pod.change(requests)
     for address in made.addresses:
         with suppress(FileExistsError):  # left by an interface that had both the address and the index
-            pod.change([rules.new_nic_rule(ip_network(address.ip), index)])
+            if address.version == family.version:
+                pod.change([rules.new_nic_rule(ip_network(address.ip), index)])
+
+
+def _has_default_v6(pod: Netlink) -> bool:
+    routes = pod.routes(encode.dump_routes(encode.AF_INET6))
+    return any(not route.dst.prefixlen for route in routes)
+
+
+def _wait_for_delivery(made: Endpoint, pod: Netlink) -> None:
+    """Until the kernel delivers to the IPv6 addresses: it adds their local routes a moment later, from a work
+    queue (addrconf_dad_work).
+    """
+    until = time.monotonic() + DELIVERY_SECONDS
+    for address in made.addresses:
+        while address.version == 6:
+            route = pod.one_route(encode.get_route(address.ip))
+            if route is not None and route.kind == encode.RTN_LOCAL:
+                break
+            if time.monotonic() > until:
+                raise OSError(errno.ETIMEDOUT, f"the pod does not receive packets to {address.ip}")
+            time.sleep(0.0005)
+
+
+def _has_ipv6(addresses: Iterable[IPInterface]) -> bool:
+    return any(address.version == 6 for address in addresses)
 
 
 def _last_requests(made: Endpoint, index: int) -> list[Request]:

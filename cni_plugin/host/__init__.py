@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.host import forwarding, nic_routes, packets, routing_rule
+from cni_plugin.host import forwarding, forwarding_v6, nic_routes, packets, routing_rule
+from cni_plugin.host.traffic import PodNetwork
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
@@ -61,23 +62,25 @@ class HostState(Protocol):
         ...
 
 
-STATES: tuple[HostState, ...] = (forwarding, nic_routes, routing_rule, packets)
+STATES: tuple[HostState, ...] = (forwarding, nic_routes, routing_rule, packets, forwarding_v6)
 
 
-def ensure(node: Node, network: str, *, masqueraded: bool) -> None:
+def ensure(node: Node, name: str, network: PodNetwork) -> None:
     """Set everything that a pod of a network needs and is missing.
 
     Args:
         node: the node.
-        network: its name.
-        masqueraded: ``ipMasq`` of its netconf.
+        name: that of the network.
+        network: what its netconf says.
 
     Raises:
         KernelRefused, OSError: as ``HostState.ensure``.
     """
     forwarding.ensure(node)
     routing_rule.ensure(node)
-    packets.ensure_for(network, masqueraded=masqueraded, node=node)
+    packets.ensure_for(name, network, node)
+    if network.ipv6:
+        forwarding_v6.ensure(node)
 
 
 def check(node: Node, *, in_use: bool = True) -> list[str]:

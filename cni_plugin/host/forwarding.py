@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cni_plugin.cni.errors import KernelRefused
 from cni_plugin.kernel import encode, sysctl
 from cni_plugin.kernel.decode import read_route
-from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.family import IPV4, Family
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.netlink import Netlink
@@ -60,7 +60,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     forwards = sysctl.read(FORWARDING) != "0"
     if in_use and not forwards:
         found.append("net.ipv4.ip_forward is 0: no pod reaches anything")
-    for name in _uplinks(node.host) if forwards else ():
+    for name in uplinks(node.host, IPV4) if forwards else ():
         with suppress(FileNotFoundError):  # it has just gone
             if sysctl.read(f"ipv4/conf/{name}/forwarding") == "0":
                 found.append(f"net.ipv4.conf.{name}.forwarding is 0: what comes in by {name} reaches no pod")
@@ -69,9 +69,9 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     return found
 
 
-def _uplinks(host: Netlink) -> Iterator[str]:
-    """The links that a default route leads over."""
-    bodies = host.dump(encode.dump_routes(IPV4.number))
+def uplinks(host: Netlink, family: Family) -> Iterator[str]:
+    """The links that a default route of a family leads over."""
+    bodies = host.dump(encode.dump_routes(family.number))
     # Byte 1 is rtm_dst_len. Those of pods are not parsed: a full node has hundreds.
     indexes = dict.fromkeys(read_route(body).index for body in bodies if not body[1])
     for index in filter(None, indexes):

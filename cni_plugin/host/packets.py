@@ -1,30 +1,26 @@
 """Table ``inet azvnet`` of nf_tables: masquerading, and what is not forwarded.
 
-Owns its rules, and whether the kernel has them. They concern what comes in by host veths, which have a group
-of their own, and addresses of the pool: neither the node's packets nor those of other plugins' pods. Nothing
-in it changes with a pod.
+Owns whether the kernel has it as it should be; what is in it, ``packet_rules`` says.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import lru_cache, partial
-from ipaddress import IPv4Network
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cni_plugin.cni.errors import KernelRefused, StateUnavailable
 from cni_plugin.datapath.names import owner_of
 from cni_plugin.host import traffic
-from cni_plugin.host.traffic import Traffic
+from cni_plugin.host.packet_rules import WIRESERVER_PORTS, chains_of
+from cni_plugin.host.traffic import PodNetwork, Traffic
 from cni_plugin.kernel import encode, nftables
-from cni_plugin.kernel.digest import sha1_of
 from cni_plugin.kernel.encode import HOST_LINK_GROUP
-from cni_plugin.kernel.nftables import Chain, Rule
+from ipam.value import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
     from cni_plugin.kernel.netlink import Netlink
     from cni_plugin.node import Node
@@ -35,15 +31,9 @@ T = TypeVar("T")
 KIND = "nftables"
 SHARED = False
 TABLE = "azvnet"
-FILTER, SOURCE_NAT = 0, 100
-"""Priorities with names of their own in nft."""
 MASQUERADES_SINCE = (5, 7)
 OTHERS_CHAIN = "IP-MASQ-AGENT"
 """Of ip-masq-agent and ip-masq-agent-v2. With iptables-legacy it is not seen."""
-WIRESERVER_PORTS = (80, 32526)
-"""Secrets of the node: goal state with certificates, and extensions' settings (HostGAPlugin). DNS is 53."""
-DIGEST = 8
-_FROM_PODS = nftables.from_group(HOST_LINK_GROUP)
 
 _written: tuple[str, ...] = ()
 """The comments of the rules that this process has last seen in the kernel."""
@@ -60,7 +50,10 @@ def ensure(node: Node) -> str:
             _keep(partial(traffic.write_decision, decided, run_dir), run_dir)
         networks = traffic.read_networks(run_dir)
         excepted = _excepted(networks, node.host)
-        chains = chains_of(decided, masqueraded=_any(networks), excepted=excepted)
+        ipv6 = traffic.has_ipv6(networks)
+        if ipv6 and not any(each.version == 6 for each in decided.non_masquerade):
+            decided = replace(decided, non_masquerade=(*decided.non_masquerade, *traffic.default_of_ipv6()))
+        chains = chains_of(decided, masqueraded=_any(networks), excepted=excepted, ipv6=ipv6)
         wanted = tuple(rule.comment for chain in chains for rule in chain.rules)
         found = tuple(nftables.comments_of(TABLE))
         if found != wanted:
@@ -75,7 +68,7 @@ def ensure(node: Node) -> str:
     return f"nf_tables table inet {TABLE} was {how} and was written again"
 
 
-def ensure_for(network: str, *, masqueraded: bool, node: Node) -> None:
+def ensure_for(name: str, network: PodNetwork, node: Node) -> None:
     """As ``ensure``, for a pod of a network; nothing where an agent keeps what is there.
 
     Raises:
@@ -84,17 +77,15 @@ def ensure_for(network: str, *, masqueraded: bool, node: Node) -> None:
     """
     run_dir = node.run_dir
     known = _networks.get(run_dir) if node.background_reads else None
-    if known is None or known.get(network) is not masqueraded:
-        known = _keep(
-            lambda: traffic.note_network(network, masqueraded=masqueraded, run_dir=run_dir), run_dir
-        )
+    if known is None or known.get(name) != network:
+        known = _keep(lambda: traffic.note_network(name, network, run_dir), run_dir)
         _networks[run_dir] = known
-    elif _written and (masqueraded or not _any(known)):
+    elif _written and (network.masqueraded or not _any(known)):
         return
     ensure(node)
 
 
-_networks: dict[Path, dict[str, bool]] = {}
+_networks: dict[Path, dict[str, PodNetwork]] = {}
 """What this process has last read of ``traffic.NETWORKS``; of the agent, which handles all calls."""
 
 
@@ -116,14 +107,14 @@ def _refused(error: OSError) -> KernelRefused:
     )
 
 
-def _any(networks: dict[str, bool]) -> bool:
+def _any(networks: Mapping[str, PodNetwork]) -> bool:
     """Whether any network is masqueraded, as one that nothing is known of is."""
-    return any(networks.values()) or not networks
+    return any(each.masqueraded for each in networks.values()) or not networks
 
 
-def _excepted(networks: dict[str, bool], host: Netlink) -> tuple[int, ...]:
+def _excepted(networks: Mapping[str, PodNetwork], host: Netlink) -> tuple[int, ...]:
     """Host veths of networks that are not masqueraded, where others are."""
-    off = {name for name, masqueraded in networks.items() if not masqueraded}
+    off = {name for name, network in networks.items() if not network.masqueraded}
     if not off or not _any(networks):
         return ()
     links = [each for each in host.links(encode.dump_links()) if each.group == HOST_LINK_GROUP]
@@ -205,11 +196,16 @@ def is_masqueraded(network: str, source: IPAddress, target: IPAddress, run_dir: 
     """
     decided = _decided(run_dir)
     networks = traffic.read_networks(run_dir)
-    if not networks.get(network, _any(networks)) or target.version != 4:
+    known = networks.get(network)
+    if not (known.masqueraded if known else _any(networks)):
         return False
     if source in decided.public and not _is_of_platform(target):
         return False
-    inside = [*decided.non_masquerade, *([] if decided.link_local else [traffic.LINK_LOCAL])]
+    kept = [] if decided.link_local else [traffic.LINK_LOCAL]
+    kept_v6 = [] if decided.link_local_v6 else [traffic.LINK_LOCAL_V6]
+    inside = [*decided.non_masquerade, *kept, *kept_v6]
+    if target.version == 6 and not any(each.version == 6 for each in decided.non_masquerade):
+        inside += traffic.default_of_ipv6()
     return not any(target in each for each in inside)
 
 
@@ -254,67 +250,3 @@ def is_without_pod(target: IPAddress, run_dir: Path) -> bool:
 
 def _decided(run_dir: Path) -> Traffic:
     return traffic.read_decision(run_dir) or traffic.default_decision()
-
-
-@lru_cache(maxsize=4)
-def chains_of(
-    decided: Traffic, *, masqueraded: bool = True, excepted: Sequence[int] = ()
-) -> tuple[Chain, ...]:
-    """The table. Each rule's comment has the digest of the whole, so that the rules alone show whether it is
-    complete and as it should be.
-    """
-    chains = [
-        ("forward", "filter", nftables.FORWARD, FILTER, tuple(_forward_rules(decided))),
-    ]
-    if masqueraded:
-        rules = tuple(_masquerade_rules(decided, excepted))
-        chains.append(("postrouting", "nat", nftables.POSTROUTING, SOURCE_NAT, rules))
-    digest = sha1_of(repr(chains)).hex()[:DIGEST]
-    total = sum(len(chain[-1]) for chain in chains)
-    numbers = iter(range(1, total + 1))
-    return tuple(
-        Chain(
-            *chain[:-1],
-            tuple(
-                Rule(f"{each.comment} [{digest} {next(numbers)}/{total}]", each.steps) for each in chain[-1]
-            ),
-        )
-        for chain in chains
-    )
-
-
-def _forward_rules(decided: Traffic) -> Iterator[Rule]:
-    if decided.pool and decided.uplinks:
-        # Otherwise it goes to and fro between node and network until its TTL ends. TCP is reset, since the
-        # redirects that the kernel sends before this use up its rate of other ICMP (ip_rt_send_redirect).
-        turned = (*nftables.from_links(decided.uplinks), *nftables.to_links(decided.uplinks))
-        held = (nftables.DESTINATION, nftables.in_networks(decided.pool))
-        tcp = (*turned, nftables.IPV4_ONLY, nftables.TCP, *held, nftables.REFUSE_TCP)
-        yield Rule("no pod has the address", tcp)
-        yield Rule("no pod has the address", (*turned, nftables.IPV4_ONLY, *held, nftables.UNREACHABLE))
-    to = (_FROM_PODS, nftables.IPV4_ONLY, nftables.TCP, nftables.DESTINATION)
-    if not decided.wireserver:
-        ports = (nftables.DESTINATION_PORT, nftables.in_ports(WIRESERVER_PORTS), nftables.REFUSE_TCP)
-        yield Rule("wireserver", (*to, nftables.in_networks([traffic.WIRESERVER]), *ports))
-    if not decided.imds:
-        yield Rule("metadata service", (*to, nftables.in_networks([traffic.IMDS]), nftables.REFUSE_TCP))
-
-
-def _masquerade_rules(decided: Traffic, excepted: Sequence[int]) -> Iterator[Rule]:
-    """Only the first packet of a connection comes here (nf_nat). What the node itself sends came in by no
-    link, so no rule about one holds for it, not even one that names a link it must not be.
-    """
-    yield Rule("to a pod", (nftables.to_group(HOST_LINK_GROUP), nftables.RETURN))
-    if excepted:
-        yield Rule("ipMasq is false", (*nftables.from_links(excepted), nftables.RETURN))
-    to = (nftables.IPV4_ONLY, nftables.DESTINATION)
-    if decided.public:  # those services answer the node's address alone
-        platform = nftables.in_networks([traffic.WIRESERVER, traffic.LINK_LOCAL], inverted=True)
-        own = nftables.in_networks(map(IPv4Network, decided.public))
-        steps = (nftables.IPV4_ONLY, nftables.SOURCE, own, nftables.DESTINATION, platform, nftables.RETURN)
-        yield Rule("has a public address", steps)
-    inside = [*decided.non_masquerade, *([] if decided.link_local else [traffic.LINK_LOCAL])]
-    if inside:
-        yield Rule("inside", (*to, nftables.in_networks(inside), nftables.RETURN))
-    leave = nftables.masquerade(random_fully=decided.random_fully)
-    yield Rule("with the node's address", (_FROM_PODS, nftables.IPV4_ONLY, leave))

@@ -40,8 +40,15 @@ class Link(Value):
     """IFLA_INET_CONF, by IPV4_DEVCONF_* less 1."""
     has_ipv6: bool = False
     """Whether IPv6 is there and not disabled on the link (IFLA_INET6_CONF)."""
+    ipv6_conf: bytes = b""
+    """IFLA_INET6_CONF: numbers of four bytes, by DEVCONF_* (include/uapi/linux/ipv6.h)."""
     group: int = 0
     """IFLA_GROUP."""
+
+    def ipv6_setting(self, number: int) -> int | None:
+        """A setting of IPv6; None where the kernel has none of that number, or no IPv6."""
+        value = self.ipv6_conf[4 * number : 4 * number + 4]
+        return int.from_bytes(value, "little", signed=True) if value else None
 
     @property
     def up(self) -> bool:
@@ -147,6 +154,7 @@ def read_link(body: bytes) -> Link:
         lower_elsewhere=37 in attributes,
         alt_names=tuple(_text(name) for _, name in read_attributes(attributes.get(52, b""), 0)),
         ipv4_settings=struct.unpack(f"={len(ipv4) // 4}I", ipv4),
+        ipv6_conf=ipv6,
         has_ipv6=bool(ipv6) and not struct.unpack_from("=I", ipv6, 4 * DEVCONF_DISABLE_IPV6)[0],
         group=read_number(attributes, 27),
     )

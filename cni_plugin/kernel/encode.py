@@ -26,7 +26,7 @@ NLM_F_EXCL, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_APPEND = 0x200, 0x400, 0x100, 0x8
 
 AF_INET, AF_INET6 = 2, 10
 IFF_UP = 1
-IFA_F_NOPREFIXROUTE = 0x200
+IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 NUD_REACHABLE, NUD_PERMANENT = 0x02, 0x80
 NTF_EXT_LEARNED = 0x10
 RT_TABLE_MAIN = 254
@@ -186,8 +186,10 @@ def _link_name(name: str, alt_name: str) -> list[tuple[str, object]]:
 def new_address(index: int, address: IPInterface) -> Request:
     """Give an address to a link without the connected route the kernel would add for its subnet.
 
-    Everything goes through the gateway: on Azure there is no layer 2 to reach a neighbour on.
+    Everything goes through the gateway: on Azure there is no layer 2 to reach a neighbour on. So nobody could
+    have an IPv6 address twice there, and it can be used at once, without a second of detection.
     """
+    flags = IFA_F_NOPREFIXROUTE if address.version == 4 else IFA_F_NOPREFIXROUTE | IFA_F_NODAD
     fields = {
         "family": family_of(address.ip).number,
         "prefixlen": address.network.prefixlen,
@@ -197,7 +199,7 @@ def new_address(index: int, address: IPInterface) -> Request:
     attributes = [
         ("IFA_LOCAL", str(address.ip)),
         ("IFA_ADDRESS", str(address.ip)),
-        ("IFA_FLAGS", IFA_F_NOPREFIXROUTE),
+        ("IFA_FLAGS", flags),
     ]
     return Request(
         compiled("ifaddrmsg", RTM_NEWADDR, _CREATE, fields, attributes),
@@ -275,12 +277,14 @@ def get_route(dst: IPAddress) -> Request:
 
 @filled_in
 def get_forwarded_route(dst: IPAddress, source: IPAddress, index: int) -> Request:
-    """Ask for the route that a packet takes which comes from ``source`` by link ``index``."""
+    """Ask for the route that a packet takes which comes from ``source`` by link ``index``. For IPv6 the table
+    is answered anyway, and the flag that asks for it refused (inet6_rtm_valid_getroute_req).
+    """
     fields = {
         "family": family_of(dst).number,
         "dst_len": dst.max_prefixlen,
         "src_len": source.max_prefixlen,
-        "flags": RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
+        "flags": RTM_F_FIB_MATCH | (RTM_F_LOOKUP_TABLE if dst.version == 4 else 0),
     }
     attributes = [("RTA_DST", str(dst)), ("RTA_SRC", str(source)), ("RTA_IIF", index)]
     return Request(

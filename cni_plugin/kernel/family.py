@@ -6,9 +6,9 @@ must not know what the link is for.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
 
-from ipam.model import IPAddress, IPNetwork
+from ipam.model import IPAddress, IPInterface, IPNetwork
 from ipam.value import Value
 
 Routes = tuple[tuple[IPNetwork, IPAddress | None], ...]
@@ -22,12 +22,15 @@ class Family(Value):
     number: int
     """AF_INET or AF_INET6."""
     gateway: IPAddress
-    """The pod's gateway. No link has it: a permanent neighbour maps it to the host veth."""
+    """The pod's gateway: a permanent neighbour maps it to the host veth. That of IPv4 no link has; that of
+    IPv6 every host veth has, so that it answers a pod that has lost the neighbour (as ``proxy_arp`` does)."""
     default: IPNetwork
     address_group: int
     """RTMGRP_*_IFADDR: notifications of address changes (rtnetlink(7))."""
     route_group: int
     """RTMGRP_*_ROUTE."""
+    gateway_address: IPInterface
+    """The gateway as an address of a link."""
     routes: Routes
     """A pod's routes, in the order in which they can be added: destination and gateway."""
 
@@ -36,7 +39,7 @@ def _family(
     version: int, number: int, gateway: IPAddress, default: IPNetwork, groups: tuple[int, int]
 ) -> Family:
     routes: Routes = ((ip_network(gateway), None), (default, gateway))
-    return Family(version, number, gateway, default, *groups, routes)
+    return Family(version, number, gateway, default, *groups, ip_interface(gateway), routes)
 
 
 IPV4 = _family(4, 2, IPv4Address("169.254.1.1"), IPv4Network("0.0.0.0/0"), (0x10, 0x40))

@@ -137,10 +137,14 @@ class Netlink:
         return int(MTU_REQUEST.unpack(answer)[1])
 
     def may_carry(self, address: IPAddress) -> bool:
-        """False: no link of the namespace carries this IPv4 address. A tenth of the time of a route lookup: a
+        """False: no link of the namespace carries this address. A tenth of the time of a route lookup: a
         socket can be bound to local addresses only (ip(7)), unless a sysctl or a program permits others.
         """
-        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        try:
+            probe = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        except OSError:  # of a family that this kernel does not have
+            return True
         try:
             probe.bind((str(address), 0))
         except OSError as error:
@@ -191,9 +195,9 @@ class Netlink:
         """Every address of the dump."""
         return [read_address(body) for body in self.dump(request)]
 
-    def own_addresses(self) -> frozenset[IPAddress]:
-        """The IPv4 addresses that the links of the namespace carry."""
-        return frozenset(each.ip for each in self.addresses(encode.dump_addresses(encode.AF_INET)))
+    def own_addresses(self, family: int = encode.AF_INET) -> frozenset[IPAddress]:
+        """The addresses of one family, IPv4 by default, that the links of the namespace carry."""
+        return frozenset(each.ip for each in self.addresses(encode.dump_addresses(family)))
 
     def one_route(self, request: Request) -> KernelRoute | None:
         """The route that was asked for; None when nothing leads there."""

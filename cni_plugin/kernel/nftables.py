@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from cni_plugin.kernel.decode import read_attributes
 from cni_plugin.kernel.encode import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST
@@ -28,13 +28,13 @@ NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, GET_RULE, NEW_SET, NEW_ELEMENTS = 
 INET = 1
 """NFPROTO_INET: IPv4 and IPv6."""
 NESTED = 0x8000
-FORWARD, POSTROUTING = 2, 4
+PREROUTING, FORWARD, POSTROUTING = 0, 2, 4
 ACCEPT = 1
 RULE_USERDATA = 7
 ANONYMOUS, CONSTANT, INTERVAL, INTERVAL_END = 1, 2, 4, 1
 ANY_NAME = "__set%d"
 """The kernel numbers anonymous sets; in the transaction that makes one, its id names it."""
-TYPE_ADDRESS, TYPE_PORT, TYPE_LINK = 7, 13, 20
+TYPE_ADDRESS, TYPE_ADDRESS_V6, TYPE_PORT, TYPE_LINK = 7, 8, 13, 20
 """For whoever prints a set; nft's own numbers (include/datatype.h)."""
 NO_TABLES = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL, errno.ENOENT})
 """Answers of a kernel without nf_tables, or without something that the table needs."""
@@ -264,9 +264,18 @@ def _one_of(indexes: Iterable[int]) -> Step:
 
 IPV4_ONLY = _meta(15) + _compare(b"\x02")
 """NFPROTO_IPV4; before anything that looks into the header."""
+IPV6_ONLY = _meta(15) + _compare(b"\x0a")
+"""NFPROTO_IPV6."""
 TCP = _meta(16) + _compare(b"\x06")
 SOURCE, DESTINATION = _payload(1, 12, 4), _payload(1, 16, 4)
 """Of IPv4."""
+SOURCE_V6, DESTINATION_V6 = _payload(1, 8, 16), _payload(1, 24, 16)
+"""Of IPv6."""
+FOREIGN_SOURCE = _expression("fib", _number(1, 1) + _number(2, 1) + _number(3, 0x29)) + _compare(bytes(4))
+"""``fib saddr . iif oif missing``: what is sent to the packet's source would not leave by the link by which
+the packet came in. NFT_FIB_RESULT_OIF of NFTA_FIB_F_SADDR, _IIF and _PRESENT (Linux 4.10)."""
+DISCARD = _expression("immediate", _number(1, 0) + _nested(2, _nested(2, _number(1, 0))))
+"""NF_DROP."""
 DESTINATION_PORT = _payload(2, 2, 2)
 RETURN = _expression("immediate", _number(1, 0) + _nested(2, _nested(2, _number(1, -5))))
 REFUSE_TCP = _expression("reject", _number(1, 1) + _attribute(2, b"\0"))
@@ -280,20 +289,21 @@ def masquerade(*, random_fully: bool) -> bytes:
     return _expression("masq", _number(1, 16) if random_fully else b"")
 
 
-def in_networks(networks: Iterable[IPv4Network], *, inverted: bool = False) -> Step:
-    """The address that was loaded is in one of these, of which there is at least one."""
-    collapsed = list(collapse_addresses(networks))
-    if len(collapsed) == 1 and collapsed[0].prefixlen == 32:
+def in_networks(networks: Iterable[IPv4Network] | Iterable[IPv6Network], *, inverted: bool = False) -> Step:
+    """The address that was loaded is in one of these, of which there is at least one, all of one family."""
+    collapsed: list[IPv4Network | IPv6Network] = [*collapse_addresses(networks)]  # type: ignore[type-var, list-item]
+    bits = collapsed[0].max_prefixlen
+    if len(collapsed) == 1 and collapsed[0].prefixlen == bits:
         return _compare(collapsed[0].network_address.packed, equal=not inverted)
-    end = 1 << 32
+    end, width = 1 << bits, bits // 8
     ranges: list[tuple[bytes, bytes]] = []
     for each in collapsed:
         behind = int(each.broadcast_address) + 1
         start = int(each.network_address)
-        if ranges and ranges[-1][1] == start.to_bytes(4, "big"):
+        if ranges and ranges[-1][1] == start.to_bytes(width, "big"):
             start = int.from_bytes(ranges.pop()[0], "big")
-        ranges.append((start.to_bytes(4, "big"), b"" if behind == end else behind.to_bytes(4, "big")))
-    return Membership(TYPE_ADDRESS, tuple(ranges), inverted)
+        ranges.append((start.to_bytes(width, "big"), b"" if behind == end else behind.to_bytes(width, "big")))
+    return Membership(TYPE_ADDRESS if bits == 32 else TYPE_ADDRESS_V6, tuple(ranges), inverted)
 
 
 def in_ports(ports: Iterable[int]) -> Membership:

@@ -23,6 +23,7 @@ from cni_plugin.kernel.encode import (
     RTN_UNICAST,
     RTPROT_AZVNET,
 )
+from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.messages import compiled, compiled_once
 from cni_plugin.kernel.templates import Request
 from ipam.value import Value
@@ -88,7 +89,7 @@ def delete_table_route(table: int, found: KernelRoute) -> Request:
 def _route(kind: int, flags: int, table: int, route: TableRoute, verb: str) -> Request:
     onlink = route.gateway is not None
     fields = {
-        "family": AF_INET,
+        "family": family_of(route.dst.network_address).number,
         "dst_len": route.dst.prefixlen,
         "proto": RTPROT_AZVNET,
         "scope": RT_SCOPE_LINK if route.index and not onlink else RT_SCOPE_UNIVERSE,

@@ -22,6 +22,7 @@ from cni_plugin.kernel.encode import (
     RT_TABLE_MAIN,
     RTPROT_AZVNET,
 )
+from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.messages import compiled, compiled_once
 from cni_plugin.kernel.templates import Request
 from ipam.value import Value
@@ -122,7 +123,8 @@ def delete_nic_rule(source: IPNetwork, table: int) -> Request:
 
 
 def _nic_rule(kind: int, flags: int, source: IPNetwork, table: int, verb: str) -> Request:
-    fields = {"family": AF_INET, "src_len": source.prefixlen, "action": FR_ACT_TO_TBL}
+    family = family_of(source.network_address).number
+    fields = {"family": family, "src_len": source.prefixlen, "action": FR_ACT_TO_TBL}
     attributes = [
         ("FRA_PRIORITY", NIC_PRIORITY),
         ("FRA_SRC", str(source.network_address)),

@@ -16,8 +16,9 @@ from cni_plugin.addresses.allocate import Pool
 from cni_plugin.cni import errors, result
 from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import AddressCarried, Endpoint, for_mode, names
+from cni_plugin.host.traffic import PodNetwork
 from cni_plugin.kernel import locks, netns
-from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.family import family_of
 from cni_plugin.node import Node
 from ipam.errors import AddressTaken, AlreadyReserved
 from ipam.model import Holder, Reservation
@@ -87,7 +88,8 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
 
 def _ensure_host(verb_call: VerbCall, node: Node) -> None:
     conf = verb_call.netconf
-    host.ensure(node, conf.name, masqueraded=conf.ip_masq)
+    ipv6 = conf.uses_our_ipam and 6 in conf.our_ipam().versions
+    host.ensure(node, conf.name, PodNetwork(conf.ip_masq, ipv6))
 
 
 def _give_address(verb_call: VerbCall, node: Node) -> result.Result:
@@ -97,10 +99,11 @@ def _give_address(verb_call: VerbCall, node: Node) -> result.Result:
 
     def give(_: ExitStack) -> result.Result:
         pool.acquire()
-        assert pool.reservation is not None
         return result.Result(
-            ips=(result.Address(pool.reservation.address, pool.reservation.gateway),),
-            routes=(result.Route(IPV4.default, pool.reservation.gateway),),
+            ips=tuple(result.Address(each.address, each.gateway) for each in pool.reservations),
+            routes=tuple(
+                result.Route(family_of(each.ip).default, each.gateway) for each in pool.reservations
+            ),
             dns=_dns(verb_call),
         )
 
@@ -125,7 +128,7 @@ def _with_addresses(
                 undo.pop_all()
                 return made
         except AlreadyReserved as error:
-            finished = _finished(verb_call, node, error.reservations[0])
+            finished = _finished(verb_call, node, error.reservations)
             if finished is not None:
                 return finished
             _remove_leftovers(verb_call, node)
@@ -147,7 +150,7 @@ def _require_override(verb_call: VerbCall) -> None:
         )
 
 
-def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.Result | None:
+def _finished(verb_call: VerbCall, node: Node, existing: tuple[Reservation, ...]) -> result.Result | None:
     """The result, if an agent finished this very call and died before it could answer. None for leftovers of
     a killed ADD.
 
@@ -155,43 +158,50 @@ def _finished(verb_call: VerbCall, node: Node, existing: Reservation) -> result.
         AttachmentExists: another call has attached it.
     """
     attachment, call_id = verb_call.parameters.attachment, verb_call.call.call_id
-    same_call = bool(call_id) and existing.owner.call_id == call_id
-    if existing.owner.holder is Holder.ENDPOINT:
+    owner = existing[0].owner
+    same_call = bool(call_id) and owner.call_id == call_id
+    if owner.holder is Holder.ENDPOINT:
         link = for_mode(verb_call.netconf.mode).host_link(verb_call.names, node.host)
         finished = names.is_finished(link, attachment)
         if finished and link and same_call:
             return _made_before(verb_call, node, existing, link.name)
     else:
-        finished = allocate.is_alive(existing, node) and not same_call
+        finished = allocate.is_alive(existing[0], node) and not same_call
     if finished:
+        addresses = ", ".join(str(each.ip) for each in existing)
         raise errors.AttachmentExists(
-            f"{attachment} is attached already, as {existing.ip}",
+            f"{attachment} is attached already, as {addresses}",
             "Nothing was changed. DEL it before another ADD.",
         )
     return None
 
 
 def _made_before(
-    verb_call: VerbCall, node: Node, existing: Reservation, host_ifname: str
+    verb_call: VerbCall, node: Node, existing: tuple[Reservation, ...], host_ifname: str
 ) -> result.Result | None:
-    """The result of this very call as the pod has it; None if the pod does not have the address.
+    """The result of this very call as the pod has it; None if the pod does not have the addresses.
 
     The store may be a new one that knows the address from its host route, so without its subnet.
     """
     ifname = verb_call.parameters.attachment.ifname
+    versions = verb_call.netconf.our_ipam().versions
+    held = {each.ip: each.address for each in existing}
+    if {ip.version for ip in held} != set(versions):
+        return None
     with netns.opened(verb_call.call.netns_fd, verb_call.parameters.netns) as netns_fd:
         found = for_mode(verb_call.netconf.mode).inspect(
-            verb_call.names, ifname, (existing.address,), node.host, netns_fd
+            verb_call.names, ifname, tuple(held.values()), node.host, netns_fd
         )
     pod = found.pod_link
     addresses = tuple(
         ip_interface(f"{each.ip}/{each.prefixlen}")
         for each in found.pod_addresses
-        if pod is not None and each.index == pod.index and each.ip == existing.ip
+        if pod is not None and each.index == pod.index and each.ip in held
     )
-    if pod is None or not addresses:
+    if pod is None or len(addresses) != len(held):
         return None
-    node.ipam.confirm(existing)
+    addresses = tuple(sorted(addresses, key=lambda each: versions.index(each.version)))
+    node.ipam.confirm(*existing)
     made = Endpoint(
         names=verb_call.names,
         network=verb_call.netconf.name,
@@ -253,14 +263,20 @@ def _dns(verb_call: VerbCall, given: result.Dns = NO_DNS) -> result.Dns:
 def _result(verb_call: VerbCall, made: Endpoint, given: result.Dns) -> result.Result:
     """What the pod has: routes and gateway are those in its namespace."""
     parameters = verb_call.parameters
+    families = [family_of(address.ip) for address in made.addresses]
     return result.Result(
         interfaces=(
             result.Interface(made.host_ifname, names.HOST_MAC, made.mtu),
             result.Interface(parameters.attachment.ifname, made.pod_mac, made.mtu, parameters.netns),
         ),
-        ips=tuple(result.Address(address, IPV4.gateway, 1) for address in made.addresses),
+        ips=tuple(
+            result.Address(address, family.gateway, 1)
+            for address, family in zip(made.addresses, families, strict=True)
+        ),
         routes=tuple(
-            result.Route(dst, gateway, None if gateway else result.SCOPE_LINK) for dst, gateway in IPV4.routes
+            result.Route(dst, gateway, None if gateway else result.SCOPE_LINK)
+            for family in dict.fromkeys(families)
+            for dst, gateway in family.routes
         ),
         dns=_dns(verb_call, given),
     )

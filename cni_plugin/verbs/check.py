@@ -12,11 +12,10 @@ from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import drift, for_mode
 from cni_plugin.datapath.drift import Expected
 from cni_plugin.kernel import netns
-from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.family import family_of
 from cni_plugin.node import Node
 from cni_plugin.verbs.add import pod_mac
 from ipam import errors as ipam_errors
-from ipam.model import Reservation
 
 REMEDY = "Delete the pod so that it is created again; `azvnet status` and the log say what happened to it."
 
@@ -67,18 +66,20 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
         )
     # An address without an interface is ours only if no address names it: earlier plugins may leave that out.
     named = [ip for ip in previous.ips if own is not None and ip.interface == own]
-    ips = [
-        ip
-        for ip in named or [each for each in previous.ips if each.interface is None]
-        if ip.address.version == 4
-    ]
+    candidates = named or [each for each in previous.ips if each.interface is None]
+    routed = [ip for ip in candidates if ip.gateway == family_of(ip.address.ip).gateway]
+    # IPv6 of a pod to which we gave none is of a later plugin, which checks it.
+    versions = {4, *(ip.address.version for ip in routed)}
+    ips = [ip for ip in candidates if ip.address.version in versions]
     return Expected(
         names=verb_call.names,
         ifname=ifname,
         addresses=tuple(ip.address for ip in ips),
-        routed=tuple(ip.address for ip in ips if ip.gateway == IPV4.gateway),
+        routed=tuple(ip.address for ip in routed),
         given_mac=pod_mac(verb_call),
-        routes=tuple((route.dst, route.gateway) for route in previous.routes if route.dst.version == 4),
+        routes=tuple(
+            (route.dst, route.gateway) for route in previous.routes if route.dst.version in versions
+        ),
         pod_mac=interface.mac,
         mtu=interface.mtu,
     )
@@ -94,24 +95,32 @@ def _kernel_damage(verb_call: VerbCall, node: Node, expected: Expected) -> list[
 
 def _require_reservation(
     verb_call: VerbCall, node: Node, damage: list[str] | tuple[str, ...], expected: Expected | None = None
-) -> Reservation | None:
-    """The attachment's reservation; a missing one is damage too."""
+) -> None:
+    """Raise if there is damage; that the attachment holds no address, or other ones, is damage too."""
     attachment = verb_call.parameters.attachment
     try:
         known = node.ipam.held_if_adopted(attachment)
         if known is None:
-            return None  # the store was lost: until the next ADD only the kernel can be compared
-        held = next(iter(known), None)
-        if held is None and verb_call.call.netns_fd is not None:
+            return  # the store was lost: until the next ADD only the kernel can be compared
+        if not known and verb_call.call.netns_fd is not None:
             identity = netns.identity(verb_call.call.netns_fd)
-            held = next(iter(node.ipam.held_by(recovery.stranger(identity, attachment.ifname))), None)
+            known = node.ipam.held_by(recovery.stranger(identity, attachment.ifname))
     except ipam_errors.StoreUnavailable as error:
         raise errors.TryAgainLater(str(error), error.remedy) from error
     problems = list(damage)
-    if held is None:
+    if not known:
         problems.append(f"no address is reserved for {attachment}")
-    elif expected is not None and held.ip not in {address.ip for address in expected.addresses}:
-        problems.append(f"the store has {held.ip} for it, prevResult another address")
+    elif expected is not None:
+        has = {address.ip for address in expected.addresses}
+        problems += [
+            f"the store has {held.ip} for it, prevResult another address"
+            for held in known
+            if held.ip not in has
+        ]
+        problems += [
+            f"no IPv{ip.version} address is reserved for {attachment}, prevResult has {ip}"
+            for ip in [each.ip for each in expected.routed]
+            if ip.version not in {held.ip.version for held in known}
+        ]
     if problems:
         raise errors.CheckFailed("; ".join(problems), REMEDY)
-    return held

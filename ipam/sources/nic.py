@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MOST_CONFIGURATIONS = 256
-"""IP configurations of one NIC, the primary one included ("Azure networking limits": private IP addresses per
-network interface; a block counts as one)."""
+"""IP configurations of one NIC and one family, the primary one included ("Azure networking limits": private
+IP addresses per network interface; a block counts as one)."""
 MOST_SUBNETS = 16
 """Prefixes of one NIC: all its IP configurations are in one subnet, which may have several."""
 MOST_NICS = 16
 """NICs of one machine: more than any size of virtual machine can have ("Sizes for virtual machines")."""
 LARGEST_BLOCK = 16
 """Addresses: the blocks that Azure puts on a NIC are /28 ("Private IP address blocks")."""
+LARGEST_BLOCK_V6, USED_OF_BLOCK_V6 = 112, 120
+"""Prefix lengths: of IPv6 a NIC can have one block of 65,536 addresses; its first 256 are used, as Azure's
+own CNS does, since no node has more pods."""
 LONGEST_NAME = 80
 """Characters of the name of an IP configuration ("Naming rules and restrictions for Azure resources")."""
 MOST_WARNINGS = 32
@@ -58,6 +61,7 @@ class NicBuilder(Value):
     own: list[IPAddress] = field(default_factory=list)
     addresses: dict[IPAddress, PoolAddress] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
+    entries_v6: list[Entry] = field(default_factory=list)
     configurations: dict[IPAddress, str] = field(default_factory=dict)
     public: list[IPAddress] = field(default_factory=list)
 
@@ -76,8 +80,8 @@ class NicBuilder(Value):
 
     def add(self, entry: Entry, subnets: Sequence[IPNetwork]) -> None:
         """One IP configuration: an address or block, which has to be in one of ``subnets``."""
-        self.entries.append(entry)
-        if len(self.entries) > MOST_CONFIGURATIONS:
+        (entries := self.entries_v6 if ":" in entry.text else self.entries).append(entry)
+        if len(entries) > MOST_CONFIGURATIONS:
             return  # ``nic`` says how many
         for ip in self._addresses_of(entry.text):
             if entry.configuration:
@@ -105,13 +109,14 @@ class NicBuilder(Value):
 
     def nic(self) -> Nic:
         """What was collected."""
-        if len(self.entries) > MOST_CONFIGURATIONS:
-            # Before the others: it says what happened to most of them.
-            self.warnings.insert(
-                0,
-                f"NIC {self.mac} lists {len(self.entries)} IP configurations; Azure allows "
-                f"{MOST_CONFIGURATIONS} for each NIC, the others are skipped",
-            )
+        for entries, of in ((self.entries, ""), (self.entries_v6, " of IPv6")):
+            if len(entries) > MOST_CONFIGURATIONS:
+                # Before the others: it says what happened to most of them.
+                self.warnings.insert(
+                    0,
+                    f"NIC {self.mac} lists {len(entries)} IP configurations{of}; Azure allows "
+                    f"{MOST_CONFIGURATIONS} for each NIC, the others are skipped",
+                )
         own = frozenset(self.own)
         free = tuple(address for ip, address in self.addresses.items() if ip not in own)
         names = tuple(self.configurations.items())
@@ -127,8 +132,11 @@ class NicBuilder(Value):
         except ValueError as error:
             self._skip(quoted(text), one_line(str(error)))
             return ()
-        if block.num_addresses > LARGEST_BLOCK:
-            self._skip(str(block), f"a block of more than {LARGEST_BLOCK} addresses; Azure's are /28")
+        if isinstance(block, IPv6Network) and LARGEST_BLOCK_V6 <= block.prefixlen < USED_OF_BLOCK_V6:
+            return tuple(next(block.subnets(new_prefix=USED_OF_BLOCK_V6)))
+        if block.num_addresses > (256 if block.version == 6 else LARGEST_BLOCK):
+            largest = "IPv6 are /112" if block.version == 6 else "are /28"
+            self._skip(str(block), f"a block of more than {LARGEST_BLOCK} addresses; Azure's {largest}")
             return ()
         return tuple(block)
 

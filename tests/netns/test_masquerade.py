@@ -454,7 +454,7 @@ def test_without_its_agent_a_node_goes_on_with_what_that_decided(
 
 def test_a_pod_whose_address_has_a_public_one_leaves_with_it_but_not_to_the_platform(world: Node) -> None:
     pod, address = attach(world)
-    decided = traffic.Traffic(traffic.RFC_1918, public=(ip_address(address),), imds=True)  # type: ignore[arg-type]
+    decided = traffic.Traffic(traffic.RFC_1918, public=(ip_address(address),), imds=True)
     place = Path(RUN_DIR)
     world.sandbox.do(lambda: traffic.write_decision(decided, place), lambda: packets.ensure(Engine({})))
     assert asked(pod, OUTSIDE) == address

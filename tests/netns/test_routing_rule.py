@@ -11,6 +11,7 @@ import pytest
 from cni_plugin import host
 from cni_plugin.cli.looking import look
 from cni_plugin.cni.errors import KernelRefused
+from cni_plugin.host.traffic import PodNetwork
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.node import Node as Engine
 from integration.fabric import syscalls as sc
@@ -221,11 +222,11 @@ def test_rules_are_listed_once_by_an_executable_and_not_again_by_an_agent(busy_n
 
     def ask() -> list[int]:
         Engine({}).ensure_run_dir()
-        host.ensure(Engine({}), "azvnet", masqueraded=True)
+        host.ensure(Engine({}), "azvnet", PodNetwork())
         asked = []
         for engine in (Engine({}), Engine({}, known_host=KnownHost())):
             for _ in range(2):
-                host.ensure(engine, "azvnet", masqueraded=True)
+                host.ensure(engine, "azvnet", PodNetwork())
                 engine.routing_rules()
                 asked.append(engine.host.sequence)
         return asked

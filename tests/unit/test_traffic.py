@@ -20,7 +20,7 @@ def test_threads_that_write_at_the_same_time_do_not_disturb_each_other(tmp_path:
         try:
             for number in range(200):
                 traffic.write_decision(mine, tmp_path)
-                traffic.note_network(network, masqueraded=bool(number % 2), run_dir=tmp_path)
+                traffic.note_network(network, traffic.PodNetwork(bool(number % 2)), tmp_path)
                 assert traffic.read_decision(tmp_path) in (FIRST, SECOND)
         except (OSError, AssertionError) as error:
             failures.append(error)

@@ -45,6 +45,9 @@ ENVIRONMENTS = {
 }
 """``ipam.environment`` as written, to the name of the source."""
 
+VERSIONS = {"IPv4": 4, "IPv6": 6}
+"""``ipam.families`` as written (as Kubernetes' ``ipFamilies``), to the IP version."""
+
 NO_EFFECT = {
     "bridge": "pods are routed, without a bridge",
     "adapterName": "it is for Windows",
@@ -91,6 +94,11 @@ class IpamConf(DeclaredIpam):
     def source(self) -> str:
         """The name of the source: aliases resolved."""
         return ENVIRONMENTS[self.environment]
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions of which an attachment gets one address each, in the order of the configuration."""
+        return tuple(dict.fromkeys(VERSIONS[each] for each in self.families))
 
 
 class NetConf(DeclaredNetConf):

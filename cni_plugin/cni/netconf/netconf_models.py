@@ -54,6 +54,12 @@ class IpamConf(BaseModel):
     ip_address: str = Field(
         "", alias="ipAddress", description="A fixed address for the pod (Azure CNI's key)."
     )
+    families: list[Literal["IPv4", "IPv6"]] = Field(
+        ["IPv4"],
+        min_length=1,
+        max_length=2,
+        description="Of each of these a pod gets one address, or none at all; the first is its primary one.",
+    )
     subnet: str = ""
     address_space: str = Field("", alias="addressSpace")
     mode: str = ""

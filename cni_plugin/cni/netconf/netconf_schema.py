@@ -52,6 +52,15 @@ IPAM_CONF = model(
             alias="queryInterval",
         ),
         "ip_address": model_field({"type": "str"}, default="", alias="ipAddress"),
+        "families": model_field(
+            {
+                "type": "list",
+                "items_schema": {"type": "literal", "expected": ["IPv4", "IPv6"]},
+                "min_length": 1,
+                "max_length": 2,
+            },
+            default=["IPv4"],
+        ),
         "subnet": model_field({"type": "str"}, default=""),
         "address_space": model_field({"type": "str"}, default="", alias="addressSpace"),
         "mode": model_field({"type": "str"}, default=""),

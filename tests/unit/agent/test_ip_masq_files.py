@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,10 @@ SAYS = {
         '{"nonMasqueradeCIDRs": ["10.1.0.0/16"], "masqLinkLocal": true}',
         IpMasq((IPv4Network("10.1.0.0/16"),), True),
     ),
-    "IPv6, which pods don't have": ("nonMasqueradeCIDRs: [fd00::/8]\nmasqLinkLocalIPv6: true\n", IpMasq(())),
+    "IPv6": (
+        "nonMasqueradeCIDRs: [fd00::/8]\nmasqLinkLocalIPv6: true\n",
+        IpMasq((IPv6Network("fd00::/8"),), link_local_v6=True),
+    ),
 }
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "host bits": ("nonMasqueradeCIDRs: [10.1.0.1/16]", "10.1.0.1/16 has host bits set"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from cni_plugin.agent.outbound import Outbound
 from cni_plugin.agent.settings import Settings
 from cni_plugin.host import traffic
 from cni_plugin.host.traffic import RFC_1918, Traffic
-from ipam.model import Listing, Nic
+from ipam.model import Listing, Nic, PoolAddress
+from ipam.value import replace
 
 SUBNET = IPv4Network("100.64.0.0/16")
 NIC = Nic("00:0d:3a:00:00:01", True, (IPv4Address("100.64.0.4"),), (), (SUBNET,))
@@ -39,14 +40,28 @@ def test_without_the_address_space_it_is_rfc_1918_and_the_nics_own_subnets(tmp_p
 
 
 def test_the_address_space_of_network_and_peerings_replaces_the_guess(tmp_path: Path) -> None:
-    assert inside(tmp_path, [Listing("arm", (NIC,), inside=VNET)]) == {"100.64.0.0/10", "10.20.0.0/16"}
+    assert inside(tmp_path, [Listing("arm", (NIC,), inside=VNET)]) == {*map(str, VNET)}
 
 
 def test_a_file_replaces_the_guess_and_adds_to_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "ip-masq-agent").write_text("nonMasqueradeCIDRs: [192.168.0.0/24]\n")
     assert inside(tmp_path) == {"192.168.0.0/24", str(SUBNET)}
     known = [Listing("arm", (NIC,), inside=VNET)]
-    assert inside(tmp_path, known) == {"100.64.0.0/10", "10.20.0.0/16", "192.168.0.0/24"}
+    assert inside(tmp_path, known) == {*map(str, VNET), "192.168.0.0/24"}
+
+
+def test_ipv6_has_unique_local_addresses_and_the_subnets_of_what_is_listed(tmp_path: Path) -> None:
+    """IMDS lists IPv6 addresses without their subnet, which is a /64 on Azure."""
+    given = PoolAddress(IPv6Interface("2001:db8:1:2::5/128"), IPv6Address("fe80::1"), NIC.mac)
+    listed = Listing("imds", (replace(NIC, addresses=(given,)),))
+    assert inside(tmp_path, [listed]) == {*map(str, RFC_1918), str(SUBNET), "2001:db8:1:2::/64", "fc00::/7"}
+    assert decide(tmp_path, [listed]).pool == (IPv6Network("2001:db8:1:2::5/128"),)
+
+
+def test_a_file_says_whether_link_local_ipv6_leaves_with_the_nodes_address(tmp_path: Path) -> None:
+    assert not decide(tmp_path, [KNOWN]).link_local_v6
+    (tmp_path / "ip-masq-agent").write_text("masqLinkLocalIPv6: true\n")
+    assert decide(tmp_path, [KNOWN]).link_local_v6
 
 
 def test_settings_add_to_everything(tmp_path: Path) -> None:
@@ -87,5 +102,6 @@ def test_a_damaged_file_is_no_decision(tmp_path: Path, content: str) -> None:
     (tmp_path / traffic.DECISION).write_text(content)
     (tmp_path / traffic.NETWORKS).write_text(content)
     assert traffic.read_decision(tmp_path) is None
-    assert traffic.note_network("azvnet", masqueraded=False, run_dir=tmp_path)["azvnet"] is False
-    assert traffic.read_networks(tmp_path)["azvnet"] is False
+    of_others = traffic.PodNetwork(masqueraded=False)
+    assert traffic.note_network("azvnet", of_others, tmp_path)["azvnet"] == of_others
+    assert traffic.read_networks(tmp_path)["azvnet"] == of_others

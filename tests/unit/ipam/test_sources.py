@@ -327,6 +327,35 @@ def test_ipv6_with_a_subnet_keeps_it() -> None:
     assert str(listing.nics[0].addresses[0].gateway) == "fd00::1"
 
 
+def test_of_a_block_of_ipv6_the_first_256_addresses_are_used() -> None:
+    """A NIC can have one /112; Azure's CNS uses a /120 of it."""
+    document = imds_network("10.10.0.5")
+    document["interface"][0]["ipv6"] = {
+        "ipAddress": [{"privateIpAddress": "fd00::4"}, {"privateIpAddress": "fd00::1:0/112"}]
+    }
+    found = [each for each in of_imds(document).nics[0].addresses if each.ip.version == 6]
+    assert (len(found), str(found[0].ip), str(found[-1].ip)) == (256, "fd00::1:0", "fd00::1:ff")
+
+
+def test_a_larger_block_of_ipv6_is_passed_over() -> None:
+    document = imds_network("10.10.0.5")
+    document["interface"][0]["ipv6"] = {
+        "ipAddress": [{"privateIpAddress": "fd00::4"}, {"privateIpAddress": "fd00::/64"}]
+    }
+    listing = of_imds(document)
+    assert pods(listing) == ["10.10.0.5/16"]
+    assert "Azure's IPv6 are /112" in listing.warnings[0]
+
+
+def test_a_nic_may_have_256_configurations_of_each_family() -> None:
+    document = imds_network(*(f"10.10.1.{number}" for number in range(255)))
+    listed = [{"privateIpAddress": f"fd00::1:{number:x}"} for number in range(256)]
+    document["interface"][0]["ipv6"] = {"ipAddress": listed}
+    listing = of_imds(document)
+    assert len(listing.nics[0].addresses) == 255 + 255
+    assert listing.warnings == ()
+
+
 def test_unknown_fields_are_no_matter() -> None:
     document = imds_network("10.10.0.5")
     document["new"] = document["interface"][0]["interfaceCompartmentID"] = {"a": 1}
