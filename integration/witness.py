@@ -8,9 +8,12 @@ SERVER = """
 import select, socket, sys
 places = {}
 for address in sys.argv[2:]:
-    host, _, port = address.partition(":")
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        place = socket.socket(socket.AF_INET, kind)
+        place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+        if ":" in host:
+            place.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind((host, int(port)))
         if kind == socket.SOCK_STREAM:
@@ -34,8 +37,9 @@ ASK = """
 import socket, sys
 kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[sys.argv[1]]
 for place in sys.argv[2:]:
-    host, _, port = place.partition(":")
-    with socket.socket(socket.AF_INET, kind) as asking:
+    host, _, port = place.rpartition(":")
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as asking:
         asking.settimeout(10)
         try:
             asking.connect((host, int(port)))

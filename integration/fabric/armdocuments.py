@@ -62,8 +62,11 @@ def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = Fals
             "provisioningState": nic.state.value,
             "resourceGuid": str(uuid.uuid5(_NAMESPACE, identifier)),
             "ipConfigurations": [
-                _configuration_document(estate, nic, entry, identifier, expand_subnet, bare=uniform)
-                for entry in nic.configurations
+                *(
+                    _configuration_document(estate, nic, entry, identifier, expand_subnet, bare=uniform)
+                    for entry in nic.configurations
+                ),
+                *_configurations_v6(estate, nic, identifier),
             ],
             "dnsSettings": {
                 "dnsServers": [],
@@ -107,7 +110,11 @@ def subnet_document(estate: Estate, vnet: Vnet, subnet: Subnet) -> dict[str, Any
         "type": "Microsoft.Network/virtualNetworks/subnets",
         "properties": {
             "provisioningState": "Succeeded",
-            "addressPrefix": str(subnet.prefix),
+            **(
+                {"addressPrefixes": _prefixes(subnet)}
+                if subnet.prefix_v6
+                else {"addressPrefix": str(subnet.prefix)}
+            ),
             "delegations": [],
             "privateEndpointNetworkPolicies": "Disabled",
             "privateLinkServiceNetworkPolicies": "Enabled",
@@ -126,7 +133,7 @@ def vnet_document(estate: Estate, vnet: Vnet) -> dict[str, Any]:
         "location": estate.location,
         "properties": {
             "provisioningState": "Succeeded",
-            "addressSpace": {"addressPrefixes": [str(vnet.prefix)]},
+            "addressSpace": {"addressPrefixes": _prefixes(vnet)},
             "subnets": [subnet_document(estate, vnet, subnet) for subnet in vnet.subnets],
             "virtualNetworkPeerings": [_peering(estate, estate.vnet(peer)) for peer in sorted(vnet.peers)],
         },
@@ -134,7 +141,7 @@ def vnet_document(estate: Estate, vnet: Vnet) -> dict[str, Any]:
 
 
 def _peering(estate: Estate, peer: Vnet) -> dict[str, Any]:
-    space = {"addressPrefixes": [str(peer.prefix)]}
+    space = {"addressPrefixes": _prefixes(peer)}
     return {
         "name": peer.name,
         "properties": {
@@ -220,6 +227,31 @@ def vm_document(estate: Estate, vm: Vm) -> dict[str, Any]:
         "tags": dict(vm.tags),
         "properties": properties,
     }
+
+
+def _prefixes(of: Vnet | Subnet) -> list[str]:
+    return [str(each) for each in (of.prefix, of.prefix_v6) if each is not None]
+
+
+def _configurations_v6(estate: Estate, nic: Nic, owner: str) -> list[dict[str, Any]]:
+    """Those of IPv6, none of which is called primary."""
+    return [
+        {
+            "name": f"ipv6config{number}",
+            "id": f"{owner}/ipConfigurations/ipv6config{number}",
+            "etag": etag(owner, nic.revision),
+            "type": "Microsoft.Network/networkInterfaces/ipConfigurations",
+            "properties": {
+                "provisioningState": "Succeeded",
+                "privateIPAddress": str(address),
+                "privateIPAllocationMethod": "Dynamic",
+                "subnet": {"id": subnet_id(estate, nic.vnet, nic.subnet.name)},
+                "primary": False,
+                "privateIPAddressVersion": "IPv6",
+            },
+        }
+        for number, address in enumerate(nic.ipv6, 1)
+    ]
 
 
 def _top_level(estate: Estate) -> dict[str, Any]:

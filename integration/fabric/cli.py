@@ -89,6 +89,9 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--peered-hosts", type=int, default=0, help="machines in a peered network")
     up.add_argument("--stranger-hosts", type=int, default=0, help="machines in a network not peered")
     up.add_argument("--internet", action="store_true", help="a machine outside of Azure")
+    up.add_argument(
+        "--ipv6", type=int, default=0, help="secondary IPv6 addresses of every node NIC; 0: no IPv6"
+    )
     up.add_argument("--placement", choices=[p.value for p in Placement], default="standalone")
     up.add_argument("--environment", default="AzurePublicCloud")
     up.add_argument("--mtu", type=int, default=1500)

@@ -135,7 +135,7 @@ def _interface(nic: Nic) -> dict[str, Any]:
     subnets = [{"address": str(prefix.network_address), "prefix": str(prefix.prefixlen)}]
     return {
         "ipv4": {"ipAddress": addresses, "subnet": subnets},
-        "ipv6": {"ipAddress": []},
+        "ipv6": {"ipAddress": [{"privateIpAddress": str(each)} for each in nic.ipv6]},
         "macAddress": _bare_mac(nic),
     }
 

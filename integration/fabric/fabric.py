@@ -46,6 +46,7 @@ class Fabric:
         stranger_hosts: machines in a virtual network that is not peered, ``stranger1`` and so on.
         on_premises_hosts: machines behind the virtual network's VPN gateway, ``onpremises1`` and so on.
         internet: add a machine ``internet`` outside of Azure.
+        ipv6: secondary IPv6 addresses of every node NIC; 0: there is no IPv6 anywhere.
         placement: whether the nodes are stand-alone, or instances of a Flexible or Uniform scale set.
         environment: ``azEnvironment`` in IMDS.
         mtu: of every link.
@@ -69,6 +70,7 @@ class Fabric:
         stranger_hosts: int = 0,
         on_premises_hosts: int = 0,
         internet: bool = False,
+        ipv6: int = 0,
         placement: Placement | str = Placement.STANDALONE,
         environment: str = "AzurePublicCloud",
         mtu: int = 1500,
@@ -91,6 +93,7 @@ class Fabric:
             stranger_hosts=stranger_hosts,
             on_premises_hosts=on_premises_hosts,
             internet=internet,
+            ipv6=ipv6,
             placement=Placement(placement),
             environment=environment,
         )

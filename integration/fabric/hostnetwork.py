@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration.fabric import namespaces as ns
 from integration.fabric import ruleset
+from integration.fabric.hostnetwork_v6 import HostNetworkV6
 from integration.fabric.model import FABRIC_MAC, IMDS, WIRESERVER
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class HostNetwork:
         self._routes: dict[str, set[IPv4Network]] = {}
         self._owned: dict[str, frozenset[IPv4Network]] = {}
         self._lock = threading.RLock()
+        self._v6 = HostNetworkV6(self.netns)
         ns.write_sysctls(self.netns, _SYSCTLS)
         addresses = [f"address add {address}/32 dev lo" for address in (WIRESERVER, IMDS, *services)]
         # ARP is answered only for what has a route; what goes to lo is dropped by the filter.
@@ -130,6 +132,8 @@ class HostNetwork:
                 ns.nft(self.netns, script)
             ns.ip_batch(self.netns, batch)
             self._routes.update({name: set() for name in plugged})
+            for nic in (nic for vm, *_ in machines for nic in vm.nics if nic.ipv6):
+                self._v6.plugged_in(self.ports[nic.mac].name, nic.mac)
 
     def await_carrier(self) -> None:
         """Wait until every plugged-in port can send. Raises ToolError."""
@@ -146,6 +150,7 @@ class HostNetwork:
             )
             for port in gone:
                 self._routes.pop(port.name, None)
+                self._v6.forget(port.name)
 
     def apply(self, estate: Estate) -> None:
         """Deliver and accept exactly what the estate says; what stays the same is not touched."""
@@ -171,6 +176,7 @@ class HostNetwork:
             ns.ip_batch(self.netns, removals + additions)
             if script:
                 ns.nft(self.netns, script)
+            self._v6.apply(estate, {mac: port.name for mac, port in self.ports.items()})
 
     def plug_in_vf(self, mac: str, pid: int, link: str) -> None:
         """Make a second link with the NIC's MAC, as the VF of accelerated networking is.
@@ -207,10 +213,13 @@ class HostNetwork:
 
     def drop_counters(self) -> DropCounters:
         """Read all counters."""
-        done = ns.run_in_network(self.netns, ["nft", "-j", "list", "table", *ruleset.TABLE.split()])
-        if done.returncode != 0:
-            raise ns.ToolError(f"nft: {done.stderr.strip()}")
-        return self._counters(json.loads(done.stdout)["nftables"])
+        items: list[dict[str, dict[str, Any]]] = []
+        for table in (ruleset.TABLE, *self._v6.tables):
+            done = ns.run_in_network(self.netns, ["nft", "-j", "list", "table", *table.split()])
+            if done.returncode != 0:
+                raise ns.ToolError(f"nft: {done.stderr.strip()}")
+            items += json.loads(done.stdout)["nftables"]
+        return self._counters(items)
 
     def _port(self, vm: Vm, nic: Nic) -> tuple[Port, str]:
         known = self.ports.get(nic.mac)

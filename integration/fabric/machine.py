@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from integration.fabric import namespaces as ns
-from integration.fabric.model import IMDS, WIRESERVER
+from integration.fabric.model import FABRIC_ROUTER, IMDS, WIRESERVER
 from integration.waiting import found_within
 
 if TYPE_CHECKING:
@@ -335,6 +335,11 @@ def _link_lines(nic: Nic, index: int) -> list[str]:
         f"address add {primary}/{nic.subnet.prefix.prefixlen} broadcast + dev {dev}",
         f"route add default via {gateway} dev {dev} proto dhcp src {primary} metric {metric}",
     ]
+    if nic.ipv6:
+        lines += [
+            f"address add {nic.ipv6[0]}/128 dev {dev} nodad",
+            f"route add default via {FABRIC_ROUTER} dev {dev} proto ra metric {metric}",
+        ]
     return lines + [
         f"route add {address}/32 via {gateway} dev {dev} proto dhcp src {primary} metric {metric}"
         for address in (WIRESERVER, IMDS)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 FABRIC_MAC = "12:34:56:78:9a:bc"
 """The MAC that Azure's host answers every ARP request with."""
+FABRIC_ROUTER = IPv6Address("fe80::1234:5678:9abc")
+"""The router of IPv6, the same on every NIC."""
 
 WIRESERVER = IPv4Address("168.63.129.16")
 IMDS = IPv4Address("169.254.169.254")
@@ -62,6 +64,8 @@ class Subnet:
 
     name: str
     prefix: IPv4Network
+    prefix_v6: IPv6Network | None = None
+    """A /64; None: it has no IPv6."""
 
     @property
     def gateway(self) -> IPv4Address:
@@ -79,6 +83,8 @@ class Vnet:
     peers: frozenset[str] = frozenset()
     behind_gateway: frozenset[str] = frozenset()
     """Names of networks outside of Azure that its VPN gateway leads to, and that lead back by it."""
+    prefix_v6: IPv6Network | None = None
+    """None: it has no IPv6."""
 
     def subnet(self, name: str) -> Subnet:
         """The subnet of that name; KeyError if there is none."""
@@ -129,6 +135,8 @@ class Nic:
     state: State = State.SUCCEEDED
     revision: int = 1
     """Counts changes; the ETag is made of it."""
+    ipv6: tuple[IPv6Address, ...] = ()
+    """Addresses of its IPv6 configurations, the machine's own one first; none: it has no IPv6."""
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Its other properties as ARM takes and shows them, such as the network security group."""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 from integration.fabric import changes
 from integration.fabric.hostnetwork import INTERNET
-from integration.fabric.model import Estate, IpConfiguration, Nic, Placement, Subnet, Vm, Vnet
+from integration.fabric.model import (
+    RESERVED_AT_START,
+    Estate,
+    IpConfiguration,
+    Nic,
+    Placement,
+    Subnet,
+    Vm,
+    Vnet,
+)
 from integration.fabric.ruleset import PUBLIC
+from integration.fabric.ruleset_v6 import PUBLIC_V6
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NAMESPACE = uuid.UUID("6d1f3a52-8f0e-4a67-9a34-0d0f5ce51cc0")
 
@@ -37,6 +51,14 @@ ON_PREMISES = Vnet(
 """A network of the customer's own, behind the virtual network's VPN gateway."""
 OUTSIDE = Vnet(INTERNET, PUBLIC, (Subnet("hosts", PUBLIC),))
 INTERNET_ADDRESS = PUBLIC[100]
+IPV6 = {
+    "vnet1": IPv6Network("fd00:10:10::/48"),
+    "peered": IPv6Network("fd00:10:20::/48"),
+    "stranger": IPv6Network("fd00:10:30::/48"),
+    "onpremises": IPv6Network("fd00:192:168::/48"),
+    INTERNET: PUBLIC_V6,
+}
+"""The address spaces of a fabric with IPv6; the subnets are /64 of them, as on Azure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +77,8 @@ class Topology:
     stranger_hosts: int = 0
     on_premises_hosts: int = 0
     internet: bool = False
+    ipv6: int = 0
+    """Secondary IPv6 addresses of every node NIC; 0: there is no IPv6."""
     placement: Placement = Placement.STANDALONE
     environment: str = "AzurePublicCloud"
     location: str = "westeurope"
@@ -74,24 +98,57 @@ def build(topology: Topology, seed: str) -> Estate:
         tenant=_guid(seed, "tenant"),
         vnets=(MAIN, PEERED, STRANGER, ON_PREMISES, OUTSIDE),
     )
+    if topology.ipv6:
+        estate = replace(estate, vnets=tuple(map(_with_ipv6, estate.vnets)))
+    estate = _populated(estate, topology, seed)
+    return replace(estate, vms=tuple(_numbered(estate, topology))) if topology.ipv6 else estate
+
+
+def _with_ipv6(vnet: Vnet) -> Vnet:
+    prefix = IPV6[vnet.name]
+    each = zip(vnet.subnets, prefix.subnets(new_prefix=64), strict=False)
+    return replace(
+        vnet, prefix_v6=prefix, subnets=tuple(replace(subnet, prefix_v6=of) for subnet, of in each)
+    )
+
+
+def _numbered(estate: Estate, topology: Topology) -> Iterator[Vm]:
+    """The machines with IPv6 addresses: one each, and the nodes' NICs those for pods."""
+    taken: dict[IPv6Network, int] = {}
+    for vm in estate.vms:
+        nics = []
+        for nic in vm.nics:
+            prefix = nic.subnet.prefix_v6
+            assert prefix is not None
+            count = 1 + (topology.ipv6 if vm.computer_name.startswith("node") else 0)
+            first = taken.get(prefix, RESERVED_AT_START)
+            taken[prefix] = first + count
+            nics.append(replace(nic, ipv6=tuple(prefix[first + number] for number in range(count))))
+        yield replace(vm, nics=tuple(nics))
+
+
+def _populated(estate: Estate, topology: Topology, seed: str) -> Estate:
+    """With its machines."""
+    main, peered, stranger, on_premises, outside = estate.vnets
     for number in range(1, topology.nodes + 1):
         estate = _add_node(estate, topology, seed, number)
     for vnet, prefix, count in (
-        (MAIN, "vm", topology.vnet_hosts),
-        (PEERED, "peer", topology.peered_hosts),
-        (STRANGER, "stranger", topology.stranger_hosts),
-        (ON_PREMISES, "onpremises", topology.on_premises_hosts),
+        (main, "vm", topology.vnet_hosts),
+        (peered, "peer", topology.peered_hosts),
+        (stranger, "stranger", topology.stranger_hosts),
+        (on_premises, "onpremises", topology.on_premises_hosts),
     ):
         for number in range(1, count + 1):
             estate = _add(estate, seed, _machine(f"{prefix}{number}", seed), [(vnet, vnet.subnets[0])])
     if topology.internet:
-        estate = _add(estate, seed, _machine(INTERNET, seed), [(OUTSIDE, OUTSIDE.subnets[0])])
+        estate = _add(estate, seed, _machine(INTERNET, seed), [(outside, outside.subnets[0])])
     return estate
 
 
 def _add_node(estate: Estate, topology: Topology, seed: str, number: int) -> Estate:
     computer_name = f"node{number}"
-    networks = [(MAIN, MAIN.subnets[0]), *[(MAIN, MAIN.subnets[1])] * (topology.nics - 1)]
+    main = estate.vnets[0]
+    networks = [(main, main.subnets[0]), *[(main, main.subnets[1])] * (topology.nics - 1)]
     estate = _add(estate, seed, _machine(computer_name, seed, topology.placement, number - 1), networks)
     for nic in estate.vm(computer_name).nics:
         if topology.addresses:
@@ -124,7 +181,7 @@ def _add(estate: Estate, seed: str, vm: Vm, networks: list[tuple[Vnet, Subnet]])
     for index, (vnet, subnet) in enumerate(networks):
         taken = {nic.primary_ip for nic in nics}
         free = (a for a in changes.free_addresses(estate, subnet) if a not in taken)
-        address = INTERNET_ADDRESS if vnet is OUTSIDE else next(free, None)
+        address = INTERNET_ADDRESS if vnet.name == INTERNET else next(free, None)
         if address is None:
             raise changes.RefusedChange("SubnetIsFull", f"Subnet {subnet.name} is already full.")
         nics.append(_nic(vm, seed, index, vnet, subnet, address))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integration.fabric import changes, goalstate
+from integration.fabric import armdocuments, changes, documents, goalstate
 from integration.fabric.goalstate import GoalState
 from integration.fabric.model import Estate, Surface
 from integration.fabric.topology import Topology, build
@@ -27,6 +27,34 @@ def addresses(of: Estate, node: str = "node1") -> list[str]:
 
 def test_the_first_addresses_of_a_subnet_are_azures_own() -> None:
     assert addresses(estate(nodes=1))[0] == "10.10.0.4/32"
+
+
+def test_without_ipv6_nothing_has_it_and_with_it_everything() -> None:
+    assert {nic.ipv6 for vm in estate().vms for nic in vm.nics} == {()}
+    both = estate(ipv6=3, nics=2, peered_hosts=1)
+    assert [len(nic.ipv6) for nic in both.vm("node1").nics] == [4, 4]
+    assert [len(both.vm(name).primary_nic.ipv6) for name in ("vm1", "peer1")] == [1, 1]
+    every = [ip for vm in both.vms for nic in vm.nics for ip in nic.ipv6]
+    assert len(set(every)) == len(every)
+    for vm in both.vms:
+        for nic in vm.nics:
+            assert nic.subnet.prefix_v6 is not None
+            assert set(nic.ipv6) <= set(islice(nic.subnet.prefix_v6.hosts(), 64))
+
+
+def test_imds_and_arm_list_the_same_ipv6_addresses_the_machines_own_first() -> None:
+    both = estate(ipv6=3)
+    vm = both.vm("node1")
+    (shown,) = documents.network_document(vm)["interface"]
+    listed = [each["privateIpAddress"] for each in shown["ipv6"]["ipAddress"]]
+    assert listed == [str(ip) for ip in vm.primary_nic.ipv6]
+    nic = armdocuments.nic_document(both, vm, vm.primary_nic)
+    entries = [each["properties"] for each in nic["properties"]["ipConfigurations"]]
+    v6 = [each for each in entries if each["privateIPAddressVersion"] == "IPv6"]
+    assert [each["privateIPAddress"] for each in v6] == listed
+    assert not any(each["primary"] for each in v6)
+    space = armdocuments.vnet_document(both, both.vnet("vnet1"))["properties"]["addressSpace"]
+    assert space["addressPrefixes"] == ["10.10.0.0/16", "fd00:10:10::/48"]
 
 
 def test_freed_addresses_are_given_again_lowest_first() -> None:
