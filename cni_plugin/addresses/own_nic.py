@@ -59,6 +59,9 @@ def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node:
     link = out.link if out is not None else None
     if link is None or link.mac != reservation.nic_mac:
         link = way_out.find_uplink(reservation, netconf, node)
+    if reservation.ip.version == 6:
+        _require_own_way_v6(reservation.ip, link, node)
+        return
     with _alone(node):
         listed = _listed(node)
         others = _others(reservation.nic_mac, listed)
@@ -71,6 +74,17 @@ def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node:
                 f"what a pod sends from {reservation.ip} does not leave by {link.name}, its NIC",
                 f"Look at `ip rule`: one in front of {NIC_PRIORITY} leads it elsewhere.",
             )
+
+
+def _require_own_way_v6(source: IPAddress, link: Link, node: Node) -> None:
+    """Of IPv6 no routes are made: what the node has must lead there, as soon as it has any."""
+    beyond = node.host.one_route(encode.get_route(way_out.BEYOND_V6))
+    if beyond is not None and not way_out.leaves_by(link, source, way_out.BEYOND_V6, node):
+        raise UplinkUnclear(
+            f"what a pod sends from {source} does not leave by {link.name}, its NIC",
+            "azvnet makes routes of a second NIC for IPv4 only: use the NIC of the default route of IPv6, or "
+            f"add a rule and a table for {source} (`ip -6 rule`).",
+        )
 
 
 def require_usable(netconf: NetConf, node: Node) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from cni_plugin.addresses import uplink
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cni_plugin.node import Node
     from ipam.model import IPAddress, ListedNic, Reservation
 
-BEYOND = IPv4Address("8.8.8.8")
-"""An address outside the virtual network for route lookups: nothing is sent to it."""
+BEYOND, BEYOND_V6 = IPv4Address("8.8.8.8"), IPv6Address("2001:4860:4860::8888")
+"""Addresses outside the virtual network for route lookups: nothing is sent to them."""
 
 
 def way_out(node: Node) -> WayOut:
