@@ -27,7 +27,7 @@ from ipam.value import replace
 
 if TYPE_CHECKING:
     from cni_plugin.cni.call import VerbCall
-    from ipam.model import IPInterface
+    from ipam.model import AddressStatus, IPInterface
 
 SET_ASIDE_SECONDS = 300.0
 """Seconds for which an address is not given out because something on the host uses it."""
@@ -133,6 +133,11 @@ def host_addresses(node: Node, versions: Sequence[int] = (4,)) -> frozenset[IPAd
     """
     found = node.known_host.addresses(node.host) if node.known_host else node.host.own_addresses()
     return found | node.host.own_addresses(encode.AF_INET6) if 6 in versions else found
+
+
+def versions_of(addresses: Iterable[AddressStatus]) -> tuple[int, ...]:
+    """The IP versions of addresses of the pool."""
+    return tuple({each.address.version for each in addresses})
 
 
 def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: str, call_id: str) -> Owner:

@@ -226,7 +226,8 @@ class Maintenance:
         """Compare the store's addresses with source and host."""
         addresses = self._node.ipam.addresses(self._networks.cooldown)
         sources = self._node.ipam.overview(self._networks.cooldown).sources
-        self._pool_problems = checks.pool_addresses(addresses, allocate.host_addresses(self._node), sources)
+        on_host = allocate.host_addresses(self._node, allocate.versions_of(addresses))
+        self._pool_problems = checks.pool_addresses(addresses, on_host, sources)
         self._journal.report("maintenance", self.problems())
 
     def _keep_host(self, *, thorough: bool) -> None:

@@ -209,7 +209,8 @@ class NodeCollector(Collector):
         """The pool by state. An address that the host itself carries does not count as free."""
         addresses = self._node.view.addresses(self._work.cooldown)
         try:
-            return checks.pool_states(addresses, allocate.host_addresses(self._node))
+            on_host = allocate.host_addresses(self._node, allocate.versions_of(addresses))
+            return checks.pool_states(addresses, on_host)
         finally:
             self._node.close()
 

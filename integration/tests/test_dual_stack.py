@@ -118,3 +118,12 @@ def test_the_pool_ends_with_the_scarcer_family_and_says_which(azure: Fabric) -> 
     attached(node, *(f"pod{number}" for number in range(V6)))
     with pytest.raises(calls.CallError, match="no free IPv6 address"):
         attached(node, "one-too-many")
+
+
+def test_pods_of_ptp_get_our_addresses_of_both_families(azure: Fabric) -> None:
+    node = azure.machines["node1"]
+    plugins.install_reference(node)
+    use(node, {"type": "ptp", "ipam": {"type": "azvnet-ipam", "families": ["IPv4", "IPv6"]}})
+    (pod,) = attached(node, "web")
+    assert saw(pod, *both(azure.machines["vm1"])) == list(addresses(pod))
+    pod.delete()
