@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import math
 
+from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
 from ipam.errors import IpamError
 from ipam.value import Value
 
-NIC_CONFIGURATIONS = 256
-"""IP configurations on a NIC, the primary one included; a block counts as one."""
 VNET_CONFIGURATIONS = 65_536
 """Private addresses in a virtual network; a block counts as one."""
-BLOCK = 16
-"""Addresses in a block: /28 is the only size, and begins at a multiple of 16."""
 RESERVED = 5
 """Of each subnet: network address, gateway, two for DNS, broadcast."""
 SMALLEST, LARGEST = 29, 8

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cni_plugin.cli.plan_views import SubnetPlan, plan_document, plan_text
 from cni_plugin.cli.table import Paint
 from ipam import planning
+from ipam.azure_limits import BLOCK
 from ipam.errors import IpamError
 from ipam.planning import CannotPlan, Cluster, Growth, Surge
 
@@ -203,7 +204,7 @@ def _plan(options: argparse.Namespace) -> SubnetPlan:
 def _check(options: argparse.Namespace) -> None:
     """Raises CannotPlan: options contradict each other, or one is missing."""
     if options.prefixes and options.batch:
-        what = f"--batch is for single addresses, and --prefixes are blocks of {planning.BLOCK}"
+        what = f"--batch is for single addresses, and --prefixes are blocks of {BLOCK}"
         raise CannotPlan(what, "Give one of the two.")
     if options.subnet is None and options.nodes is None:
         raise CannotPlan("how many nodes there are is not given", "Give --nodes, or --subnet.")

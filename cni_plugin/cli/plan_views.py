@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_plugin.cli.table import Paint, table
 from ipam import planning
+from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def plan_document(plan: SubnetPlan) -> dict[str, Any]:
             {"month": month, **_moment(plan, month * planning.MONTH)} for month in range(plan.months + 1)
         ],
         "limits": {
-            "configurationsPerNIC": planning.NIC_CONFIGURATIONS,
+            "configurationsPerNIC": NIC_CONFIGURATIONS,
             "configurationsPerVirtualNetwork": planning.VNET_CONFIGURATIONS,
             "reservedPerSubnet": planning.RESERVED,
         },
@@ -205,13 +206,13 @@ def headline(plan: SubnetPlan) -> str:
     node, cluster = plan.cluster.node, plan.cluster
     how = f"{node.addresses:,} addresses"
     if node.blocks:
-        how = f"{_plural(node.blocks, 'block')} of {planning.BLOCK}"
+        how = f"{_plural(node.blocks, 'block')} of {BLOCK}"
     elif plan.batch > 1:
         how += f" in batches of {plan.batch}"
     nodes = _plural(cluster.nodes, "more node" if plan.live else "node")
     return (
         f"{nodes} with {_plural(node.pods, 'pod')} each: {how} and the node's own, "
-        f"{node.configurations} of the {planning.NIC_CONFIGURATIONS} IP configurations of a NIC"
+        f"{node.configurations} of the {NIC_CONFIGURATIONS} IP configurations of a NIC"
     )
 
 

@@ -7,11 +7,11 @@ the pool. It must not know how the kernel is made to do it.
 from __future__ import annotations
 
 import json
-import os
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cni_plugin.host.decisions import replace_document
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -70,10 +70,4 @@ def write_nics(decided: Sequence[NicOfPods], run_dir: Path) -> None:
         }
         for each in decided
     }
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")  # no other thread or container has it
-    try:
-        temporary.write_text(json.dumps(document))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_document(path, document)

@@ -9,12 +9,12 @@ the kernel is made to do it.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cni_plugin.host.decisions import replace_document
 from cni_plugin.kernel import encode
 from cni_plugin.kernel.family import IPV4, IPV6
 from cni_plugin.kernel.netlink import Netlink
@@ -97,7 +97,7 @@ def write_decision(decided: Traffic, run_dir: Path) -> None:
         **{name: getattr(decided, name) for name in ("link_local", "random_fully", "imds", "wireserver")},
     }
     if read_decision(run_dir) != decided:
-        _replace(run_dir / DECISION, fields)
+        replace_document(run_dir / DECISION, fields)
 
 
 def default_decision() -> Traffic:
@@ -182,16 +182,5 @@ def note_network(name: str, network: PodNetwork, run_dir: Path) -> dict[str, Pod
             name: {"masqueraded": each.masqueraded, "ipv6": True} if each.ipv6 else each.masqueraded
             for name, each in known.items()
         }
-        _replace(run_dir / NETWORKS, document)
+        replace_document(run_dir / NETWORKS, document)
     return known
-
-
-def _replace(path: Path, document: dict[str, Any]) -> None:
-    """By a rename: whoever reads finds the old document or the new one, whenever we are killed."""
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")  # no other thread or container has it
-    try:
-        temporary.write_text(json.dumps(document))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

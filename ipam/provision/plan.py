@@ -12,6 +12,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
+from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
 from ipam.value import Value, replace
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 OPERATION_SECONDS = 152.0
 """What a write to an attached NIC takes at the 95th percentile."""
-MOST_CONFIGURATIONS = 256
-"""IP configurations of one NIC, the primary one included; a block is one ("Azure networking limits")."""
-BLOCK = 16
-"""Addresses of the blocks that Azure puts on a NIC: a /28 ("Private IP address blocks")."""
 
 
 class Sizes(Value):
@@ -165,7 +162,7 @@ def _effective(sizes: Sizes, counts: Counts) -> Sizes:
 
 def _growth(sizes: Sizes, counts: Counts, wanted: int) -> Plan:
     room = max(0, sizes.maximum - counts.total)
-    slots = max(0, MOST_CONFIGURATIONS - counts.configurations)
+    slots = max(0, NIC_CONFIGURATIONS - counts.configurations)
     if not room or not slots:
         return Plan(wanted=wanted, limited="nic-full" if room else "maximum")
     if sizes.prefixes and not (counts.no_block or counts.subnet_full) and room >= BLOCK:

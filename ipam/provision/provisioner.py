@@ -12,10 +12,11 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from ipam.azure_limits import BLOCK
 from ipam.provision import nic_document, pace
 from ipam.provision.demand import Arrivals
 from ipam.provision.nic_document import NotANic
-from ipam.provision.plan import BLOCK, Counts, Plan, Unit, leaving, plan
+from ipam.provision.plan import Counts, Plan, Unit, leaving, plan
 from ipam.provision.pool_view import PoolView
 from ipam.provision.progress import (
     DRY_RUN,

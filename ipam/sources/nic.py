@@ -10,6 +10,7 @@ from hashlib import sha256
 from ipaddress import IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
+from ipam.azure_limits import NIC_CONFIGURATIONS
 from ipam.errors import SourceUnreadable
 from ipam.mac import normalize_mac
 from ipam.model import IPAddress, IPNetwork, Listing, Nic, PoolAddress
@@ -20,9 +21,6 @@ from ipam.value import Value, field, replace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MOST_CONFIGURATIONS = 256
-"""IP configurations of one NIC and one family, the primary one included ("Azure networking limits": private
-IP addresses per network interface; a block counts as one)."""
 MOST_SUBNETS = 16
 """Prefixes of one NIC: all its IP configurations are in one subnet, which may have several."""
 MOST_NICS = 16
@@ -81,7 +79,7 @@ class NicBuilder(Value):
     def add(self, entry: Entry, subnets: Sequence[IPNetwork]) -> None:
         """One IP configuration: an address or block, which has to be in one of ``subnets``."""
         (entries := self.entries_v6 if ":" in entry.text else self.entries).append(entry)
-        if len(entries) > MOST_CONFIGURATIONS:
+        if len(entries) > NIC_CONFIGURATIONS:
             return  # ``nic`` says how many
         for ip in self._addresses_of(entry.text):
             if entry.configuration:
@@ -110,12 +108,12 @@ class NicBuilder(Value):
     def nic(self) -> Nic:
         """What was collected."""
         for entries, of in ((self.entries, ""), (self.entries_v6, " of IPv6")):
-            if len(entries) > MOST_CONFIGURATIONS:
+            if len(entries) > NIC_CONFIGURATIONS:
                 # Before the others: it says what happened to most of them.
                 self.warnings.insert(
                     0,
                     f"NIC {self.mac} lists {len(entries)} IP configurations{of}; Azure allows "
-                    f"{MOST_CONFIGURATIONS} for each NIC, the others are skipped",
+                    f"{NIC_CONFIGURATIONS} for each NIC, the others are skipped",
                 )
         own = frozenset(self.own)
         free = tuple(address for ip, address in self.addresses.items() if ip not in own)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from integration.fabric.changes import RefusedChange, add_addresses, add_block, free_addresses
 from integration.fabric.model import Estate, IpConfiguration, Nic, Subnet, Vm, Vnet
+from ipam.azure_limits import BLOCK
 from ipam.planning import (
-    BLOCK,
     LARGEST,
     MONTH,
     RESERVED,

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
 from ipam.model import Attachment
 from ipam.provision.demand import WINDOW, Arrivals
 from ipam.provision.plan import (
-    BLOCK,
-    MOST_CONFIGURATIONS,
     OPERATION_SECONDS,
     Counts,
     Plan,
@@ -55,7 +54,7 @@ def some_counts(draw: st.DrawFn) -> Counts:
         in_flight=draw(st.integers(0, 40)),
         waiting=draw(st.integers(0, 20)),
         arrivals=draw(st.floats(0, 2)),
-        configurations=draw(st.integers(1, MOST_CONFIGURATIONS)),
+        configurations=draw(st.integers(1, NIC_CONFIGURATIONS)),
         subnet_full=draw(st.booleans()),
         no_block=draw(st.booleans()),
     )
@@ -77,7 +76,7 @@ def test_no_step_goes_above_the_maximum_or_what_a_nic_can_have(sizes: Sizes, cou
     assert min(step.add, step.blocks, step.remove) >= 0
     if step.grows:
         assert after(counts, step).total <= sizes.maximum
-        assert after(counts, step).configurations <= MOST_CONFIGURATIONS
+        assert after(counts, step).configurations <= NIC_CONFIGURATIONS
 
 
 @given(some_sizes(), some_counts())
@@ -113,7 +112,7 @@ def test_what_is_needed_is_there_after_one_step_unless_a_limit_says_no(sizes: Si
     enough = left.free + left.in_flight >= max(
         sizes.low + counts.waiting, counts.arrivals * OPERATION_SECONDS + counts.waiting
     )
-    nearly_full = left.total > sizes.maximum - BLOCK or left.configurations == MOST_CONFIGURATIONS
+    nearly_full = left.total > sizes.maximum - BLOCK or left.configurations == NIC_CONFIGURATIONS
     assert enough or nearly_full or step.limited
 
 
