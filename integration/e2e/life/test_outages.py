@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from integration.cluster import Node
     from integration.cluster.api import Api, Object
+    from integration.containerd.cri import Pod
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -145,16 +146,26 @@ def test_static_pods_come_and_go_and_restart_while_the_api_server_is_away(
 
 def await_address(node: Node, but: str = "") -> str:
     """Wait until exactly one pod of the node has an address, and another one than ``but``; returns it."""
+    found: list[str] = []
 
-    def only() -> list[str]:
-        return list(addresses(node.machine).values())
+    def one() -> bool:
+        found[:] = addresses(node.machine).values()
+        return len(found) == 1 and found != [but]
 
-    wait_until("the static pod has an address", lambda: len(only()) == 1 and only() != [but], patience=60)
-    return only()[0]
+    wait_until("the static pod has an address", one, patience=60)
+    return found[0]
 
 
 def kill_sandbox(node: Node) -> None:
     """End the first process of the static pod: the kubelet has to make its sandbox anew."""
     cri = node.containerd.cri
-    (pod,) = (each for each in cri.pods() if each.name.startswith(STATIC) and each.state == "ready")
+    found: list[Pod] = []
+
+    def ready() -> bool:
+        found[:] = (each for each in cri.pods() if each.name.startswith(STATIC) and each.state == "ready")
+        return len(found) == 1
+
+    # It has its address before the runtime calls it ready.
+    wait_until("the runtime has a sandbox of the static pod", ready, patience=60)
+    (pod,) = found
     node.run(["kill", "-KILL", str(cri.pod_status(pod).pid)])
