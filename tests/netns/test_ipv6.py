@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from cni_plugin.host import forwarding_v6
+from cni_plugin.node import Node as Engine
 from integration.fabric import syscalls as sc
 from tests.netns.calls import Executable, Outcome
 from tests.netns.conftest import NewAgent
@@ -501,6 +503,28 @@ def test_forwarding_is_switched_on_for_the_links_concerned_and_for_no_other(dual
     assert {read(f"{each}/forwarding") for each in ("all", "default", "eth0")} == {"0"}
     (name,) = dual.veths()
     assert read(f"{name}/accept_ra") == "0"
+
+
+def test_forwarding_is_as_before_when_it_is_restored(dual: Node) -> None:
+    attached(dual)
+    engine = Engine({})
+    place = Path("/proc/sys/net")
+    dual.sandbox.do(lambda: forwarding_v6.restore(engine, forwarding_v6.recorded(engine), place))
+    read = dual.sandbox.run("cat", "/proc/sys/net/ipv6/conf/eth0/force_forwarding").stdout.strip()
+    assert read == "0"
+    assert not dual.sandbox.path(f"{RUN_DIR}/{forwarding_v6.BEFORE}").exists()
+
+
+def test_on_a_kernel_that_forwards_for_all_links_or_none_the_operator_decides(dual: Node) -> None:
+    """Before Linux 6.17: no setting of the link. IPv4 does not suffer from it."""
+    dual.sandbox.run("mount", "-t", "tmpfs", "none", "/proc/sys/net/ipv6/conf/eth0")
+    refused(dual.add(dual.sandbox.pod("c1")), 106, "the node does not forward IPv6")
+    assert dual.held() == {}
+    assert dual.residue() == []
+    attached(dual, "c2", name="other", ipam={"families": None})
+    dual.sandbox.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+    pod, _ = attached(dual, "c3")
+    assert ping(pod, OUTSIDE_V6)
 
 
 def test_the_agent_puts_back_what_was_taken_away(bare_node: Callable[..., Node], new_agent: NewAgent) -> None:
