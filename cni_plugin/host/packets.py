@@ -6,6 +6,7 @@ Owns whether the kernel has it as it should be; what is in it, ``packet_rules`` 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -77,12 +78,18 @@ def ensure_for(name: str, network: PodNetwork, node: Node) -> None:
     """
     run_dir = node.run_dir
     known = _networks.get(run_dir) if node.background_reads else None
-    if known is None or known.get(name) != network:
-        known = _keep(lambda: traffic.note_network(name, network, run_dir), run_dir)
-        _networks[run_dir] = known
-    elif _written and (network.masqueraded or not _any(known)):
+    if known is not None and known.get(name) == network:
+        if not _written or (_any(known) and not network.masqueraded):
+            ensure(node)
         return
-    ensure(node)
+    before = traffic.read_networks(run_dir).get(name)
+    _networks[run_dir] = _keep(lambda: traffic.note_network(name, network, run_dir), run_dir)
+    try:
+        ensure(node)
+    except KernelRefused:  # what only this network needs must not be missing to the others
+        with suppress(OSError):
+            _networks[run_dir] = traffic.note_network(name, before, run_dir)
+        raise
 
 
 _networks: dict[Path, dict[str, PodNetwork]] = {}
@@ -103,7 +110,8 @@ def _refused(error: OSError) -> KernelRefused:
     return KernelRefused(
         f"the rules for pods' packets (nf_tables table inet {TABLE}) can't be written: {error.strerror}",
         "Without them pods reach nothing outside the virtual network, and read the node's secrets from the "
-        "wireserver. The kernel needs nf_tables with nat, masq and reject (`modprobe nf_tables`).",
+        "wireserver. The kernel needs nf_tables with nat, masq and reject, for pods with IPv6 also fib "
+        "(`modprobe nf_tables`).",
     )
 
 

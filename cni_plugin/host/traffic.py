@@ -173,11 +173,16 @@ def _network(value: object) -> PodNetwork:
     return PodNetwork(bool(value))
 
 
-def note_network(name: str, network: PodNetwork, run_dir: Path) -> dict[str, PodNetwork]:
-    """Write down what the netconf of a call says; returns all networks. Raises OSError."""
+def note_network(name: str, network: PodNetwork | None, run_dir: Path) -> dict[str, PodNetwork]:
+    """Write down what the netconf of a call says; None: nothing after all. Returns all networks.
+
+    Raises:
+        OSError: it can't be written.
+    """
     known = read_networks(run_dir)
     if known.get(name) != network:
-        known = dict(list(known.items())[-MOST_NAMED_NETWORKS + 1 :]) | {name: network}
+        others = [each for each in known.items() if each[0] != name]
+        known = dict([*others[-MOST_NAMED_NETWORKS + 1 :], *([(name, network)] if network else [])])
         document = {
             name: {"masqueraded": each.masqueraded, "ipv6": True} if each.ipv6 else each.masqueraded
             for name, each in known.items()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -14,7 +15,11 @@ from typing import Any
 
 import pytest
 
-from cni_plugin.host import forwarding_v6
+from cni_plugin.cni.errors import KernelRefused
+from cni_plugin.host import forwarding_v6, packets, traffic
+from cni_plugin.host.traffic import PodNetwork
+from cni_plugin.kernel import nftables
+from cni_plugin.kernel.nftables import Chain
 from cni_plugin.node import Node as Engine
 from integration.fabric import syscalls as sc
 from tests.netns.calls import Executable, Outcome
@@ -539,3 +544,33 @@ def test_the_agent_puts_back_what_was_taken_away(bare_node: Callable[..., Node],
     dual.sandbox.run("nft", "flush", "ruleset")
     eventually(lambda: "fib" in dual.sandbox.run("nft", "list", "ruleset").stdout, "the source check is back")
     agent.stop()
+
+
+def test_a_kernel_that_can_not_check_sources_of_ipv6_refuses_those_networks_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without nft_fib, say: a pod of IPv4 needs nothing of that."""
+    replace = nftables.replace_table
+
+    def without_fib(table: str, chains: Sequence[Chain]) -> None:
+        if any("not the pod's address" in rule.comment for chain in chains for rule in chain.rules):
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        replace(table, chains)
+
+    monkeypatch.setattr(nftables, "replace_table", without_fib)
+    node.sandbox.path(RUN_DIR).mkdir(exist_ok=True)
+
+    def tries() -> list[str]:
+        said = []
+        for name, ipv6 in (("six", True), ("four", False)):
+            try:
+                packets.ensure_for(name, PodNetwork(masqueraded=True, ipv6=ipv6), Engine({}))
+                said.append("")
+            except KernelRefused as error:
+                said.append(str(error))
+        return [*said, *traffic.read_networks(Path(RUN_DIR))]
+
+    refused, fine, *known = node.sandbox.ask(tries)
+    assert "No such file" in refused
+    assert not fine
+    assert known == ["four"]
