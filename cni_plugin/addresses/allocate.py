@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.addresses import outlook, own_nic, reclaim, recovery, way_out
-from cni_plugin.addresses.requested import requested_addresses
+from cni_plugin.addresses.requested import requested_addresses, requested_subnet
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import Parameters
 from cni_plugin.cni.result import Dns
@@ -52,17 +52,21 @@ def source_config(netconf: NetConf) -> SourceConfig:
 
 
 def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **more: Any) -> AddressRequest:
-    """What an attachment of this network needs: addresses of the NIC by which its packets leave.
+    """What an attachment of this network needs: addresses of the NIC that it names, or else of the one by
+    which packets leave.
 
     The fabric drops packets whose source address belongs to another NIC than they leave by.
 
     Raises:
-        UplinkUnclear: there is no link of the name that the netconf gives as ``master``; or, without one, by
-            which NIC packets leave is not clear.
+        InvalidNetconf: ``subnet`` is not one.
+        UplinkUnclear: there is no NIC as the netconf names it with ``master`` or ``subnet``; or, without
+            these, by which NIC packets leave is not clear.
     """
     ipam, config = netconf.our_ipam(), source_config(netconf)
     if netconf.master:
         nic_mac = way_out.named_link(netconf.master, node).mac
+    elif ipam.subnet:
+        nic_mac = way_out.nic_in(requested_subnet(netconf), node.ipam.nics(config))
     else:
         nic_mac = way_out.nic_of_pods(out or way_out.way_out(node), lambda: node.ipam.nics(config), node)
     return AddressRequest(
@@ -163,7 +167,8 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
         UplinkUnclear, KernelRefused: it would not leave by its NIC.
     """
     asked = requested_addresses(parameters, netconf)
-    out = None if netconf.master else way_out.way_out(node)  # where it is given, somebody has decided
+    decided = netconf.master or netconf.our_ipam().subnet  # by somebody
+    out = None if decided else way_out.way_out(node)
     more = {"looked_at": frozenset(), "max_age": STALE_SECONDS}
     request = address_request(netconf, node, out, requested=asked, **more)
     try:
@@ -246,7 +251,7 @@ def require_available(netconf: NetConf, node: Node) -> None:
     """
     request = address_request(netconf, node)
     node.ipam.require_available(replace(request, excluded=host_addresses(node, request.families)))
-    own_nic.require_usable(netconf, node)
+    own_nic.require_usable(request.nic_mac, netconf, node)
 
 
 def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False) -> None:

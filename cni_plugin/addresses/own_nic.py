@@ -87,14 +87,14 @@ def _require_own_way_v6(source: IPAddress, link: Link, node: Node) -> None:
         )
 
 
-def require_usable(netconf: NetConf, node: Node) -> None:
+def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
     """Make sure that pods' packets could leave by the NIC that a network names, on a node with several.
 
     Raises:
         UplinkUnclear: as ``ensure``.
     """
-    if netconf.master and len(_listed(node)) > 1:
-        _require_usable(way_out.named_link(netconf.master, node), node)
+    if (netconf.master or netconf.our_ipam().subnet) and len(_listed(node)) > 1:
+        _require_usable(way_out.any_uplink(mac, netconf, node), node)
 
 
 def _require_usable(link: Link, node: Node) -> None:

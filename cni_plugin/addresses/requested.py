@@ -1,4 +1,4 @@
-"""The addresses that a call asks for by name.
+"""The addresses that a call asks for by name, and the subnet of which any will do.
 
 Owns where they may stand, and refusing what can't be meant. It must not know whether they are free.
 """
@@ -16,7 +16,7 @@ from ipam.quoting import quoted
 if TYPE_CHECKING:
     from cni_plugin.cni.netconf import NetConf
     from cni_plugin.cni.params import Parameters
-    from ipam.model import IPAddress
+    from ipam.model import IPAddress, IPNetwork
 
 
 def requested_addresses(parameters: Parameters, netconf: NetConf) -> tuple[IPAddress, ...]:
@@ -38,6 +38,17 @@ def requested_addresses(parameters: Parameters, netconf: NetConf) -> tuple[IPAdd
             each = asked if isinstance(asked, list) else str(asked).split(",")
             return _one_of_each(each, netconf.our_ipam().versions)
     return ()
+
+
+def requested_subnet(netconf: NetConf) -> IPNetwork:
+    """``ipam.subnet``: that of the NIC whose addresses pods of the network get. Raises InvalidNetconf."""
+    subnet = netconf.our_ipam().subnet
+    try:
+        return ipaddress.ip_network(subnet, strict=False)
+    except ValueError as error:
+        raise errors.InvalidNetconf(
+            f"ipam.subnet {quoted(subnet)} is not a network", "Write it as 10.20.0.0/16, or leave it out."
+        ) from error
 
 
 def _one_of_each(asked: Sequence[object], versions: Sequence[int]) -> tuple[IPAddress, ...]:

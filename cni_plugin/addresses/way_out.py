@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cni_plugin.cni.netconf import NetConf
     from cni_plugin.kernel.decode import KernelRoute, Link
     from cni_plugin.node import Node
-    from ipam.model import IPAddress, ListedNic, Reservation
+    from ipam.model import IPAddress, IPNetwork, ListedNic, Reservation
 
 BEYOND, BEYOND_V6 = IPv4Address("8.8.8.8"), IPv6Address("2001:4860:4860::8888")
 """Addresses outside the virtual network for route lookups: nothing is sent to them."""
@@ -93,6 +93,29 @@ def nic_of_pods(out: WayOut, listed: Callable[[], Sequence[ListedNic]], node: No
         f"{'several carry' if macs else 'none carries'} what pods with its addresses send",
         "Look at `ip rule` and `ip route get 8.8.8.8 from ADDRESS iif LINK`, or name the NIC as `master`.",
     )
+
+
+def nic_in(subnet: IPNetwork, nics: Sequence[ListedNic]) -> str:
+    """The MAC of the NIC that is in a subnet; empty where it may be any, or none is listed yet.
+
+    Raises:
+        UplinkUnclear: there is none, or more than one.
+    """
+    found = [nic.mac for nic in nics if any(_overlap(subnet, each) for each in nic.subnets)]
+    if not nics or found == [ANY_NIC]:
+        return ""
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(f"{nic.mac} {' '.join(map(str, nic.subnets))}" for nic in nics)
+    how_many = f"{len(found)} NICs are" if found else "no NIC is"
+    raise UplinkUnclear(
+        f"{how_many} in ipam.subnet {subnet} of the network's configuration; the source lists {listed}",
+        "Write the subnet of the NIC whose addresses pods should have, or name the NIC as `master`.",
+    )
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)
 
 
 def _mac_of(link: Link | None) -> str:

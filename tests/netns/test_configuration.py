@@ -60,7 +60,7 @@ AZURE_CNI: dict[str, Any] = {
 SAID_TO_HAVE_NO_EFFECT = (
     *("bridge", "logTarget", "serviceCidrs", "vnetCidrs", "ipsToRouteViaHost", "enableSnatOnHost"),
     *("enableExactMatchForPodName", "disableHairpinOnHostInterface", "disableIPTableLock", "cnsurl"),
-    *("executionMode", "ipam.addressSpace", "ipam.subnet", "ipam.mode"),
+    *("executionMode", "ipam.addressSpace", "ipam.mode"),
 )
 ASK_FOR_NOTHING = ("adapterName", "multiTenancy", "disableAsyncDelete", "windowsSettings", "env", "ipv6Mode")
 

@@ -22,7 +22,7 @@ from tests.waiting import eventually
 
 BareNode = Callable[..., Node]
 QUICK = {"reconcile_seconds": 0.2, "refresh_seconds": 0.3, "reclaim_seconds": 0.5}
-UPLINK_UNCLEAR = 105
+INVALID, UPLINK_UNCLEAR = 7, 105
 SECOND_MAC = "00:0d:3a:00:00:02"
 SECOND_ADDRESS, SECOND_GATEWAY, SECOND_SUBNET = "10.20.0.4", "10.20.0.1", "10.20.0.0/16"
 NEIGHBOUR = "10.20.0.99"
@@ -83,9 +83,10 @@ def bare_two_nics(bare_node: BareNode) -> Node:
     return node
 
 
-def second(node: Node) -> dict[str, object]:
-    """The netconf of the second NIC's network."""
-    return node.conf(master="eth1", name="second")
+def second(node: Node, named: str = "master") -> dict[str, object]:
+    """The netconf of the second NIC's network, which names it in one of the two ways."""
+    more = {"master": "eth1"} if named == "master" else {"ipam": {"subnet": SECOND_SUBNET}}
+    return node.conf(name="second", **more)
 
 
 def ours(node: Node) -> list[str]:
@@ -120,13 +121,15 @@ def _strictness(node: Node, value: int) -> None:
         node.sandbox.run("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter={value}")
 
 
-@pytest.mark.parametrize("strict", [0, 1, 2])
-def test_pods_of_both_nics_reach_everybody_whatever_the_source_check(two_nics: Node, strict: int) -> None:
+@pytest.mark.parametrize(("strict", "named"), [(0, "master"), (1, "master"), (1, "subnet"), (2, "subnet")])
+def test_pods_of_both_nics_reach_everybody_whatever_the_source_check(
+    two_nics: Node, strict: int, named: str
+) -> None:
     node = two_nics
     _strictness(node, strict)
     first, one, two = node.sandbox.pods("c1", "c2", "c3")
     usual = node.add(first).done().address
-    addresses = [node.add(pod, conf=second(node)).done().address for pod in (one, two)]
+    addresses = [node.add(pod, conf=second(node, named)).done().address for pod in (one, two)]
     assert addresses == ["10.20.0.5", "10.20.0.6"]
     assert unreached(first, *addresses) == []
     assert unreached(one, usual, addresses[1]) == []
@@ -299,24 +302,39 @@ def test_each_interface_of_a_pod_answers_by_itself_and_the_first_one_asks(
     assert unreached(pod) == []
 
 
+@pytest.mark.parametrize("named", ["master", "subnet"])
 @pytest.mark.parametrize(
     ("broken", "words"), [("link set eth1 down", "down"), ("address flush dev eth1", "no IPv4")]
 )
 def test_a_nic_that_cannot_be_used_is_named_by_add_and_status(
-    two_nics: Node, broken: str, words: str
+    two_nics: Node, broken: str, words: str, named: str
 ) -> None:
     node = two_nics
     node.sandbox.batch(broken)
-    failed = node.add(node.sandbox.pod("c1"), conf=second(node))
+    conf = second(node, named)
+    failed = node.add(node.sandbox.pod("c1"), conf=conf)
     assert failed.code == UPLINK_UNCLEAR
     assert "eth1" in failed.msg
     assert words in failed.msg
     assert not node.veths()
     assert "10.20.0.5" not in node.held()
-    status = node.status(conf=second(node))
+    status = node.status(conf=conf)
     assert status.code == 50
     assert words in status.msg
     assert ours(node) == []
+
+
+def test_a_subnet_in_which_no_nic_is_names_those_there_are(two_nics: Node) -> None:
+    first, pod = two_nics.sandbox.pods("c1", "c2")
+    two_nics.add(first).done()  # the source is read
+    for asked, code, words in (
+        ("192.168.0.0/24", UPLINK_UNCLEAR, "10.20.0.0/16"),
+        ("10.0.0.0/8", UPLINK_UNCLEAR, "2 NICs"),
+        ("second", INVALID, "not a network"),
+    ):
+        failed = two_nics.add(pod, conf=two_nics.conf(ipam={"subnet": asked}))
+        assert (failed.code, asked in failed.msg, words in failed.msg) == (code, True, True)
+    assert len(two_nics.held()) == 1
 
 
 @pytest.mark.alone("with an agent they are back before anybody looks")

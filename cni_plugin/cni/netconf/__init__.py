@@ -80,7 +80,6 @@ ROUTED_INSTEAD = {
 """Modes of Azure CNI that are treated as ``transparent``, and what that means. They move the uplink's address
 to a bridge; the connectivity they give does not depend on that (docs/configuration.md)."""
 IPAM_NO_EFFECT = {
-    "subnet": "the subnet is that of the NIC's address",
     "addressSpace": "the NIC's is used",
     "mode": "overlays are not supported",
 }

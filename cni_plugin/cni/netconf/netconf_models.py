@@ -60,7 +60,7 @@ class IpamConf(BaseModel):
         max_length=2,
         description="Of each of these a pod gets one address, or none at all; the first is its primary one.",
     )
-    subnet: str = ""
+    subnet: str = Field("", description="Pods get addresses of the NIC that is in this subnet.")
     address_space: str = Field("", alias="addressSpace")
     mode: str = ""
 
