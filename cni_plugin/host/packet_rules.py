@@ -67,7 +67,12 @@ _SOURCE_CHECK = Rule(
 link-local addresses, so a pod's router advertisements, redirects and forged neighbours end here as well."""
 
 
+_TO_PODS = Rule("to a pod", (nftables.to_group(HOST_LINK_GROUP), nftables.RETURN))
+"""First in each chain in which no other rule is about what goes to pods: most packets meet no other then."""
+
+
 def _forward_rules(decided: Traffic, *, ipv6: bool) -> Iterator[Rule]:
+    yield _TO_PODS
     pool, pool_v6 = traffic.by_family(decided.pool)
     if pool and decided.uplinks:
         # Otherwise it goes to and fro between node and network until its TTL ends. TCP is reset, since the
@@ -95,7 +100,7 @@ def _masquerade_rules(decided: Traffic, excepted: Sequence[int], *, ipv6: bool) 
     """Only the first packet of a connection comes here (nf_nat). What the node itself sends came in by no
     link, so no rule about one holds for it, not even one that names a link it must not be.
     """
-    yield Rule("to a pod", (nftables.to_group(HOST_LINK_GROUP), nftables.RETURN))
+    yield _TO_PODS
     if excepted:
         yield Rule("ipMasq is false", (*nftables.from_links(excepted), nftables.RETURN))
     to = (nftables.IPV4_ONLY, nftables.DESTINATION)
