@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cni_plugin.kernel.netlink import Netlink
     from cni_plugin.node import Node
-    from ipam.model import IPAddress
+    from ipam.model import IPAddress, IPNetwork
 
 T = TypeVar("T")
 
@@ -211,10 +211,7 @@ def is_masqueraded(network: str, source: IPAddress, target: IPAddress, run_dir: 
         return False
     kept = [] if decided.link_local else [traffic.LINK_LOCAL]
     kept_v6 = [] if decided.link_local_v6 else [traffic.LINK_LOCAL_V6]
-    inside = [*decided.non_masquerade, *kept, *kept_v6]
-    if target.version == 6 and not any(each.version == 6 for each in decided.non_masquerade):
-        inside += traffic.default_of_ipv6()
-    return not any(target in each for each in inside)
+    return not any(target in each for each in (*_inside(decided, target), *kept, *kept_v6))
 
 
 def is_outside(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
@@ -225,9 +222,16 @@ def is_outside(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
         OSError: as ``traffic.default_decision``.
     """
     decided = _decided(run_dir)
-    if target.version != 4 or source in decided.public or _is_of_platform(target):
+    if source in decided.public or target.is_link_local or _is_of_platform(target):
         return False
-    return not any(target in each for each in decided.non_masquerade)
+    return not any(target in each for each in _inside(decided, target))
+
+
+def _inside(decided: Traffic, target: IPAddress) -> tuple[IPNetwork, ...]:
+    """What is inside, as far as the family of a target is concerned. Raises OSError, as above."""
+    if target.version == 4 or any(each.version == 6 for each in decided.non_masquerade):
+        return decided.non_masquerade
+    return traffic.default_of_ipv6()
 
 
 def _is_of_platform(target: IPAddress) -> bool:
