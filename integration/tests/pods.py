@@ -70,6 +70,13 @@ class Pod:
         return [f"{a['local']}/{a['prefixlen']}" for a in found if a["family"] == "inet"]
 
     @property
+    def ipv6(self) -> str:
+        """The pod's IPv6 address, from the kernel."""
+        found = self.links()[self.ifname]["addr_info"]
+        (address,) = [a["local"] for a in found if (a["family"], a["scope"]) == ("inet6", "global")]
+        return str(address)
+
+    @property
     def endpoint(self) -> reach.Endpoint:
         """Where its traffic comes from and goes to."""
         return reach.Endpoint(self.name, self.node, ip_interface(self.addresses()[0]).ip, self.netns)

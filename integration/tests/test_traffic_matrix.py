@@ -8,8 +8,9 @@ import pytest
 
 from integration.tests.pods import dropped
 from integration.traffic.ends import LOST
+from integration.traffic.family import IPV4, IPV6, Family
 from integration.traffic.measure import Explained, measure
-from integration.traffic.scene import NODE, scene
+from integration.traffic.scene import FAMILIES, NODE, scene
 from integration.traffic.table import PAGE, table, with_table, written
 
 if TYPE_CHECKING:
@@ -18,19 +19,30 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(600)
 
 
+LOSES = {4: {"no_egress", "platform"}, 6: {"no_egress_v6"}}
+"""What the fabric drops of what is sent to be dropped."""
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=["IPv4", "IPv6"])
+def family(request: pytest.FixtureRequest) -> Family:
+    assert isinstance(request.param, Family)
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def measured() -> Iterator[list[Explained]]:
+def measured(family: Family) -> Iterator[list[Explained]]:
     """Every cell; the fabric dropped nothing but what was sent to be dropped."""
-    with scene() as made:
+    with scene(family) as made:
         found = measure(made)
         lost = [each for each in found if each.cell.answer == LOST]
-        assert set(dropped(made.fabric)) == {"no_egress", "platform"}
+        assert set(dropped(made.fabric)) == LOSES[family.version]
         assert {each.cell.wire for each in lost} == {lost[0].cell.sender.address}
         yield found
 
 
-def test_the_table_on_the_page_is_what_is_measured(measured: list[Explained]) -> None:
-    assert table([each.cell for each in measured]) == written(PAGE.read_text()), "run make traffic-matrix"
+def test_the_table_on_the_page_is_what_is_measured(family: Family, measured: list[Explained]) -> None:
+    text = table([each.cell for each in measured])
+    assert text == written(PAGE.read_text(), family), "run make traffic-matrix"
 
 
 def test_explain_agrees_with_every_packet(measured: list[Explained]) -> None:
@@ -51,6 +63,7 @@ def test_the_node_itself_is_never_refused_nor_translated(measured: list[Explaine
 
 def test_a_table_takes_the_place_of_the_one_before() -> None:
     page = PAGE.read_text()
-    changed = with_table(page, "| other |\n")
-    assert written(changed) == "| other |\n"
-    assert with_table(changed, written(page)) == page
+    changed = with_table(page, IPV6, "| other |\n")
+    assert written(changed, IPV6) == "| other |\n"
+    assert written(changed, IPV4) == written(page, IPV4)
+    assert with_table(changed, IPV6, written(page, IPV6)) == page

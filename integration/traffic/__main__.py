@@ -6,17 +6,21 @@ import sys
 
 from integration.screen import Screen
 from integration.traffic.measure import measure
-from integration.traffic.scene import scene
+from integration.traffic.scene import FAMILIES, scene
 from integration.traffic.table import PAGE, table, with_table
 
 
 def main() -> int:
     """Write the table; 1 when ``azvnet explain`` says something else than was measured."""
     screen = Screen()
-    with scene() as made:
-        found = measure(made, screen.line)
-    text = table([each.cell for each in found])
-    PAGE.write_text(with_table(PAGE.read_text(), text))
+    found = []
+    for family in FAMILIES:
+        screen.line(f"IPv{family.version}")
+        with scene(family) as made:
+            of_family = measure(made, screen.line)
+        text = table([each.cell for each in of_family])
+        PAGE.write_text(with_table(PAGE.read_text(), family, text))
+        found += of_family
     wrong = [each.disagreement for each in found if each.disagreement]
     for each in wrong:
         screen.verdict(each, ok=False)

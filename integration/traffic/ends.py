@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from integration.fabric import namespaces as ns
+from integration.traffic.family import IPV4, Family
 from integration.waiting import found_within
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ LOOK = 0.3
 """Seconds without an answer until it is looked whether the packet was dropped."""
 REFUSED, LOST = "refused", "lost"
 ECHO = struct.Struct("!BBHHH")
-ECHO_REQUEST, ECHO_REPLY = 8, 0
-IP_PKTINFO, PKTINFO = 8, struct.Struct("=i4s4s")
-"""Struct in_pktinfo: link, the address that answers, the address in the header (ip(7))."""
 
 
 class Kind(StrEnum):
@@ -50,6 +48,7 @@ class Witness:
     ICMP echoes, and the thread remembers whose they were. A context manager.
     """
 
+    family: Family = IPV4
     _selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
     _echoes: dict[int, str] = field(default_factory=dict)
     _stop: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
@@ -72,7 +71,9 @@ class Witness:
     def listen(self, netns: int) -> None:
         """Answer in a network namespace from now on."""
         for sock, serve in zip(
-            ns.in_network(netns, _servers), (_answer_stream, _answer_datagram, self._note_echo), strict=True
+            ns.in_network(netns, lambda: _servers(self.family)),
+            (_answer_stream, partial(_answer_datagram, self.family), self._note_echo),
+            strict=True,
         ):
             self._selector.register(sock, selectors.EVENT_READ, serve)
 
@@ -81,9 +82,9 @@ class Witness:
         return found_within(PATIENCE, lambda: self._echoes.get(identifier, ""), pause=0.005)
 
     def _note_echo(self, sock: socket.socket) -> None:
-        packet, (source, _) = sock.recvfrom(1500)
-        kind, _, _, identifier, _ = ECHO.unpack_from(packet, (packet[0] & 15) * 4)
-        if kind == ECHO_REQUEST:
+        packet, (source, *_) = sock.recvfrom(1500)
+        kind, _, _, identifier, _ = ECHO.unpack_from(self.family.echo_in(packet))
+        if kind == self.family.echo_request:
             self._echoes[identifier] = source
 
     def _serve(self) -> None:
@@ -95,32 +96,31 @@ class Witness:
                     key.data(key.fileobj)
 
 
-def _servers() -> tuple[socket.socket, socket.socket, socket.socket]:
+def _servers(family: Family) -> tuple[socket.socket, socket.socket, socket.socket]:
     stream, datagram = (
-        socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+        socket.socket(family.number, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
     )
     for sock in (stream, datagram):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("0.0.0.0", PORT))
+        sock.bind((family.anywhere, PORT))
         sock.setblocking(False)
     stream.listen(64)
-    datagram.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    datagram.setsockopt(family.options, family.wants_info, 1)
+    raw = socket.socket(family.number, socket.SOCK_RAW, family.icmp)
     raw.setblocking(False)
     return stream, datagram, raw
 
 
 def _answer_stream(sock: socket.socket) -> None:
-    connection, (source, _) = sock.accept()
+    connection, (source, *_) = sock.accept()
     with connection:
         connection.sendall(source.encode())
 
 
-def _answer_datagram(sock: socket.socket) -> None:
+def _answer_datagram(family: Family, sock: socket.socket) -> None:
     """From the address that was asked: of several, the kernel would choose the one beside the peer."""
-    _, [(_, _, info)], _, peer = sock.recvmsg(100, socket.CMSG_SPACE(PKTINFO.size))
-    _, asked, _ = PKTINFO.unpack(info)
-    answer = [(socket.IPPROTO_IP, IP_PKTINFO, PKTINFO.pack(0, asked, bytes(4)))]
+    _, [(_, _, info)], _, peer = sock.recvmsg(100, socket.CMSG_SPACE(family.info_layout.size))
+    answer = [(family.options, family.info, family.answering_as(family.asked_of(info)))]
     sock.sendmsg([peer[0].encode()], answer, 0, peer)
 
 
@@ -149,27 +149,27 @@ def ask(netns: int, packet: Packet, witness: Witness, dropped: Callable[[], bool
     Raises:
         TimeoutError: no answer came, and nobody is known to have dropped it.
     """
-    with ns.in_network(netns, lambda: _socket(packet.kind)) as sock:
+    family = witness.family
+    with ns.in_network(netns, lambda: _socket(family, packet.kind)) as sock:
         sock.setblocking(False)
         if packet.kind is Kind.ICMP:
             sock.connect((packet.target, 0))
-            again = partial(sock.send, _echo(packet.identity))
+            again = partial(sock.send, _echo(family, packet.identity))
             again()
             until = time.monotonic() + PATIENCE
             while time.monotonic() < until:
                 if not _ready(sock, dropped, selectors.EVENT_READ, again):
                     return LOST
-                reply = sock.recv(1500)
-                kind, _, _, identifier, _ = ECHO.unpack_from(reply, (reply[0] & 15) * 4)
-                if (kind, identifier) == (ECHO_REPLY, packet.identity):
+                kind, _, _, identifier, _ = ECHO.unpack_from(family.echo_in(sock.recv(1500)))
+                if (kind, identifier) == (family.echo_reply, packet.identity):
                     return witness.source_of_echo(packet.identity)
             raise TimeoutError
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((family.anywhere, packet.identity))
         return _converse(sock, packet, dropped)
 
 
 def _converse(sock: socket.socket, packet: Packet, dropped: Callable[[], bool]) -> str:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("0.0.0.0", packet.identity))
     try:
         with contextlib.suppress(BlockingIOError):
             sock.connect((packet.target, packet.port))
@@ -191,10 +191,10 @@ def _converse(sock: socket.socket, packet: Packet, dropped: Callable[[], bool]) 
     return "" if packet.question else answer.decode()
 
 
-def _socket(kind: Kind) -> socket.socket:
+def _socket(family: Family, kind: Kind) -> socket.socket:
     if kind is Kind.ICMP:
-        return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind is Kind.TCP else socket.SOCK_DGRAM)
+        return socket.socket(family.number, socket.SOCK_RAW, family.icmp)
+    return socket.socket(family.number, socket.SOCK_STREAM if kind is Kind.TCP else socket.SOCK_DGRAM)
 
 
 def _ready(
@@ -221,7 +221,8 @@ def _ready(
     raise TimeoutError(f"nothing within {PATIENCE:.0f} s")
 
 
-def _echo(identifier: int) -> bytes:
-    total = (ECHO_REQUEST << 8) + identifier + 1
+def _echo(family: Family, identifier: int) -> bytes:
+    """The kernel fills in the checksum of IPv6."""
+    total = (family.echo_request << 8) + identifier + 1
     total = (total & 0xFFFF) + (total >> 16)
-    return ECHO.pack(ECHO_REQUEST, 0, ~total & 0xFFFF, identifier, 1)
+    return ECHO.pack(family.echo_request, 0, ~total & 0xFFFF, identifier, 1)

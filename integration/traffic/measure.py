@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from integration.fabric.model import IMDS
 from integration.fabric.ruleset import OUTBOUND
+from integration.fabric.ruleset_v6 import OUTBOUND_V6
 from integration.traffic.ends import LOST, REFUSED, Kind, Packet, ask
-from integration.traffic.scene import MODES, Scene, Sender, Target
+from integration.traffic.family import IPV6
+from integration.traffic.scene import Scene, Sender, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +59,16 @@ class Cell:
     @property
     def question(self) -> list[str]:
         """For ``azvnet explain``."""
-        port = "" if self.kind is Kind.ICMP else f":{self.target.port}"
+        family, target = self.sender.family, self.target
+        to = target.address if self.kind is Kind.ICMP else family.with_port(target.address, target.port)
         udp = ["--udp"] if self.kind is Kind.UDP else []
         probe = ["--probe"] if self.target.translated else []
-        return ["--from", self.sender.address, "--to", f"{self.target.address}{port}", *udp, *probe]
+        return ["--from", self.sender.address, "--to", to, *udp, *probe]
+
+    @property
+    def over(self) -> str:
+        """Its protocol, as people write it."""
+        return self.kind.upper() + ("v6" if (self.kind, self.sender.family) == (Kind.ICMP, IPV6) else "")
 
     def __str__(self) -> str:
         mode = f" ({self.proxy})" if self.proxy else ""
@@ -96,7 +104,7 @@ def measure(scene: Scene, say: Callable[[str], object] = lambda _: None) -> list
     """Everything, sender by sender; services in one mode of kube-proxy after the other."""
     found: list[Explained] = []
     identities = iter(range(FIRST_IDENTITY, 30_000))
-    for mode in ("", *MODES):
+    for mode in ("", *scene.modes):
         if mode:
             scene.use_proxy(mode)
         say(f"kube-proxy in mode {mode}" if mode else "without services")
@@ -119,7 +127,7 @@ def _cells(scene: Scene, mode: str, identities: Iterator[int]) -> Iterator[Cell]
 
 
 def _cell(scene: Scene, sender: Sender, target: Target, kind: Kind, mode: str, identity: int) -> Cell:
-    doubtful = target.address in {str(scene.fabric.vnet_hosts["internet"].primary_ip), str(IMDS)}
+    doubtful = target.address in {scene.family.of_machine(scene.fabric.vnet_hosts["internet"]), str(IMDS)}
     before = _not_answered(scene) if doubtful else 0
     packet = Packet(kind, target.address, target.port, identity, target.questions.get(kind, b""))
     list(scene.wire.take())
@@ -129,7 +137,7 @@ def _cell(scene: Scene, sender: Sender, target: Target, kind: Kind, mode: str, i
         raise AssertionError(f"{kind} from {sender.title} to {target.title} {mode}: {error}") from error
     endpoints = [service.endpoint for service in scene.services] if target.translated else []
     wire = scene.wire.source_of(scene.ports_of(sender.node), kind, identity, endpoints)
-    if wire and answer == str(OUTBOUND):
+    if wire and answer in {str(OUTBOUND), str(OUTBOUND_V6)}:
         answer = wire  # under which name the Internet sees the node is Azure's matter
     return Cell(sender, target, mode, kind, answer or wire, wire)
 
@@ -137,4 +145,5 @@ def _cell(scene: Scene, sender: Sender, target: Target, kind: Kind, mode: str, i
 def _not_answered(scene: Scene) -> int:
     """Packets from a secondary address to the Internet or to IMDS."""
     counters = scene.fabric.drop_counters()
-    return counters.general["no_egress"] + counters.platform_total
+    dropped = counters.general
+    return dropped["no_egress"] + dropped.get("no_egress_v6", 0) + counters.platform_total

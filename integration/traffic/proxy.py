@@ -29,12 +29,13 @@ class Service:
 
 
 def nftables(services: Sequence[Service], node_ip: str) -> str:
-    """A script for ``nft -f``."""
+    """A script for ``nft -f``; of the family of ``node_ip``."""
+    family, kind = ("ip6", "ipv6_addr") if ":" in node_ip else ("ip", "ipv4_addr")
     lines = [
-        "table ip kube-proxy {",
-        "  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }",
+        f"table {family} kube-proxy {{",
+        f"  map service-ips {{ type {kind} . inet_proto . inet_service : verdict; }}",
         "  map service-nodeports { type inet_proto . inet_service : verdict; }",
-        f"  set nodeport-ips {{ type ipv4_addr; elements = {{ {node_ip} }} }}",
+        f"  set nodeport-ips {{ type {kind}; elements = {{ {node_ip} }} }}",
         f"  chain mark-for-masquerade {{ meta mark set meta mark | {MARK}; }}",
         "  chain masquerading {",
         f"    meta mark & {MARK} == 0 return",
@@ -42,8 +43,8 @@ def nftables(services: Sequence[Service], node_ip: str) -> str:
         "    masquerade fully-random",
         "  }",
         "  chain services {",
-        "    ip daddr . meta l4proto . th dport vmap @service-ips",
-        "    ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports",
+        f"    {family} daddr . meta l4proto . th dport vmap @service-ips",
+        f"    {family} daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports",
         "  }",
         "  chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }",
         "  chain nat-output { type nat hook output priority -100; jump services; }",
@@ -52,19 +53,20 @@ def nftables(services: Sequence[Service], node_ip: str) -> str:
     ]
     for each in services:
         for protocol in PROTOCOLS:
-            lines += _nftables(each, protocol)
+            lines += _nftables(family, each, protocol)
     return "\n".join(lines) + "\n"
 
 
-def _nftables(each: Service, protocol: str) -> list[str]:
-    table, key = "ip kube-proxy", f"{each.cluster_ip} . {protocol} . {each.port}"
+def _nftables(family: str, each: Service, protocol: str) -> list[str]:
+    table, key = f"{family} kube-proxy", f"{each.cluster_ip} . {protocol} . {each.port}"
     service, external, endpoint = (
         f"{kind}-{each.name}-{protocol}" for kind in ("service", "external", "endpoint")
     )
+    target = f"[{each.endpoint}]" if family == "ip6" else each.endpoint
     lines = [f"add chain {table} {chain}" for chain in (service, external, endpoint)]
     lines += [
-        f"add rule {table} {endpoint} ip saddr {each.endpoint} jump mark-for-masquerade",
-        f"add rule {table} {endpoint} meta l4proto {protocol} dnat to {each.endpoint}:{each.endpoint_port}",
+        f"add rule {table} {endpoint} {family} saddr {each.endpoint} jump mark-for-masquerade",
+        f"add rule {table} {endpoint} meta l4proto {protocol} dnat to {target}:{each.endpoint_port}",
         f"add rule {table} {service} numgen random mod 1 vmap {{ 0 : goto {endpoint} }}",
         f"add rule {table} {external} jump mark-for-masquerade",
         f"add rule {table} {external} goto {service}",

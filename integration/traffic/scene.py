@@ -20,6 +20,7 @@ from integration.fabric.model import IMDS, WIRESERVER
 from integration.tests.pods import Pod, use
 from integration.traffic import proxy
 from integration.traffic.ends import PORT, Kind, Witness
+from integration.traffic.family import IPV4, IPV6, Family
 from integration.traffic.wire import Wire
 from integration.waiting import found_within
 
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from integration.fabric import Machine
     from integration.traffic.proxy import Service
 
+FAMILIES = (IPV4, IPV6)
+"""Each has a scene of its own: pods of that of IPv6 have addresses of both."""
 CONFLIST = plugins.BUNDLE.parents[1] / "conf" / "10-azvnet.conflist"
-MODES = ("nftables", "iptables")
+MODES = {4: ("nftables", "iptables"), 6: ("nftables",)}
+"""Of kube-proxy, by version."""
 POD, SECOND, NODE = "pod", "pod of a second NIC", "node"
 OPEN, PLAIN = "pod, source `arm`, platform open", "the same, `ipMasq: false`"
 HOME = {POD: "node1", SECOND: "node1", NODE: "node1", OPEN: "node2", PLAIN: "node2"}
@@ -42,6 +46,7 @@ SETTINGS = {
     "platform": {"imds": "open", "wireserver": "open"},
     "reconcile_seconds": 0.5,
 }
+ON_PREMISES = {4: "192.168.7.0/24", 6: "fd00:192:168::/64"}
 AGENT_PATIENCE = 60.0
 LABELS = {"node1": "one", "node2": "two"}
 
@@ -53,7 +58,10 @@ class Sender:
     title: str
     node: Machine
     netns: int
+    family: Family
     address: str
+    node_addresses: tuple[str, ...]
+    """Of its node's NICs, the primary one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ class Target:
 class Scene:
     """Everything that is there."""
 
+    family: Family
     fabric: Fabric
     witness: Witness
     wire: Wire
@@ -83,36 +92,50 @@ class Scene:
     @property
     def services(self) -> list[Service]:
         """A service in front of a pod of each node, and one in front of each pod that sends."""
-        endpoints = [self.pods[node, BACKEND] for node in LABELS]
-        endpoints += [self.pods[HOME[title], title] for title in HOME if title != NODE]
+        endpoints = [self.address_of(node, BACKEND) for node in LABELS]
+        endpoints += [each.address for each in self.senders if each.title != NODE]
+        addresses = "10.96.0.{}" if self.family is IPV4 else "fd00:10:96::{}"
         return [
             proxy.Service(
                 f"s{number}",
-                f"10.96.0.{10 + number}",
+                addresses.format(10 + number),
                 SERVICE_PORT,
-                str(pod.endpoint.address),
+                endpoint,
                 PORT,
                 node_port=30080 + number,
             )
-            for number, pod in enumerate(endpoints)
+            for number, endpoint in enumerate(endpoints)
         ]
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Those of kube-proxy."""
+        return MODES[self.family.version]
 
     def address_of(self, node: str, role: str) -> str:
         """A pod's address."""
-        return str(self.pods[node, role].endpoint.address)
+        pod = self.pods[node, role]
+        return str(pod.endpoint.address if self.family is IPV4 else pod.ipv6)
 
     def targets(self, sender: Sender) -> Iterator[Target]:
         """Where a sender sends, but for services."""
         home, away = sender.node, self._other(sender.node)
-        hosts = self.fabric.vnet_hosts
+        of, hosts = self.family.of_machine, self.fabric.vnet_hosts
         yield Target("a pod on the same node", self.address_of(home.name, BACKEND))
         yield Target("a pod on another node", self.address_of(away.name, BACKEND))
-        yield Target("the node itself", str(home.primary_ip))
-        yield Target("another node", str(away.primary_ip))
-        yield Target("a host of the virtual network", str(hosts["vm1"].primary_ip))
-        yield Target("a host of a peered network", str(hosts["peer1"].primary_ip))
-        yield Target("a host on premises, 192.168.7.0/24", str(hosts["onpremises1"].primary_ip))
-        yield Target("the Internet", str(hosts["internet"].primary_ip))
+        yield Target("the node itself", of(home))
+        yield Target("another node", of(away))
+        yield Target("a host of the virtual network", of(hosts["vm1"]))
+        yield Target("a host of a peered network", of(hosts["peer1"]))
+        yield Target(f"a host on premises, {ON_PREMISES[self.family.version]}", of(hosts["onpremises1"]))
+        yield Target("the Internet", of(hosts["internet"]))
+        if self.family is IPV4:
+            yield from self._platform()
+        yield Target("a host port of the node itself", of(home), BOTH, HOST_PORT, translated=True)
+        yield Target("a host port of another node", of(away), BOTH, HOST_PORT)
+
+    def _platform(self) -> Iterator[Target]:
+        """Services that have an IPv4 address alone."""
         stream = len(QUERY).to_bytes(2, "big") + QUERY
         dns = {Kind.UDP: QUERY, Kind.TCP: stream}
         yield Target("DNS of the platform, 168.63.129.16 port 53", str(WIRESERVER), BOTH, 53, dns)
@@ -120,9 +143,6 @@ class Scene:
             title = f"wireserver, 168.63.129.16 port {port}"
             yield Target(title, str(WIRESERVER), (Kind.TCP,), port, {Kind.TCP: HTTP})
         yield Target("IMDS, 169.254.169.254 port 80", str(IMDS), (Kind.TCP,), 80, {Kind.TCP: HTTP})
-        own = str(home.primary_ip)
-        yield Target("a host port of the node itself", own, BOTH, HOST_PORT, translated=True)
-        yield Target("a host port of another node", str(away.primary_ip), BOTH, HOST_PORT)
 
     def service_targets(self, sender: Sender) -> Iterator[Target]:
         """Addresses and node ports of services."""
@@ -140,16 +160,16 @@ class Scene:
         yield from through("a service, its pod on the same node", near)
         yield from through("a service, its pod on another node", far)
         yield from through("a service, its pod the sender itself", own)
-        node = str(home.primary_ip)
+        node, other = map(self.family.of_machine, (home, away))
         yield from through("a node port of the node itself, pod on it", near, node, near.node_port)
         yield from through("a node port of the node itself, pod on another", far, node, far.node_port)
-        yield Target("a node port of another node, pod on that", str(away.primary_ip), BOTH, far.node_port)
+        yield Target("a node port of another node, pod on that", other, BOTH, far.node_port)
 
     def use_proxy(self, mode: str) -> None:
         """Have the services by rules of this mode alone; iptables' stay, since it is the last."""
         for node in self.fabric.nodes.values():
             if mode == "nftables":
-                script = proxy.nftables(self.services, str(node.primary_ip))
+                script = proxy.nftables(self.services, self.family.of_machine(node))
                 node.run(["nft", "-f", "-"], input=script)
             else:
                 node.run(["nft", "delete", "table", "ip", "kube-proxy"])
@@ -164,41 +184,48 @@ class Scene:
 
 
 @contextlib.contextmanager
-def scene() -> Iterator[Scene]:
+def scene(family: Family) -> Iterator[Scene]:
     """All of it, up inside the block."""
+    ipv6 = 8 if family is IPV6 else 0
     shape: dict[str, Any] = {"peered_hosts": 1, "on_premises_hosts": 1, "internet": True, "imds_limit": None}
     with contextlib.ExitStack() as undo:
-        fabric = undo.enter_context(Fabric(nodes=2, addresses=8, nics=2, **shape))
-        wire = undo.enter_context(Wire(fabric.network.netns))
-        made = Scene(fabric, undo.enter_context(Witness()), wire)
+        fabric = undo.enter_context(Fabric(nodes=2, addresses=8, nics=1 if ipv6 else 2, ipv6=ipv6, **shape))
+        wire = undo.enter_context(Wire(fabric.network.netns, family))
+        made = Scene(family, fabric, undo.enter_context(Witness(family)), wire)
         one, two = fabric.nodes.values()
         for node in (one, two):
             plugins.install_ours(node)
             plugins.install_reference(node)
             _route(node)
-        _networks(one, "auto")
-        _networks(two, "arm")
+        _networks(one, "auto", family)
+        _networks(two, "arm", family)
         undo.enter_context(_agent(two))
-        for role in (POD, SECOND, BACKEND, PUBLISHED):
-            made.pods["node1", role] = _pod(one, role)
-        for role in (OPEN, PLAIN, BACKEND, PUBLISHED):
-            made.pods["node2", role] = _pod(two, role)
+        titles = [title for title in HOME if title != SECOND or family is IPV4]
+        for node in (one, two):
+            own = [title for title in titles if title != NODE and HOME[title] == node.name]
+            for role in (*own, BACKEND, PUBLISHED):
+                made.pods[node.name, role] = _pod(node, role)
         spaces = {key: undo.enter_context(_space(pod)) for key, pod in made.pods.items()}
-        for title, name in HOME.items():
-            node = fabric.nodes[name]
-            if title == NODE:
-                made.senders.append(Sender(title, node, node.namespaces.net, str(node.primary_ip)))
-            else:
-                made.senders.append(Sender(title, node, spaces[name, title], made.address_of(name, title)))
+        for title in titles:
+            node = fabric.nodes[HOME[title]]
+            of_node = tuple(map(family.address_of, node.nics))
+            where = (node.namespaces.net, family, of_node[0])
+            if title != NODE:
+                where = (spaces[node.name, title], family, made.address_of(node.name, title))
+            made.senders.append(Sender(title, node, *where, of_node))
         for netns in (*spaces.values(), *(each.namespaces.net for each in fabric.machines.values())):
             made.witness.listen(netns)
         yield made
 
 
-def _networks(node: Machine, environment: str) -> None:
-    """The shipped network, one of the second NIC, and one without masquerading."""
+def _networks(node: Machine, environment: str, family: Family) -> None:
+    """The shipped network, one of the second NIC, and one without masquerading; with both families in the
+    scene of IPv6.
+    """
     azvnet, portmap = json.loads(CONFLIST.read_text())["plugins"]
     azvnet["ipam"]["environment"] = environment
+    if family is IPV6:
+        azvnet["ipam"]["families"] = ["IPv4", "IPv6"]
     use(node, azvnet, portmap)
     for name, keys in (("plain", {"ipMasq": False}), ("second", {"master": "eth1"})):
         network = {"cniVersion": "1.0.0", "name": name, "plugins": [{**azvnet, **keys}]}

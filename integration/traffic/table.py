@@ -14,10 +14,15 @@ from integration.traffic.ends import LOST, REFUSED
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from integration.traffic.family import Family
     from integration.traffic.measure import Cell
 
 PAGE = Path(__file__).parents[2] / "docs" / "traffic.md"
-BEGIN, END = "<!-- Written by `make traffic-matrix`. -->\n", "<!-- Up to here. -->\n"
+BEGIN = {
+    4: "<!-- Written by `make traffic-matrix`. -->\n",
+    6: "<!-- IPv6, written by `make traffic-matrix`. -->\n",
+}
+END = "<!-- Up to here. -->\n"
 NONE = "-"
 Line = tuple[str, ...]
 Row = tuple[str, str, str, Line]
@@ -29,7 +34,7 @@ def table(cells: Sequence[Cell]) -> str:
     columns = list(dict.fromkeys(cell.sender.title for cell in cells))
     lines: dict[tuple[str, str, str], dict[str, str]] = {}
     for cell in cells:
-        key = (cell.target.title, cell.kind.upper(), cell.proxy)
+        key = (cell.target.title, cell.over, cell.proxy)
         lines.setdefault(key, {})[cell.sender.title] = word(cell)
     rows: list[Row] = [
         (*key, tuple(found.get(column, NONE) for column in columns)) for key, found in lines.items()
@@ -49,8 +54,9 @@ def table(cells: Sequence[Cell]) -> str:
 
 def word(cell: Cell) -> str:
     """What the far end saw of one packet, with names for addresses."""
-    own = "node" if cell.sender.address == str(cell.sender.node.primary_ip) else "pod"
-    names = {str(nic.primary_ip): "node" for nic in cell.sender.node.nics} | {cell.sender.address: own}
+    nodes = cell.sender.node_addresses
+    own = "node" if cell.sender.address == nodes[0] else "pod"
+    names = dict.fromkeys(nodes, "node") | {cell.sender.address: own}
     if cell.answer == REFUSED:
         return REFUSED
     if cell.answer == LOST:
@@ -58,15 +64,17 @@ def word(cell: Cell) -> str:
     return names.get(cell.answer, "other node")
 
 
-def written(page: str) -> str:
-    """The table on a page. Raises ValueError: there is none."""
-    start = page.index(BEGIN) + len(BEGIN)
+def written(page: str, family: Family) -> str:
+    """The table of a family on a page. Raises ValueError: there is none."""
+    begin = BEGIN[family.version]
+    start = page.index(begin) + len(begin)
     return page[start : page.index(END, start)]
 
 
-def with_table(page: str, text: str) -> str:
+def with_table(page: str, family: Family, text: str) -> str:
     """The page with another table. Raises ValueError, as above."""
-    return page.replace(BEGIN + written(page) + END, BEGIN + text + END)
+    begin = BEGIN[family.version]
+    return page.replace(begin + written(page, family) + END, begin + text + END)
 
 
 def _together(rows: Iterable[Row], alike: Callable[[Row], object]) -> list[list[Row]]:

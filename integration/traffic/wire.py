@@ -9,20 +9,19 @@ import contextlib
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from integration.fabric import namespaces as ns
 from integration.traffic.ends import Kind
+from integration.traffic.family import IPV4, Family
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from typing import Self
 
-ETH_P_IP, PACKET_HOST = 0x0800, 0
-PROTOCOLS = {1: Kind.ICMP, 6: Kind.TCP, 17: Kind.UDP}
+PACKET_HOST = 0
+PROTOCOLS = {6: Kind.TCP, 17: Kind.UDP}
 SYN_ONLY, SYN_ACK = 0x02, 0x12
-ECHO_REQUEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,11 @@ class Seen:
 class Wire:
     """A context manager: what is seen from entering on."""
 
-    def __init__(self, netns: int) -> None:
+    def __init__(self, netns: int, family: Family = IPV4) -> None:
+        self._family = family
+        protocol = socket.htons(family.ethertype)
         self._socket = ns.in_network(
-            netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
+            netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, protocol)
         )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._socket.setblocking(False)
@@ -59,7 +60,7 @@ class Wire:
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, (port, _, direction, *_) = self._socket.recvfrom(128)
-                if direction == PACKET_HOST and (seen := _read(port, data)):
+                if direction == PACKET_HOST and (seen := _read(self._family, port, data)):
                     yield seen
 
     def source_of(self, ports: Collection[str], kind: Kind, identity: int, targets: Collection[str]) -> str:
@@ -70,10 +71,11 @@ class Wire:
         return next((each.source for each in seen if each.identity == identity or each.target in targets), "")
 
 
-def _read(port: str, data: bytes) -> Seen | None:
-    kind, start = PROTOCOLS.get(data[9]), (data[0] & 15) * 4
-    source, target = (str(IPv4Address(data[at : at + 4])) for at in (12, 16))
-    if kind is Kind.ICMP and data[start] == ECHO_REQUEST:
+def _read(family: Family, port: str, data: bytes) -> Seen | None:
+    protocol, start = family.protocol_of(data)
+    kind = Kind.ICMP if protocol == family.icmp else PROTOCOLS.get(protocol)
+    source, target = family.ends_of(data)
+    if kind is Kind.ICMP and data[start] == family.echo_request:
         return Seen(port, kind, source, target, struct.unpack_from("!H", data, start + 4)[0])
     first = kind is Kind.UDP or (kind is Kind.TCP and data[start + 13] & SYN_ACK == SYN_ONLY)
     if kind is None or not first:
