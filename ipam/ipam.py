@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ipam import leaving, reclaim, refresh, reservations
+from ipam import leaving, overview, reclaim, refresh, reservations
 from ipam.errors import IpamError, StoreUnavailable
 from ipam.model import DEFAULT_COOLDOWN_SECONDS, Overview
 from ipam.store import records, source_records
@@ -23,7 +23,7 @@ from ipam.store.read_only import ReadOnlyStore
 from ipam.store.transaction import StoreDamaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ipam.model import (
         AddressRequest,
@@ -44,15 +44,6 @@ T = TypeVar("T")
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 MACHINE_ID_FILE = Path("/etc/machine-id")
-COUNTERS = (
-    "exhausted",
-    "cooldown_shortened",
-    "quarantined",
-    "reclaimed",
-    "adopted",
-)
-"""What ``Overview.counters`` counts since the store was created, besides ``source_reads KEY`` and
-``source_errors KEY`` of each source."""
 
 
 boottime = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -176,15 +167,30 @@ class Ipam:
         """Give out no address of these groups: they are taken from the NIC. A group in which one is held, or
         has not cooled down, is left alone; returns the others. An hour later it is forgotten.
         """
-        return self._store.write(lambda tx: leaving.mark(tx, groups, cooldown))
+        return self._store.write(lambda tx: leaving.mark(tx, self._run_dir, groups, cooldown))
+
+    def mark_gone(self, ips: Iterable[IPAddress]) -> None:
+        """The NIC does not have these: their holders keep them, and nobody is given them afterwards. An hour
+        later it is forgotten.
+        """
+        self._store.write(lambda tx: leaving.mark_gone(tx, self._run_dir, ips))
 
     def unmark_leaving(self, ips: Iterable[IPAddress]) -> None:
         """Let these be given out again."""
-        self._store.write(lambda tx: leaving.unmark(tx, ips))
+        self._store.write(lambda tx: leaving.unmark(tx, self._run_dir, ips))
 
     def leaving(self) -> frozenset[IPAddress]:
         """What is marked."""
         return self._store.read(leaving.marked_addresses)
+
+    def count(self, events: Mapping[str, int]) -> None:
+        """Add to counters of ``Overview.counters``."""
+
+        def work(tx: Transaction) -> None:
+            for event, by in events.items():
+                tx.count(event, by)
+
+        self._store.write(work)
 
     # What is alive
 
@@ -193,14 +199,21 @@ class Ipam:
         return not self._store.read(lambda tx: tx.adopted)
 
     def adopt(self, reservations: Iterable[Reservation]) -> tuple[Reservation, ...]:
-        """Write what the kernel says is alive, and mark the store as complete.
+        """Write what the kernel says is alive, and mark the store as complete. What was being taken from the
+        NIC when the former store was lost is marked again.
 
         Rows that exist win, so doing it again changes nothing. Returns those that could not be
         written because another attachment holds the address, or because the attachment holds another
         address; of two with the same address the first is taken.
         """
         alive = tuple(reservations)
-        return self._store.write(lambda tx: reclaim.adopt(tx, alive))
+
+        def work(tx: Transaction) -> tuple[Reservation, ...]:
+            if not tx.adopted:
+                leaving.mark_again(tx, self._run_dir)
+            return reclaim.adopt(tx, alive)
+
+        return self._store.write(work)
 
     def note_missing(
         self, attachments: Iterable[Attachment], *, grace: float = reclaim.GRACE
@@ -247,7 +260,7 @@ class Ipam:
 
     def overview(self, cooldown: float = DEFAULT_COOLDOWN_SECONDS) -> Overview:
         """Counts, counters and sources in one consistent snapshot."""
-        return self._store.read(lambda tx: _overview(tx, cooldown))
+        return self._store.read(lambda tx: overview.overview(tx, cooldown))
 
     def require_available(self, request: AddressRequest) -> tuple[PoolAddress, ...]:
         """What ``reserve`` would give now, without giving it.
@@ -326,23 +339,3 @@ class Ipam:
 
 def _held_by(tx: Transaction, attachment: Attachment) -> tuple[Reservation, ...]:
     return tuple(records.reservation_from(row, tx.generation) for row in records.held_by(tx, attachment))
-
-
-def _counters(tx: Transaction) -> dict[str, int]:
-    rows = tx.rows("SELECT name, value FROM counter")
-    return dict.fromkeys(COUNTERS, 0) | {row["name"]: row["value"] for row in rows}
-
-
-def _overview(tx: Transaction, cooldown: float) -> Overview:
-    known = tx.one(
-        "SELECT count(*) AS known FROM address"
-        " WHERE container_id IS NOT NULL OR id IN (SELECT address FROM offer)"
-    )
-    return Overview(
-        counts=reservations.counts(tx, cooldown),
-        known=0 if known is None else known["known"],
-        counters=_counters(tx),
-        sources=source_records.states(tx),
-        adopted=tx.adopted,
-        same_boot=tx.same_boot,
-    )

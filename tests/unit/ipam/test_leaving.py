@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ipam import leaving_file
 from ipam.errors import AddressUnavailable, PoolExhausted
+from ipam.ipam import Ipam
 from ipam.model import AddressState, PoolCounts
 from ipam.store.source_records import LEAVING_SECONDS
 from tests.unit.ipam.node import (
@@ -102,6 +104,71 @@ def test_it_is_forgotten_when_nobody_says_so_for_an_hour(node: Node) -> None:
     refresh(ipam)
     assert ipam.leaving() == frozenset()
     assert reserve(ipam, P1, owner(), ANY).ip == FIVE
+
+
+def lose_store(node: Node) -> Ipam:
+    """The store's files are removed while nobody has them open; an ADD would be told to adopt first."""
+    for path in node.run_dir.glob("azvnet.db*"):
+        path.unlink()
+    ipam = node.process()
+    assert ipam.needs_adoption()
+    return ipam
+
+
+def test_the_mark_outlives_the_store(node: Node) -> None:
+    node.ready(5, 6).mark_leaving([(FIVE,)], 0.0)
+    ipam = lose_store(node)
+    ipam.adopt(())
+    refresh(ipam)
+    assert ipam.leaving() == {FIVE}
+    assert reserve(ipam, P1, owner(), ANY).ip == SIX
+    with pytest.raises(PoolExhausted, match="it is being taken from the NIC"):
+        reserve(ipam, P2, owner(), ANY)
+
+
+def test_what_is_marked_or_unmarked_before_the_adoption_costs_no_other_mark(node: Node) -> None:
+    node.ready(5, 6, 7).mark_leaving([(FIVE,)], 0.0)
+    ipam = lose_store(node)
+    ipam.mark_gone([SIX])
+    ipam.unmark_leaving([SEVEN])
+    ipam.adopt(())
+    assert ipam.leaving() == {FIVE, SIX}
+    ipam.unmark_leaving([FIVE])
+    ipam = lose_store(node)
+    ipam.adopt(())
+    assert ipam.leaving() == {SIX}
+
+
+def test_a_store_that_was_lost_after_the_end_keeps_nothing_back(node: Node) -> None:
+    ipam = node.ready(5)
+    ipam.mark_leaving([(FIVE,)], 0.0)
+    ipam.unmark_leaving([FIVE])
+    ipam = lose_store(node)
+    ipam.adopt(())
+    refresh(ipam)
+    assert reserve(ipam, P1, owner(), ANY).ip == FIVE
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"{}", b"null", b"[1.5]", b'["10.0.0"]'])
+def test_a_file_of_somebody_else_keeps_no_store_from_being_made(node: Node, content: bytes) -> None:
+    node.ready(5)
+    (node.run_dir / leaving_file.NAME).write_bytes(content)
+    ipam = lose_store(node)
+    ipam.adopt(())
+    refresh(ipam)
+    assert reserve(ipam, P1, owner(), ANY).ip == FIVE
+
+
+def test_what_is_gone_stays_with_its_pod_and_is_given_to_nobody_after_it(node: Node) -> None:
+    ipam = node.ready(5)
+    confirm(ipam, reserve(ipam, P1, owner(), ANY))
+    ipam.mark_gone([FIVE])
+    assert [each.ip for each in ipam.held_by(P1)] == [FIVE]
+    assert counts(ipam) == PoolCounts(free=0, assigned=1, cooling=0, quarantined=0)
+    release(ipam, P1)
+    node.clock.advance(1000)
+    with pytest.raises(PoolExhausted, match="or is gone from it"):
+        reserve(ipam, P2, owner(), ANY)
 
 
 def test_a_pod_that_is_found_alive_with_it_keeps_it(node: Node) -> None:

@@ -33,6 +33,7 @@ STATEMENTS: dict[str, tuple[str, Any]] = {
     "let go": (records.LET_GO, (1.0, 1)),
     "mark missing": (reclaim._MARK, (1.0, "c", "eth0")),
     "mark leaving": (leaving._MARK, (1.0, b"\x0a\x00\x00\x05", 1.0)),
+    "mark what is gone": (leaving._GONE, (1.0, b"\x0a\x00\x00\x05")),
     "unmark leaving": (leaving._UNMARK, (b"\x0a\x00\x00\x05",)),
     "marked as leaving": (leaving._MARKED, ()),
     "no longer leaving": (source_records.STAY, (1.0,)),

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipam.errors import NoAddressesKnown, PoolExhausted, StoreMissing, StoreUnavailable
-from ipam.ipam import COUNTERS, Ipam
+from ipam.ipam import Ipam
 from ipam.model import AddressState, PoolCounts
+from ipam.overview import COUNTERS
 from tests.unit.ipam.node import (
     ANY,
     CONFIG,

@@ -1,0 +1,46 @@
+"""The pool, its counters and its sources in one look.
+
+It must not know who asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipam import reservations
+from ipam.model import Overview
+from ipam.store import source_records
+
+if TYPE_CHECKING:
+    from ipam.store.transaction import Transaction
+
+COUNTERS = (
+    "exhausted",
+    "cooldown_shortened",
+    "quarantined",
+    "reclaimed",
+    "adopted",
+)
+"""What ``Overview.counters`` counts since the store was created, besides ``source_reads KEY`` and
+``source_errors KEY`` of each source."""
+
+
+def _counters(tx: Transaction) -> dict[str, int]:
+    rows = tx.rows("SELECT name, value FROM counter")
+    return dict.fromkeys(COUNTERS, 0) | {row["name"]: row["value"] for row in rows}
+
+
+def overview(tx: Transaction, cooldown: float) -> Overview:
+    """Everything within one transaction."""
+    known = tx.one(
+        "SELECT count(*) AS known FROM address"
+        " WHERE container_id IS NOT NULL OR id IN (SELECT address FROM offer)"
+    )
+    return Overview(
+        counts=reservations.counts(tx, cooldown),
+        known=0 if known is None else known["known"],
+        counters=_counters(tx),
+        sources=source_records.states(tx),
+        adopted=tx.adopted,
+        same_boot=tx.same_boot,
+    )
