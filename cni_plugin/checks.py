@@ -18,11 +18,11 @@ NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS = (
     "host-has-free-address",
 )
 SMALL_POOL, OTHER_CONFLIST, HOST = "small-pool", "other-conflist", "host"
-PROVISION = "provision"
+PROVISION, VANISHED = "provision", "vanished"
 SOURCE, STORE, AGENT, EXHAUSTED = "source", "store", "agent", "pool-exhausted"
 KINDS = (
     *(NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS),
-    *(SMALL_POOL, OTHER_CONFLIST, HOST, PROVISION),
+    *(SMALL_POOL, OTHER_CONFLIST, HOST, PROVISION, VANISHED),
 )
 """Warnings of the agent while pods get addresses; each is a metrics series from the start."""
 ON_HOST = "on_host"
@@ -117,6 +117,24 @@ def _not_on_nic(each: AddressStatus, who: Reservation) -> Problem:
     )
     remedy = "Give the NIC this IP configuration again, or delete the pod."
     return Problem(NOT_ON_NIC, text, ip, remedy, level="error")
+
+
+def vanished(lost: Sequence[Reservation]) -> list[Problem]:
+    """Live pods whose addresses Azure Resource Manager does not show on the NIC any more, whatever the source
+    lists: it may be late, and an operator has to act before it is not.
+    """
+    if not lost:
+        return []
+    some = ", ".join(f"{each.ip} of {holder_name(each)}" for each in lost[:MOST_NAMED])
+    some += f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
+    text = (
+        f"the NIC has lost {some}: something else took the addresses in Azure, as an update of a scale set's "
+        "model does, and the virtual network drops what the pods send. Delete the pods, so that new ones get "
+        "addresses that the NIC has, and find who changed the NIC in the activity log of its resource group"
+    )
+    over = "no pod lacks its address on the NIC any more"
+    subject = " ".join(sorted(str(each.ip) for each in lost))
+    return [Problem(VANISHED, text, subject, level="error", over=over)]
 
 
 def _host_has_pods(each: AddressStatus, who: Reservation) -> Problem:

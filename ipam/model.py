@@ -271,7 +271,7 @@ class Overview(Value):
     known: int
     """Every address of the pool, counted separately: the four states have to add up to it."""
     counters: Mapping[str, int]
-    """Events since the store was made, by the names of ``overview.COUNTERS``."""
+    """Events since the store was made, by the names of ``overview.COUNTERS`` and ``nic_counts``."""
     sources: tuple[SourceState, ...]
     """Every source that a network of the node uses."""
     adopted: bool

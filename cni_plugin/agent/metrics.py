@@ -12,6 +12,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,13 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -37,6 +44,7 @@ from cni_plugin.cni.params import NEEDED
 from cni_plugin.datapath.drift import PUT_BACK
 from cni_plugin.host import STATES
 from cni_plugin.node import Node
+from ipam import nic_counts as counts
 from ipam.errors import IpamError
 from ipam.model import AddressState, Overview, SourceState
 
@@ -61,6 +69,13 @@ POOL_COUNTERS = (
     ("adopted", "Live pods written again to a store that was lost."),
 )
 """Events in the store, and what each is."""
+PROVISION_COUNTERS = (
+    ("reads", counts.READS, "Requests to Azure Resource Manager that read, polls included."),
+    ("throttled", counts.THROTTLED, "Requests to Azure Resource Manager that it throttled."),
+    ("added_addresses", counts.ADDED, "Addresses that were added to the NIC."),
+    ("removed_addresses", counts.REMOVED, "Addresses that were taken from the NIC."),
+)
+"""Names, events in the store, and what each is."""
 REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
 """Kinds of repairs; each is a series from the start, so that the first repair shows up as a change."""
 
@@ -204,6 +219,7 @@ class NodeCollector(Collector):
         if overview is not None:
             yield from _pool(overview, self._states())
             yield from _sources(overview)
+            yield from _provision_counters(overview.counters, self._progress())
 
     def _states(self) -> Mapping[str, int]:
         """The pool by state. An address that the host itself carries does not count as free."""
@@ -227,6 +243,42 @@ def _provision(progress: Progress | None) -> Iterator[Metric]:
         "azvnet_provision_in_flight_addresses",
         "Addresses that are on the NIC and that the source does not list yet.",
         progress.in_flight if progress else 0,
+    )
+    yield GaugeMetricFamily(
+        "azvnet_provision_configurations",
+        "IP configurations of the NIC when it was read last, the primary one included.",
+        progress.configurations if progress else 0,
+    )
+    yield GaugeMetricFamily(
+        "azvnet_provision_vanished_addresses",
+        "Addresses of live pods that the NIC did not have when it was read last.",
+        len(progress.vanished) if progress else 0,
+    )
+
+
+def _provision_counters(found: Mapping[str, int], progress: Progress | None) -> Iterator[Metric]:
+    """What is counted of changes to the NIC. Each outcome is a series from the start where it is on."""
+    outcomes = {counts.OK, *filter(None, map(counts.outcome_of, found))}
+    if progress is not None:
+        from ipam.provision.refusals import Kind
+
+        outcomes |= {counts.INTERRUPTED, *(kind.value for kind in Kind)}
+    yield _labelled(
+        CounterMetricFamily,
+        "azvnet_provision_writes",
+        "Writes of the NIC, by how they ended.",
+        "outcome",
+        {each: found.get(counts.writes_ended(each), 0) for each in sorted(outcomes)},
+    )
+    for name, event, text in PROVISION_COUNTERS:
+        yield CounterMetricFamily(f"azvnet_provision_{name}", text, found.get(event, 0))
+    limits = (*map(str, counts.BUCKETS), "+Inf")
+    taken = accumulate(found.get(counts.bucket(index), 0) for index in range(len(limits)))
+    yield HistogramMetricFamily(
+        "azvnet_provision_write_duration_seconds",
+        "Time from a write of the NIC to the end of its operation, where that succeeded.",
+        buckets=list(zip(limits, taken, strict=True)),
+        sum_value=found.get(counts.WRITE_SECONDS, 0),
     )
 
 

@@ -139,6 +139,7 @@ class ProvisioningThread:
     ) -> None:
         from ipam.provision.azure import ThisMachine
         from ipam.provision.provisioner import Provisioner
+        from ipam.provision.tally import Tally
 
         wanted = settings.provision
         assert wanted is not None
@@ -148,8 +149,11 @@ class ProvisioningThread:
         self._serves = serves
         self.waiting = waiting
         self._journal = journal
-        self._machine = ThisMachine(settings.arm, self._wait, boottime)
-        self._provisioner = Provisioner(node.ipam, self, wanted.sizes, wanted.subnet, dry_run=wanted.dry_run)
+        tally = Tally(node.ipam.count, boottime)
+        self._machine = ThisMachine(settings.arm, self._wait, boottime, tally)
+        self._provisioner = Provisioner(
+            node.ipam, self, tally, wanted.sizes, wanted.subnet, dry_run=wanted.dry_run
+        )
         self.wake = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="provision", daemon=True)
@@ -222,9 +226,12 @@ class ProvisioningThread:
 
 def problems_of(progress: Progress | None) -> list[Problem]:
     """What an operator should know, though pods may get addresses."""
-    if progress is None or not progress.is_problem:
+    if progress is None:
         return []
+    vanished = checks.vanished(progress.vanished)
+    if not progress.is_problem:
+        return vanished
     words = f"{progress.text.rstrip('.')}. {progress.remedy}".rstrip()
     text = f"the NIC's addresses can't follow demand ({progress.phase}): {words}"
     over = "the NIC's addresses follow demand again"
-    return [Problem(checks.PROVISION, text, progress.phase, over=over)]
+    return [*vanished, Problem(checks.PROVISION, text, progress.phase, over=over)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipam.provision.nic_document import Document
+    from ipam.provision.tally import Tally
     from ipam.sources import ArmConfig
     from ipam.sources.arm_client import Requests
 
@@ -38,11 +39,15 @@ class ThisMachine:
         config: how ARM is reached.
         wait: waits for so many seconds; may raise to give up.
         clock: seconds of a clock that does not jump.
+        tally: counts requests.
     """
 
-    def __init__(self, config: ArmConfig, wait: Callable[[float], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: ArmConfig, wait: Callable[[float], None], clock: Callable[[], float], tally: Tally
+    ) -> None:
         self._config = config
         self._wait = wait
+        self._tally = tally
         self._reads = pace.Bucket(pace.READS, pace.SECONDS_PER_READ, clock)
         self._writes = pace.Bucket(pace.WRITES, pace.SECONDS_PER_WRITE, clock)
 
@@ -61,7 +66,7 @@ class ThisMachine:
         except SourceUnreadable as error:
             raise Refusal(Kind.UNREACHABLE, str(error), error.retry_after) from error
         ask = _within_bounds(arm_client.Requests(access))
-        arm = Conversation(ask, self._wait, self._reads, self._writes)
+        arm = Conversation(ask, self._wait, self._tally, self._reads, self._writes)
         return NicWriter(arm, find_nic(arm, place, mac, subnet))
 
 

@@ -5,17 +5,20 @@ It must not know what is asked for, nor how a request is sent.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from ipam import nic_counts as counts
 from ipam.provision.refusals import Kind, Refusal, of_answer
 from ipam.sources.arm_answer import NotAnswered
 from ipam.sources.managed_identity import NoToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ipam.provision.nic_document import Document
     from ipam.provision.pace import Bucket
+    from ipam.provision.tally import Tally
     from ipam.sources.arm_answer import ArmAnswer, Ask
 
 
@@ -25,29 +28,46 @@ class Conversation:
     Args:
         ask: sends a request.
         wait: waits for so many seconds; may raise to give up.
+        tally: counts requests.
         reads, writes: the budget.
     """
 
-    def __init__(self, ask: Ask, wait: Callable[[float], None], reads: Bucket, writes: Bucket) -> None:
+    def __init__(
+        self, ask: Ask, wait: Callable[[float], None], tally: Tally, reads: Bucket, writes: Bucket
+    ) -> None:
         self._ask = ask
         self.wait = wait
         self._reads, self._writes = reads, writes
+        self._tally = tally
 
     def get(self, where: str, *good: int) -> ArmAnswer:
         """Read what is at a path or URL. Raises Refusal: the status is not 200, or another of ``good``."""
         self.wait(self._reads.take())
+        self._tally.add({counts.READS: 1})
         answer = self._answer("GET", where, None, "")
         if answer.status not in (good or (200,)):
-            raise of_answer(_named("GET", where), answer)
+            raise self._refused(of_answer(_named("GET", where), answer))
         return answer
 
-    def put(self, where: str, body: Document, etag: str, *, blocks: bool = False) -> ArmAnswer:
-        """Write a document. Raises Refusal: it was refused, or what became of it is not known."""
+    @contextlib.contextmanager
+    def one_write(self) -> Iterator[None]:
+        """Around ``put`` and what follows until the outcome is known."""
         self.wait(self._writes.take())
+        with self._tally.write():
+            yield
+
+    def put(self, where: str, body: Document, etag: str, *, blocks: bool = False) -> ArmAnswer:
+        """Write a document, within ``one_write``. Raises Refusal: it was refused, or what became of it is not
+        known.
+        """
         answer = self._answer("PUT", where, body, etag)
         if answer.status not in {200, 201, 202}:
-            raise of_answer(_named("PUT", where), answer, blocks=blocks)
+            raise self._refused(of_answer(_named("PUT", where), answer, blocks=blocks))
         return answer
+
+    def _refused(self, refusal: Refusal) -> Refusal:
+        self._tally.refused(refusal)
+        return refusal
 
     def _answer(self, method: str, where: str, body: Document | None, etag: str) -> ArmAnswer:
         try:

@@ -121,11 +121,12 @@ class NicWriter:
             self._arm.wait(_pause_of(answer))
 
     def _put(self, body: Document, etag: str, *, blocks: bool) -> None:
-        answer = self._arm.put(self._path, body, etag, blocks=blocks)
-        operation = answer.headers.get("azure-asyncoperation") or answer.headers.get("location")
-        if operation:
-            what = f"PUT of {self._target.name}"
-            self._finish(what, operation, _pause_of(answer), blocks=blocks)
+        with self._arm.one_write():
+            answer = self._arm.put(self._path, body, etag, blocks=blocks)
+            operation = answer.headers.get("azure-asyncoperation") or answer.headers.get("location")
+            if operation:
+                what = f"PUT of {self._target.name}"
+                self._finish(what, operation, _pause_of(answer), blocks=blocks)
 
     def _finish(self, what: str, operation: str, seconds: float, *, blocks: bool) -> None:
         """Wait for an operation to end. Where it can't be asked for any more, the NIC's state says so."""

@@ -33,6 +33,7 @@ class PoolView:
         ]
         held = [each.reservation for each in own if each.reservation is not None]
         self.held = len(held)
+        self.reservations = held
         self.holders = [each.attachment for each in held]
         self.pods = frozenset(each.owner.pod for each in held)
         self.free = [
@@ -46,3 +47,5 @@ class PoolView:
         self.listed = frozenset(each.address.ip for each in own if each.listed)
         """By a source, at its last read."""
         self.known = frozenset(each.address.ip for each in own)
+        self.of_nic = frozenset(each.address.ip for each in own if mac and each.nic_mac)
+        """Certainly of this NIC, whoever holds them."""

@@ -11,7 +11,7 @@ from ipam.provision.refusals import Kind
 from ipam.value import Value
 
 if TYPE_CHECKING:
-    from ipam.model import IPAddress
+    from ipam.model import IPAddress, Reservation
     from ipam.provision.nic_writer import NicWriter
 
 STARTING, IDLE, GROWING, SHRINKING = "starting", "idle", "growing", "shrinking"
@@ -40,6 +40,10 @@ class Progress(Value):
     remedy: str = ""
     in_flight: int = 0
     """Addresses that are on the NIC and that the source does not list yet."""
+    configurations: int = 0
+    """IP configurations of the NIC when it was read last, the primary one included; 0: it was not."""
+    vanished: tuple[Reservation, ...] = ()
+    """What pods hold and the NIC did not have when it was read last."""
 
     @property
     def is_problem(self) -> bool:

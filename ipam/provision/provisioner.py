@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from ipam import nic_counts as counts
 from ipam.azure_limits import BLOCK
 from ipam.provision import nic_document, pace
 from ipam.provision.demand import Arrivals
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipam.ipam import Ipam
-    from ipam.model import IPAddress
+    from ipam.model import IPAddress, Reservation
     from ipam.provision.nic_document import Configuration, Document
     from ipam.provision.nic_writer import NicWriter
     from ipam.provision.plan import Sizes
     from ipam.provision.progress import Surroundings
+    from ipam.provision.tally import Tally
 
 LISTED_SECONDS = 300.0
 """A source that does not list an address so long after Azure has set it up is a problem to be told."""
@@ -57,16 +59,25 @@ class Provisioner:
     Args:
         ipam: the pool.
         around: the node.
+        tally: counts what was changed.
         sizes: what the operator wants.
         subnet: name or id of the subnet that the NIC has to be in; empty: any.
         dry_run: only tell what would be done.
     """
 
     def __init__(
-        self, ipam: Ipam, around: Surroundings, sizes: Sizes, subnet: str = "", *, dry_run: bool = False
+        self,
+        ipam: Ipam,
+        around: Surroundings,
+        tally: Tally,
+        sizes: Sizes,
+        subnet: str = "",
+        *,
+        dry_run: bool = False,
     ) -> None:
         self._ipam = ipam
         self._around = around
+        self._tally = tally
         self._sizes = sizes
         self._subnet = subnet
         self._dry_run = dry_run
@@ -74,6 +85,8 @@ class Provisioner:
         self._writer: NicWriter | None = None
         self._configurations: tuple[Configuration, ...] = ()
         """Of the NIC when it was read last."""
+        self._vanished: tuple[Reservation, ...] = ()
+        """What pods held then and it did not have."""
         self._mac = ""
         self._read_at = 0.0
         self._unsure = True
@@ -93,6 +106,7 @@ class Provisioner:
             IpamError: the store can't be used.
         """
         wanted, pool = self._look()
+        self.progress = self._with_facts(self.progress, pool)
         if not self._is_to_act(wanted, pool):
             self._rest(wanted, pool)
         elif self._around.clock() >= self._not_before:
@@ -121,7 +135,7 @@ class Provisioner:
         now = self._around.clock()
         pool = self._pool()
         self._arrivals.note(pool.holders, now)
-        counts = Counts(
+        seen = Counts(
             held=pool.held,
             free=len(pool.free),
             cooling=pool.cooling,
@@ -134,7 +148,7 @@ class Provisioner:
             no_block=now < self._no_block_until,
         )
         since = self._surplus_since
-        wanted = plan(self._sizes, counts, 0.0 if since is None else now - since)
+        wanted = plan(self._sizes, seen, 0.0 if since is None else now - since)
         if not wanted.surplus:
             self._surplus_since = None
         elif since is None:
@@ -172,6 +186,7 @@ class Provisioner:
         names = nic_document.new_names(number)
         self._note(writer.add(names, blocks=bool(wanted.blocks)))
         made = [each for each in self._configurations if each.name in names]
+        self._tally.add({counts.ADDED: sum(len(each.addresses) for each in made)})
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
             # An API that does not know blocks ignores the field without a word (azure-cli#32553).
             self._no_block_until = self._around.clock() + SCARCE_SECONDS
@@ -186,6 +201,7 @@ class Provisioner:
         if names:
             self._proceed(SHRINKING, f"taking {sum(map(len, marked))} addresses from the NIC")
             self._note(writer.remove(names))
+            self._tally.add({counts.REMOVED: sum(map(len, marked))})
             self._done()
 
     def _done(self) -> None:
@@ -196,21 +212,23 @@ class Provisioner:
         """What the NIC has, no operation on it being in progress; marks follow it.
 
         What it has can be given out again: its removal failed, or it came back. What it does not have is
-        marked, whether we or somebody else took it: the source may go on listing it for a while.
+        marked, whether we or somebody else took it: the source may go on listing it for a while. So is what
+        a pod holds or has just released, so that no other pod is given it afterwards.
         """
         self._configurations, self._read_at = nic_document.configurations(nic), self._around.clock()
         self._mac = nic_document.mac_of(nic)
-        if self._dry_run:
-            return
         pool = self._pool()
-        # Without a MAC the pool's addresses may be those of other NICs as well.
-        could_be_given = frozenset(pool.free) if self._mac else frozenset()
-        self._keep_marked((could_be_given | self._ipam.leaving()) - self._on_nic(), pool)
+        gone = pool.of_nic - self._on_nic()
+        self._vanished = tuple(each for each in pool.reservations if each.ip in gone)
+        if not self._dry_run:
+            self._keep_marked(gone | (self._ipam.leaving() - self._on_nic()), pool)
 
     def _keep_marked(self, gone: frozenset[IPAddress], pool: PoolView) -> None:
-        """Mark exactly what is gone from the NIC while the source still lists it."""
-        marked = gone & pool.listed
-        self._ipam.mark_leaving([(ip,) for ip in marked], 0.0)
+        """Mark exactly what is gone from the NIC while the source still lists it; a source that lists nothing
+        may not have been read since the store was made.
+        """
+        marked = gone & pool.listed if pool.listed else gone
+        self._ipam.mark_gone(marked)
         self._ipam.unmark_leaving(self._ipam.leaving() - marked)
 
     def _on_nic(self) -> frozenset[IPAddress]:
@@ -248,9 +266,10 @@ class Provisioner:
             self._unlisted_since = None
         elif self._unlisted_since is None:
             self._unlisted_since = self._around.clock()
-        if self._around.clock() - self._read_at >= (AGAIN_SECONDS if missing else AT_REST_SECONDS):
+        differs = missing or self._vanished or pool.of_nic - pool.listed
+        if self._around.clock() - self._read_at >= (AGAIN_SECONDS if differs else AT_REST_SECONDS):
             self._unsure = True
-        self.progress = replace(self._resting(wanted, len(missing)), in_flight=len(missing))
+        self.progress = self._with_facts(self._resting(wanted, len(missing)), pool)
 
     def _resting(self, wanted: Plan, missing: int) -> Progress:
         now = self._around.clock()
@@ -275,6 +294,15 @@ class Provisioner:
         if self._dry_run:
             return Progress(DRY_RUN, "the plan is only logged (provision.dry_run)")
         return Progress(IDLE, f"the NIC has {len(self._configurations)} IP configurations")
+
+    def _with_facts(self, told: Progress, pool: PoolView) -> Progress:
+        self._vanished = tuple(each for each in self._vanished if each.attachment in pool.holders)
+        return replace(
+            told,
+            in_flight=len(self._in_flight(pool)),
+            configurations=len(self._configurations),
+            vanished=self._vanished,
+        )
 
     def _proceed(self, phase: str, text: str) -> None:
         self.progress = replace(self.progress, phase=phase, text=text, remedy="")

@@ -18,8 +18,11 @@ from cni_plugin.agent.metrics import BUCKETS, CallMetrics, Exposition, NodeColle
 from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.params import NEEDED
+from ipam import nic_counts
 from ipam.errors import PoolExhausted
 from ipam.model import SourceConfig
+from ipam.provision.progress import Progress
+from ipam.provision.refusals import Kind
 from tests.unit.agent.work import Place, Work
 from tests.waiting import eventually
 
@@ -40,7 +43,8 @@ class Metrics:
     def __init__(self, place: Place, work: Work) -> None:
         self.registry = new_registry()
         self.observe = CallMetrics(self.registry).observe
-        NodeCollector(self.registry, place.node, work, str, list)
+        self.progress: Progress | None = None
+        NodeCollector(self.registry, place.node, work, str, list, lambda: self.progress)
 
     def encode(self, accept: str) -> tuple[str, bytes]:
         return Exposition(self.registry).encode(accept)
@@ -179,6 +183,46 @@ def test_what_was_reclaimed_and_adopted_outlives_the_process(place: Place, work:
     metrics = Metrics(place, work)
     assert value(metrics, "azvnet_pool_reclaimed_total") == 1
     assert value(metrics, "azvnet_pool_adopted_total") == 1
+
+
+def test_writes_of_the_nic_are_told_by_outcome_and_duration_and_outlive_the_process(
+    place: Place, work: Work
+) -> None:
+    for seconds in (71.4, 71.6, 198.0, 301.0):
+        taken = {nic_counts.bucket_of(seconds): 1, nic_counts.WRITE_SECONDS: round(seconds)}
+        place.node.ipam.count({nic_counts.writes_ended("ok"): 1, **taken})
+    place.node.ipam.count({nic_counts.writes_ended("subnet-full"): 2, nic_counts.ADDED: 16})
+    metrics = Metrics(place, work)
+    writes, duration = "azvnet_provision_writes_total", "azvnet_provision_write_duration_seconds"
+    for parsed in (families(metrics), families(metrics, OPENMETRICS)):
+        buckets = [each.value for each in parsed[duration].samples if each.name.endswith("_bucket")]
+        assert buckets == sorted(buckets)
+        assert len(buckets) == len(nic_counts.BUCKETS) + 1
+    assert value(metrics, f"{duration}_bucket", le="60") == 0
+    assert value(metrics, f"{duration}_bucket", le="75") == 2
+    assert (
+        value(metrics, f"{duration}_bucket", le="200") == value(metrics, f"{duration}_bucket", le="300") == 3
+    )
+    assert value(metrics, f"{duration}_bucket", le="+Inf") == value(metrics, f"{duration}_count") == 4
+    assert value(metrics, f"{duration}_sum") == 71 + 72 + 198 + 301
+    assert value(metrics, writes, outcome="ok") == 4
+    assert value(metrics, writes, outcome="subnet-full") == 2
+    assert value(metrics, "azvnet_provision_added_addresses_total") == 16
+    assert value(metrics, "azvnet_provision_removed_addresses_total") == 0
+    assert value(metrics, "azvnet_provision_reads_total") == 0
+
+
+def test_every_outcome_of_a_write_is_a_series_from_the_start_where_the_nic_is_written(
+    metrics: Metrics,
+) -> None:
+    def outcomes() -> set[str]:
+        return {each.labels["outcome"] for each in families(metrics)["azvnet_provision_writes"].samples}
+
+    assert outcomes() == {"ok"}
+    metrics.progress = Progress("idle", configurations=17)
+    assert outcomes() == {"ok", "interrupted", *(kind.value for kind in Kind)}
+    assert value(metrics, "azvnet_provision_configurations") == 17
+    assert value(metrics, "azvnet_provision_vanished_addresses") == 0
 
 
 def test_calls_are_counted_by_verb_and_outcome(metrics: Metrics) -> None:

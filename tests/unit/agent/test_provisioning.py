@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cni_plugin.agent.journal import Journal
 from cni_plugin.agent.provisioning import Provisioning
 from cni_plugin.agent.settings import SettingsError
 from ipam.errors import AddressUnavailable, PoolExhausted, SourceEmpty
+from ipam.model import Attachment, Owner, Reservation
 from ipam.provision.plan import Sizes
 from ipam.provision.progress import Progress
 from tests.unit.agent.work import Place, Work, new_settings
@@ -124,6 +126,33 @@ def test_a_state_that_is_a_problem_says_what_to_do() -> None:
         == "the NIC's addresses can't follow demand (forbidden): PUT nic1: 403. Give it the role."
     )
     assert (problem.kind, problem.subject) == ("provision", "forbidden")
+
+
+def lost(number: int) -> Reservation:
+    return Reservation(
+        Attachment(f"container-{number}", "eth0"),
+        Owner("azure", pod_namespace="default", pod_name=f"web-{number}"),
+        ip_interface(f"10.0.0.{number}/16"),
+        ip_address("10.0.0.1"),
+        "imds",
+        0.0,
+        confirmed=True,
+        generation="1",
+    )
+
+
+def test_pods_that_lost_their_address_are_an_alarm_of_their_own_that_says_what_to_do() -> None:
+    (problem,) = provisioning.problems_of(Progress("idle", vanished=(lost(5), lost(6))))
+    assert (problem.kind, problem.level, problem.subject) == ("vanished", "error", "10.0.0.5 10.0.0.6")
+    assert problem.text.startswith("the NIC has lost 10.0.0.5 of default/web-5, 10.0.0.6 of default/web-6: ")
+    assert "Delete the pods" in problem.text
+    kinds = [each.kind for each in provisioning.problems_of(Progress("throttled", vanished=(lost(5),)))]
+    assert kinds == ["vanished", "provision"], "whatever else is wrong"
+
+
+def test_of_many_pods_that_lost_their_address_some_are_named_and_all_counted() -> None:
+    (problem,) = provisioning.problems_of(Progress("idle", vanished=tuple(map(lost, range(5, 30)))))
+    assert "10.0.0.12 of default/web-12 and 17 more: " in problem.text
 
 
 def test_a_node_that_is_not_in_azure_is_told_and_goes_on(place: Place, work: Work, monkeypatch: Any) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 
 import pytest
 
+from ipam import nic_counts as counts
+from ipam.errors import StoreUnavailable
 from ipam.provision import nic_document, nic_writer
 from ipam.provision.conversation import Conversation
 from ipam.provision.nic_writer import NicTarget, NicWriter
 from ipam.provision.pace import Bucket
 from ipam.provision.refusals import Kind, Refusal
+from ipam.provision.tally import Tally
 from ipam.sources.arm_answer import ArmAnswer, NotAnswered
 from ipam.sources.managed_identity import NoToken
 from tests.unit.ipam.arm_service import INSTANCE, NIC, RETRY_AFTER, ArmService, refusal
@@ -36,12 +40,15 @@ class Waiting:
         return self.now
 
 
-def writer(arm: ArmService, waiting: Waiting | None = None, size: int = PLENTY) -> NicWriter:
+def writer(
+    arm: ArmService, waiting: Waiting | None = None, size: int = PLENTY, counted: Counter[str] | None = None
+) -> NicWriter:
+    counted = Counter() if counted is None else counted
     waiting = waiting or Waiting()
     instance = INSTANCE["id"] if arm.uniform else ""
     target = NicTarget(NIC["id"], arm.nic["name"], instance)
     buckets = [Bucket(size, 30.0, waiting.clock) for _ in range(2)]
-    return NicWriter(Conversation(arm.ask, waiting, *buckets), target)
+    return NicWriter(Conversation(arm.ask, waiting, Tally(counted.update, waiting.clock), *buckets), target)
 
 
 @pytest.fixture(params=["nic", "instance"])
@@ -127,16 +134,18 @@ def test_the_operation_of_an_agent_that_was_killed_is_waited_for(arm: ArmService
         if seconds:
             raise KilledError
 
+    counted: Counter[str] = Counter()
     buckets = [Bucket(PLENTY, 1.0, lambda: 0.0) for _ in range(2)]
     instance = INSTANCE["id"] if arm.uniform else ""
     target = NicTarget(NIC["id"], arm.nic["name"], instance)
-    dead = NicWriter(Conversation(arm.ask, killed, *buckets), target)
+    dead = NicWriter(Conversation(arm.ask, killed, Tally(counted.update, lambda: 0.0), *buckets), target)
     with pytest.raises(KilledError):
         dead.add([ONE], blocks=False)
     nic = writer(arm).read()
     (ours,) = [each for each in nic_document.configurations(nic) if each.is_ours]
     assert (ours.name, ours.state, len(ours.addresses)) == (ONE, "Succeeded", 1)
     assert arm.puts == 1
+    assert counted[counts.writes_ended(counts.INTERRUPTED)] == 1
 
 
 def test_an_answer_that_is_lost_does_not_make_it_twice(arm: ArmService) -> None:
@@ -262,6 +271,61 @@ def test_no_secret_is_in_a_refusal() -> None:
     with pytest.raises(Refusal) as refused:
         writer(arm).add([ONE], blocks=False)
     assert "eyJ" not in str(refused.value)
+
+
+def test_a_write_is_counted_by_how_it_ends_and_how_long_it_takes(arm: ArmService) -> None:
+    counted: Counter[str] = Counter()
+    waiting = Waiting()
+    made = writer(arm, waiting, counted=counted)
+    made.add([ONE], blocks=False)
+    assert counted[counts.writes_ended(counts.OK)] == 1
+    assert counted[counts.WRITE_SECONDS] == waiting.now == 30
+    assert counted[counts.bucket_of(30)] == 1
+    assert counted[counts.READS] == len(arm.requests) - 1
+
+
+def test_a_write_that_fails_later_and_one_that_is_throttled_are_counted_as_that(arm: ArmService) -> None:
+    counted: Counter[str] = Counter()
+    arm.outcome = {"status": "Failed", "error": {"code": "SubnetIsFull", "message": "full"}}
+    arm.instead.append(("PUT", refusal(429, "TooManyRequests", retry_after="1")))
+    for _ in range(2):
+        with pytest.raises(Refusal):
+            writer(arm, counted=counted).add([ONE], blocks=False)
+    arm.instead.append(("GET", refusal(429, "TooManyRequests", retry_after="1")))
+    with pytest.raises(Refusal):
+        writer(arm, counted=counted).read()
+    assert counted[counts.writes_ended("throttled")] == counted[counts.writes_ended("subnet-full")] == 1
+    assert counted[counts.THROTTLED] == 2, "of a write, and of a read"
+    assert counted[counts.writes_ended(counts.OK)] == counted[counts.WRITE_SECONDS] == 0
+
+
+def test_waiting_for_the_budget_is_not_part_of_a_write() -> None:
+    counted: Counter[str] = Counter()
+    waiting = Waiting()
+    arm = ArmService()
+    writing = writer(arm, waiting, size=PLENTY, counted=counted)
+    writing.add([ONE], blocks=False)
+    first, seconds = counted[counts.WRITE_SECONDS], waiting.now
+    tally = Tally(counted.update, waiting.clock)
+    reads, writes = Bucket(PLENTY, 1.0, waiting.clock), Bucket(1, 500.0, waiting.clock)
+    assert writes.take() == 0
+    tight = Conversation(arm.ask, waiting, tally, reads, writes)
+    NicWriter(tight, NicTarget(NIC["id"], arm.nic["name"], "")).remove([ONE])
+    assert waiting.now - seconds >= 500
+    assert counted[counts.WRITE_SECONDS] == 2 * first
+
+
+def test_a_count_that_cannot_be_kept_costs_no_operation() -> None:
+    def full(events: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    arm, waiting = ArmService(), Waiting()
+    buckets = [Bucket(PLENTY, 1.0, waiting.clock) for _ in range(2)]
+    tally = Tally(full, waiting.clock)
+    NicWriter(Conversation(arm.ask, waiting, tally, *buckets), NicTarget(NIC["id"], "nic1", "")).add(
+        [ONE], blocks=False
+    )
+    assert ONE in arm.names
 
 
 def test_requests_stay_within_the_budget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ipam.provision.conversation import Conversation
 from ipam.provision.nic_writer import NicTarget
 from ipam.provision.pace import Bucket, pause
 from ipam.provision.refusals import Kind, Refusal
+from ipam.provision.tally import Tally
 from ipam.provision.which_nic import find_nic
 from ipam.sources.arm_answer import ArmAnswer
 from ipam.sources.placement import Placement
@@ -49,7 +51,8 @@ def arm(documents: dict[str, Any]) -> Conversation:
     def never(seconds: float) -> None:
         assert not seconds
 
-    return Conversation(ask, never, Bucket(100, 1.0, lambda: 0.0), Bucket(100, 1.0, lambda: 0.0))
+    buckets = [Bucket(100, 1.0, lambda: 0.0) for _ in range(2)]
+    return Conversation(ask, never, Tally(Counter[str]().update, lambda: 0.0), *buckets)
 
 
 def machine(*nics: dict[str, Any]) -> dict[str, Any]:

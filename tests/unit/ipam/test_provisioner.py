@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipam import nic_counts as counts
 from ipam.errors import IpamError
 from ipam.ipam import Ipam
 from ipam.mac import normalize_mac
@@ -18,7 +19,8 @@ from ipam.provision.nic_writer import NicTarget, NicWriter
 from ipam.provision.pace import Bucket
 from ipam.provision.plan import Sizes
 from ipam.provision.progress import IDLE, LISTING, NOT_LISTED
-from ipam.provision.provisioner import LISTED_SECONDS, Provisioner
+from ipam.provision.provisioner import AT_REST_SECONDS, LISTED_SECONDS, Provisioner
+from ipam.provision.tally import Tally
 from ipam.sources.arm_answer import ArmAnswer
 from ipam.value import replace
 from tests.unit.ipam.arm_service import INSTANCE, NIC, ArmService, refusal
@@ -68,7 +70,8 @@ class Machine:
         """Start the agent, for the first time or again."""
         self.ipam = self.node.process()
         self.ipam.adopt(())
-        self.provisioner = Provisioner(self.ipam, self, self.sizes, dry_run=self.dry_run)
+        self.tally = Tally(self.ipam.count, self.clock)
+        self.provisioner = Provisioner(self.ipam, self, self.tally, self.sizes, dry_run=self.dry_run)
 
     # What the provisioner needs
 
@@ -97,7 +100,7 @@ class Machine:
     def writer(self, subnet: str) -> NicWriter:
         assert subnet == ""
         bucket = Bucket(1000, 1.0, self.clock)
-        arm = Conversation(self.ask, self.wait, bucket, bucket)
+        arm = Conversation(self.ask, self.wait, self.tally, bucket, bucket)
         return NicWriter(
             arm, NicTarget(NIC["id"], self.arm.nic["name"], INSTANCE["id"] if self.arm.uniform else "")
         )
@@ -127,6 +130,27 @@ class Machine:
     def on_nic(self) -> frozenset[IPAddress]:
         found = nic_document.configurations(self.arm.nic)
         return frozenset(ip for each in found if not each.primary for ip in each.addresses)
+
+    def wipe(self, *wiped: IPAddress) -> None:
+        """Something else takes these from the NIC, all of ours without any, as a scale set's model does."""
+        taken = wiped or tuple(self.on_nic())
+        names = {
+            each.name
+            for each in nic_document.configurations(self.arm.nic)
+            if not each.primary and not set(taken).isdisjoint(each.addresses)
+        }
+        lists = [self.arm.nic["properties"]]
+        if self.arm.uniform:
+            profile = self.arm.vm["properties"]["networkProfileConfiguration"]
+            lists.append(profile["networkInterfaceConfigurations"][0]["properties"])
+        for each in lists:
+            each["ipConfigurations"] = [one for one in each["ipConfigurations"] if one["name"] not in names]
+        self.arm.revision += 1
+
+    @property
+    def vanished(self) -> dict[str, IPAddress]:
+        """What the agent says that live pods lack."""
+        return {each.owner.pod: each.ip for each in self.provisioner.progress.vanished}
 
     def read_source(self) -> None:
         """What the source lists now: what the NIC had ``lag`` seconds ago."""
@@ -425,12 +449,7 @@ def test_a_source_that_never_lists_them_is_told(machine: Machine) -> None:
 def test_what_is_wiped_is_noticed_and_made_again(either: Machine) -> None:
     """As an update of a scale set's model does."""
     either.run(60)
-    kept = either.arm.nic["properties"]["ipConfigurations"][:1]
-    either.arm.nic["properties"]["ipConfigurations"] = kept
-    if either.arm.uniform:
-        profile = either.arm.vm["properties"]["networkProfileConfiguration"]["networkInterfaceConfigurations"]
-        del profile[0]["properties"]["ipConfigurations"][1:]
-    either.arm.revision += 1
+    either.wipe()
     either.run(900)
     assert len(either.on_nic()) == 16
     assert either.phase == IDLE
@@ -447,6 +466,140 @@ def test_an_address_that_somebody_took_from_the_nic_is_given_to_nobody(machine: 
     machine.provisioner.step()
     given = [machine.add_pod(number) for number in range(16)]
     assert given.count(True) == 15
+
+
+def test_pods_whose_addresses_were_wiped_are_named_though_the_source_still_lists_them(
+    either: Machine,
+) -> None:
+    either.run(60)
+    assert all(either.add_pod(number) for number in range(3))
+    gone = dict(list(either.pods.items())[:2])
+    either.lag = 1e9
+    either.wipe(*gone.values())
+    either.run(AT_REST_SECONDS + 60)
+    assert either.vanished == {
+        "default/pod-0": gone[attachment("pod-0")],
+        "default/pod-1": gone[attachment("pod-1")],
+    }
+    either.run(60)
+    assert len(either.vanished) == 2, "they stay named"
+    for pod in gone:
+        either.delete_pod(pod)
+    either.run(5)
+    assert either.vanished == {}
+
+
+def test_pods_that_lost_what_the_source_lists_no_more_are_named_within_two_minutes(machine: Machine) -> None:
+    machine.run(60)
+    assert machine.add_pod(1)
+    machine.run(100)
+    machine.wipe(*machine.pods.values())
+    machine.run(120)
+    assert set(machine.vanished) == {"default/pod-1"}
+
+
+def test_the_alarm_is_over_when_the_address_is_back(machine: Machine) -> None:
+    machine.run(60)
+    assert machine.add_pod(1)
+    entries = list(machine.arm.nic["properties"]["ipConfigurations"])
+    machine.wipe(*machine.pods.values())
+    machine.run(AT_REST_SECONDS + 60)
+    assert set(machine.vanished) == {"default/pod-1"}
+    machine.arm.nic["properties"]["ipConfigurations"] = entries
+    machine.arm.revision += 1
+    machine.run(120)
+    assert machine.vanished == {}
+    assert machine.ipam.leaving() == frozenset()
+
+
+def test_a_dry_run_names_the_pods_as_well(node: Node) -> None:
+    arm = ArmService()
+    Machine(node, arm, Sizes()).run(60)
+    machine = Machine(node, arm, Sizes(), dry_run=True)
+    machine.refresh()
+    assert machine.add_pod(1)
+    machine.wipe(*machine.pods.values())
+    machine.run(AT_REST_SECONDS + 60)
+    assert set(machine.vanished) == {"default/pod-1"}
+    assert machine.ipam.leaving() == frozenset()
+
+
+def test_a_wiped_address_is_given_to_nobody_after_its_pod(machine: Machine) -> None:
+    """One that a pod held when the NIC was read, and one that was cooling down."""
+    machine.run(60)
+    assert all(machine.add_pod(number) for number in range(2))
+    held, cooling = machine.pods.values()
+    machine.delete_pod(attachment("pod-1"))
+    machine.lag = 1e9
+    machine.wipe(held, cooling)
+    machine.start()
+    machine.provisioner.step()
+    machine.delete_pod(attachment("pod-0"))
+    machine.node.clock.advance(COOLDOWN + 1)
+    assert [machine.add_pod(number) for number in range(10, 26)].count(True) == 14
+    assert not {held, cooling} & set(machine.pods.values())
+
+
+def lose_store(machine: Machine) -> None:
+    """The store is gone, and the next call makes one of what is alive."""
+    for path in machine.node.run_dir.glob("azvnet.db*"):
+        path.unlink()
+    assert machine.ipam.needs_adoption()
+    machine.ipam.adopt(())
+
+
+def test_a_store_lost_in_mid_removal_gives_nothing_away_that_is_leaving(machine: Machine) -> None:
+    machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    machine.run(60)
+    machine.waiting_pods = set()
+    machine.run(300)
+    machine.lag = 200.0
+    most = len(machine.on_nic())
+    leaving: set[IPAddress] = set()
+    given: list[bool] = []
+
+    def lose() -> None:
+        if not leaving and (marked := machine.ipam.leaving()):
+            leaving.update(marked)
+            lose_store(machine)
+            machine.refresh()
+            given.extend(machine.add_pod(number) for number in range(most))
+
+    machine.while_waiting = [lose]
+    machine.run(SHRINK_AFTER + 60)
+    assert leaving, "it was lost in mid-removal"
+    assert given.count(True) == most - len(leaving)
+    assert not leaving & set(machine.pods.values())
+    assert not leaving & machine.on_nic()
+
+
+def test_what_leaves_is_kept_back_until_the_source_was_read_into_the_new_store(machine: Machine) -> None:
+    machine.run(300)
+    machine.lag = 200.0
+    wiped = min(machine.on_nic(), key=int)
+    machine.wipe(wiped)
+    machine.start()
+    machine.provisioner.step()
+    assert machine.ipam.leaving() == {wiped}
+    lose_store(machine)
+    machine.provisioner.step()
+    machine.refresh()
+    assert [machine.add_pod(number) for number in range(16)].count(True) == 15
+
+
+def test_what_is_done_is_counted_and_outlives_the_agent(machine: Machine) -> None:
+    machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    machine.run(60)
+    machine.waiting_pods = set()
+    machine.start()
+    machine.run(SHRINK_AFTER + 60)
+    counted = machine.ipam.overview().counters
+    added, removed = counted[counts.ADDED], counted[counts.REMOVED]
+    assert removed > 0
+    assert added - removed == len(machine.on_nic()) == machine.provisioner.progress.configurations - 1
+    assert counted[counts.writes_ended(counts.OK)] == machine.arm.puts == 2
+    assert counted[counts.READS] == len(machine.arm.requests) - 2
+    assert counts.THROTTLED not in counted
 
 
 def test_the_maximum_is_a_state_when_pods_need_more(node: Node) -> None:
