@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.host import packets
 from cni_plugin.kernel import packet_filter
+from cni_plugin.kernel.family import family_of
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
+    from ipam.model import IPAddress
 
 PREROUTING, OUTPUT, POSTROUTING = 0, 3, 4
 """Hooks of netfilter (NF_INET_*)."""
 
 
-def filters(node: Node) -> list[str]:
-    """Of a packet that is forwarded: chains that drop it unless a rule allows it, and whether azvnet's own
-    table is as it should be.
+def filters(node: Node, target: IPAddress) -> list[str]:
+    """Of a packet that is forwarded to a target: chains that drop it unless a rule allows it, and whether
+    azvnet's own table is as it should be.
     """
     try:
-        drops = packet_filter.forward_drops()
+        drops = packet_filter.forward_drops(family_of(target).number)
         return [
             *packets.check(node, in_use=True),
             *(f"{each} drops what no rule of it allows" for each in drops),
@@ -31,10 +33,11 @@ def filters(node: Node) -> list[str]:
         return [f"packet filters can't be read: {error}"]
 
 
-def translations(hook: int) -> list[str]:
-    """Chains of others at a hook that translate addresses."""
+def translations(hook: int, target: IPAddress) -> list[str]:
+    """Chains of others at a hook that translate addresses, of the family of a target."""
     try:
-        found = [each for each in packet_filter.base_chains() if (each.kind, each.hook) == ("nat", hook)]
+        chains = packet_filter.base_chains(family_of(target).number)
+        found = [each for each in chains if (each.kind, each.hook) == ("nat", hook)]
     except OSError as error:
         return [f"packet filters can't be read: {error}"]
     return [f"{each} may translate addresses" for each in found if each.table != packets.TABLE]

@@ -7,17 +7,16 @@ tables, is named as such. It must not know how a journey is shown.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from cni_plugin.cli import foreign
+from cni_plugin.cli import drops, foreign
 from cni_plugin.cli.drawing import route_text
 from cni_plugin.cni.errors import CniError
-from cni_plugin.host import forwarding_v6, packets, traffic
-from cni_plugin.kernel import encode, lookup, netns, sysctl
+from cni_plugin.host import packets, traffic
+from cni_plugin.kernel import encode, lookup, netns
 from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.lookup import Lookup
 from ipam.value import Value
@@ -152,13 +151,17 @@ class Traveller:
     def _on_node(self, source: IPAddress, target: IPAddress, came_by: Link | None) -> str:
         """Through the node: the route, what filters may do, and the way on."""
         arrival = (came_by.index, came_by.name) if came_by else (0, "lo")
+        host = self._node.host
+        if came_by and (why := drops.by_source_check(host, source, target, came_by)):
+            self._hops.append(Hop("node", came_by.name, "dropped by the source check"))
+            raise _Dropped(why)
         if self._translated and self._translated[1] != target:
             self._hops.append(Hop("node", arrival[1], f"sent to {self._translated[1]} instead of {target}"))
             target = self._translated[1]
-        self._note_translations(foreign.OUTPUT if came_by is None else foreign.PREROUTING)
-        found = lookup.look_up(self._node.host, target, source, arrival)
+        self._note_translations(target, foreign.OUTPUT if came_by is None else foreign.PREROUTING)
+        found = lookup.look_up(host, target, source, arrival)
         if found.route is None:
-            why = self._refused(found.error, source, target, came_by)
+            why = drops.by_route(host, found.error, source, target, came_by)
             self._hops.append(Hop("node", arrival[1], why, str(found.rule or "")))
             raise _Dropped(why)
         link = self._links.get(found.route.index)
@@ -169,20 +172,19 @@ class Traveller:
         if found.route.kind != RTN_UNICAST or link is None:
             self._hops.append(Hop("node", arrival[1], "dropped", str(found.rule or ""), route))
             raise _Dropped(f"{target} is not the address of one machine")
+        if why := drops.by_forwarding_v6(source, came_by):
+            self._hops.append(Hop("node", arrival[1], "dropped: not forwarded", str(found.rule or ""), route))
+            raise _Dropped(why)
         if refused := self._refused_by_table(source, target, came_by, link):
             self._hops.append(Hop("node", arrival[1], f"refused: {refused}", str(found.rule or ""), route))
             raise _Dropped(refused)
-        if source.version == 6 and came_by is not None and not forwarding_v6.forwards(came_by.name):
-            raise _Dropped(
-                f"{came_by.name} does not forward IPv6 (net.ipv6.conf.all.forwarding, force_forwarding)"
-            )
         verb = "forwarded" if came_by else "sent"
         self._hops.append(Hop("node", arrival[1], f"{verb} by {link.name}", str(found.rule or ""), route))
         if not link.up:
             raise _Dropped(f"link {link.name} is down")
         if came_by is not None:
-            self._note(foreign.filters(self._node))
-        self._note_translations(foreign.POSTROUTING)
+            self._note(foreign.filters(self._node, target))
+        self._note_translations(target, foreign.POSTROUTING)
         return self._arrival(source, target, link, found)
 
     def _arrival(self, source: IPAddress, target: IPAddress, link: Link, found: Lookup) -> str:
@@ -220,11 +222,15 @@ class Traveller:
     def _masqueraded(self, source: IPAddress, target: IPAddress, route: KernelRoute) -> IPAddress | None:
         """The node's address, if a pod's packet leaves with that: what the table of nf_tables does.
 
-        Of several on the link it is the one beside the next hop, or the first (inet_select_addr).
+        Of several on the link it is the one beside the next hop, or the first (inet_select_addr); of IPv6
+        the one that a socket gets that is bound to the link (ipv6_dev_get_saddr).
         """
         pod = self._pods.get(source)
         if pod is None or not packets.is_masqueraded(pod.owner.network, source, target, self._node.run_dir):
             return None
+        if target.version == 6:
+            with suppress(OSError):
+                return lookup.source_for(target, self._links[route.index].name)
         addresses = self._node.host.addresses(encode.dump_addresses(family_of(target).number))
         own = [each for each in addresses if each.index == route.index and not each.ip.is_link_local]
         hop = route.gateway or target
@@ -268,40 +274,6 @@ class Traveller:
         self._hops.append(Hop("network", link.name, f"arrives from {source}"))
         return link
 
-    def _refused(
-        self, error: OSError | None, source: IPAddress, target: IPAddress, came_by: Link | None
-    ) -> str:
-        """Why the kernel routes a packet nowhere (net/ipv4/route.c, ip_route_input_slow)."""
-        number = (error.errno if error else None) or errno.ENETUNREACH
-        if came_by and self._leads_elsewhere(source, came_by):
-            return f"the source check (rp_filter) of {came_by.name} refuses {source}"
-        if came_by is not None and not self._forwards(came_by):
-            return f"{came_by.name} does not forward (net.ipv4.conf.{came_by.name}.forwarding is 0)"
-        reasons = {
-            errno.ENETUNREACH: f"the node has no route to {target}",
-            errno.EHOSTUNREACH: f"a route of the node makes {target} unreachable",
-            errno.EACCES: f"a route or rule of the node prohibits {target}",
-            errno.EINVAL: f"a route discards packets to {target}, or {source} can't be a source here",
-        }
-        return reasons.get(number, f"the kernel does not route it: {os.strerror(number)}")
-
-    def _leads_elsewhere(self, source: IPAddress, came_by: Link) -> bool:
-        """Whether answers would leave by another link than the packet came by, and that is checked: the
-        kernel refuses it then with the same errno as a packet to nowhere (ip-sysctl.rst, rp_filter). On a
-        link without an address 2 is as strict as 1 (__fib_validate_source).
-        """
-        checks = (f"ipv4/conf/{name}/rp_filter" for name in ("all", came_by.name))
-        if source.version != 4 or max(sysctl.read(each) for each in checks) == "0":
-            return False
-        back = self._node.host.one_route(encode.get_route(source))
-        return back is None or back.index != came_by.index
-
-    def _forwards(self, link: Link) -> bool:
-        try:
-            return sysctl.read(f"ipv4/conf/{link.name}/forwarding") != "0"
-        except OSError:
-            return True
-
     def _not_of_nic(self, source: IPAddress, link: Link) -> str:
         """Why Azure drops it: its source does not belong to the NIC. Empty: it does, or it is not known."""
         pod = self._pods.get(source)
@@ -325,10 +297,10 @@ class Traveller:
             )
         return ""
 
-    def _note_translations(self, hook: int) -> None:
+    def _note_translations(self, target: IPAddress, hook: int) -> None:
         """What is not known unless a real packet showed it."""
         if self._translated is None:
-            self._note(foreign.translations(hook))
+            self._note(foreign.translations(hook, target))
 
     def _note(self, notes: Iterable[str]) -> None:
         """Each only once: an IPv4 table and one for both families may have the same name."""

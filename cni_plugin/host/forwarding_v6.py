@@ -68,13 +68,23 @@ def forwards(name: str) -> bool:
 
 
 def check(node: Node, *, in_use: bool) -> list[str]:
-    """As ``HostState.check``: an uplink that does not forward; no way out, or one that is about to end."""
+    """As ``HostState.check``: an uplink that does not forward; no way out, or one that is about to end; a
+    filter that drops what is forwarded by IPv6 alone (``forwarding`` names those of both).
+    """
+    from cni_plugin.kernel import packet_filter
+
     if not in_use or not traffic.has_ipv6(traffic.read_networks(node.run_dir)):
         return []
     found = []
     out = list(uplinks(node.host, IPV6))
     if not out:
         found.append("there is no default route of IPv6: pods reach nothing outside the node by IPv6")
+    of_4 = packet_filter.forward_drops()
+    found += [
+        f"{chain} has policy DROP: no pod reaches anything by IPv6 that no rule of it allows"
+        for chain in packet_filter.forward_drops(IPV6.number)
+        if chain not in of_4
+    ]
     everywhere = _forwards_everywhere()
     for name in _uplinks(node.host):
         with suppress(FileNotFoundError):  # it has just gone

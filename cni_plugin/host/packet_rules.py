@@ -28,6 +28,7 @@ RAW, FILTER, SOURCE_NAT = -300, 0, 100
 WIRESERVER_PORTS = (80, 32526)
 """Secrets of the node: goal state with certificates, and extensions' settings (HostGAPlugin). DNS is 53."""
 DIGEST = 8
+SOURCE_CHECK = "not the pod's address"
 _FROM_PODS = nftables.from_group(HOST_LINK_GROUP)
 
 
@@ -61,7 +62,7 @@ def chains_of(
 
 
 _SOURCE_CHECK = Rule(
-    "not the pod's address", (_FROM_PODS, nftables.IPV6_ONLY, nftables.FOREIGN_SOURCE, nftables.DISCARD)
+    SOURCE_CHECK, (_FROM_PODS, nftables.IPV6_ONLY, nftables.FOREIGN_SOURCE, nftables.DISCARD)
 )
 """What ``rp_filter`` is for IPv4, which the kernel does not have for IPv6. A host veth has no route to
 link-local addresses, so a pod's router advertisements, redirects and forged neighbours end here as well."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cni_plugin.cni.errors import KernelRefused, StateUnavailable
 from cni_plugin.datapath.names import owner_of
 from cni_plugin.host import traffic
-from cni_plugin.host.packet_rules import WIRESERVER_PORTS, chains_of
+from cni_plugin.host.packet_rules import SOURCE_CHECK, WIRESERVER_PORTS, chains_of
 from cni_plugin.host.traffic import PodNetwork, Traffic
 from cni_plugin.kernel import encode, nftables
 from cni_plugin.kernel.encode import HOST_LINK_GROUP
@@ -194,6 +194,15 @@ def restore(node: Node, values: dict[str, str], place: Path) -> str:
     del node, values, place
     nftables.delete_table(TABLE)
     return f"nf_tables table inet {TABLE} was removed"
+
+
+def checks_sources() -> bool:
+    """Whether the kernel has the rule that drops IPv6 packets with a source that is not the pod's.
+
+    Raises:
+        OSError: it does not list the rules.
+    """
+    return any(each.startswith(SOURCE_CHECK) for each in nftables.comments_of(TABLE))
 
 
 def is_masqueraded(network: str, source: IPAddress, target: IPAddress, run_dir: Path) -> bool:

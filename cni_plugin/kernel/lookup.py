@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from cni_plugin.kernel import encode, rules
 from cni_plugin.kernel.decode import KernelRoute, read_attributes, read_number, read_route
+from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.netlink import Netlink
 from ipam.model import IPAddress, IPNetwork
 from ipam.value import Value
@@ -87,7 +88,7 @@ def look_up(
     """
     try:
         (body,) = netlink.ask(encode.get_forwarded_route(target, source, link[0]))
-        bodies = netlink.dump(rules.dump_rules()) if target.version == 4 else []
+        bodies = netlink.dump(rules.dump_rules(family_of(target).number))
     except OSError as error:
         return Lookup(None, error=error)
     route = read_route(body)
@@ -99,14 +100,20 @@ def look_up(
     return Lookup(route, next((each for each in fitting if each.passes(route)), None))
 
 
-def source_for(target: IPAddress) -> IPAddress:
+def source_for(target: IPAddress, link: str = "") -> IPAddress:
     """The source that the kernel chooses for a packet from the calling thread's namespace; nothing is sent.
+
+    Args:
+        target: where it would be sent.
+        link: the link by which it would leave; empty: by any.
 
     Raises:
         OSError: nothing leads there.
     """
     family = socket.AF_INET if target.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        if link:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
         sock.connect((str(target), 9))
         return ip_address(sock.getsockname()[0])
 

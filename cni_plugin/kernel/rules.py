@@ -76,10 +76,10 @@ class RoutingRule(Value):
 
 
 @cache
-def dump_rules() -> Request:
-    """Ask for the rules of IPv4."""
+def dump_rules(family: int = AF_INET) -> Request:
+    """Ask for the rules of a family, IPv4 by default."""
     return Request(
-        compiled_once("fibmsg", RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, {"family": AF_INET}, []),
+        compiled_once("fibmsg", RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
         lambda: ["list the routing rules"],
     )
 
