@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -111,10 +112,20 @@ class ProvisionedNode:
         """Whether ``azvnet status`` tells this of the NIC's growth."""
         return word in str((self.status().get("agent") or {}).get("provision", ""))
 
+    def page(self, name: str) -> str:
+        """What the agent's page of that name says; empty: it has no answer, or not a good one."""
+        page = ["curl", "-sf", "--unix-socket", "/run/azvnet/http.sock", f"http://node/{name}"]
+        return self.machine.run(page, check=False).stdout
+
     def is_ready(self) -> bool:
         """Whether ``/readyz`` says that a pod gets an address."""
-        page = ["curl", "-sf", "--unix-socket", "/run/azvnet/http.sock", "http://node/readyz"]
-        return self.machine.run(page, check=False).returncode == 0
+        return bool(self.page("readyz"))
+
+    def metric(self, name: str) -> float:
+        """One sample, named with its labels; not a number: there is none."""
+        lines = self.page("metrics").splitlines()
+        found = [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
+        return float(found[0]) if found else math.nan
 
     def logged(self, word: str) -> bool:
         """Whether the agent's log has it."""
@@ -253,6 +264,31 @@ def test_what_an_update_of_the_scale_set_wipes_is_made_again(node: ProvisionedNo
     eventually(lambda: node.ours and wiped.isdisjoint(node.ours), "others are made", patience=PATIENCE)
     eventually(lambda: node.free == 6, "they are there", patience=PATIENCE)
     assert node.nothing_was_dropped()
+
+
+@pytest.mark.parametrize("fabric", ["uniform"], indirect=True)
+def test_pods_whose_addresses_an_update_of_the_scale_set_wiped_are_named(node: ProvisionedNode) -> None:
+    node.start(minimum=6)
+    eventually(lambda: node.free == 6 and node.says("idle"), "it is given four more", patience=PATIENCE)
+    ours = [each.address for each in node.machine.vm.primary_nic.configurations if each.name in node.ours]
+    node.add("web", ip=str(ours[0])).done()
+    node.end()
+    node.fabric.arm.reconcile()
+    node.start(minimum=6)
+    alarm = f"the NIC has lost {ours[0]} of default/web: "
+    eventually(lambda: alarm in " ".join(node.status()["problems"]), "it is named", patience=PATIENCE)
+    for name in ("azvnet_provision_vanished_addresses", 'azvnet_problems{kind="vanished"}'):
+        eventually(lambda: node.metric(name) == 1, name, patience=PATIENCE)  # noqa: B023 - called here
+    assert alarm in node.page("readyz")
+    eventually(lambda: node.free >= 5, "others are made", patience=PATIENCE)
+    node.delete("web")
+    eventually(lambda: alarm not in " ".join(node.status()["problems"]), "it is over", patience=PATIENCE)
+    writes = 'azvnet_provision_writes_total{outcome="ok"}'
+    eventually(
+        lambda: node.metric(writes) == node.writes >= 2, "the writes of both agents", patience=PATIENCE
+    )
+    vanished = "azvnet_provision_vanished_addresses"
+    eventually(lambda: node.metric(vanished) == 0, "and is counted no more", patience=PATIENCE)
 
 
 def test_a_storm_of_throttling_is_told_and_waited_out(node: ProvisionedNode) -> None:
