@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 class Tally:
-    """Args:
-    count: adds to counters that survive the process; what it can't add is not worth an operation.
-    clock: seconds of a clock that does not jump.
+    """Not for several threads.
+
+    Args:
+        count: adds to counters that survive the process; what it can't add is not worth an operation.
+        clock: seconds of a clock that does not jump.
     """
 
     def __init__(self, count: Callable[[Mapping[str, int]], None], clock: Callable[[], float]) -> None:
