@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin.addresses import outlook, own_nic, reclaim, recovery, way_out
+from cni_plugin.addresses import reclaim, recovery, way_out
 from cni_plugin.addresses.requested import requested_addresses, requested_subnet
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import Parameters
@@ -176,13 +176,18 @@ def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) ->
     except (ipam_errors.PoolExhausted, ipam_errors.AddressUnavailable, ipam_errors.SourceEmpty):
         reclaim_dead(node)
         refresh(netconf, node, QUICK_READ_SECONDS, quietly=True)
+        from cni_plugin.addresses import outlook
+
         with outlook.told(who.pod or str(parameters.attachment), node):
             reserved = _reserve(parameters.attachment, netconf, who, request, node)
     try:
         for each in reserved:
             if out is not None and out.by_sender:  # else the NIC is that of the link
                 way_out.require_own_nic(each, out, node)
-            own_nic.ensure(each, out, netconf, node)
+            if each.several_nics:
+                from cni_plugin.addresses import own_nic
+
+                own_nic.ensure(each, out, netconf, node)
     except BaseException:
         node.ipam.abandon(*reserved)
         raise
@@ -251,6 +256,8 @@ def require_available(netconf: NetConf, node: Node) -> None:
     """
     request = address_request(netconf, node)
     node.ipam.require_available(replace(request, excluded=host_addresses(node, request.families)))
+    from cni_plugin.addresses import own_nic
+
     own_nic.require_usable(request.nic_mac, netconf, node)
 
 

@@ -41,7 +41,7 @@ Listed = Mapping[str, frozenset[IPv4Network]]
 
 def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node: Node) -> None:
     """Have what a pod sends from a reserved address leave by its NIC, to wherever; one look-up, and one for
-    each other subnet, where it does. On a node with one NIC nothing is looked at.
+    each other subnet, where it does. It is for nodes with several NICs.
 
     Args:
         reservation: of the address.
@@ -54,7 +54,7 @@ def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node:
         KernelRefused, TryAgainLater, OSError: the routes can't be made.
     """
     theirs = reservation.owner.holder is not Holder.ENDPOINT or reservation.nic_mac in {"", ANY_NIC}
-    if theirs or not reservation.several_nics:
+    if theirs:
         return
     link = out.link if out is not None else None
     if link is None or link.mac != reservation.nic_mac:

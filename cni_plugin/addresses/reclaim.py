@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from cni_plugin.cni.netconf import NetConf
+from cni_plugin.host import nics
 from cni_plugin.kernel import conntrack
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
@@ -44,3 +45,12 @@ def release_dead(dead: Reservation, node: Node) -> bool:
         for held in node.ipam.held_by(dead.attachment):  # all of it is released
             conntrack.forget(held.ip)
     return node.ipam.release_dead(dead)
+
+
+def drop_nics(node: Node) -> list[str]:
+    """As ``own_nic.drop_unused``, which only nodes with several NICs load."""
+    if not nics.read_nics(node.run_dir):
+        return []
+    from cni_plugin.addresses import own_nic
+
+    return own_nic.drop_unused(node)

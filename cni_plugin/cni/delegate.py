@@ -7,7 +7,6 @@ reading its result (CNI spec 1.1.0, "Plugin Delegation"). It must not know our o
 from __future__ import annotations
 
 import ctypes
-import filecmp
 import json
 import os
 import signal
@@ -139,6 +138,8 @@ def _find_plugin(name: str, path: tuple[str, ...]) -> Path:
 
 def _is_own(candidate: Path, path: tuple[str, ...]) -> bool:
     """Whether a file is this plugin under another name: a link to it, or a copy."""
+    import filecmp
+
     for directory in (os.path.dirname(sys.executable), *path):  # noqa: PTH120
         for name in OWN_FILES:
             own = Path(directory) / name

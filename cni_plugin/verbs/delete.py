@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from cni_plugin.addresses import own_nic, reclaim
+from cni_plugin.addresses import reclaim
 from cni_plugin.cni import delegate, errors, params
 from cni_plugin.cni.call import Call, VerbCall
 from cni_plugin.datapath import for_mode
@@ -36,7 +36,7 @@ def delete(verb_call: VerbCall, node: Node) -> None:
             return
         for_mode(verb_call.netconf.mode).detach(verb_call.names, node.host)
         _free(verb_call, node)
-        verb_call.warnings.extend(own_nic.drop_unused(node))
+        verb_call.warnings.extend(reclaim.drop_nics(node))
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
         delegate.forward(verb_call, "DEL")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni_plugin.addresses import own_nic, reclaim, recovery
+from cni_plugin.addresses import reclaim, recovery
 from cni_plugin.cni import delegate, errors
 from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import for_mode, names
@@ -31,7 +31,7 @@ def collect_garbage(verb_call: VerbCall, node: Node) -> None:
                 _free_stale(attachment, verb_call, node)
             except (errors.CniError, ipam_errors.IpamError, OSError) as error:
                 failures.append(f"{attachment.container_id}/{attachment.ifname}: {error}")
-        verb_call.warnings.extend(own_nic.drop_unused(node))
+        verb_call.warnings.extend(reclaim.drop_nics(node))
     if not verb_call.call.as_ipam and conf.ipam_type and not conf.uses_our_ipam:
         delegate.forward(verb_call, "GC")
     if failures:
