@@ -39,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if argv[:1] == ["be"]:
         return keeper.be(int(argv[1]))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up when it is ended
+    # So that it cleans up, also where a shell has started it with `&` and so with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         return perform(_parser(), argv or ["up"], _ERRORS, "kind")
     except KeyboardInterrupt:

@@ -40,7 +40,8 @@ def test_cnitool_page(environ: dict[str, str]) -> None:
 @pytest.fixture
 def demo_node() -> Iterator[list[str]]:
     """How ``make demo ARGS=--keep`` says that its first node is entered."""
-    argv = [sys.executable, "-m", "integration.demo", "--keep", "--pods", "2"]
+    as_with_ampersand = ("env", "--ignore-signal=INT")  # which Ctrl-C must end all the same
+    argv = [*as_with_ampersand, sys.executable, "-m", "integration.demo", "--keep", "--pods", "2"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=pages.DOCS.parent) as demo:
         assert demo.stdout is not None
         lines = []
