@@ -23,14 +23,23 @@ if TYPE_CHECKING:
     from ipam.model import IPAddress
 
 DROPPED, SEVERAL = 1, 2
+WRONG = 2
+"""As argparse has it for a command line that is wrong."""
 HEADER = ("WHERE", "INTERFACE", "ROUTE", "RULE", "ACTION")
 
 
 class Target(argparse.Namespace):
-    """``ADDRESS[:PORT]``, or ``[ADDRESS]:PORT``."""
+    """``ADDRESS[:PORT]``, or ``[ADDRESS]:PORT``; a link-local address of IPv6 with ``%LINK`` (RFC 4007)."""
 
     ip: IPAddress
     port: int
+    link: str
+
+    def __str__(self) -> str:
+        address = f"{self.ip}%{self.link}" if self.link else str(self.ip)
+        if not self.port:
+            return address
+        return f"{address}:{self.port}" if self.ip.version == 4 else f"[{address}]:{self.port}"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS[:PORT]",
         required=True,
         type=_target,
-        help="where the packet is sent; without a port it is an ICMP echo",
+        help="where the packet is sent, ADDRESS%%LINK if it is link-local; without a port it is an ICMP echo",
     )
     parser.add_argument("--udp", action="store_true", help="UDP instead of TCP")
     parser.add_argument(
@@ -61,13 +70,16 @@ def _target(text: str) -> Target:
     if text.count(":") > 1 and not host.startswith("["):
         host, colon, port = text, "", ""
     try:
-        ip = ip_address((host if colon else text).strip("[]"))
+        address, _, link = (host if colon else text).strip("[]").partition("%")
+        ip = ip_address(address)
         number = int(port) if colon else 0
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not ADDRESS or ADDRESS:PORT") from None
     if not 0 <= number <= 65535 or (colon and not number):
         raise argparse.ArgumentTypeError(f"{number} is not a port")
-    return Target(ip=ip, port=number)
+    if link and not (ip.version == 6 and ip.is_link_local):
+        raise argparse.ArgumentTypeError(f"{ip} is not link-local, so it has no %{link}")
+    return Target(ip=ip, port=number, link=link)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,12 +97,17 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"azvnet explain: {error}\n")
         return SEVERAL if isinstance(error, KeyError) else DROPPED
     pods = _pods(source, target.ip, seen, node)
+    if target.ip.version == 6 and target.ip.is_link_local and not target.link and source not in pods:
+        sys.stderr.write(f"azvnet explain: say by which link, for example {target.ip}%eth0\n")
+        return WRONG
     answer = _probe(options, pods.get(source), source) if options.probe else None
     translated = (ip_address(answer.source), ip_address(answer.target)) if answer and answer.source else None
     if translated is not None:
         pods |= _pods(source, translated[1], seen, node)
     protocol = ("udp" if options.udp else "tcp") if target.port else "icmp"
-    journey = Traveller(node, seen, pods, protocol, target.port, translated).follow(source, target.ip)
+    journey = Traveller(node, seen, pods, protocol, target.port, translated, target.link).follow(
+        source, target.ip
+    )
     if options.output == "json":
         document = _document(options.start, target, protocol, journey, answer)
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -136,7 +153,11 @@ def _pods(source: IPAddress, target: IPAddress, seen: Survey, node: Node) -> dic
 def _probe(options: argparse.Namespace, pod: Facts | None, source: IPAddress) -> Answer:
     from cni_plugin.cli import probe
 
-    return probe.send(pod, source, options.to.ip, options.to.port, udp=options.udp)
+    to: Target = options.to
+    link = to.link
+    if pod is not None and pod.pod is not None and to.ip.version == 6 and to.ip.is_link_local:
+        link = link or pod.pod.link.name
+    return probe.send(pod, source, to.ip, to.port, udp=options.udp, link=link)
 
 
 def _document(
@@ -144,7 +165,7 @@ def _document(
 ) -> dict[str, Any]:
     document = {
         "from": start,
-        "to": str(target.ip) + (f":{target.port}" if target.port else ""),
+        "to": str(target),
         "protocol": protocol,
         "verdict": journey.verdict,
         "source": str(journey.source),

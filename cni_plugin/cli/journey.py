@@ -79,6 +79,7 @@ class Traveller:
         port: where it is sent; 0 with ``icmp``.
         translated: the source and the target that a real packet got on the node, by whatever rules; None:
             not known.
+        link: by which a target that is link-local is meant, in the namespace that sends; empty: by any.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class Traveller:
         protocol: str,
         port: int,
         translated: tuple[IPAddress, IPAddress] | None = None,
+        link: str = "",
     ) -> None:
         self._node = node
         self._protocol = protocol
         self._port = port
         self._pods = pods
-        self._links = {link.index: link for link in seen.links}
+        self._links = {each.index: each for each in seen.links}
+        self._link = link
         self._hops: list[Hop] = []
         self._notes: list[str] = []
         self._translated = translated
@@ -127,7 +130,11 @@ class Traveller:
         where = f"pod {name_of(pod)}"
         if pod.pod is None:
             raise _Dropped(f"the pod's interface is missing: {pod.unknown.get('podEnd', 'not found')}")
-        found = self._inside(pod, lambda inside: lookup.look_up(inside, target, source))
+        ends = (each.pod.link for each in self._interfaces_of(pod) if each.pod)
+        out = next((each.index for each in ends if each.name == self._link), 0)
+        if self._link and not out:
+            raise _Dropped(f"the pod has no interface {self._link}")
+        found = self._inside(pod, lambda inside: lookup.look_up(inside, target, source, out=out))
         if found.route is None:
             self._hops.append(Hop(where, pod.pod.link.name, "dropped: no route in the pod's namespace"))
             raise _Dropped(f"the pod has no route to {target}")
@@ -145,8 +152,12 @@ class Traveller:
 
     def _interface_of(self, pod: Facts, index: int) -> Facts | None:
         """The attachment of the same pod whose interface has an index."""
-        same = [each for each in self._pods.values() if each.owner.netns == pod.owner.netns and each.pod]
+        same = self._interfaces_of(pod)
         return next((each for each in same if each.pod and each.pod.link.index == index), None)
+
+    def _interfaces_of(self, pod: Facts) -> list[Facts]:
+        """All attachments of the same pod."""
+        return [each for each in self._pods.values() if each.owner.netns == pod.owner.netns]
 
     def _on_node(self, source: IPAddress, target: IPAddress, came_by: Link | None) -> str:
         """Through the node: the route, what filters may do, and the way on."""
@@ -159,7 +170,12 @@ class Traveller:
             self._hops.append(Hop("node", arrival[1], f"sent to {self._translated[1]} instead of {target}"))
             target = self._translated[1]
         self._note_translations(target, foreign.OUTPUT if came_by is None else foreign.PREROUTING)
-        found = lookup.look_up(host, target, source, arrival)
+        out = 0
+        if came_by is None and self._link:
+            out = next((each.index for each in self._links.values() if each.name == self._link), 0)
+            if not out:
+                raise _Dropped(f"the node has no link {self._link}")
+        found = lookup.look_up(host, target, source, arrival, out)
         if found.route is None:
             why = drops.by_route(host, found.error, source, target, came_by)
             self._hops.append(Hop("node", arrival[1], why, str(found.rule or "")))

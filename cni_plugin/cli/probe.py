@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0
 """For an answer."""
+End = tuple[str, int] | tuple[str, int, int, int]
+"""An address for ``connect``, of IPv4 or IPv6 with its link."""
 ECHO_REQUEST, ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 """Types of ICMP (RFC 792) and ICMPv6 (RFC 4443)."""
 
@@ -52,14 +54,18 @@ class Answer(Value):
         }
 
 
-def send(pod: Facts | None, source: IPAddress, target: IPAddress, port: int, *, udp: bool) -> Answer:
-    """Send a packet from ``source``: from its pod, or from the node that has the address."""
+def send(
+    pod: Facts | None, source: IPAddress, target: IPAddress, port: int, *, udp: bool, link: str = ""
+) -> Answer:
+    """Send a packet from ``source``: from its pod, or from the node that has the address; to a link-local
+    address by that link of it.
+    """
     try:
         if pod is None:
-            answer, flow = _exchange(source, target, port, udp=udp)
+            answer, flow = _exchange(source, _end(target, port, link), udp=udp)
         else:
             with netns.opened(None, pod.owner.netns) as fd:
-                answer, flow = netns.call_in(fd, lambda: _exchange(source, target, port, udp=udp))
+                answer, flow = netns.call_in(fd, lambda: _exchange(source, _end(target, port, link), udp=udp))
         tracked = conntrack.translation(source, target, flow)
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
@@ -70,23 +76,30 @@ def send(pod: Facts | None, source: IPAddress, target: IPAddress, port: int, *, 
     return Answer(answer.arrived, answer.detail, source=str(tracked[0]), target=str(tracked[1]))
 
 
-def _exchange(source: IPAddress, target: IPAddress, port: int, *, udp: bool) -> tuple[Answer, int]:
+def _end(target: IPAddress, port: int, link: str) -> End:
+    """Raises OSError: the namespace has no such link."""
+    if target.version == 4:
+        return str(target), port
+    return str(target), port, 0, socket.if_nametoindex(link) if link else 0
+
+
+def _exchange(source: IPAddress, end: End, *, udp: bool) -> tuple[Answer, int]:
     """The answer, and what identifies the connection: its source port, or the identifier of the echo."""
-    family = socket.AF_INET if target.version == 4 else socket.AF_INET6
-    if not port:
+    family = socket.AF_INET if source.version == 4 else socket.AF_INET6
+    if not end[1]:
         identity = os.getpid() & 0xFFFF
-        return _echo(family, source, target, identity), identity
+        return _echo(source, end, identity), identity
     kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
     with socket.socket(family, kind | socket.SOCK_CLOEXEC) as sock:
         sock.settimeout(SECONDS)
         sock.bind((str(source), 0))
         own_port = sock.getsockname()[1]  # now: the socket loses it when the connection is refused
-        return _answer(sock, target, port, udp=udp), own_port
+        return _answer(sock, end, udp=udp), own_port
 
 
-def _answer(sock: socket.socket, target: IPAddress, port: int, *, udp: bool) -> Answer:
+def _answer(sock: socket.socket, end: End, *, udp: bool) -> Answer:
     try:
-        sock.connect((str(target), port))
+        sock.connect(end)
         if not udp:
             return Answer(arrived=True, detail="connected")
         sock.send(b"azvnet explain")
@@ -100,20 +113,23 @@ def _answer(sock: socket.socket, target: IPAddress, port: int, *, udp: bool) -> 
     return Answer(arrived=True, detail="answered")
 
 
-def _echo(family: int, source: IPAddress, target: IPAddress, identity: int) -> Answer:
+def _echo(source: IPAddress, end: End, identity: int) -> Answer:
     """An ICMP echo, by a raw socket: whether an unprivileged one may be used is a sysctl of the namespace."""
-    protocol = socket.IPPROTO_ICMP if target.version == 4 else socket.IPPROTO_ICMPV6
+    version = source.version
+    family, protocol = socket.AF_INET, socket.IPPROTO_ICMP
+    if version == 6:
+        family, protocol = socket.AF_INET6, socket.IPPROTO_ICMPV6
     with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
         sock.bind((str(source), 0))
         until = time.monotonic() + SECONDS
         try:
-            sock.connect((str(target), 0))
-            sock.send(_request(target.version, identity))
+            sock.connect(end)
+            sock.send(_request(version, identity))
             while (left := until - time.monotonic()) > 0:
                 sock.settimeout(left)
                 answer = sock.recv(1500)
-                body = answer[(answer[0] & 15) * 4 :] if target.version == 4 else answer
-                if body[0] == ECHO_REPLY[target.version] and struct.unpack_from("!H", body, 4)[0] == identity:
+                body = answer[(answer[0] & 15) * 4 :] if version == 4 else answer
+                if body[0] == ECHO_REPLY[version] and struct.unpack_from("!H", body, 4)[0] == identity:
                     return Answer(arrived=True, detail="echoed")
         except TimeoutError:
             pass

@@ -76,7 +76,7 @@ class Lookup(Value):
 
 
 def look_up(
-    netlink: Netlink, target: IPAddress, source: IPAddress, link: tuple[int, str] = (0, "lo")
+    netlink: Netlink, target: IPAddress, source: IPAddress, link: tuple[int, str] = (0, "lo"), out: int = 0
 ) -> Lookup:
     """How a packet to ``target`` is routed.
 
@@ -85,9 +85,11 @@ def look_up(
         target: where it is sent.
         source: its source.
         link: index and name of the link that it comes in by; ``(0, "lo")`` for one that is sent there.
+        out: of one that is sent to a link-local address: the link that it has to leave by; 0: any.
     """
+    asked = encode.get_route_by(target, source, out) if out else None
     try:
-        (body,) = netlink.ask(encode.get_forwarded_route(target, source, link[0]))
+        (body,) = netlink.ask(asked or encode.get_forwarded_route(target, source, link[0]))
         bodies = netlink.dump(rules.dump_rules(family_of(target).number))
     except OSError as error:
         return Lookup(None, error=error)

@@ -17,6 +17,9 @@ INSIDE = "fd00:10:0:7::7"
 """An address of the virtual network, in another subnet."""
 
 
+LINK_LOCAL = ["fe80::1", "fe80::1%eth0", "fe80::77%eth0", f"{ROUTER}%eth0"]
+
+
 class Explain(Protocol):
     """Runs the command on the node."""
 
@@ -178,3 +181,50 @@ def test_a_link_that_does_not_forward_is_the_last_hop(dual: Node, web: Pod, expl
     assert f"{veth(dual)} does not forward IPv6" in told["reason"]
     assert told["hops"][-1]["action"] == "dropped: not forwarded"
     assert not ping(web, OUTSIDE_V6)
+
+
+@pytest.mark.parametrize("to", LINK_LOCAL)
+def test_what_a_pod_sends_to_a_link_local_address_ends_at_the_node(
+    web: Pod, explain: Explain, to: str
+) -> None:
+    target = to.partition("%")[0]
+    arrives = ping(web, f"{target}%eth0", "-I", WEB)
+    assert arrives is (target == "fe80::1")
+    told = explain(WEB, to, "--probe")
+    assert told["verdict"] == ("delivered" if arrives else "dropped")
+    assert told["probe"]["arrived"] is arrives
+
+
+def test_what_the_node_sends_to_a_link_local_address_leaves_by_the_link_that_is_named(
+    dual: Node, web: Pod, explain: Explain
+) -> None:
+    told = explain(ADDRESS_V6, f"{ROUTER}%eth0", "--probe")
+    assert (told["verdict"], told["hops"][-1]["interface"]) == ("delivered", "eth0")
+    assert (told["probe"]["arrived"], told["to"]) == (True, f"{ROUTER}%eth0")
+    own = explain(ADDRESS_V6, f"fe80::1%{veth(dual)}")
+    assert own["reason"] == "the node has the address itself"
+    missing = explain(ADDRESS_V6, f"{ROUTER}%eth7")
+    assert (missing["verdict"], missing["reason"]) == ("dropped", "the node has no link eth7")
+
+
+def test_what_the_node_sends_to_a_link_local_address_needs_a_link(
+    dual: Node, web: Pod, executable: Executable
+) -> None:
+    done = executable.command(dual.sandbox, "explain", "--from", ADDRESS_V6, "--to", ROUTER)
+    assert done.returncode == 2
+    assert f"say by which link, for example {ROUTER}%eth0" in done.stderr
+
+
+def test_a_link_that_a_pod_does_not_have_is_named(web: Pod, explain: Explain) -> None:
+    told = explain(WEB, "fe80::1%eth7")
+    assert (told["verdict"], told["reason"]) == ("dropped", "the pod has no interface eth7")
+
+
+def test_only_a_link_local_address_has_a_link(dual: Node, executable: Executable) -> None:
+    done = executable.command(dual.sandbox, "explain", "--from", ADDRESS_V6, "--to", f"{OUTSIDE_V6}%eth0")
+    assert done.returncode == 2
+    assert f"{OUTSIDE_V6} is not link-local" in done.stderr
+
+
+def test_an_address_with_a_port_is_written_in_brackets(web: Pod, explain: Explain) -> None:
+    assert explain(WEB, f"[{OUTSIDE_V6}]:443")["to"] == f"[{OUTSIDE_V6}]:443"
