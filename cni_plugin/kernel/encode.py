@@ -293,16 +293,6 @@ def get_forwarded_route(dst: IPAddress, source: IPAddress, index: int) -> Reques
     )
 
 
-def get_route_by(dst: IPAddress, source: IPAddress, index: int) -> Request:
-    """Ask for the route of a packet that is sent from ``source`` by link ``index``; of IPv6."""
-    fields = {"family": AF_INET6, "dst_len": 128, "src_len": 128, "flags": RTM_F_FIB_MATCH}
-    attributes = [("RTA_DST", str(dst)), ("RTA_SRC", str(source)), ("RTA_OIF", index)]
-    return Request(
-        compiled("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, attributes),
-        lambda: [f"read the route from {source} to {dst}"],
-    )
-
-
 @filled_in
 def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
     """Add a permanent neighbour, so that nothing has to resolve the address."""

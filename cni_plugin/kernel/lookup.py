@@ -14,7 +14,9 @@ from ipaddress import ip_address, ip_network
 from cni_plugin.kernel import encode, rules
 from cni_plugin.kernel.decode import KernelRoute, read_attributes, read_number, read_route
 from cni_plugin.kernel.family import family_of
+from cni_plugin.kernel.messages import compiled
 from cni_plugin.kernel.netlink import Netlink
+from cni_plugin.kernel.templates import Request
 from ipam.model import IPAddress, IPNetwork
 from ipam.value import Value
 
@@ -87,7 +89,7 @@ def look_up(
         link: index and name of the link that it comes in by; ``(0, "lo")`` for one that is sent there.
         out: of one that is sent to a link-local address: the link that it has to leave by; 0: any.
     """
-    asked = encode.get_route_by(target, source, out) if out else None
+    asked = _sent_by(out, target, source) if out else None
     try:
         (body,) = netlink.ask(asked or encode.get_forwarded_route(target, source, link[0]))
         bodies = netlink.dump(rules.dump_rules(family_of(target).number))
@@ -100,6 +102,16 @@ def look_up(
     in_order = sorted(map(_policy_rule, bodies), key=lambda each: each.priority)
     fitting = (each for each in in_order if each.table == table and each.fits(target, source, link[1]))
     return Lookup(route, next((each for each in fitting if each.passes(route)), None))
+
+
+def _sent_by(index: int, target: IPAddress, source: IPAddress) -> Request:
+    """Ask for the route of an IPv6 packet that has to leave by a link."""
+    fields = {"family": encode.AF_INET6, "dst_len": 128, "src_len": 128, "flags": encode.RTM_F_FIB_MATCH}
+    attributes = [("RTA_DST", str(target)), ("RTA_SRC", str(source)), ("RTA_OIF", index)]
+    return Request(
+        compiled("rtmsg", encode.RTM_GETROUTE, encode.NLM_F_REQUEST, fields, attributes),
+        lambda: [f"read the route from {source} to {target}"],
+    )
 
 
 def source_for(target: IPAddress, link: str = "") -> IPAddress:
