@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipam.errors import SourceEmpty
-from ipam.model import AddressState, Listing, Nic
+from ipam.errors import NicUnclear, SourceEmpty
+from ipam.mac import ANY_NIC
+from ipam.model import AddressState, ListedNic, Listing, Nic
 from ipam.pool import (
     Candidate,
     Changes,
     Known,
     choose,
+    choose_nic,
     cooling_left,
     merge,
     offered,
@@ -177,3 +179,48 @@ class TestOffered:
 
 def test_the_gateway_of_the_helper_is_the_first_host_address() -> None:
     assert ip_interface("10.0.0.5/16").network[1] == GATEWAY
+
+
+def listed_nic(mac: str, *, primary: bool | None = None) -> ListedNic:
+    return ListedNic(mac, primary, (), (), None)
+
+
+@pytest.mark.parametrize(
+    ("nics", "wanted", "chosen"),
+    [
+        ([("a", None), ("b", None)], "b", "b"),
+        ([(ANY_NIC, None)], "b", "b"),
+        ([("a", None)], "", "a"),
+        ([("a", None), ("b", True)], "", "b"),
+    ],
+)
+def test_the_nic_is_the_one_that_is_wanted_or_else_the_only_or_the_primary_one(
+    nics: list[tuple[str, bool | None]], wanted: str, chosen: str
+) -> None:
+    assert choose_nic([listed_nic(mac, primary=primary) for mac, primary in nics], wanted, "imds") == chosen
+
+
+def test_a_nic_that_is_not_listed_or_not_clear_is_an_error_that_names_those_that_are() -> None:
+    both = [listed_nic("a", primary=True), listed_nic("b", primary=True)]
+    with pytest.raises(SourceEmpty, match="no NIC with MAC c, only a, b"):
+        choose_nic(both, "c", "imds")
+    with pytest.raises(SourceEmpty, match="only none at all"):
+        choose_nic([], "c", "imds")
+    with pytest.raises(NicUnclear, match="lists NICs a, b"):
+        choose_nic(both, "", "imds")
+
+
+def test_a_released_address_cools_down_until_exactly_its_time() -> None:
+    def state(now: float) -> AddressState:
+        return state_of(held=False, listed=True, quarantined=False, released_at=10.0, cooldown=30.0, now=now)
+
+    assert [state(39.9), state(40.0)] == [AddressState.COOLING, AddressState.FREE]
+
+
+def test_the_remedy_for_no_address_begins_with_what_was_skipped_where_anything_was() -> None:
+    nic = Nic(MAC, None, (), ())
+    for warnings, begins in (((), "Add secondary"), (("one is odd",), "Look at what was skipped")):
+        with pytest.raises(SourceEmpty) as caught:
+            offered(Listing("imds", (nic,), warnings))
+        assert caught.value.remedy.startswith(begins)
+        assert ("one is odd" in str(caught.value)) == bool(warnings)

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from ipam.subnet import FABRIC_ROUTER_V6, gateway_of, reserved_addresses
+from ipam.subnet import FABRIC_ROUTER_V6, gateway_of, reserved_addresses, why_not_for_pods
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,32 @@ def test_the_first_four_and_the_last_are_reserved_where_a_subnet_is_large_enough
     subnet: str, reserved: str
 ) -> None:
     assert reserved_addresses(ip_network(subnet)) == frozenset(map(ip_address, reserved.split()))
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("168.63.129.16", "platform"),
+        ("168.63.129.17", ""),
+        ("0.0.0.0", "unspecified"),
+        ("0.0.0.1", "unicast"),
+        ("1.0.0.0", ""),
+        ("127.0.0.1", "loopback"),
+        ("169.254.1.1", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("240.0.0.1", "unicast"),
+        ("255.255.255.255", "unicast"),
+        ("10.0.0.5", ""),
+        ("::", "unspecified"),
+        ("::1", "loopback"),
+        ("fe80::1", "link-local"),
+        ("ff02::1", "multicast"),
+        ("::ffff:10.0.0.5", "IPv4-mapped"),
+        ("fd00::5", ""),
+        ("2001:db8::5", ""),
+    ],
+)
+def test_what_no_pod_can_have_is_refused_with_the_reason_and_all_else_is_not(address: str, why: str) -> None:
+    said = why_not_for_pods(ip_address(address))
+    assert bool(said) == bool(why)
+    assert why in said
