@@ -173,6 +173,23 @@ def test_blocks_are_taken_whole() -> None:
     assert plan(sizes, Counts(held=0, free=0, waiting=30)) == Plan(blocks=3, wanted=48)
 
 
+def test_the_last_block_that_the_maximum_allows_is_taken_and_none_beyond() -> None:
+    sizes = Sizes(prefixes=True, maximum=40)
+    assert plan(sizes, Counts(held=0, free=0, waiting=100)).blocks == 2
+    assert plan(replace(sizes, maximum=16), Counts(held=0, free=0)).blocks == 1
+
+
+def test_a_block_that_is_more_than_a_batch_is_not_given_back_at_once() -> None:
+    sizes = Sizes(prefixes=True, batch=4, high=12)
+    assert plan(sizes, Counts(held=0, free=0)).blocks == 1
+    assert plan(sizes, Counts(held=0, free=16), LONG) == Plan()
+    assert plan(sizes, Counts(held=0, free=16, no_block=True), LONG).remove == 4
+
+
+def test_every_address_counts_towards_the_pool_in_whatever_state() -> None:
+    assert Counts(held=1, free=2, cooling=4, unusable=8, in_flight=16).total == 31
+
+
 def test_where_no_block_is_left_single_addresses_do() -> None:
     assert plan(Sizes(prefixes=True), Counts(held=0, free=0, no_block=True)).add == 16
 
