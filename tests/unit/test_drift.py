@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import IPv4Address, IPv6Interface, ip_address, ip_interface, ip_network
 
 import pytest
@@ -13,6 +14,7 @@ from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
 from cni_plugin.kernel.encode import HOST_LINK_GROUP, NUD_PERMANENT, RTN_LOCAL
 from cni_plugin.kernel.family import IPV4, IPV6
 from cni_plugin.kernel.messages import HOST_SETTINGS
+from cni_plugin.kernel.sysctl import HOST_IPV6
 from ipam.model import Attachment, Owner, Reservation
 from ipam.value import replace
 
@@ -306,6 +308,44 @@ def test_a_pod_with_ipv6_needs_the_routes_and_the_gateway_of_both_families() -> 
     assert drift.differences(expected, found) == []
     four = replace(found, pod_routes=RIGHT.pod_routes, pod_neighbours=RIGHT.pod_neighbours)
     assert kinds(expected, four) == [drift.POD_ROUTE, drift.POD_ROUTE, drift.POD_NEIGHBOUR]
+
+
+def ipv6_conf(*but: int) -> bytes:
+    """IFLA_INET6_CONF of a host veth as it was made; the settings of these numbers are others."""
+    values = [7] * 64
+    for _, number, value in HOST_IPV6:
+        if number >= 0:
+            values[number] = int(value) + (number in but)
+    return struct.pack("=64i", *values)
+
+
+SIX_ONLY = replace(EXPECTED, routed=(IPv6Interface("fd00::7/64"),))
+KNOWN = [(key, number) for key, number, _ in HOST_IPV6 if number >= 0]
+
+
+def with_ipv6(**changed: object) -> FoundHost:
+    link = replace(HOST_LINK, **{"has_ipv6": True, "ipv6_conf": ipv6_conf(), **changed})
+    return FoundHost(link, (route("fd00::7/128", HOST_INDEX),))
+
+
+def test_a_host_veth_of_a_pod_with_ipv6_has_ipv6() -> None:
+    assert list(drift.of_host(SIX_ONLY, with_ipv6())) == []
+    (missing,) = drift.of_host(SIX_ONLY, with_ipv6(has_ipv6=False))
+    assert (missing.kind, missing.text) == (
+        drift.HOST_IPV6,
+        f"host veth {NAMES.host_ifname} has no IPv6",
+    )
+
+
+@pytest.mark.parametrize(("key", "number"), KNOWN)
+def test_each_setting_of_ipv6_on_a_host_veth_counts(key: str, number: int) -> None:
+    (changed,) = drift.of_host(SIX_ONLY, with_ipv6(ipv6_conf=ipv6_conf(number)))
+    assert changed.kind == drift.HOST_IPV6
+    assert f"net.ipv6.conf.{NAMES.host_ifname}.{key} is not" in changed.text
+
+
+def test_settings_that_the_kernel_does_not_tell_are_no_difference() -> None:
+    assert list(drift.of_host(SIX_ONLY, with_ipv6(ipv6_conf=b""))) == []
 
 
 def test_where_prev_result_names_no_address_the_routes_of_ipv4_are_needed() -> None:

@@ -260,5 +260,6 @@ def test_arrivals_are_averaged_over_the_window_and_forgotten_after_it() -> None:
     arrivals.note([pod(1), pod(2), pod(3)], 110.0)
     arrivals.note([pod(3), pod(4)], 120.0)
     assert arrivals.per_second(120.0) == 4 / WINDOW
+    assert arrivals.per_second(110.0 + WINDOW) == 4 / WINDOW
     assert arrivals.per_second(110.0 + WINDOW + 1) == 1 / WINDOW
     assert arrivals.per_second(120.0 + WINDOW + 1) == 0
