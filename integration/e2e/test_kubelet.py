@@ -123,6 +123,7 @@ def forwarded(space: Space, pod: Pod) -> Iterator[int]:
     """A port of this machine's loopback that kubectl forwards into a pod."""
     cluster = space.cluster
     command = [str(cluster.tools / "kubectl"), f"--kubeconfig={cluster.kubeconfig}", "port-forward"]
+    command += [f"--cache-dir={cluster.kubeconfig.parent / 'kubectl'}"]  # the home has nothing of ours
     command += [f"--namespace={space.name}", f"pod/{pod.name}", f":{HTTP}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
