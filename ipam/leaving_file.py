@@ -10,6 +10,8 @@ import json
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from ipam.state_file import replace_document
+
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
@@ -34,7 +36,4 @@ def keep_in(directory: Path, ips: Collection[IPAddress]) -> None:
     """
     if kept_in(directory) == ips:
         return
-    path = directory / NAME
-    temporary = path.with_name(f".{NAME}.tmp")
-    temporary.write_text(json.dumps(sorted(map(str, ips))))
-    temporary.replace(path)
+    replace_document(directory / NAME, sorted(map(str, ips)))

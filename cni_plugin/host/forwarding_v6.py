@@ -21,6 +21,7 @@ from cni_plugin.host import traffic
 from cni_plugin.host.forwarding import uplinks
 from cni_plugin.kernel import sysctl
 from cni_plugin.kernel.family import IPV4, IPV6
+from ipam.state_file import replace_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,9 +130,7 @@ def _record(name: str, run_dir: Path) -> None:
     with suppress(OSError):
         known = _recorded(run_dir)
         if name not in known:
-            temporary = run_dir / f".{BEFORE}"
-            temporary.write_text(json.dumps(known | {name: "0"}))
-            temporary.replace(run_dir / BEFORE)
+            replace_document(run_dir / BEFORE, known | {name: "0"})
 
 
 def _recorded(run_dir: Path) -> dict[str, str]:

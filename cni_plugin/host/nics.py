@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_plugin.host.decisions import replace_document
+from ipam.state_file import replace_document
 from ipam.value import Value
 
 if TYPE_CHECKING:

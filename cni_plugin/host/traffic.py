@@ -14,10 +14,10 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin.host.decisions import replace_document
 from cni_plugin.kernel import encode
 from cni_plugin.kernel.family import IPV4, IPV6
 from cni_plugin.kernel.netlink import Netlink
+from ipam.state_file import replace_document
 from ipam.value import Value
 
 if TYPE_CHECKING:

@@ -1,20 +1,20 @@
-"""Decisions about the host in small files of the state directory, which calls without the agent read.
+"""Small files beside the store, which every process of the node reads.
 
-It must not know what is decided.
+It must not know what is in them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def replace_document(path: Path, document: dict[str, Any]) -> None:
-    """Write a file by a rename: whoever reads finds the old document or the new one, whenever we are killed.
+def replace_document(path: Path, document: object) -> None:
+    """Write JSON by a rename: whoever reads finds the old document or the new one, whenever we are killed.
 
     Raises OSError.
     """
