@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
-from integration import calls, plugins, reach
+from integration import calls, plugins, reach, witness
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from integration.calls import Outcome
     from integration.fabric import DropCounters, Fabric, Machine
@@ -117,3 +120,28 @@ def dropped(fabric: Fabric) -> dict[str, int]:
 def without_files(facts: Iterable[str]) -> list[str]:
     """Facts of a snapshot without files: a delegate such as host-local keeps its folders for good."""
     return [fact for fact in facts if not fact.startswith("file ")]
+
+
+WITNESS_PORT = 5300
+
+
+@contextlib.contextmanager
+def listening(machine: Machine, address: str, netns: str = "") -> Iterator[None]:
+    """A server at an address and ``WITNESS_PORT`` that answers with the client's address, TCP and UDP.
+
+    Args:
+        machine: where it runs.
+        address: of the machine, or of the namespace.
+        netns: path of a namespace in the machine; empty: the machine's own.
+    """
+    ready = f"/run/listens{netns.replace('/', '-')}-{address.replace(':', '-')}"
+    argv = ["python3", "-c", witness.SERVER, ready, f"{address}:{WITNESS_PORT}"]
+    inside = ["nsenter", f"--net={netns}", "--"] if netns else []
+    process = machine.popen([*inside, *argv], stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: not machine.run(["test", "-e", ready], check=False).returncode, "it listens")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        machine.run(["rm", "-f", ready], check=False)

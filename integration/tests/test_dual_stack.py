@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,11 @@ from integration.fabric import Fabric
 from integration.fabric.ruleset import OUTBOUND
 from integration.fabric.ruleset_v6 import OUTBOUND_V6
 from integration.tests.conftest import shipped
-from integration.tests.pods import Pod, attached, use
-from tests.waiting import eventually
+from integration.tests.pods import WITNESS_PORT, Pod, attached, listening, use
 
 if TYPE_CHECKING:
     from integration.fabric import Machine
 
-PORT = 5300
 V6 = 4
 """Secondary IPv6 addresses of each node."""
 
@@ -36,27 +33,13 @@ def azure() -> Iterator[Fabric]:
             use(node, _dual_stack())
         for machine in fabric.machines.values():
             for address in ("0.0.0.0", "[::]"):
-                undo.enter_context(_listening(machine, address))
+                undo.enter_context(listening(machine, address))
         yield fabric
 
 
 def _dual_stack() -> dict[str, Any]:
     conf: dict[str, Any] = shipped("10-azvnet.conflist")["plugins"][0]
     return {**conf, "ipam": {**conf["ipam"], "families": ["IPv4", "IPv6"]}}
-
-
-@contextlib.contextmanager
-def _listening(machine: Machine, address: str, netns: str = "") -> Iterator[None]:
-    ready = f"/run/listens{netns.replace('/', '-')}{address.replace(':', 'v6')}"
-    argv = ["python3", "-c", witness.SERVER, ready, f"{address}:{PORT}"]
-    inside = ["nsenter", f"--net={netns}", "--"] if netns else []
-    process = machine.popen([*inside, *argv], stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: not machine.run(["test", "-e", ready], check=False).returncode, "it listens")
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def addresses(pod: Pod) -> tuple[str, str]:
@@ -75,7 +58,7 @@ def saw(pod: Pod, *places: str) -> list[str]:
 
 def both(machine: Machine) -> list[str]:
     nic = machine.vm.primary_nic
-    return [f"{nic.primary_ip}:{PORT}", f"[{nic.ipv6[0]}]:{PORT}"]
+    return [f"{nic.primary_ip}:{WITNESS_PORT}", f"[{nic.ipv6[0]}]:{WITNESS_PORT}"]
 
 
 def test_pods_are_seen_under_their_own_addresses_inside_and_under_the_nodes_outside(azure: Fabric) -> None:
@@ -86,8 +69,8 @@ def test_pods_are_seen_under_their_own_addresses_inside_and_under_the_nodes_outs
     there = addresses(peer)
     with contextlib.ExitStack() as undo:
         for address in ("0.0.0.0", "[::]"):
-            undo.enter_context(_listening(other, address, peer.netns))
-        assert saw(pod, f"{there[0]}:{PORT}", f"[{there[1]}]:{PORT}") == [v4, v6]
+            undo.enter_context(listening(other, address, peer.netns))
+        assert saw(pod, f"{there[0]}:{WITNESS_PORT}", f"[{there[1]}]:{WITNESS_PORT}") == [v4, v6]
     assert saw(pod, *both(azure.machines["vm1"])) == [v4, v6]
     assert saw(pod, *both(azure.machines["peer1"])) == [v4, v6]
     assert saw(pod, *both(azure.machines["internet"])) == [str(OUTBOUND), str(OUTBOUND_V6)]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,13 +13,9 @@ from integration.fabric import Fabric
 from integration.fabric.model import IMDS, WIRESERVER
 from integration.fabric.ruleset import OUTBOUND
 from integration.tests.conftest import shipped
-from integration.tests.pods import Pod, attached, dropped, use
+from integration.tests.pods import WITNESS_PORT, Pod, attached, dropped, listening, use
 from tests.waiting import eventually
 
-if TYPE_CHECKING:
-    from integration.fabric import Machine
-
-PORT = 5300
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/"
 INTERFACES = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1"
 
@@ -37,21 +31,6 @@ def azure() -> Iterator[Fabric]:
         for machine in fabric.machines.values():
             undo.enter_context(listening(machine, "0.0.0.0"))
         yield fabric
-
-
-@contextlib.contextmanager
-def listening(machine: Machine, address: str, netns: str = "") -> Iterator[None]:
-    ready = f"/run/listens{netns.replace('/', '-')}"
-    argv = ["python3", "-c", witness.SERVER, ready, f"{address}:{PORT}"]
-    inside = ["nsenter", f"--net={netns}", "--"] if netns else []
-    process = machine.popen([*inside, *argv], stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: not machine.run(["test", "-e", ready], check=False).returncode, "it listens")
-        yield
-    finally:
-        process.kill()
-        process.wait()
-        machine.run(["rm", "-f", ready], check=False)
 
 
 def saw(pod: Pod, kind: str, places: list[str]) -> list[str]:
@@ -80,7 +59,7 @@ def test_every_far_end_sees_a_pod_as_it_should_and_the_fabric_drops_nothing(azur
     with contextlib.ExitStack() as undo:
         for each in (beside, far):
             undo.enter_context(listening(each.node, str(each.endpoint.address), each.netns))
-        found = saw(pod, kind, [f"{address}:{PORT}" for address in wanted])
+        found = saw(pod, kind, [f"{address}:{WITNESS_PORT}" for address in wanted])
     assert dict(zip(wanted, found, strict=True)) == wanted
     assert dropped(azure) == {}
 
@@ -113,7 +92,7 @@ def test_with_the_agent_source_arm_says_what_is_inside_and_settings_open_the_met
         (pod,) = attached(node, "pod-1")
         own = str(pod.endpoint.address)
         hosts = azure.vnet_hosts
-        places = [f"{hosts[name].primary_ip}:{PORT}" for name in ("vm1", "peer1", "onpremises1")]
+        places = [f"{hosts[name].primary_ip}:{WITNESS_PORT}" for name in ("vm1", "peer1", "onpremises1")]
         assert saw(pod, "tcp", places) == [own, own, str(node.primary_ip)], "no route of Azure names the last"
         token = pod.run("curl", "-sf", "-H", "Metadata: true", f"http://{IMDS}{TOKEN}")
         assert "access_token" in token, "the node's identity: that is what open means"

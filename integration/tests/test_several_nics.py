@@ -13,8 +13,8 @@ from integration import plugins
 from integration.fabric import Fabric
 from integration.fabric.ruleset import OUTBOUND
 from integration.tests.conftest import shipped
-from integration.tests.pods import Pod, attached, dropped
-from integration.tests.test_masquerade import PORT, listening, saw
+from integration.tests.pods import WITNESS_PORT, Pod, attached, dropped, listening
+from integration.tests.test_masquerade import saw
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_pods_of_both_nics_reach_everybody_and_the_fabric_drops_nothing(azure: F
                 undo.enter_context(listening(each.node, str(each.endpoint.address), each.netns))
             for pod in pods:
                 wanted = seen_as(pod, [each for each in pods if each is not pod], azure)
-                found = saw(pod, "tcp", [f"{address}:{PORT}" for address in wanted])
+                found = saw(pod, "tcp", [f"{address}:{WITNESS_PORT}" for address in wanted])
                 assert dict(zip(wanted, found, strict=True)) == wanted, pod.name
         for pod in pods:
             assert "vm1" in pod.run("busybox", "nslookup", "vm1", "168.63.129.16")
@@ -109,10 +109,10 @@ def test_each_interface_of_a_pod_is_reached_and_answers_by_its_own_nic(azure: Fa
     (asking,) = attached(two, "pod-2")
     ends = [str(each.endpoint.address) for each in (first, net1)]
     with listening(one, "0.0.0.0", first.netns):
-        assert saw(asking, "tcp", [f"{each}:{PORT}" for each in ends * 4]) == [
+        assert saw(asking, "tcp", [f"{each}:{WITNESS_PORT}" for each in ends * 4]) == [
             str(asking.endpoint.address)
         ] * len(ends * 4)
-    vm1 = f"{azure.vnet_hosts['vm1'].primary_ip}:{PORT}"
+    vm1 = f"{azure.vnet_hosts['vm1'].primary_ip}:{WITNESS_PORT}"
     assert saw(first, "tcp", [vm1] * 4) == [ends[0]] * 4
     for each in (*ends, "eth0", "net1"):
         first.run("ping", "-n", "-c3", "-i0.2", "-W2", "-I", each, vm1.partition(":")[0])
