@@ -212,7 +212,8 @@ def _static(text: Any, length: Any, own: str) -> IPv4Network:
         return IPv4Network(f"{address.ip}/{prefix}")
     except ValueError:
         raise RefusedChange(
-            "InvalidIPAddressFormat", f"Private IP address {text} of {own} is no address or aligned block."
+            "InvalidIPAddressFormat",
+            f"Private IP address {text} of {own} is not an address or an aligned block.",
         ) from None
 
 

@@ -28,4 +28,4 @@ class ArmAnswer(Value):
 
 
 class NotAnswered(Exception):
-    """There is no answer: out of reach, or what came is none. The request may have been carried out."""
+    """No answer came, or what came is not one. The request may have been carried out."""
