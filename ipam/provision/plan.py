@@ -155,8 +155,7 @@ def _effective(sizes: Sizes, counts: Counts) -> Sizes:
         low = min(sizes.low, 1)
         return replace(sizes, batch=1, low=low, high=low + 1)
     if sizes.prefixes and not counts.no_block:
-        batch = _whole(sizes.batch, BLOCK)
-        return replace(sizes, batch=batch, high=max(sizes.high, sizes.low + batch))
+        return replace(sizes, batch=_whole(sizes.batch, BLOCK))
     return sizes
 
 
