@@ -306,9 +306,13 @@ def test_without_permission_pods_start_and_the_node_says_what_is_missing(node: P
     node.fabric.arm.roles.give("reader")
     node.start(minimum=6)
     eventually(lambda: node.says("forbidden"), "the state is told", patience=PATIENCE)
-    problems = " ".join(node.status()["problems"])
-    assert "networkInterfaces/write" in problems
-    assert "docs/provisioning.md" in problems
+
+    def problems() -> str:
+        return " ".join(node.status()["problems"])
+
+    # Until the agent has read its source, it is that which is told.
+    eventually(lambda: "networkInterfaces/write" in problems(), problems, patience=PATIENCE)
+    assert "docs/provisioning.md" in problems()
     node.add("pod").done()
     node.fabric.arm.roles.give("nic-writer")
     eventually(lambda: node.ours, "it goes on when it may", patience=PATIENCE)
