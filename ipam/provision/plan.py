@@ -4,7 +4,8 @@ It must not know what a NIC looks like, how it is written, or who asks. Sizes ar
 
 A write to a NIC that is attached to a machine takes a median of 71 s and 152 s at the 95th percentile
 (recorded operations), so what is free when it begins has to serve the pods that arrive until it ends:
-``free + in flight >= arrivals per second x 152 s``, and never fewer than ``low``.
+``free + in flight >= arrivals per second x 152 s``, and never fewer than ``low``. Where NICs share a budget
+of writes, it has to last until the next turn, and steps get larger as turns get rarer.
 """
 
 from __future__ import annotations
@@ -56,8 +57,12 @@ class Counts(Value):
     """On the NIC or about to be, but not listed by the source yet."""
     waiting: int = 0
     """Pods that found no address."""
+    coming: int = 0
+    """Pods that are bound to the node and have no address yet, those that wait included; 0: not known."""
     arrivals: float = 0.0
     """Pods per second that are given an address."""
+    write_seconds: float = OPERATION_SECONDS
+    """Seconds until the next write to this NIC could end: longer where many NICs share a budget."""
     configurations: int = 1
     """IP configurations of the NIC, the primary one and all that other programs made included."""
     subnet_full: bool = False
@@ -121,7 +126,8 @@ def plan(sizes: Sizes, counts: Counts, surplus_for: float = 0.0) -> Plan:
     mark for growing, as long as demand does not change in between.
     """
     sizes = _effective(sizes, counts)
-    needed = max(sizes.low, ceil(counts.arrivals * OPERATION_SECONDS)) + counts.waiting
+    arriving = ceil(counts.arrivals * counts.write_seconds)
+    needed = max(sizes.low, arriving) + max(counts.waiting, counts.coming)
     available = counts.free + counts.in_flight
     short = max(0, needed - available)
     wanted = max(_whole(short, sizes.batch), sizes.minimum - counts.total)

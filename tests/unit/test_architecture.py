@@ -191,7 +191,10 @@ NEVER = [
     ),
     Never(("ipam/pool.py",), ("os", "time", "socket", "pathlib", *STORE), "pure choice: no I/O, no clock"),
     Never(
-        ("ipam/provision/plan.py", "ipam/provision/demand.py", "ipam/provision/nic_document.py"),
+        (
+            *("ipam/provision/plan.py", "ipam/provision/demand.py", "ipam/provision/nic_document.py"),
+            *("ipam/provision/exchange.py", "ipam/provision/fields.py"),
+        ),
         ("os", "time", "socket", "pathlib", "ipam.sources", *STORE),
         "pure: counts and documents in, steps and documents out",
     ),

@@ -53,7 +53,9 @@ def some_counts(draw: st.DrawFn) -> Counts:
         unusable=draw(st.integers(0, 5)),
         in_flight=draw(st.integers(0, 40)),
         waiting=draw(st.integers(0, 20)),
+        coming=draw(st.integers(0, 40)),
         arrivals=draw(st.floats(0, 2)),
+        write_seconds=draw(st.sampled_from([OPERATION_SECONDS, 400.0])),
         configurations=draw(st.integers(1, NIC_CONFIGURATIONS)),
         subnet_full=draw(st.booleans()),
         no_block=draw(st.booleans()),
@@ -263,3 +265,25 @@ def test_arrivals_are_averaged_over_the_window_and_forgotten_after_it() -> None:
     assert arrivals.per_second(110.0 + WINDOW) == 4 / WINDOW
     assert arrivals.per_second(110.0 + WINDOW + 1) == 1 / WINDOW
     assert arrivals.per_second(120.0 + WINDOW + 1) == 0
+
+
+def test_growth_begins_for_pods_that_are_bound_to_the_node_before_they_ask() -> None:
+    """Those that wait are among them: nobody counts twice."""
+    none_known = Counts(held=10, free=10, waiting=4)
+    assert plan(Sizes(), none_known).add == 16  # 8 + 4 - 10
+    assert plan(Sizes(), replace(none_known, coming=4)).add == 16
+    assert plan(Sizes(), replace(none_known, coming=30)).add == 32  # 8 + 30 - 10
+    assert plan(Sizes(), replace(none_known, coming=2)).add == 16
+
+
+def test_steps_get_larger_as_turns_get_rarer() -> None:
+    """What is free has to last until the next write to the same NIC ends."""
+    seen = Counts(held=10, free=10, arrivals=0.5)
+    assert plan(Sizes(), seen).add == 80  # 76 - 10
+    assert plan(Sizes(), replace(seen, write_seconds=300.0)).add == 144  # 150 - 10
+
+
+def test_what_is_kept_for_a_longer_wait_is_no_surplus() -> None:
+    seen = Counts(held=10, free=180, arrivals=0.5)
+    assert plan(Sizes(), seen, LONG).remove > 0
+    assert not plan(Sizes(), replace(seen, write_seconds=350.0), LONG).remove

@@ -1,0 +1,318 @@
+"""What the agent of a node and the operator of the cluster tell each other: the resource AzvnetNode. Pure.
+
+One writer for each half: ``spec`` is written by the agent of the node that it is named after, ``status`` by
+the operator. Both are read strictly (``fields``). The CustomResourceDefinition with the same fields and
+bounds is packaging/helm/azvnet/crds/azvnetnodes.azvnet.io.yaml; a unit test holds one against the other. It
+must not know how a resource is read or written, nor what follows from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
+from ipam.provision.fields import Address, Block, FieldError, Flag, Items, Real, Record, Text, Whole
+from ipam.provision.nic_document import Configuration
+from ipam.provision.plan import OPERATION_SECONDS, Counts, Sizes
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from ipam.model import IPAddress
+
+GROUP, VERSION, PLURAL, KIND = "azvnet.io", "v1alpha1", "azvnetnodes", "AzvnetNode"
+API_VERSION = f"{GROUP}/{VERSION}"
+PROTOCOL = 1
+"""Of an agent or operator that was made with this module. It becomes another number only where unknown fields
+can't be passed over."""
+
+MOST_ADDRESSES = NIC_CONFIGURATIONS * BLOCK
+MOST_CONFIGURATIONS = 2 * NIC_CONFIGURATIONS
+"""Of both families."""
+MOST_VANISHED = 256
+"""So many are named; that there are more helps nobody."""
+_LARGEST = 2**31 - 1
+_GENERATIONS = 2**63 - 1
+
+GROWING, SHRINKING = "growing", "shrinking"
+PROVISIONED = "Provisioned"
+"""The type of the only condition."""
+
+
+class Machine(Value):
+    """The virtual machine of a node, as its IMDS has it, and the NIC by which its pods leave."""
+
+    resource_id: str = ""
+    vm_id: str = ""
+    """Unique in all of Azure; another one means that the machine was made again under the same name."""
+    environment: str = ""
+    """The cloud: ``AzurePublicCloud``, ``AzureChinaCloud``, ..."""
+    location: str = ""
+    mac: str = ""
+    """Lower case with colons; empty: the primary NIC."""
+
+
+class PoolCounts(Value):
+    """The pool of the NIC, counted with the status of revision ``NodeSpec.seen``; see ``plan.Counts``."""
+
+    held: int = 0
+    free: int = 0
+    cooling: int = 0
+    unusable: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    arrivals_per_minute: float = 0.0
+
+    def counts(
+        self,
+        configurations: int,
+        *,
+        coming: int = 0,
+        write_seconds: float = OPERATION_SECONDS,
+        subnet_full: bool = False,
+        no_block: bool = False,
+    ) -> Counts:
+        """The same for the planner, with what only the operator knows."""
+        return Counts(
+            held=self.held,
+            free=self.free,
+            cooling=self.cooling,
+            unusable=self.unusable,
+            in_flight=self.in_flight,
+            waiting=self.waiting,
+            coming=coming,
+            arrivals=self.arrivals_per_minute / 60,
+            write_seconds=write_seconds,
+            configurations=configurations,
+            subnet_full=subnet_full,
+            no_block=no_block,
+        )
+
+
+class NodeSpec(Value):
+    """What the agent says."""
+
+    protocol: int = PROTOCOL
+    machine: Machine = Machine()
+    sizes: Sizes = Sizes()
+    subnet: str = ""
+    """Name or id of the subnet that the NIC has to be in; empty: any."""
+    dry_run: bool = False
+    """Only tell what would be done."""
+    pool: PoolCounts = PoolCounts()
+    seen: int = 0
+    """``NodeStatus.revision`` with which the pool was counted; 0: none yet."""
+    releasing: tuple[str, ...] = ()
+    """IP configurations of which every address is marked in the node's store: no pod can be given one."""
+    vanished: tuple[IPAddress, ...] = ()
+    """What live pods hold and the NIC did not have in ``seen``; ``MOST_VANISHED`` of them at most."""
+    renew_time: str = ""
+    """RFC 3339. Another one with every write; the operator measures by its own clock when it came."""
+
+
+class Nic(Value):
+    """The NIC that the operator writes."""
+
+    id: str = ""
+    name: str = ""
+    instance: str = ""
+    """Id of the instance of a Uniform scale set; empty: it is of none."""
+    mac: str = ""
+    subnet: str = ""
+    """Its id."""
+
+
+class Operation(Value):
+    """A write to the NIC that has not ended."""
+
+    kind: str = GROWING
+    """``GROWING`` or ``SHRINKING``."""
+    addresses: int = 0
+    since: str = ""
+    """RFC 3339."""
+
+
+class Condition(Value):
+    """See "Typical status properties" in Kubernetes' API conventions."""
+
+    type: str = PROVISIONED
+    status: str = "Unknown"
+    """``True``, ``False`` or ``Unknown``."""
+    reason: str = ""
+    """``NodeStatus.state`` in CamelCase."""
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
+class NodeStatus(Value):
+    """What the operator says."""
+
+    revision: int = 0
+    """One more whenever the configurations have changed; 0: the NIC has not been read yet."""
+    nic: Nic = Nic()
+    configurations: tuple[Configuration, ...] = ()
+    addresses: int = 0
+    """For pods: IPv4, not the primary one."""
+    state: str = ""
+    """See ``progress.PHASES``; empty: the operator has not said anything yet."""
+    text: str = ""
+    remedy: str = ""
+    surplus: int = 0
+    """So many addresses the agent is asked to mark and to name in ``NodeSpec.releasing``."""
+    releasing: tuple[str, ...] = ()
+    """Being taken from the NIC: the agent may not withdraw them."""
+    operation: Operation | None = None
+    observed_generation: int = 0
+    """``metadata.generation`` of the spec that all of this follows from."""
+    last_read_time: str = ""
+    """RFC 3339: when the NIC was read."""
+    conditions: tuple[Condition, ...] = ()
+
+
+class AzvnetNode(Value):
+    """The whole resource, as far as it concerns anybody."""
+
+    name: str
+    """That of the Kubernetes node."""
+    uid: str = ""
+    resource_version: str = ""
+    """Sent back with a write, which fails if anybody has written meanwhile."""
+    generation: int = 0
+    """The API server adds one with every change of ``spec``."""
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+_ID = Text(1024)
+_WORD = Text(64)
+_TIME = Text(64)
+_COUNT = Whole(_LARGEST)
+_NAME = Text(80)
+_NAMES = Items(_NAME, NIC_CONFIGURATIONS)
+
+SPEC = Record(
+    NodeSpec,
+    protocol=_COUNT,
+    machine=Record(Machine, resource_id=_ID, vm_id=_WORD, environment=_WORD, location=_WORD, mac=Text(17)),
+    sizes=Record(
+        Sizes,
+        {"shrink_after": "shrinkAfterSeconds"},
+        minimum=Whole(MOST_ADDRESSES),
+        batch=Whole(MOST_ADDRESSES),
+        low=Whole(MOST_ADDRESSES),
+        high=Whole(MOST_ADDRESSES),
+        maximum=Whole(MOST_ADDRESSES),
+        shrink_after=Real(1e9),
+        prefixes=Flag(),
+    ),
+    subnet=_ID,
+    dry_run=Flag(),
+    pool=Record(
+        PoolCounts,
+        held=_COUNT,
+        free=_COUNT,
+        cooling=_COUNT,
+        unusable=_COUNT,
+        in_flight=_COUNT,
+        waiting=_COUNT,
+        arrivals_per_minute=Real(1e6),
+    ),
+    seen=_COUNT,
+    releasing=_NAMES,
+    vanished=Items(Address(), MOST_VANISHED),
+    renew_time=_TIME,
+)
+"""``spec`` as JSON."""
+
+STATUS = Record(
+    NodeStatus,
+    revision=_COUNT,
+    nic=Record(Nic, id=_ID, name=_NAME, instance=_ID, mac=Text(17), subnet=_ID),
+    configurations=Items(
+        Record(
+            Configuration,
+            {"block": "address", "is_ours": "ours"},
+            {"block": None, "primary": False, "state": "", "is_ours": False},
+            name=_NAME,
+            block=Block(),
+            primary=Flag(),
+            state=_WORD,
+            is_ours=Flag(),
+        ),
+        MOST_CONFIGURATIONS,
+    ),
+    addresses=_COUNT,
+    state=_WORD,
+    text=Text(1024, cut=True),
+    remedy=Text(1024, cut=True),
+    surplus=_COUNT,
+    releasing=_NAMES,
+    operation=Record(Operation, kind=_WORD, addresses=_COUNT, since=_TIME),
+    observed_generation=Whole(_GENERATIONS),
+    last_read_time=_TIME,
+    conditions=Items(
+        Record(
+            Condition,
+            type=Text(316),
+            status=_WORD,
+            reason=Text(1024),
+            message=Text(1024, cut=True),
+            last_transition_time=_TIME,
+            observed_generation=Whole(_GENERATIONS),
+        ),
+        8,
+    ),
+)
+"""``status`` as JSON."""
+
+
+def read(document: object) -> AzvnetNode:
+    """A resource as the API server shows it.
+
+    Raises:
+        FieldError: something in it is of another type or beyond its bounds; says what.
+    """
+    if not isinstance(document, dict):
+        raise FieldError("it is no JSON object")
+    found = _METADATA.read(document.get("metadata"), "metadata")
+    return AzvnetNode(
+        found.name,
+        found.uid,
+        found.resource_version,
+        found.generation,
+        SPEC.read(_or_empty(document.get("spec")), "spec"),
+        STATUS.read(_or_empty(document.get("status")), "status"),
+    )
+
+
+def with_spec(name: str, spec: NodeSpec, resource_version: str = "") -> dict[str, Any]:
+    """The document with which an agent makes its resource, or replaces its half of it."""
+    return {**_envelope(name, resource_version), "spec": SPEC.write(spec)}
+
+
+def with_status(name: str, status: NodeStatus, resource_version: str) -> dict[str, Any]:
+    """The document with which the operator replaces its half, at ``/status``."""
+    return {**_envelope(name, resource_version), "status": STATUS.write(status)}
+
+
+def _or_empty(half: object) -> object:
+    return {} if half is None else half
+
+
+class _Metadata(Value):
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+
+
+_METADATA = Record(
+    _Metadata, name=Text(253), uid=Text(128), resource_version=Text(128), generation=Whole(_GENERATIONS)
+)
+
+
+def _envelope(name: str, resource_version: str) -> dict[str, Any]:
+    metadata = {"name": name}
+    if resource_version:
+        metadata["resourceVersion"] = resource_version
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
