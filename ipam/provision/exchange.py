@@ -2,7 +2,7 @@
 
 One writer for each half: ``spec`` is written by the agent of the node that it is named after, ``status`` by
 the operator. Both are read strictly (``fields``). The CustomResourceDefinition with the same fields and
-bounds is packaging/helm/azvnet/crds/azvnetnodes.azvnet.io.yaml; a unit test holds one against the other. It
+bounds is packaging/helm/azvnet/files/azvnetnodes.azvnet.io.yaml; a unit test holds one against the other. It
 must not know how a resource is read or written, nor what follows from it.
 """
 

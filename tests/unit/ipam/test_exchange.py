@@ -27,7 +27,7 @@ from ipam.provision.nic_document import Configuration
 from ipam.provision.plan import OPERATION_SECONDS, Counts, Sizes
 from ipam.value import replace
 
-CRD = Path(__file__).parents[3] / "packaging/helm/azvnet/crds/azvnetnodes.azvnet.io.yaml"
+CRD = Path(__file__).parents[3] / "packaging/helm/azvnet/files/azvnetnodes.azvnet.io.yaml"
 
 counts = st.integers(0, 2**31 - 1)
 words = st.text(max_size=64)
