@@ -1,5 +1,5 @@
-"""Writes what our pydantic models come to for pydantic's engine: netconf_schema.py, settings_schema.py,
-documents_schema.py.
+"""Writes what our pydantic models come to for pydantic's engine: netconf_schema.py, settings_schema.py
+(of the agent and of the operator), documents_schema.py.
 
 ``compile_models.py`` says which of them is not up to date, ``compile_models.py --write`` writes them. Run it
 after a change to the models or with a new version of pydantic; a test compares.
@@ -23,6 +23,7 @@ MODELS = {
         ("IpamConf", "NetConf"),
     ),
     "cni_plugin/agent/settings_schema.py": ("cni_plugin.agent.settings_models", ()),
+    "ipam/operator/settings_schema.py": ("ipam.operator.settings_models", ()),
     "ipam/sources/documents_schema.py": ("ipam.sources.models", ()),
 }
 """The files, with the module of the models and which of them are read by themselves; by default each."""

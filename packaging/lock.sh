@@ -17,5 +17,7 @@ compile() {
 }
 
 compile runtime.lock "$@" pyproject.toml
-# The dev lock holds the same versions as the runtime lock: what is tested is what is shipped.
-compile dev.lock "$@" --constraints packaging/requirements/runtime.lock --group dev pyproject.toml
+# What the operator shares with a node has the same version in both bundles.
+compile operator.lock "$@" --constraints packaging/requirements/runtime.lock --group operator pyproject.toml
+# The dev lock holds the same versions as the others: what is tested is what is shipped.
+compile dev.lock "$@" --constraints packaging/requirements/operator.lock --group dev pyproject.toml

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ipam.sources.arm_settings_models import Arm
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FilePath = Annotated[str, Field(min_length=1)]
 
@@ -26,21 +28,6 @@ class Conflist(BaseModel):
     bin_dir: FilePath | None = Field(
         None, description="The plugin directory; the conflist is not written before its plugins are there."
     )
-
-
-class Arm(BaseModel):
-    """How Azure Resource Manager is reached; used where the source is ``arm``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    credential: Literal["auto", "managed-identity", "workload-identity"] = Field(
-        "auto", description="Whose token is used; auto: a workload identity if the environment has one."
-    )
-    client_id: str = Field(
-        "", description="Client id of the workload identity or of a user-assigned managed identity."
-    )
-    base_url: str = Field("", description="URL of Resource Manager; empty: that of the node's cloud.")
-    ca_file: str = Field("", description="PEM file of the CA that signed the endpoint's certificate.")
 
 
 class Masquerade(BaseModel):

@@ -20,18 +20,6 @@ CONFLIST = model(
     },
     {"extra_fields_behavior": "forbid"},
 )
-ARM = model(
-    "Arm",
-    {
-        "credential": model_field(
-            {"type": "literal", "expected": ["auto", "managed-identity", "workload-identity"]}, default="auto"
-        ),
-        "client_id": model_field({"type": "str"}, default=""),
-        "base_url": model_field({"type": "str"}, default=""),
-        "ca_file": model_field({"type": "str"}, default=""),
-    },
-    {"extra_fields_behavior": "forbid"},
-)
 MASQUERADE = model(
     "Masquerade",
     {
@@ -65,6 +53,18 @@ NIC_PROVISION = model(
         "prefixes": model_field({"type": "bool"}, default=False),
         "subnet": model_field({"type": "str"}, default=""),
         "dry_run": model_field({"type": "bool"}, default=False),
+    },
+    {"extra_fields_behavior": "forbid"},
+)
+ARM = model(
+    "Arm",
+    {
+        "credential": model_field(
+            {"type": "literal", "expected": ["auto", "managed-identity", "workload-identity"]}, default="auto"
+        ),
+        "client_id": model_field({"type": "str"}, default=""),
+        "base_url": model_field({"type": "str"}, default=""),
+        "ca_file": model_field({"type": "str"}, default=""),
     },
     {"extra_fields_behavior": "forbid"},
 )

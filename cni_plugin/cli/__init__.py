@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "show": "show one pod from end to end: interfaces, addresses, routes, and which IP configuration it is",
     "explain": "show which way a packet takes, hop by hop, its source at the far end, and what drops it",
     "plan": "plan the addresses of a cluster: which subnet is large enough, and when it is full",
+    "operator": "grow and shrink the NICs of all nodes of a cluster, within one budget of requests",
     "install": "put the bundle on the node and switch to it; the previous version stays for --rollback",
     "uninstall": "remove what install created",
     "verify": "check that the installation is intact",

@@ -15,7 +15,6 @@ from cni_plugin.agent import metrics
 from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
 from cni_plugin.agent.service import STOP_SECONDS
 from cni_plugin.agent.settings_models import (
-    Arm,
     Conflist,
     Masquerade,
     NicProvision,
@@ -26,6 +25,7 @@ from cni_plugin.cli.status import COLOURS
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.errors import PoolError
 from ipam.errors import PoolExhausted
+from ipam.sources.arm_settings_models import Arm
 from tests.unit.agent.work import Front, Place, Work, get, new_settings
 
 if TYPE_CHECKING:

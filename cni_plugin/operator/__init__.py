@@ -1,0 +1,1 @@
+"""``azvnet operator`` as a process; what it does is in ``ipam.operator``."""

@@ -1,0 +1,71 @@
+"""``azvnet operator``: the process, from start to end.
+
+Owns its signals, its log and its pages. It must not know what the operator does.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from http import HTTPStatus
+
+from cni_plugin import __version__, log
+from cni_plugin.agent.listener import Listener, Page, address_of, listen_on_port
+from cni_plugin.agent.settings import SettingsError as AddressError
+from cni_plugin.agent.signals import Signals
+from ipam.operator.cluster import Cluster
+from ipam.operator.main import Operator
+from ipam.operator.pages import Pages
+from ipam.operator.settings import Settings, SettingsError
+from ipam.value import compile_constructors
+
+Write = Callable[[bytes], object]
+
+
+def run(settings: Settings, write: Write) -> int:
+    """Work until SIGTERM or SIGINT; returns the exit code. ``write`` takes the lines of the log.
+
+    Raises:
+        SettingsError: the settings are not possible here; says which.
+        OSError: ``metrics_address`` can't be listened on.
+    """
+
+    def tell(level: str, text: str) -> None:
+        line = log.line(level, settings.log_level, by="operator", msg=text)
+        if line:
+            write(line)
+
+    compile_constructors()
+    signals = Signals((signal.SIGTERM, signal.SIGINT))
+    operator = Operator(settings, Cluster(settings.kubeconfig), _identity(), tell)
+    listener = _listen(settings.metrics_address, Pages(operator))
+    operator.start()
+    tell("info", f"azvnet operator {__version__} is up as {operator.identity}")
+    signals.wait(None)
+    operator.stop()
+    if listener is not None:
+        listener.stop()
+    return 0
+
+
+def _identity() -> str:
+    """Of this process and of no other one, before or after it."""
+    return f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
+
+
+def _listen(address: str, pages: Pages) -> Listener | None:
+    if not address:
+        return None
+    try:
+        where = address_of(address)
+    except AddressError as error:
+        raise SettingsError(str(error)) from error
+
+    def answer(path: str, accept: str) -> Page:
+        status, content_type, body = pages.answer(path, accept)
+        return Page(body, HTTPStatus(status), content_type)
+
+    return Listener(listen_on_port(*where), answer, "pages")

@@ -1,0 +1,67 @@
+"""The operator's settings as pydantic models: the one truth about their keys, values and defaults.
+
+What a file is read with is made of them beforehand (``settings_schema``, packaging/compile_models.py). It
+must not be imported when the product runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ipam.sources.arm_settings_models import Arm
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Lease(BaseModel):
+    """The Lease by which one of several operators leads."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("azvnet-operator", min_length=1, description="Its name.")
+    namespace: str = Field("", description="Its namespace; empty: the pod's own, or that of the kubeconfig.")
+    seconds: float = Field(
+        15.0,
+        ge=1,
+        le=300,
+        description="Seconds after which another operator leads when this one does not renew it any more.",
+    )
+
+
+class Budget(BaseModel):
+    """Requests to Azure Resource Manager, for each subscription and region."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(0.5, gt=0, le=1, description="Share of Azure's published limits that is used.")
+    first_poll_seconds: float = Field(
+        50.0,
+        ge=0,
+        le=300,
+        description="Seconds from a write to the first question whether it has ended; most take longer.",
+    )
+
+
+class Settings(BaseModel):
+    """Everything about the operator that may be changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    arm: Arm = Arm()
+    budget: Budget = Budget()
+    lease: Lease = Lease()
+    workers: int = Field(256, ge=1, le=2000, description="NICs that are worked on at the same time.")
+    resource_groups: list[Annotated[str, Field(min_length=1)]] = Field(
+        [], description="Resource groups whose machines are served; empty: all that the identity may change."
+    )
+    grace_seconds: Seconds = Field(
+        600.0,
+        description="Seconds for which a Node is gone before its IP configurations are taken from the NIC.",
+    )
+    kubeconfig: str = Field("", description="Path of a kubeconfig; empty: the service account of the pod.")
+    metrics_address: str = Field(
+        "", description="address:port of /metrics, /healthz and /readyz; empty: there are none."
+    )
+    log_level: Literal["off", "error", "warning", "info", "debug"] = "info"
