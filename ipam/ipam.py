@@ -79,7 +79,8 @@ class Ipam:
         reader: Callable[[SourceConfig, float, str], Listing] | None = None,
         read_only: bool = False,
     ) -> None:
-        self._run_dir = run_dir
+        self.directory = run_dir
+        """Of the store, and of small files beside it."""
         self.reader = reader
         """How sources are read from now on; None: as ``ipam.sources.read`` does by itself."""
         identity = NodeIdentity(boot_id_file, machine_id_file)
@@ -167,17 +168,17 @@ class Ipam:
         """Give out no address of these groups: they are taken from the NIC. A group in which one is held, or
         has not cooled down, is left alone; returns the others. An hour later it is forgotten.
         """
-        return self._store.write(lambda tx: leaving.mark(tx, self._run_dir, groups, cooldown))
+        return self._store.write(lambda tx: leaving.mark(tx, self.directory, groups, cooldown))
 
     def mark_gone(self, ips: Iterable[IPAddress]) -> None:
         """The NIC does not have these: their holders keep them, and nobody is given them afterwards. An hour
         later it is forgotten.
         """
-        self._store.write(lambda tx: leaving.mark_gone(tx, self._run_dir, ips))
+        self._store.write(lambda tx: leaving.mark_gone(tx, self.directory, ips))
 
     def unmark_leaving(self, ips: Iterable[IPAddress]) -> None:
         """Let these be given out again."""
-        self._store.write(lambda tx: leaving.unmark(tx, self._run_dir, ips))
+        self._store.write(lambda tx: leaving.unmark(tx, self.directory, ips))
 
     def leaving(self) -> frozenset[IPAddress]:
         """What is marked."""
@@ -210,7 +211,7 @@ class Ipam:
 
         def work(tx: Transaction) -> tuple[Reservation, ...]:
             if not tx.adopted:
-                leaving.mark_again(tx, self._run_dir)
+                leaving.mark_again(tx, self.directory)
             return reclaim.adopt(tx, alive)
 
         return self._store.write(work)
@@ -271,7 +272,7 @@ class Ipam:
             NoAddressesKnown, SourceEmpty, NicUnclear, PoolExhausted: as ``reserve`` would.
         """
         outcome = self._store.write(lambda tx: reservations.would_get(tx, request))
-        unwritable, remedy = why_unwritable(self._run_dir)
+        unwritable, remedy = why_unwritable(self.directory)
         if unwritable:
             raise StoreUnavailable(f"the store can't be written: {unwritable}", remedy)
         if isinstance(outcome, IpamError):
@@ -324,7 +325,7 @@ class Ipam:
                 due again, and nothing is known from before.
         """
         return refresh.refresh(
-            self._store, self._run_dir, self.reader, config, deadline=deadline, force=force, in_use=in_use
+            self._store, self.directory, self.reader, config, deadline=deadline, force=force, in_use=in_use
         )
 
     def _each(self, sql: str, value: Callable[[Row, Transaction], T]) -> tuple[T, ...]:

@@ -52,12 +52,17 @@ class Machine(Value):
 
 
 class PoolCounts(Value):
-    """The pool of the NIC, counted with the status of revision ``NodeSpec.seen``; see ``plan.Counts``."""
+    """The pool of the NIC, counted with the status of revision ``NodeSpec.seen``; see ``plan.Counts``. The
+    states are disjoint.
+    """
 
     held: int = 0
     free: int = 0
     cooling: int = 0
     unusable: int = 0
+    releasing: int = 0
+    """Marked, because they are in ``NodeSpec.releasing`` or were a moment ago: free as soon as the agent has
+    withdrawn them."""
     in_flight: int = 0
     waiting: int = 0
     arrivals_per_minute: float = 0.0
@@ -70,13 +75,18 @@ class PoolCounts(Value):
         write_seconds: float = OPERATION_SECONDS,
         subnet_full: bool = False,
         no_block: bool = False,
+        removing: bool = False,
     ) -> Counts:
-        """The same for the planner, with what only the operator knows."""
+        """The same for the planner, with what only the operator knows.
+
+        What is releasing counts as free, so that a surplus stays one while the agent marks it, and pods that
+        come are served from it; unless the operator is ``removing`` it.
+        """
         return Counts(
             held=self.held,
-            free=self.free,
+            free=self.free + (0 if removing else self.releasing),
             cooling=self.cooling,
-            unusable=self.unusable,
+            unusable=self.unusable + (self.releasing if removing else 0),
             in_flight=self.in_flight,
             waiting=self.waiting,
             coming=coming,
@@ -102,7 +112,8 @@ class NodeSpec(Value):
     seen: int = 0
     """``NodeStatus.revision`` with which the pool was counted; 0: none yet."""
     releasing: tuple[str, ...] = ()
-    """IP configurations of which every address is marked in the node's store: no pod can be given one."""
+    """IP configurations of which every address is marked in the node's store: no pod can be given one. They
+    may be removed, also those that nobody asked for: one whose operation failed is offered by itself."""
     vanished: tuple[IPAddress, ...] = ()
     """What live pods hold and the NIC did not have in ``seen``; ``MOST_VANISHED`` of them at most."""
     renew_time: str = ""
@@ -213,6 +224,7 @@ SPEC = Record(
         free=_COUNT,
         cooling=_COUNT,
         unusable=_COUNT,
+        releasing=_COUNT,
         in_flight=_COUNT,
         waiting=_COUNT,
         arrivals_per_minute=Real(1e6),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 STARTING, IDLE, GROWING, SHRINKING = "starting", "idle", "growing", "shrinking"
 LISTING, NOT_LISTED, DRY_RUN = "listing", "not-listed", "dry-run"
+LISTED_SECONDS = 300.0
+"""A source that does not list an address so long after Azure has set it up is a problem to be told."""
 LIMITS = {
     "maximum": (
         "the pool has as many addresses as it may",
@@ -51,7 +53,7 @@ class Progress(Value):
         return self.phase not in QUIET
 
 
-class Surroundings(Protocol):
+class NodeFacts(Protocol):
     """The node."""
 
     def clock(self) -> float:
@@ -66,11 +68,15 @@ class Surroundings(Protocol):
     def waiting(self) -> frozenset[str]:
         """Pods (``namespace/name``) that found no address a moment ago."""
 
-    def writer(self, subnet: str) -> NicWriter:
-        """What changes the NIC that pods leave by. Raises Refusal: it was not found."""
-
     def refresh(self) -> None:
         """Read the source, as often as it may be read. Never raises."""
 
     def tell(self, level: str, text: str) -> None:
         """Write to the log."""
+
+
+class Surroundings(NodeFacts, Protocol):
+    """The node, and its NIC in Azure."""
+
+    def writer(self, subnet: str) -> NicWriter:
+        """What changes the NIC that pods leave by. Raises Refusal: it was not found."""

@@ -17,15 +17,13 @@ from ipam.azure_limits import BLOCK
 from ipam.provision import nic_document, pace
 from ipam.provision.demand import Arrivals
 from ipam.provision.nic_document import NotANic
-from ipam.provision.plan import Counts, Plan, Unit, leaving, plan
-from ipam.provision.pool_view import PoolView
+from ipam.provision.nic_pool import NicPool
+from ipam.provision.plan import Counts, Plan, leaving, plan
 from ipam.provision.progress import (
     DRY_RUN,
     GROWING,
     IDLE,
     LIMITS,
-    LISTING,
-    NOT_LISTED,
     SHRINKING,
     Progress,
 )
@@ -36,15 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipam.ipam import Ipam
-    from ipam.model import IPAddress, Reservation
-    from ipam.provision.nic_document import Configuration, Document
+    from ipam.provision.nic_document import Document
     from ipam.provision.nic_writer import NicWriter
-    from ipam.provision.plan import Sizes
+    from ipam.provision.plan import Sizes, Unit
+    from ipam.provision.pool_view import PoolView
     from ipam.provision.progress import Surroundings
     from ipam.provision.tally import Tally
 
-LISTED_SECONDS = 300.0
-"""A source that does not list an address so long after Azure has set it up is a problem to be told."""
 AGAIN_SECONDS = 60.0
 """Seconds after which the NIC is read again while the source lacks something: it may have been taken away."""
 AT_REST_SECONDS = 600.0
@@ -83,18 +79,13 @@ class Provisioner:
         self._dry_run = dry_run
         self._arrivals = Arrivals()
         self._writer: NicWriter | None = None
-        self._configurations: tuple[Configuration, ...] = ()
-        """Of the NIC when it was read last."""
-        self._vanished: tuple[Reservation, ...] = ()
-        """What pods held then and it did not have."""
-        self._mac = ""
+        self._nic = NicPool(ipam, around)
         self._read_at = 0.0
         self._unsure = True
         """Something may have happened to the NIC that is not known here: it has to be read."""
         self._failures = 0
         self._not_before = 0.0
         self._surplus_since: float | None = None
-        self._unlisted_since: float | None = None
         self._subnet_full_until = self._no_block_until = 0.0
         self._told = Plan()
         self.progress = Progress()
@@ -106,7 +97,7 @@ class Provisioner:
             IpamError: the store can't be used.
         """
         wanted, pool = self._look()
-        self.progress = self._with_facts(self.progress, pool)
+        self.progress = self._nic.with_facts(self.progress, pool)
         if not self._is_to_act(wanted, pool):
             self._rest(wanted, pool)
         elif self._around.clock() >= self._not_before:
@@ -128,22 +119,22 @@ class Provisioner:
     def _is_to_act(self, wanted: Plan, pool: PoolView) -> bool:
         if self._unsure or (self._dry_run and wanted != self._told):
             return True
-        return not self._dry_run and (wanted.grows or bool(leaving(self._removable(pool), wanted.remove)))
+        return not self._dry_run and (wanted.grows or bool(leaving(self._nic.removable(pool), wanted.remove)))
 
     def _look(self) -> tuple[Plan, PoolView]:
         """What is to be done, by what is known now."""
         now = self._around.clock()
-        pool = self._pool()
+        pool = self._nic.view()
         self._arrivals.note(pool.holders, now)
         seen = Counts(
             held=pool.held,
             free=len(pool.free),
             cooling=pool.cooling,
             unusable=pool.unusable,
-            in_flight=len(self._in_flight(pool)),
+            in_flight=len(self._nic.in_flight(pool)),
             waiting=len(self._around.waiting() - pool.pods),
             arrivals=self._arrivals.per_second(now),
-            configurations=max(1, len(self._configurations)),
+            configurations=max(1, len(self._nic.configurations)),
             subnet_full=now < self._subnet_full_until,
             no_block=now < self._no_block_until,
         )
@@ -155,11 +146,6 @@ class Provisioner:
             self._surplus_since = now
         return wanted, pool
 
-    def _in_flight(self, pool: PoolView) -> frozenset[IPAddress]:
-        """What is on the NIC for pods, and not in the source's listing yet."""
-        usable = (each for each in self._configurations if not each.primary and each.state == "Succeeded")
-        return frozenset(ip for each in usable for ip in each.addresses if ip.version == 4) - pool.known
-
     def _act(self) -> None:
         """Read the NIC, waiting for any operation on it; then decide again by what is there, and do it."""
         if self._writer is None:
@@ -170,13 +156,13 @@ class Provisioner:
         if self._dry_run:
             self._tell_plan(wanted)
             return
-        if failed := self._failed_ones(pool):
+        if failed := self._nic.failed(pool):
             self._remove(writer, failed, cooldown=0.0)
             wanted, pool = self._look()
         if wanted.grows:
             self._grow(writer, wanted)
         elif wanted.remove:
-            units = leaving(self._removable(pool), wanted.remove)
+            units = leaving(self._nic.removable(pool), wanted.remove)
             self._remove(writer, units, cooldown=self._around.cooldown())
 
     def _grow(self, writer: NicWriter, wanted: Plan) -> None:
@@ -185,7 +171,7 @@ class Provisioner:
         self._proceed(GROWING, f"adding {what} addresses to the NIC")
         names = nic_document.new_names(number)
         self._note(writer.add(names, blocks=bool(wanted.blocks)))
-        made = [each for each in self._configurations if each.name in names]
+        made = [each for each in self._nic.configurations if each.name in names]
         self._tally.add({counts.ADDED: sum(len(each.addresses) for each in made)})
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
             # An API that does not know blocks ignores the field without a word (azure-cli#32553).
@@ -205,73 +191,29 @@ class Provisioner:
             self._done()
 
     def _done(self) -> None:
-        self._around.tell("info", f"the NIC has {len(self._configurations)} IP configurations now")
+        self._around.tell("info", f"the NIC has {len(self._nic.configurations)} IP configurations now")
         self._around.refresh()
 
     def _note(self, nic: Document) -> None:
-        """What the NIC has, no operation on it being in progress; marks follow it.
-
-        What it has can be given out again: its removal failed, or it came back. What it does not have is
-        marked, whether we or somebody else took it: the source may go on listing it for a while. So is what
-        a pod holds or has just released, so that no other pod is given it afterwards.
-        """
-        self._configurations, self._read_at = nic_document.configurations(nic), self._around.clock()
-        self._mac = nic_document.mac_of(nic)
-        pool = self._pool()
-        gone = pool.of_nic - self._on_nic()
-        self._vanished = tuple(each for each in pool.reservations if each.ip in gone)
-        if not self._dry_run:
-            self._keep_marked(gone | (self._ipam.leaving() - self._on_nic()), pool)
-
-    def _keep_marked(self, gone: frozenset[IPAddress], pool: PoolView) -> None:
-        """Mark exactly what is gone from the NIC while the source still lists it; a source that lists nothing
-        may not have been read since the store was made.
-        """
-        marked = gone & pool.listed if pool.listed else gone
-        self._ipam.mark_gone(marked)
-        self._ipam.unmark_leaving(self._ipam.leaving() - marked)
-
-    def _on_nic(self) -> frozenset[IPAddress]:
-        return frozenset(ip for each in self._configurations for ip in each.addresses)
-
-    def _pool(self) -> PoolView:
-        return PoolView(self._ipam.addresses(self._around.cooldown()), self._around.carried(), self._mac)
-
-    def _removable(self, pool: PoolView) -> list[Unit]:
-        """Our IP configurations that no pod uses and none has used a moment ago."""
-        free = frozenset(pool.free)
-        ours = [each for each in self._configurations if each.is_ours and not each.primary]
-        return [
-            Unit(each.name, each.addresses)
-            for each in ours
-            if each.addresses and free.issuperset(each.addresses)
-        ]
-
-    def _failed_ones(self, pool: PoolView) -> list[Unit]:
-        """Our IP configurations whose operation failed and that nobody has come to use."""
-        failed = [each for each in self._configurations if each.is_ours and each.state == "Failed"]
-        return [Unit(e.name, e.addresses) for e in failed if pool.known.isdisjoint(e.addresses)]
+        """What the NIC has, no operation on it being in progress."""
+        self._nic.note(nic_document.configurations(nic), nic_document.mac_of(nic))
+        self._read_at = self._around.clock()
+        self._nic.note_gone(self._nic.view(), mark=not self._dry_run)
 
     # What is told
 
     def _rest(self, wanted: Plan, pool: PoolView) -> None:
         """Nothing is to be done now; say why, and have the source read while it lacks something."""
-        missing = self._in_flight(pool)
-        going = self._ipam.leaving()
-        if going and not self._dry_run:
-            self._keep_marked(going - self._on_nic(), pool)
-        if missing or going:
+        going = not self._dry_run and self._nic.keep_marked(pool)
+        if going or self._nic.in_flight(pool):
             self._around.refresh()
-        if not missing:
-            self._unlisted_since = None
-        elif self._unlisted_since is None:
-            self._unlisted_since = self._around.clock()
-        differs = missing or self._vanished or pool.of_nic - pool.listed
-        if self._around.clock() - self._read_at >= (AGAIN_SECONDS if differs else AT_REST_SECONDS):
+        self._nic.note_listing(pool)
+        again = AGAIN_SECONDS if self._nic.differs(pool) else AT_REST_SECONDS
+        if self._around.clock() - self._read_at >= again:
             self._unsure = True
-        self.progress = self._with_facts(self._resting(wanted, len(missing)), pool)
+        self.progress = self._nic.with_facts(self._resting(wanted, pool), pool)
 
-    def _resting(self, wanted: Plan, missing: int) -> Progress:
+    def _resting(self, wanted: Plan, pool: PoolView) -> Progress:
         now = self._around.clock()
         if wanted.limited:
             return Progress(wanted.limited, *LIMITS[wanted.limited])
@@ -279,30 +221,15 @@ class Provisioner:
             return _scarce(
                 Kind.SUBNET_FULL, "the subnet was full a moment ago: addresses are taken one by one"
             )
-        if self._unlisted_since is not None and now - self._unlisted_since > LISTED_SECONDS:
-            return Progress(
-                NOT_LISTED,
-                f"the source has not listed {missing} addresses of the NIC for {LISTED_SECONDS:.0f} s",
-                "Look at the source (azvnet status); source arm lists what Azure Resource Manager has.",
-            )
-        if missing:
-            return Progress(LISTING, f"{missing} addresses are on the NIC and are not listed yet")
+        if (listing := self._nic.listing(pool)) is not None:
+            return listing
         if now < self._no_block_until:
             return _scarce(
                 Kind.NO_BLOCK, "the subnet had no free block a moment ago: single addresses are taken"
             )
         if self._dry_run:
             return Progress(DRY_RUN, "the plan is only logged (provision.dry_run)")
-        return Progress(IDLE, f"the NIC has {len(self._configurations)} IP configurations")
-
-    def _with_facts(self, told: Progress, pool: PoolView) -> Progress:
-        self._vanished = tuple(each for each in self._vanished if each.attachment in pool.holders)
-        return replace(
-            told,
-            in_flight=len(self._in_flight(pool)),
-            configurations=len(self._configurations),
-            vanished=self._vanished,
-        )
+        return Progress(IDLE, f"the NIC has {len(self._nic.configurations)} IP configurations")
 
     def _proceed(self, phase: str, text: str) -> None:
         self.progress = replace(self.progress, phase=phase, text=text, remedy="")

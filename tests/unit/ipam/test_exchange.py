@@ -24,7 +24,7 @@ from ipam.provision.exchange import (
 )
 from ipam.provision.fields import FieldError, Kind
 from ipam.provision.nic_document import Configuration
-from ipam.provision.plan import OPERATION_SECONDS, Counts, Sizes
+from ipam.provision.plan import Counts, Sizes
 from ipam.value import replace
 
 CRD = Path(__file__).parents[3] / "packaging/helm/azvnet/files/azvnetnodes.azvnet.io.yaml"
@@ -41,7 +41,7 @@ some_specs = st.builds(
     sizes=st.builds(Sizes, *[st.integers(0, 4096)] * 5, st.floats(0, 1e9), st.booleans()),
     subnet=words,
     dry_run=st.booleans(),
-    pool=st.builds(PoolCounts, *[counts] * 6, st.floats(0, 1e6)),
+    pool=st.builds(PoolCounts, *[counts] * 7, st.floats(0, 1e6)),
     seen=counts,
     releasing=names,
     vanished=addresses,
@@ -154,11 +154,17 @@ def test_words_for_people_are_cut_where_they_would_not_be_taken() -> None:
 
 
 def test_counts_are_the_planners_with_what_only_the_operator_knows() -> None:
-    pool = PoolCounts(1, 2, 3, 4, 5, 6, arrivals_per_minute=30)
-    assert pool.counts(9) == Counts(1, 2, 3, 4, 5, 6, 0, 0.5, OPERATION_SECONDS, 9)
-    assert pool.counts(
-        9, coming=7, write_seconds=400.0, subnet_full=True, no_block=True
-    ) == Counts(1, 2, 3, 4, 5, 6, 7, 0.5, 400.0, 9, subnet_full=True, no_block=True)  # fmt: skip
+    pool = PoolCounts(held=1, free=2, cooling=3, unusable=4, in_flight=5, waiting=6, arrivals_per_minute=30)
+    known = Counts(1, 2, 3, 4, 5, 6, arrivals=0.5, configurations=9)
+    assert pool.counts(9) == known
+    more = {"coming": 7, "write_seconds": 400.0, "subnet_full": True, "no_block": True}
+    assert pool.counts(9, **more) == replace(known, **more)  # type: ignore[arg-type]
+
+
+def test_what_is_offered_counts_as_free_until_it_is_being_removed() -> None:
+    pool = PoolCounts(held=1, free=2, unusable=4, releasing=16)
+    assert pool.counts(9) == Counts(1, 18, 0, 4, configurations=9)
+    assert pool.counts(9, removing=True) == Counts(1, 2, 0, 20, configurations=9)
 
 
 def definition() -> dict[str, Any]:

@@ -13,13 +13,13 @@ from ipam.errors import IpamError
 from ipam.ipam import Ipam
 from ipam.mac import normalize_mac
 from ipam.model import Attachment, IPAddress, Listing, Nic
-from ipam.provision import nic_document
+from ipam.provision import nic_document, offers
 from ipam.provision.conversation import Conversation
 from ipam.provision.nic_writer import NicTarget, NicWriter
 from ipam.provision.pace import Bucket
 from ipam.provision.plan import Sizes
-from ipam.provision.progress import IDLE, LISTING, NOT_LISTED
-from ipam.provision.provisioner import AT_REST_SECONDS, LISTED_SECONDS, Provisioner
+from ipam.provision.progress import IDLE, LISTED_SECONDS, LISTING, NOT_LISTED
+from ipam.provision.provisioner import AT_REST_SECONDS, Provisioner
 from ipam.provision.tally import Tally
 from ipam.sources.arm_answer import ArmAnswer
 from ipam.value import replace
@@ -585,6 +585,24 @@ def test_what_leaves_is_kept_back_until_the_source_was_read_into_the_new_store(m
     machine.provisioner.step()
     machine.refresh()
     assert [machine.add_pod(number) for number in range(16)].count(True) == 15
+
+
+def test_what_was_offered_to_the_operator_is_held_back_until_nobody_can_take_it(machine: Machine) -> None:
+    """The mode was ``operator`` a moment ago, and the operator may have begun."""
+    machine.run(60)
+    offered = tuple(sorted(machine.on_nic(), key=int))[:4]
+    machine.ipam.mark_leaving([offered], 0.0)
+    given = offers.Offer("azvnet-0123456789abcdef", offered, machine.clock())
+    offers.write(machine.ipam.directory, offers.Offers("uid", (given,)))
+    machine.start()
+    machine.run(offers.KEPT_SECONDS - 100)
+    assert machine.ipam.leaving() == set(offered)
+    machine.wipe(offered[0])
+    machine.run(700)
+    assert machine.ipam.leaving() == frozenset(), "one is gone, the others can be used again"
+    free = [each for each in machine.ipam.addresses(COOLDOWN) if each.state.value == "free"]
+    assert {each.address.ip for each in free} == machine.on_nic()
+    assert set(offered[1:]) < machine.on_nic()
 
 
 def test_what_is_done_is_counted_and_outlives_the_agent(machine: Machine) -> None:
