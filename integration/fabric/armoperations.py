@@ -97,6 +97,8 @@ class Operations:
         self._chance = random.Random(seed)
         self._held = False
         self._known: dict[str, Operation] = {}
+        self._open: dict[str, Operation] = {}
+        """Those that have not ended, by identifier."""
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -107,7 +109,7 @@ class Operations:
             outcome = self.outcomes.popleft() if self.outcomes else Outcome()
             due = time.monotonic() + self.seconds_of(provider)
             operation = Operation(resource.casefold(), provider, settle, outcome, due)
-            self._known[operation.identifier] = operation
+            self._known[operation.identifier] = self._open[operation.identifier] = operation
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._work, name="operations", daemon=True)
                 self._thread.start()
@@ -126,7 +128,7 @@ class Operations:
     def running(self, resource: str) -> Operation | None:
         """The operation that the resource is busy with."""
         with self._changed:
-            return next((o for o in self._open() if o.resource == resource.casefold()), None)
+            return next((o for o in self._open.values() if o.resource == resource.casefold()), None)
 
     def retry_after(self) -> int:
         """Seconds in the Retry-After of an answer; never 0, which the SDK takes for none."""
@@ -157,13 +159,10 @@ class Operations:
             self._thread.join()
         self._thread, self._closed = None, False
 
-    def _open(self) -> list[Operation]:
-        return [operation for operation in self._known.values() if operation.ended is None]
-
     def _take(self, fits: Callable[[Operation], bool]) -> Operation | None:
         """One that fits and that nobody else is ending."""
         with self._changed:
-            found = next((o for o in self._open() if not o.ending and fits(o)), None)
+            found = next((o for o in self._open.values() if not o.ending and fits(o)), None)
             if found is not None:
                 found.ending = True
             return found
@@ -174,6 +173,7 @@ class Operations:
         finally:
             with self._changed:
                 operation.ended = datetime.now(UTC)
+                del self._open[operation.identifier]
                 self._changed.notify_all()
 
     def _work(self) -> None:
@@ -188,5 +188,5 @@ class Operations:
             with self._changed:
                 if self._closed:
                     return
-                dues = [] if self._held else [o.due for o in self._open() if not o.ending]
+                dues = [] if self._held else [o.due for o in self._open.values() if not o.ending]
                 self._changed.wait(max(0.0, min(dues) - time.monotonic()) if dues else None)

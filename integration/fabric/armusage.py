@@ -27,7 +27,7 @@ KEPT = 5
 def usage_document(estate: Estate, vnet: Vnet, subnet: Subnet) -> dict[str, Any]:
     """The usage of one subnet."""
     return {
-        "currentValue": float(sum(block.num_addresses for block in estate.used(subnet))),
+        "currentValue": float(sum(map(len, estate.used(subnet)))),
         "id": subnet_id(estate, vnet.name, subnet.name),
         "limit": float(subnet.prefix.num_addresses - KEPT),
         "name": {"localizedValue": "Subnet size and usage", "value": "SubnetSpace"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from itertools import chain
 
 from integration.fabric.model import (
     MAX_CONFIGURATIONS,
@@ -31,15 +32,11 @@ class RefusedChange(ValueError):
 
 def free_addresses(estate: Estate, subnet: Subnet) -> Iterator[IPv4Address]:
     """The free addresses of a subnet, lowest first, without the five that Azure reserves."""
-    taken = [(int(block[0]), int(block[-1])) for block in estate.used(subnet)]
-    taken.sort()
-    candidate = int(subnet.prefix.network_address) + RESERVED_AT_START
-    last = int(subnet.prefix.broadcast_address) - 1
-    for first, end in [*taken, (last + 1, last + 1)]:
-        while candidate < first and candidate <= last:
+    taken = set(chain.from_iterable(estate.used(subnet)))
+    first = int(subnet.prefix.network_address) + RESERVED_AT_START
+    for candidate in range(first, int(subnet.prefix.broadcast_address)):
+        if candidate not in taken:
             yield IPv4Address(candidate)
-            candidate += 1
-        candidate = max(candidate, end + 1)
 
 
 def free_block(estate: Estate, subnet: Subnet) -> IPv4Network:
@@ -50,7 +47,7 @@ def free_block(estate: Estate, subnet: Subnet) -> IPv4Network:
     """
     size = 1 << (32 - BLOCK_PREFIX)
     # Nothing larger than a block is ever given out, so each used one spoils exactly one candidate.
-    spoilt = {int(block.network_address) // size for block in estate.used(subnet)}
+    spoilt = {numbers[0] // size for numbers in estate.used(subnet)}
     spoilt |= {int(address) // size for address in (subnet.prefix[0], subnet.prefix[-1])}
     for candidate in range(int(subnet.prefix[0]) // size, int(subnet.prefix[-1]) // size + 1):
         if candidate not in spoilt:
@@ -146,7 +143,7 @@ def _choose(estate: Estate, subnet: Subnet, count: int) -> list[IPv4Address]:
 
 
 def _check_static(estate: Estate, subnet: Subnet, chosen: Sequence[IPv4Address]) -> None:
-    used = estate.used(subnet)
+    used = set(chain.from_iterable(estate.used(subnet)))
     first = subnet.prefix.network_address + RESERVED_AT_START
     for address in chosen:
         if address not in subnet.prefix:
@@ -155,7 +152,7 @@ def _check_static(estate: Estate, subnet: Subnet, chosen: Sequence[IPv4Address])
             raise RefusedChange(
                 "PrivateIPAddressInReservedRange", f"{address} is reserved in {subnet.prefix}"
             )
-        if any(address in block for block in used):
+        if int(address) in used:
             raise RefusedChange("PrivateIPAddressInUse", f"{address} is in use already")
 
 

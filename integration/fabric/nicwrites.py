@@ -64,15 +64,21 @@ def settled(estate: Estate, computer_name: str, nic_name: str, state: State) -> 
 
 def taken_over(estate: Estate, nic: Nic) -> Estate:
     """What the NIC has now is delivered to nobody else: ARM gave it away before the other host knew."""
-    if all(other.on_host is None for vm in estate.vms for other in vm.nics):
-        return estate
-    blocks = [entry.block for entry in nic.configurations]
+    taken = {number for entry in nic.configurations for number in entry.numbers}
+
+    def loses(other: Nic) -> bool:
+        return (
+            other.on_host is not None
+            and other.mac != nic.mac
+            and not all(taken.isdisjoint(entry.numbers) for entry in other.on_host)
+        )
 
     def without(other: Nic) -> Nic:
-        if other.mac == nic.mac or other.on_host is None:
+        if other.on_host is None or not loses(other):
             return other
-        left = tuple(e for e in other.on_host if not any(e.block.overlaps(block) for block in blocks))
-        return replace(other, on_host=left)
+        return replace(other, on_host=tuple(e for e in other.on_host if taken.isdisjoint(e.numbers)))
 
-    vms = tuple(replace(vm, nics=tuple(without(other) for other in vm.nics)) for vm in estate.vms)
-    return replace(estate, vms=vms)
+    losers = [vm for vm in estate.vms if any(map(loses, vm.nics))]
+    for vm in losers:
+        estate = estate.with_vm(replace(vm, nics=tuple(map(without, vm.nics))))
+    return estate

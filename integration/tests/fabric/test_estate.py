@@ -127,7 +127,7 @@ def test_no_address_is_ever_owned_twice_and_only_the_changed_nic_changes(
             assert vm.computer_name == node or vm == before.vm(vm.computer_name)
         owned = [address for block in now.used(now.vnets[0].subnets[0]) for address in block]
         assert len(owned) == len(set(owned))
-        assert min(owned) == IPv4Address("10.10.0.4")
+        assert min(owned) == int(IPv4Address("10.10.0.4"))
 
 
 def test_a_block_is_aligned_and_free() -> None:
