@@ -1,6 +1,6 @@
 """The agent's part in growing and shrinking its NIC: a thread that takes one step after the other.
 
-Owns when that happens, which pods wait, and what others are told of it. Nothing here delays a call. Without
+Owns when that happens, which pods wait, and what is reported about it. Nothing here delays a call. Without
 the setting nothing of ``ipam.provision`` is loaded. It must not know how a NIC is changed.
 """
 

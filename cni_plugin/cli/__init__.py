@@ -16,8 +16,8 @@ from cni_plugin import __version__
 SUBCOMMANDS = {
     "agent": "run the resident agent, which handles calls in milliseconds and keeps the pool fresh",
     "status": "show the pool, who holds which address, and where addresses come from",
-    "show": "show one pod from end to end: interfaces, addresses, routes, and which IP configuration it is",
-    "explain": "show which way a packet takes, hop by hop, its source at the far end, and what drops it",
+    "show": "show one pod from end to end: interfaces, addresses, routes, IP configuration of the NIC",
+    "explain": "show which way a packet takes, hop by hop, which source the far end sees, and what drops it",
     "plan": "plan the addresses of a cluster: which subnet is large enough, and when it is full",
     "operator": "grow and shrink the NICs of all nodes of a cluster, within one budget of requests",
     "install": "put the bundle on the node and switch to it; the previous version stays for --rollback",

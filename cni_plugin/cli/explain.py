@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         dest="start",
         metavar="POD|ADDRESS",
         required=True,
-        help="a pod (NAME or NAMESPACE/NAME), its address, one of the node, or one outside",
+        help="a pod (NAME or NAMESPACE/NAME), its address, an address of the node, or one outside",
     )
     parser.add_argument(
         "--to",

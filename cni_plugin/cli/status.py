@@ -61,7 +61,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", choices=("table", "json"), default="table", help="for people, or for programs"
     )
-    parser.add_argument("--addresses", action="store_true", help="every address with its state and why")
+    parser.add_argument(
+        "--addresses", action="store_true", help="also list every address, its state and the reason for it"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where, and how thoroughly."""
     place_arguments(parser)
-    parser.add_argument("--force", action="store_true", help="even if pods are attached or the agent runs")
+    parser.add_argument(
+        "--force", action="store_true", help="uninstall even if pods are attached or the agent runs"
+    )
     parser.add_argument(
         "--remove-conflist",
         action="store_true",
@@ -32,7 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="remove the node's state (/run/azvnet) and logs (/var/log/azvnet) too",
     )
     parser.add_argument(
-        "--stay", action="store_true", help="then wait for SIGTERM: for a DaemonSet, whose pods must not end"
+        "--stay",
+        action="store_true",
+        help="wait for SIGTERM afterwards: for a DaemonSet, whose pods must not exit",
     )
 
 

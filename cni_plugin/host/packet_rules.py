@@ -76,7 +76,7 @@ def _forward_rules(decided: Traffic, *, ipv6: bool) -> Iterator[Rule]:
     yield _TO_PODS
     pool, pool_v6 = traffic.by_family(decided.pool)
     if pool and decided.uplinks:
-        # Otherwise it goes to and fro between node and network until its TTL ends. TCP is reset, since the
+        # Otherwise it bounces between node and network until its TTL ends. TCP is reset, since the
         # redirects that the kernel sends before this use up its rate of other ICMP (ip_rt_send_redirect).
         turned = (*nftables.from_links(decided.uplinks), *nftables.to_links(decided.uplinks))
         held = (nftables.DESTINATION, nftables.in_networks(pool))
