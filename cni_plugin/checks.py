@@ -231,8 +231,8 @@ def source_problems(states: Iterable[SourceState], *, agent_runs: bool) -> list[
         name = f"source {each.source}" if each.source else "the source"
         if each.failures:
             text = f"{each.error} ({each.failures} attempt{'s' if each.failures > 1 else ''})"
-        elif agent_runs and (each.success_age or 0.0) > STALE_SECONDS:
-            text = f"{name} was not read for {span(each.success_age or 0.0)}"
+        elif agent_runs and each.success_age is not None and each.success_age > STALE_SECONDS:
+            text = f"{name} was not read for {span(each.success_age)}"
         else:
             continue
         subject = f"{each.config.key} {without_numbers(each.error)}"
@@ -251,7 +251,7 @@ def exhausted_pool(counts: Mapping[str, int]) -> list[Problem]:
 
 def span(seconds: float) -> str:
     """A span of time in its two largest units: ``3d4h``, ``5m12s``, ``8s``."""
-    left = max(0, round(seconds))
+    left = round(seconds)
     for place, (size, letter) in enumerate(SPANS):
         if left >= size:
             words = f"{left // size}{letter}"
