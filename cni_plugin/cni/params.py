@@ -112,8 +112,6 @@ def _container_id(value: str) -> str:
 
 def _ifname(value: str) -> str:
     """The kernel's own rule (dev_valid_name in net/core/dev.c)."""
-    if not value:
-        return value
     raw = value.encode(errors="surrogateescape")
     bad = value in {".", ".."} or any(each.isspace() for each in value) or IFNAME_BAD_BYTES.intersection(raw)
     if bad or len(raw) > IFNAME_MAX_BYTES or not _is_text(value):

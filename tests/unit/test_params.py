@@ -29,6 +29,14 @@ def test_a_whole_environment_is_read() -> None:
     assert params.parse_environment({**WHOLE, "CNI_ARGS": ""}).pod == "c1"
 
 
+@pytest.mark.parametrize(("verb", "said"), [("", "CNI_COMMAND is not set"), ("add", "CNI_COMMAND is 'add'")])
+def test_a_verb_is_one_of_the_specs(verb: str, said: str) -> None:
+    with pytest.raises(InvalidEnvironment) as caught:
+        params.parse_environment({**WHOLE, "CNI_COMMAND": verb})
+    assert str(caught.value) == said
+    assert all(each in caught.value.details for each in params.NEEDED)
+
+
 @pytest.mark.parametrize("verb", params.NEEDED)
 def test_whatever_is_missing_is_named(verb: str) -> None:
     needed = params.NEEDED[verb]
