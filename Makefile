@@ -38,10 +38,14 @@ lock: venv ## regenerate the lock files (ARGS=--upgrade: newest versions)
 build: venv ## the frozen bundle in dist/azvnet (nothing to do when no input changed)
 	@$(STEP) "frozen bundle" packaging/build.sh
 
+.PHONY: operator
+operator: venv ## the frozen bundle of `azvnet operator` in dist/azvnet-operator
+	@$(STEP) "operator's bundle" packaging/build.sh --operator
+
 .PHONY: build-twice
-build-twice: venv ## build twice and compare: the same bytes (about two minutes)
-	@$(STEP) "first build" packaging/build.sh --force --output build/first
-	@$(STEP) "second build" packaging/build.sh --force --output build/second
+build-twice: venv ## build twice and compare: the same bytes (two minutes; ARGS=--operator)
+	@$(STEP) "first build" packaging/build.sh --force $(ARGS) --output build/first
+	@$(STEP) "second build" packaging/build.sh --force $(ARGS) --output build/second
 	@diff -r --no-dereference build/first build/second
 	@echo "build-twice: both bundles are the same, file by file"
 	@rm -rf build/first build/second build/first-work build/second-work
@@ -53,6 +57,10 @@ upgrade: bootstrap ## upgrade the Debian packages whose files go into bundle and
 .PHONY: image
 image: upgrade build ## the container image in dist/azvnet-image.tar, with its bill of materials (ARGS=--help)
 	@$(STEP) "image" packaging/image/build.sh $(if $(filter image,$(MAKECMDGOALS)),$(ARGS))
+
+.PHONY: operator-image
+operator-image: upgrade operator ## the operator's image in dist/azvnet-operator-image.tar (ARGS=--help)
+	@$(STEP) "operator's image" packaging/image/build.sh --operator $(if $(filter operator-image,$(MAKECMDGOALS)),$(ARGS))
 
 .PHONY: check
 check: ## lint and unit tests in less than a minute: no root, no Debian packages
@@ -70,7 +78,7 @@ format: venv ## format the sources with ruff
 	@.venv/bin/ruff format .
 
 .PHONY: test
-test: upgrade lint image tools kubernetes ## lint, build, and every layer of tests (as root)
+test: upgrade lint image operator-image tools kubernetes ## lint, build, and every layer of tests (as root)
 	@packaging/bootstrap.sh kind
 	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
 
@@ -91,11 +99,11 @@ test-install: build ## install, uninstall and verify, on a node's directories (a
 	@$(PY) packaging/run_tests.py install $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-bundle
-test-bundle: build ## the frozen bundle as a file on a node (as root)
+test-bundle: build operator ## the frozen bundles: as files on a node, and the operator's (as root)
 	@$(PY) packaging/run_tests.py bundle $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-image
-test-image: image ## the container image and its bill of materials (as root)
+test-image: image operator-image ## the container images and their bills of materials (as root)
 	@$(PY) packaging/run_tests.py image $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-chart

@@ -1,19 +1,26 @@
 #!/bin/sh
-# Builds the frozen bundle: dist/azvnet/ with azvnet, azvnet-ipam, azvnet-python and azvnet-lib/.
-# Does nothing when no input has changed. --force builds anyway; --output DIR leaves the bundle elsewhere.
+# Builds a frozen bundle: dist/azvnet/ with azvnet, azvnet-ipam, azvnet-python and azvnet-lib/, or, with --operator,
+# dist/azvnet-operator/ with azvnet, azvnet-python and azvnet-lib/. Does nothing when no input has changed. --force
+# builds anyway; --output DIR leaves the bundle elsewhere.
 set -eu
 cd "$(dirname "$0")/.."
 umask 022
-output=dist/azvnet
+output=
 force=
+kind=node
 while [ $# -gt 0 ]; do
     case $1 in
         --force) force=1 ;;
+        --operator) kind=operator ;;
         --output) output=$2; shift ;;
         *) echo "build: unknown argument $1" >&2; exit 2 ;;
     esac
     shift
 done
+case $kind in
+    node) output=${output:-dist/azvnet} ;;
+    operator) output=${output:-dist/azvnet-operator} ;;
+esac
 
 mkdir -p .cache build
 exec 9>.cache/build.lock
@@ -23,12 +30,14 @@ python=$(packaging/choose-python.sh)
 work=build/$(basename "$output")-work
 inputs=$(
     {
+        echo "$kind"
         "$python" -VV
         gcc --version
         find cni_plugin ipam packaging/launcher -name '*.py' -o -name '*.[ch]' | LC_ALL=C sort | xargs sha256sum
-        sha256sum conf/10-azvnet.conflist packaging/azvnet.spec packaging/boot.py packaging/build.sh packaging/bundle_names.sh packaging/launcher/build.sh \
-            packaging/libpython.sh packaging/manifest.py packaging/prepare.py packaging/requirements/dev.lock \
-            pyproject.toml
+        sha256sum conf/10-azvnet.conflist packaging/azvnet.spec packaging/boot.py packaging/build.sh \
+            packaging/bundle_modules.py packaging/bundle_names.sh packaging/kubernetes_client.py \
+            packaging/launcher/build.sh packaging/libpython.sh packaging/manifest.py packaging/prepare.py \
+            packaging/requirements/dev.lock pyproject.toml
     } | sha256sum
 )
 if [ -z "$force" ] && [ -x "$output/azvnet" ] && [ "$(cat "$work/inputs" 2>/dev/null)" = "$inputs" ]; then
@@ -49,12 +58,18 @@ packaging/libpython.sh "$work/lib/$soname"
 echo "build: freezing (about a minute)"
 rm -rf "$work/dist" "$work/pyinstaller"
 PYI_LOG_LEVEL=ERROR PYINSTALLER_CONFIG_DIR=$PWD/$work/config AZVNET_LIBPYTHON=$PWD/$work/lib/$soname PATH=$PWD/.venv/bin:$PATH \
+    AZVNET_BUNDLE=$kind \
     .venv/bin/python -I -X no_debug_ranges -m PyInstaller --noconfirm --log-level ERROR \
     --distpath "$work/dist" --workpath "$work/pyinstaller" packaging/azvnet.spec
 
 bundle=$work/dist/azvnet
-.venv/bin/python -I -X no_debug_ranges packaging/prepare.py "$bundle/azvnet-lib"
-packaging/bundle_names.sh "$bundle"
+if [ "$kind" = node ]; then
+    .venv/bin/python -I -X no_debug_ranges packaging/prepare.py "$bundle/azvnet-lib"
+    packaging/bundle_names.sh "$bundle"
+else
+    # Nobody waits for its start: no launcher before it.
+    ln -s azvnet-python "$bundle/azvnet"
+fi
 chmod -R u=rwX,go=rX "$bundle"
 [ "$(id -u)" != 0 ] || chown -hR 0:0 "$bundle"
 .venv/bin/python -I packaging/manifest.py write "$bundle"

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from cni_plugin import __version__
 
@@ -42,9 +43,9 @@ def run(argv: Sequence[str]) -> int:
     for name, text in SUBCOMMANDS.items():
         subparser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == chosen:
-            importlib.import_module(f"cni_plugin.cli.{name}").arguments(subparser)
+            _command(name).arguments(subparser)
     options = parser.parse_args(argv)
-    command = importlib.import_module(f"cni_plugin.cli.{options.command}")
+    command = _command(options.command)
     try:
         status: int = command.run(options)
         sys.stdout.flush()
@@ -52,3 +53,15 @@ def run(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return status
+
+
+def _command(name: str) -> ModuleType:
+    """The module of a subcommand. Raises SystemExit: the operator's bundle has only its own."""
+    module = f"cni_plugin.cli.{name}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        sys.stderr.write(f"azvnet {name}: it is not in the operator's image, but in the image azvnet\n")
+        sys.exit(2)

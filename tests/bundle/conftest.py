@@ -1,4 +1,4 @@
-"""The frozen bundle as ``make build`` leaves it, and places to run it in."""
+"""The frozen bundles as ``make build`` and ``make operator`` leave them, and places to run them in."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ def bundle() -> Bundle:
     found = Bundle(ROOT / "dist" / "azvnet")
     if not found.python.exists():
         pytest.fail("there is no dist/azvnet: run make build")
+    return found
+
+
+@pytest.fixture(scope="session")
+def operator_bundle() -> Bundle:
+    found = Bundle(ROOT / "dist" / "azvnet-operator")
+    if not found.python.exists():
+        pytest.fail("there is no dist/azvnet-operator: run make operator")
+    return found
+
+
+@pytest.fixture(params=["bundle", "operator_bundle"])
+def each_bundle(request: pytest.FixtureRequest) -> Bundle:
+    """Both, one after the other."""
+    found: Bundle = request.getfixturevalue(request.param)
     return found
 
 

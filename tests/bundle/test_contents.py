@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +19,17 @@ BARE_PYROUTE2 = "from cni_plugin.kernel import messages; messages._without_runni
 STDLIB_EXTENSIONS = f"python{sys.version_info.major}.{sys.version_info.minor}/lib-dynload"
 
 
-def _modules(*packages: str) -> list[str]:
+def _modules(*packages: str) -> dict[str, Path]:
+    """The product's modules that a node has, with their sources."""
     found = [path.relative_to(ROOT) for package in packages for path in (ROOT / package).rglob("*.py")]
-    return sorted(
-        ".".join(path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts)
-        for path in found
-    )
+    return {
+        ".".join(path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts): ROOT / path
+        for path in sorted(found)
+        if "operator" not in path.parts
+    }
 
 
-def _import(bundle: Bundle, script: str) -> subprocess.CompletedProcess[str]:
+def import_in(bundle: Bundle, script: str) -> subprocess.CompletedProcess[str]:
     """Run a script on the build interpreter with the bundle's modules and no others."""
     paths = [str(bundle.contents), str(bundle.contents / STDLIB_EXTENSIONS)]
     prelude = f"import sys; sys.path[:] = {paths!r}; sys.modules['pyexpat'] = None\n"
@@ -50,24 +52,24 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _executed(node)
 
 
-def _imported() -> list[str]:
-    """Every module that the product names in an import, at the top of a file or inside a function."""
+def imported(sources: Iterable[Path]) -> set[str]:
+    """Every module that sources name in an import, at the top of a file or inside a function."""
     found = set()
-    for package in ("cni_plugin", "ipam"):
-        for path in (ROOT / package).rglob("*.py"):
-            for node in _executed(ast.parse(path.read_text())):
-                if isinstance(node, ast.Import):
-                    found |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module:
-                    found.add(node.module)
-    return sorted(found)
+    for path in sources:
+        for node in _executed(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+    return found
 
 
 def test_every_module_that_the_product_imports_is_in_the_bundle(bundle: Bundle) -> None:
-    own = [name for name in _modules("cni_plugin", "ipam") if not name.endswith(".__main__")]
+    own = _modules("cni_plugin", "ipam")
     assert "cni_plugin.entry" in own
-    names = own + _imported()
-    done = _import(
+    found = sorted({*own, *imported(own.values())})
+    names = [name for name in found if not name.startswith(("cni_plugin.operator", "ipam.operator"))]
+    done = import_in(
         bundle, f"{BARE_PYROUTE2}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)"
     )
     assert done.returncode == 0, done.stderr
@@ -97,7 +99,7 @@ def test_a_veth_request_compiled_in_the_bundle_is_the_one_compiled_from_source(b
         message.encode()
         print(message.data.hex())
     """
-    frozen = _import(bundle, script)
+    frozen = import_in(bundle, script)
     source = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
@@ -119,43 +121,43 @@ def test_a_veth_request_compiled_in_the_bundle_is_the_one_compiled_from_source(b
         "test",
     ],
 )
-def test_what_nothing_of_ours_needs_is_left_out(bundle: Bundle, name: str) -> None:
-    done = _import(bundle, f"import {name}")
+def test_what_nothing_of_ours_needs_is_left_out(each_bundle: Bundle, name: str) -> None:
+    done = import_in(each_bundle, f"import {name}")
     assert done.returncode != 0
     assert "ModuleNotFoundError" in done.stderr
 
 
-def test_the_interpreter_has_no_expat_built_in(bundle: Bundle) -> None:
+def test_the_interpreter_has_no_expat_built_in(each_bundle: Bundle) -> None:
     """That of Debian 12 needs GLIBC_2.36; packaging/libpython.sh leaves its two modules out."""
-    [library] = bundle.contents.glob("libpython*.so.*")
+    [library] = each_bundle.contents.glob("libpython*.so.*")
     symbols = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True).stdout
     assert "PyInit__datetime" in symbols
     assert "PyInit_pyexpat" not in symbols
     assert "PyInit__elementtree" not in symbols
 
 
-def test_there_is_bytecode_and_no_source(bundle: Bundle) -> None:
-    names = [path.name for path in bundle.files()]
+def test_there_is_bytecode_and_no_source(each_bundle: Bundle) -> None:
+    names = [path.name for path in each_bundle.files()]
     assert sum(name.endswith(".pyc") for name in names) > 100
     assert not [name for name in names if name.endswith(".py")]
 
 
-def test_bytecode_is_used_whatever_the_times_of_files_are(bundle: Bundle) -> None:
+def test_bytecode_is_used_whatever_the_times_of_files_are(each_bundle: Bundle) -> None:
     """PEP 552, unchecked hash: a copy that loses times must not cost a compilation, there is no source."""
-    for path in bundle.files():
+    for path in each_bundle.files():
         if path.suffix == ".pyc":
             assert path.read_bytes()[4:8] == b"\x01\0\0\0", path
 
 
-def test_no_file_names_the_machine_it_was_built_on(bundle: Bundle) -> None:
+def test_no_file_names_the_machine_it_was_built_on(each_bundle: Bundle) -> None:
     places = [f"{ROOT}/{name}/".encode() for name in (".venv", "build", "cni_plugin", "ipam", "packaging")]
-    found = [path for path in bundle.files() if any(place in path.read_bytes() for place in places)]
+    found = [path for path in each_bundle.files() if any(place in path.read_bytes() for place in places)]
     assert not found
 
 
-def test_only_root_may_write_and_nothing_raises_privileges(bundle: Bundle) -> None:
+def test_only_root_may_write_and_nothing_raises_privileges(each_bundle: Bundle) -> None:
     """PyInstaller and the CNI directory alike: whoever may write here is root on the node."""
-    for path in [bundle.path, *bundle.path.rglob("*")]:
+    for path in [each_bundle.path, *each_bundle.path.rglob("*")]:
         found = path.lstat()
         assert (found.st_uid, found.st_gid) == (0, 0), path
         if stat.S_ISLNK(found.st_mode):
@@ -165,11 +167,13 @@ def test_only_root_may_write_and_nothing_raises_privileges(bundle: Bundle) -> No
         assert found.st_mode & stat.S_IROTH, path
 
 
-def test_all_times_are_the_same(bundle: Bundle) -> None:
+def test_all_times_are_the_same(each_bundle: Bundle) -> None:
     """Part of a reproducible build: an archive of the bundle has the same bytes tomorrow."""
-    assert len({path.lstat().st_mtime for path in bundle.path.rglob("*")}) == 1
+    assert len({path.lstat().st_mtime for path in each_bundle.path.rglob("*")}) == 1
 
 
 def test_its_conflist_is_the_one_that_is_shipped(bundle: Bundle) -> None:
-    done = _import(bundle, "from cni_plugin.install import network; print(network.DEFAULT.decode(), end='')")
+    done = import_in(
+        bundle, "from cni_plugin.install import network; print(network.DEFAULT.decode(), end='')"
+    )
     assert done.stdout == (ROOT / "conf" / "10-azvnet.conflist").read_text(), done.stderr

@@ -43,18 +43,18 @@ def _allowed() -> tuple[int, int]:
     return FLOOR if (major, minor) <= (2, 36) else (major, minor)
 
 
-def test_no_symbol_needs_a_glibc_newer_than_2_35(bundle: Bundle) -> None:
+def test_no_symbol_needs_a_glibc_newer_than_2_35(each_bundle: Bundle) -> None:
     needed = {
         (path.name, (int(major), int(minor)))
-        for path in bundle.elves()
+        for path in each_bundle.elves()
         for major, minor in re.findall(r"GLIBC_(\d+)\.(\d+)", _objdump(path))
     }
     assert needed
     assert not {(name, version) for name, version in needed if version > _allowed()}
 
 
-def test_every_library_is_in_the_bundle_or_glibc_itself(bundle: Bundle) -> None:
-    elves = {path.name: path for path in bundle.elves()}
+def test_every_library_is_in_the_bundle_or_glibc_itself(each_bundle: Bundle) -> None:
+    elves = {path.name: path for path in each_bundle.elves()}
     missing = {
         (name, library)
         for name, path in elves.items()
@@ -64,24 +64,24 @@ def test_every_library_is_in_the_bundle_or_glibc_itself(bundle: Bundle) -> None:
     assert not missing
 
 
-def test_no_run_path_leads_out_of_the_bundle(bundle: Bundle) -> None:
-    for path in bundle.elves():
+def test_no_run_path_leads_out_of_the_bundle(each_bundle: Bundle) -> None:
+    for path in each_bundle.elves():
         for entry in re.findall(r"(?:RUNPATH|RPATH)\s+(\S+)", _objdump(path)):
             for folder in entry.split(":"):
                 place = Path(os.path.normpath(folder.replace("$ORIGIN", str(path.parent))))
-                assert place == bundle.path or bundle.path in place.parents, (path, folder)
+                assert place == each_bundle.path or each_bundle.path in place.parents, (path, folder)
 
 
-def test_the_frozen_interpreter_finds_its_libraries_without_the_environment(bundle: Bundle) -> None:
-    assert re.search(r"RPATH\s+\$ORIGIN/azvnet-lib\b", _objdump(bundle.python))
+def test_the_frozen_interpreter_finds_its_libraries_without_the_environment(each_bundle: Bundle) -> None:
+    assert re.search(r"RPATH\s+\$ORIGIN/azvnet-lib\b", _objdump(each_bundle.python))
 
 
-def test_nothing_carries_debug_information(bundle: Bundle) -> None:
-    assert not [path for path in bundle.elves() if ".debug_info" in _sections(path)]
+def test_nothing_carries_debug_information(each_bundle: Bundle) -> None:
+    assert not [path for path in each_bundle.elves() if ".debug_info" in _sections(path)]
 
 
-def test_expat_is_not_linked(bundle: Bundle) -> None:
-    assert not [path for path in bundle.elves() if "libexpat" in _objdump(path)]
+def test_expat_is_not_linked(each_bundle: Bundle) -> None:
+    assert not [path for path in each_bundle.elves() if "libexpat" in _objdump(path)]
 
 
 @pytest.mark.parametrize("name", ["azvnet", "azvnet-ipam"])
