@@ -1,4 +1,4 @@
-"""The built image, read and unpacked."""
+"""The built images, read and unpacked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ def archive() -> Archive:
 @pytest.fixture(scope="session")
 def rootfs(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is in it, as a folder."""
-    folder = tmp_path_factory.mktemp("image") / "rootfs"
+    return unpacked(archive, tmp_path_factory.mktemp("image"))
+
+
+def unpacked(archive: Archive, place: Path) -> Path:
+    """What is in an image, as a folder in that place."""
+    folder = place / "rootfs"
     folder.mkdir(mode=0o755)
     unpack = ["tar", "--extract", "--gzip", "--same-permissions", f"--directory={folder}"]
     subprocess.run(unpack, input=archive.blob(archive.manifest["layers"][0]), check=True)

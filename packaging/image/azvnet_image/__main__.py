@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from azvnet_image import archive, newest
-from azvnet_image.content import ROOT, content
+from azvnet_image.content import NODE, OPERATOR, ROOT, content
 from azvnet_image.debian import ImageError, Package, distribution
 
 SWITCH = "AZVNET_OLD_PACKAGES"
@@ -28,18 +28,21 @@ def main() -> int:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     version = str(project["version"])
-    name = options.name or f"localhost/azvnet:{version}"
+    layout = OPERATOR if options.operator else NODE
+    name = options.name or f"localhost/{layout.title}:{version}"
+    bundle = options.bundle or ROOT / "dist" / layout.title
+    output = options.output or ROOT / "dist" / f"{layout.title}-image.tar"
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", DEFAULT_EPOCH))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
     try:
-        _require_whole(options.bundle)
-        what = content(options.bundle, name.rpartition(":")[0], version, created)
+        _require_whole(bundle)
+        what = content(bundle, layout, name.rpartition(":")[0], version, created)
         _require_newest(what.base)
     except ImageError as error:
         sys.stderr.write(f"image: {error}\n")
         return 1
     labels = {
-        "org.opencontainers.image.title": str(project["name"]),
+        "org.opencontainers.image.title": layout.title,
         "org.opencontainers.image.description": str(project["description"]),
         "org.opencontainers.image.version": version,
         "org.opencontainers.image.licenses": str(project["license"]),
@@ -52,18 +55,18 @@ def main() -> int:
         "Entrypoint": ["/usr/bin/azvnet"],
         "Cmd": ["--help"],
         "Env": ["PATH=/usr/bin"],
-        "User": "0:0",
+        "User": layout.user,
         "WorkingDir": "/",
         "Labels": labels,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = options.output.with_suffix(".partial")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(".partial")
     image = archive.Image(name, what.architecture, config, created)
     digest = archive.write(partial, image, what.entries, epoch)
-    options.output.with_suffix(".cdx.json").write_bytes(what.sbom)
-    partial.rename(options.output)
+    output.with_suffix(".cdx.json").write_bytes(what.sbom)
+    partial.rename(output)
     size = sum(len(entry.content or b"") for entry in what.entries)
-    packed = options.output.stat().st_size
+    packed = output.stat().st_size
     about = {
         "name": name,
         "digest": digest,
@@ -74,7 +77,7 @@ def main() -> int:
     if options.about:
         options.about.write_text(json.dumps(about) + "\n")
     sys.stdout.write(
-        f"image: {options.output}: {name} for {what.architecture}\n"
+        f"image: {output}: {name} for {what.architecture}\n"
         f"image: {size / 1e6:.0f} MB, {packed / 1e6:.0f} MB packed, {digest}\n"
     )
     return 0
@@ -103,8 +106,9 @@ def _require_newest(packages: Iterable[Package]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="packaging/image/build.sh", description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "dist/azvnet", metavar="DIR")
-    parser.add_argument("--output", type=Path, default=ROOT / "dist/azvnet-image.tar", metavar="FILE")
+    parser.add_argument("--operator", action="store_true", help="the operator's image, not that of the nodes")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="(default dist/azvnet)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="(default dist/azvnet-image.tar)")
     parser.add_argument("--name", default="", help="repository and tag (default localhost/azvnet:VERSION)")
     parser.add_argument("--revision", default="", help="of the sources, for the image's label")
     parser.add_argument("--about", type=Path, metavar="FILE", help="where to write name and digest, as JSON")

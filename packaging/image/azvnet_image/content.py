@@ -1,12 +1,13 @@
 """What is in the image, path by path.
 
 Owns the layout: the bundle in ``/usr/lib/azvnet``, the libraries where the distribution has them, the folders
-that a pod mounts something over. No shell, no package manager. It must not know formats.
+that a pod mounts something over, and who the program runs as. There are two images, the nodes' and the
+operator's. No shell, no package manager. It must not know formats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,21 +19,6 @@ from azvnet_image.origins import Origins, origins, static_libraries
 BUNDLE = "usr/lib/azvnet"
 ROOT = Path(__file__).resolve().parents[3]
 SBOM = "usr/share/azvnet/sbom.cdx.json"
-FOLDERS = {
-    "dev": 0o755,
-    "etc/azvnet": 0o755,
-    "etc/cni/net.d": 0o755,
-    "host": 0o755,
-    "proc": 0o555,
-    "run/azvnet": 0o700,
-    "sys": 0o555,
-    "tmp": 0o1777,
-    "var/log/azvnet": 0o750,
-}
-"""Places that the manifest mounts something over, and those that every program expects.
-
-Not /run/netns: to an agent without that mount an empty one would say that every namespace is gone.
-"""
 LINKS = {
     "lib": "usr/lib",
     "lib64": "usr/lib64",
@@ -40,12 +26,47 @@ LINKS = {
     "usr/bin/azvnet": "../lib/azvnet/azvnet",
 }
 PROBE = "azvnet-probe"
-FILES = {
-    "etc/passwd": b"root:x:0:0:root:/:/sbin/nologin\n",
-    "etc/group": b"root:x:0:\n",
-    # Names of the node's hosts file before DNS, as everywhere.
-    "etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
-}
+ROOT_USER = b"root:x:0:0:root:/:/sbin/nologin\n"
+EVERYWHERE = {"dev": 0o755, "etc/azvnet": 0o755, "proc": 0o555, "sys": 0o555, "tmp": 0o1777}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What one image has beside its bundle and the libraries."""
+
+    title: str
+    user: str
+    """``uid:gid`` of the program."""
+    folders: Mapping[str, int]
+    """With their modes: what the manifest mounts something over, and what every program expects."""
+    files: Mapping[str, bytes]
+
+
+# Names of the node's hosts file before DNS, as everywhere.
+_SWITCH = {"etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n"}
+NODE = Layout(
+    "azvnet",
+    "0:0",
+    # Not /run/netns: to an agent without that mount an empty one would say that every namespace is gone.
+    {
+        **EVERYWHERE,
+        "etc/cni/net.d": 0o755,
+        "host": 0o755,
+        "run/azvnet": 0o700,
+        "var/log/azvnet": 0o750,
+    },
+    {"etc/passwd": ROOT_USER, "etc/group": b"root:x:0:\n", **_SWITCH},
+)
+OPERATOR = Layout(
+    "azvnet-operator",
+    "65532:65532",
+    {**EVERYWHERE, "run": 0o755},
+    {
+        "etc/passwd": ROOT_USER + b"azvnet:x:65532:65532:azvnet:/:/sbin/nologin\n",
+        "etc/group": b"root:x:0:\nazvnet:x:65532:\n",
+        **_SWITCH,
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +80,7 @@ class Content:
     """Debian packages in it, or linked into what is in it."""
 
 
-def content(bundle: Path, name: str, version: str, created: str) -> Content:
+def content(bundle: Path, layout: Layout, name: str, version: str, created: str) -> Content:
     """Put together what a bundle needs.
 
     Raises:
@@ -71,34 +92,41 @@ def content(bundle: Path, name: str, version: str, created: str) -> Content:
     base = dict(_libraries(bundle, program, architecture))
     made_by = origins(bundle)
     packages = debian.owners(base.values())
+    static = sorted(static_libraries().values()) if (bundle / PROBE).exists() else []
     every = sorted({*made_by.packages, *packages.values()})
     papers = list(_papers(every))
-    project = [Entry(path, 0o644, text) for path, text in FILES.items()]
+    project = [Entry(path, 0o644, text) for path, text in layout.files.items()]
     project.append(Entry("usr/share/doc/azvnet/LICENSE", 0o644, (ROOT / "LICENSE").read_bytes()))
     release = Path("/etc/os-release").read_bytes()
     project.append(Entry("etc/os-release", 0o644, release))
     files = {entry.path: entry for entry in (*own, *papers, *project, *_base_files(base))}
-    sbom = bill.write(bill.Subject(name, version, created), files, shares(made_by, base, packages, files))
+    sbom = bill.write(
+        bill.Subject(name, version, created), files, shares(made_by, base, packages, files, static)
+    )
     files[SBOM] = Entry(SBOM, 0o644, sbom)
     links = [Entry(path, 0o777, target=target) for path, target in LINKS.items()]
     if (bundle / PROBE).exists():
         links.append(Entry(f"usr/bin/{PROBE}", 0o777, target=f"../lib/azvnet/{PROBE}"))
     links.append(_loader(program))
-    folders = [Entry(path, mode) for path, mode in FOLDERS.items()]
+    folders = [Entry(path, mode) for path, mode in layout.folders.items()]
     entries = [*files.values(), *links, *folders]
     return Content(
         architecture,
         (*entries, *_parents(entries)),
         sbom,
-        tuple(sorted({*every, *static_libraries().values()})),
+        tuple(sorted({*every, *static})),
     )
 
 
 def shares(
-    made_by: Origins, base: dict[str, Path], packages: dict[Path, debian.Package], files: dict[str, Entry]
+    made_by: Origins,
+    base: dict[str, Path],
+    packages: dict[Path, debian.Package],
+    files: dict[str, Entry],
+    static: list[debian.Package],
 ) -> Shares:
     """Which paths of the image are whose."""
-    of_packages: dict[debian.Package, list[str]] = {each: [] for each in static_libraries().values()}
+    of_packages: dict[debian.Package, list[str]] = {each: [] for each in static}
     for package, names in made_by.packages.items():
         of_packages.setdefault(package, []).extend(f"{BUNDLE}/{name}" for name in names)
     for path, file in base.items():
@@ -108,7 +136,7 @@ def shares(
     return Shares(
         {name: [f"{BUNDLE}/{each}" for each in names] for name, names in made_by.distributions.items()},
         of_packages,
-        list(static_libraries().values()),
+        static,
     )
 
 
