@@ -65,12 +65,12 @@ class ThisMachine:
             access = arm_client.Access(self._config, place, AZURE.imds)
         except SourceUnreadable as error:
             raise Refusal(Kind.UNREACHABLE, str(error), error.retry_after) from error
-        ask = _within_bounds(arm_client.Requests(access))
+        ask = within_bounds(arm_client.Requests(access))
         arm = Conversation(ask, self._wait, self._tally, self._reads, self._writes)
         return NicWriter(arm, find_nic(arm, place, mac, subnet))
 
 
-def _within_bounds(
+def within_bounds(
     requests: Requests,
 ) -> Callable[[str, str, Document | None, str], ArmAnswer]:
     """As ``requests.ask``, given up when it hangs."""

@@ -77,6 +77,17 @@ def mac_of(nic: Document) -> str:
     return str(_properties(nic).get("macAddress") or "")
 
 
+def machine_of(nic: Document) -> str:
+    """The id of the virtual machine that it is attached to; empty: none."""
+    machine = _properties(nic).get("virtualMachine")
+    return str(machine.get("id") or "") if isinstance(machine, dict) else ""
+
+
+def location_of(nic: Document) -> str:
+    """The region; empty: it does not say, as those of scale sets."""
+    return str(nic.get("location") or "")
+
+
 def subnet_of(nic: Document) -> str:
     """The id of the subnet of the primary IP configuration; raises NotANic."""
     return str(_subnet(_primary(_entries(nic)))["id"])

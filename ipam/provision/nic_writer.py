@@ -50,11 +50,19 @@ class NicTarget(Value):
 
 
 class NicWriter:
-    """One NIC. Not for several threads."""
+    """One NIC. Not for several threads.
 
-    def __init__(self, arm: Conversation, target: NicTarget) -> None:
+    Args:
+        arm: how Azure is asked.
+        target: the NIC.
+        first_poll: seconds after a write before which it is not asked whether the operation has ended, even
+            where Retry-After is shorter: none has ever ended earlier, and many NICs share a budget of reads.
+    """
+
+    def __init__(self, arm: Conversation, target: NicTarget, first_poll: float = 0.0) -> None:
         self._arm = arm
         self._target = target
+        self._first_poll = first_poll
         self._path = (
             f"{target.instance}?api-version={INSTANCE_API}"
             if target.instance
@@ -95,6 +103,24 @@ class NicWriter:
 
         return self._change(edit)
 
+    def rewrite(self) -> Document:
+        """Write the NIC back as it is; the NIC when the operation has ended.
+
+        Its ETag is another one afterwards, so that a write that somebody prepared before can't arrive any
+        more; and IP configurations whose operation failed are set up again. Raises as ``add`` does.
+        """
+        sendable = nic_document.instance_without if self._target.instance else None
+        for _ in range(MOST_CHANGES):
+            document, etag = self._settled()
+            body = document if sendable is None else sendable(document, self._target.name, ())
+            try:
+                self._put(body, etag, blocks=False)
+                return self.read()
+            except Refusal as refusal:
+                if refusal.kind is not Kind.CHANGED:
+                    raise
+        raise Refusal(Kind.CHANGED, f"{self._target.name} was changed {MOST_CHANGES} times meanwhile")
+
     def _change(self, edit: Callable[[Document], Document], *, blocks: bool = False) -> Document:
         written = False
         for _ in range(MOST_CHANGES):
@@ -126,7 +152,7 @@ class NicWriter:
             operation = answer.headers.get("azure-asyncoperation") or answer.headers.get("location")
             if operation:
                 what = f"PUT of {self._target.name}"
-                self._finish(what, operation, _pause_of(answer), blocks=blocks)
+                self._finish(what, operation, max(_pause_of(answer), self._first_poll), blocks=blocks)
 
     def _finish(self, what: str, operation: str, seconds: float, *, blocks: bool) -> None:
         """Wait for an operation to end. Where it can't be asked for any more, the NIC's state says so."""

@@ -6,7 +6,7 @@ Network allows 1,000 writes and 10,000 reads in 5 minutes to all nodes of a subs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,13 @@ READS, SECONDS_PER_READ = 20, 5.0
 """At once, and between two after that: polls come every 10 s."""
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 """Seconds after the first failure, doubled with each, and at most."""
+
+
+class Turns(Protocol):
+    """When a request may be sent."""
+
+    def take(self) -> float:
+        """Take a turn; seconds to wait before it may be used. May wait itself, and raise to give up."""
 
 
 class Bucket:

@@ -27,6 +27,7 @@ from ipam.quoting import quoted
 from ipam.sources import arm_errors, arm_http
 from ipam.sources.arm_answer import ArmAnswer, NotAnswered
 from ipam.sources.managed_identity import ManagedIdentity, NoToken
+from ipam.sources.shared_token import SharedToken
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -77,15 +78,15 @@ class Access:
         self.credential, self.identity = _credential(config, authority, imds_endpoint)
         """Whose token, and that in words."""
 
-    def transport(self) -> RequestsTransport:
+    def transport(self, connections: int = 10) -> RequestsTransport:
         """A transport that sends the token nowhere else."""
-        return _transport(self._config, ONCE, self.endpoint)
+        return _transport(self._config, ONCE, self.endpoint, connections)
 
 
 class Requests:
-    """Single requests to ARM, by path; nothing is retried."""
+    """Single requests to ARM, by path; nothing is retried. Safe for threads."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, connections: int = 10) -> None:
         self.identity = access.identity
         self._client: ARMPipelineClient[HttpRequest, HttpResponse] = ARMPipelineClient(
             access.endpoint,
@@ -93,9 +94,9 @@ class Requests:
                 RequestIdPolicy(),
                 HeadersPolicy(),
                 UserAgentPolicy(USER_AGENT),
-                ARMChallengeAuthenticationPolicy(access.credential, *access.scopes),
+                ARMChallengeAuthenticationPolicy(SharedToken(access.credential), *access.scopes),
             ],
-            transport=access.transport(),
+            transport=access.transport(connections),
         )
         self._endpoint = access.endpoint
 
@@ -137,10 +138,12 @@ def endpoint(config: ArmConfig, place: Placement) -> str:
     return str(config.base_url or known).rstrip("/")
 
 
-def _transport(config: ArmConfig, timeouts: dict[str, Any], origin: str = "") -> RequestsTransport:
+def _transport(
+    config: ArmConfig, timeouts: dict[str, Any], origin: str = "", connections: int = 10
+) -> RequestsTransport:
     verify = {"connection_verify": config.ca_file} if config.ca_file else {}
     waits = {name: timeouts[name] for name in ("connection_timeout", "read_timeout")}
-    return RequestsTransport(session=arm_http.session(origin), **waits, **verify)
+    return RequestsTransport(session=arm_http.session(origin, connections), **waits, **verify)
 
 
 def _credential(config: ArmConfig, authority: str, imds_endpoint: str) -> tuple[TokenCredential, str]:

@@ -32,10 +32,12 @@ class AnswerRefused(Exception):
     """An answer that is not used, and why."""
 
 
-def session(origin: str = "") -> requests.Session:
-    """A session that sends requests only to the scheme, host and port of the URL ``origin`` (empty: any)."""
+def session(origin: str = "", connections: int = 10) -> requests.Session:
+    """A session that sends requests only to the scheme, host and port of the URL ``origin`` (empty: any), and
+    keeps so many connections open.
+    """
     made = requests.Session()
-    adapter = _Bounded(origin)
+    adapter = _Bounded(origin, connections)
     for scheme in ("http://", "https://"):
         made.mount(scheme, adapter)
     return made
@@ -44,8 +46,9 @@ def session(origin: str = "") -> requests.Session:
 class _Bounded(HTTPAdapter):
     """Never retries: that is up to the caller."""
 
-    def __init__(self, origin: str) -> None:
-        super().__init__(max_retries=Retry(total=False, redirect=False, raise_on_status=False))
+    def __init__(self, origin: str, connections: int) -> None:
+        retry = Retry(total=False, redirect=False, raise_on_status=False)
+        super().__init__(pool_maxsize=connections, max_retries=retry)
         self._origin = _origin_of(origin) if origin else None
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:

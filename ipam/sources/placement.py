@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from ipam.sources.models import ImdsCompute
 
+_NAME = r"(?!\.{1,2}(?:/|$))[^/?#%\s]+"
+"""Nothing that has a meaning in a URL: a node may say what it likes to the operator."""
 _RESOURCE_ID = re.compile(
-    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers/Microsoft\.Compute"
-    r"(?:/virtualMachineScaleSets/(?P<scale_set>[^/]+))?/virtualMachines/(?P<name>[^/]+)/?",
+    rf"/subscriptions/(?P<subscription>{_NAME})/resourceGroups/(?P<group>{_NAME})/providers/Microsoft\.Compute"
+    rf"(?:/virtualMachineScaleSets/(?P<scale_set>{_NAME}))?/virtualMachines/(?P<name>{_NAME})/?",
     re.IGNORECASE,
 )
 
@@ -49,16 +51,24 @@ class Placement(Value):
 def placement(compute: bytes) -> Placement:
     """What the compute document of IMDS says. Raises SourceUnreadable: it is not a compute document."""
     document = json_document(_compute, compute, "arm", "the compute document of IMDS")
-    found = _RESOURCE_ID.fullmatch(document.resource_id)
+    found = placement_of(document.resource_id, document.environment)
     if found is None:
         raise SourceUnreadable(
             f"source arm: IMDS gives this machine the resource id {quoted(document.resource_id)}, which is "
             "not that of a virtual machine",
             "Choose another `ipam.environment`: this machine is not one that ARM knows.",
         )
+    return found
+
+
+def placement_of(resource_id: str, environment: str) -> Placement | None:
+    """The virtual machine of that id; None: it is not the id of one."""
+    found = _RESOURCE_ID.fullmatch(resource_id)
+    if found is None:
+        return None
     return Placement(
-        document.environment,
-        document.resource_id.rstrip("/"),
+        environment,
+        resource_id.rstrip("/"),
         found["subscription"],
         found["group"],
         found["name"],
