@@ -10,13 +10,14 @@ import contextlib
 import datetime
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException, OpenApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
+from ipam.operator.errors import ClusterError, Conflict, Expired, NotThere
 from ipam.operator.leader import LeaseConflict, LeaseUnavailable, Record
 from ipam.operator.settings import SettingsError
 from ipam.provision import exchange
@@ -40,28 +41,42 @@ CONNECTIONS = 32
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-class ClusterError(Exception):
-    """The API server can't be asked, or refuses; says why."""
+class Kind:
+    """What can be listed and watched: ``watching.Asking``."""
 
+    def __init__(self, name: str, listed: Callable[..., Any], **more: Any) -> None:
+        self.name = name
+        self._listed = listed
+        self._more = more
 
-class Conflict(ClusterError):
-    """Somebody else has written the object meanwhile."""
+    def page(self, after: str) -> Json:
+        """See there. The items of a list say nothing of their kind."""
+        more = {"_continue": after} if after else {}
+        with _told(self.name):
+            answer = self._listed(
+                **self._more, **more, limit=PAGE, _preload_content=False, _request_timeout=TIMEOUT
+            )
+            with contextlib.closing(answer):
+                return _json(answer.read())
 
-
-class NotThere(ClusterError):
-    """There is no such object."""
-
-
-class Expired(ClusterError):
-    """A watch can't begin there any more: everything has to be listed again."""
-
-
-class Kind(NamedTuple):
-    """What can be listed and watched, and how."""
-
-    name: str
-    listed: Callable[..., Any]
-    more: Json
+    def watch(self, version: str) -> Iterator[Json]:
+        """See there."""
+        with _told(self.name):
+            answer = self._listed(
+                **self._more,
+                watch=True,
+                allow_watch_bookmarks=True,
+                resource_version=version,
+                timeout_seconds=WATCH_SECONDS,
+                _preload_content=False,
+                _request_timeout=(TIMEOUT[0], QUIET_SECONDS),
+            )
+            with contextlib.closing(answer):
+                for line in _lines(answer):
+                    event = _json(line)
+                    if event.get("type") == "ERROR":
+                        raise _error_of(self.name, event.get("object") or {})
+                    yield event
 
 
 class Cluster:
@@ -88,40 +103,19 @@ class Cluster:
         self._core: Any = client.CoreV1Api(made)
         ours = {"group": exchange.GROUP, "version": exchange.VERSION, "plural": exchange.PLURAL}
         self._ours = ours
-        self.azvnet_nodes = Kind("AzvnetNodes", self._custom.list_cluster_custom_object, ours)
-        self.nodes = Kind("Nodes", self._core.list_node, {})
+        self.azvnet_nodes = Kind("AzvnetNodes", self._custom.list_cluster_custom_object, **ours)
+        self.nodes = Kind("Nodes", self._core.list_node)
         bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
-        self.pods = Kind("Pods", self._core.list_pod_for_all_namespaces, {"field_selector": bound})
+        self.pods = Kind("Pods", self._core.list_pod_for_all_namespaces, field_selector=bound)
 
-    def page(self, kind: Kind, after: str) -> Json:
-        """A page of a list, from the beginning or after another one. Raises ClusterError."""
-        more = {"_continue": after} if after else {}
-        with _told(kind.name):
-            answer = kind.listed(
-                **kind.more, **more, limit=PAGE, _preload_content=False, _request_timeout=TIMEOUT
+    def read(self, name: str) -> Json:
+        """An AzvnetNode. Raises NotThere, ClusterError."""
+        with _told(name):
+            answer = self._custom.get_cluster_custom_object(
+                **self._ours, name=name, _preload_content=False, _request_timeout=TIMEOUT
             )
             with contextlib.closing(answer):
-                found = _json(answer.read())
-        return found
-
-    def watch(self, kind: Kind, version: str) -> Iterator[Json]:
-        """The events since a version. Raises ClusterError; Expired: it is too old."""
-        with _told(kind.name):
-            answer = kind.listed(
-                **kind.more,
-                watch=True,
-                allow_watch_bookmarks=True,
-                resource_version=version,
-                timeout_seconds=WATCH_SECONDS,
-                _preload_content=False,
-                _request_timeout=(TIMEOUT[0], QUIET_SECONDS),
-            )
-            with contextlib.closing(answer):
-                for line in _lines(answer):
-                    event = _json(line)
-                    if event.get("type") == "ERROR":
-                        raise _error_of(kind.name, event.get("object") or {})
-                    yield event
+                return _json(answer.read())
 
     def write_status(self, name: str, changed: Json, version: str) -> Json:
         """Change these fields of the status of an AzvnetNode; the object afterwards.

@@ -1,0 +1,85 @@
+"""Which nodes claim which machine and NIC, and who may have it: a node says what it likes. Pure.
+
+A machine that Kubernetes itself says to be another one, in another resource group, or that two nodes claim,
+is not touched. It must not know what would be done with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipam.quoting import quoted
+from ipam.sources.placement import placement_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipam.provision.exchange import AzvnetNode
+
+
+class Claims:
+    """Not for several threads."""
+
+    def __init__(self, groups: tuple[str, ...]) -> None:
+        self._groups = groups
+        """Resource groups that are served, in lower case; none: any."""
+        self._of: dict[str, frozenset[str]] = {}
+        self._by: dict[str, set[str]] = {}
+        self._has_nic: set[str] = set()
+
+    def note(self, node: AzvnetNode) -> frozenset[str]:
+        """What a node claims now; the others that may be concerned by it."""
+        touched = self.drop(node.name)
+        ids = (node.spec.machine.resource_id, node.status.nic.id)
+        claimed = frozenset(each.rstrip("/").casefold() for each in ids if each)
+        self._of[node.name] = claimed
+        if node.status.nic.id:
+            self._has_nic.add(node.name)
+        for each in claimed:
+            touched |= self._by.setdefault(each, set())
+            self._by[each].add(node.name)
+        return touched - {node.name}
+
+    def drop(self, name: str) -> frozenset[str]:
+        """A node is gone; the others that may be concerned by it."""
+        self._has_nic.discard(name)
+        touched: set[str] = set()
+        for each in self._of.pop(name, ()):
+            self._by[each].discard(name)
+            touched |= self._by[each]
+            if not self._by[each]:
+                del self._by[each]
+        return frozenset(touched)
+
+    def others(self, name: str) -> frozenset[str]:
+        """Other nodes that claim the same machine or NIC."""
+        return frozenset(
+            other for each in self._of.get(name, ()) for other in self._by[each] if other != name
+        )
+
+    def why_not(self, node: AzvnetNode, provider_id: str) -> str:
+        """Why nothing may be done for a node; empty: nothing speaks against it."""
+        machine = node.spec.machine.resource_id
+        place = placement_of(machine, node.spec.machine.environment)
+        if place is None or not node.spec.machine.location:
+            return f"the node does not say which virtual machine it is: {quoted(machine)}"
+        if self._groups and place.resource_group.casefold() not in self._groups:
+            return f"resource group {quoted(place.resource_group)} is not among those of resource_groups"
+        if provider_id and not is_of(provider_id, machine):
+            return f"the node says that it is {quoted(machine)}, and its Node says {quoted(provider_id)}"
+        others = self.others(node.name)
+        settled = node.name in self._has_nic and not others & self._has_nic
+        if others and not settled:
+            return f"{_named(others)} says to have the same machine or NIC"
+        return ""
+
+
+def is_of(provider_id: str, machine: str) -> bool:
+    """Whether ``spec.providerID`` of a Node, as Azure's cloud provider writes it, is that machine."""
+    scheme, _, path = provider_id.partition("://")
+    return scheme.casefold() == "azure" and path.rstrip("/").casefold() == machine.rstrip("/").casefold()
+
+
+def _named(names: Iterable[str]) -> str:
+    first, *more = sorted(names)
+    return quoted(first) + (f" (and {len(more)} more)" if more else "")

@@ -1,0 +1,180 @@
+"""What is to be done for a node now, from what it says and what is known of it. Pure: no I/O, no clock.
+
+How many addresses it should have is up to ``ipam.provision.plan``; here is when that may be followed. It must
+not know budgets, nor how anything is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipam.azure_limits import BLOCK
+from ipam.operator.line import Order
+from ipam.operator.record import AGAIN_SECONDS, AT_REST_SECONDS, STALE, Record, Said, What, Wish
+from ipam.provision import progress
+from ipam.provision.plan import OPERATION_SECONDS, Plan, plan, problem
+from ipam.provision.refusals import Kind, Refusal
+from ipam.value import Value, replace
+
+if TYPE_CHECKING:
+    from ipam.provision.exchange import NodeSpec
+    from ipam.provision.plan import Counts
+
+STALE_SECONDS = 300.0
+"""An agent that has not written for so long does not follow the operator; it writes every two minutes."""
+FRESH_SECONDS = 60.0
+"""Nothing is taken from a NIC unless its agent was seen to write so recently: it does every 30 s then."""
+
+
+UNNOTICED = Said(progress.LISTING, "the node has not taken notice yet of what its NIC has")
+
+
+class Around(Value):
+    """What is known of the rest of the cluster, as far as it concerns one node."""
+
+    has_node: bool
+    """There is a Node of that name."""
+    refused: str
+    """Why nothing is done for the node whatever it says; empty: nothing speaks against it."""
+    coming: int
+    arrivals: float
+    """Pods for each second, as the scheduler has bound them."""
+    wait: float
+    """Seconds until a write that is asked for now would begin."""
+    subnet_full: bool
+    grace: float
+
+
+def decide(record: Record, around: Around, now: float) -> Wish:
+    """What is to be done next. Notes in the record since when there has been a surplus."""
+    if (said := _why_not(record, around, now)) is not None:
+        return Wish(What.NOTHING, said=said)
+    if not around.has_node:
+        return Wish(What.LEAVE, Order.REMOVAL)
+    spec, status = record.node.spec, record.node.status
+    counts = counts_of(record, around, now)
+    urgent = max(counts.waiting, counts.coming) > counts.free
+    if record.unsure:
+        return Wish(What.READ, Order.WAITING if urgent else Order.GROWTH)
+    if spec.seen != status.revision:
+        return _at_rest(record, UNNOTICED, now)
+    planned = _planned(record, counts, now)
+    if spec.dry_run:
+        return _at_rest(record, Said(progress.DRY_RUN, _would(planned)), now)
+    if planned.grows:
+        return Wish(What.GROW, Order.WAITING if urgent else Order.GROWTH)
+    if planned.remove or (spec.releasing and (planned.surplus or _offers_failed(record))):
+        return Wish(What.SHRINK, Order.REMOVAL)
+    return _at_rest(record, _resting(record, around, planned, now), now)
+
+
+def counts_of(record: Record, around: Around, now: float) -> Counts:
+    """What the planner counts with."""
+    pool = record.node.spec.pool
+    counts = pool.counts(
+        max(1, len(record.node.status.configurations)),
+        coming=around.coming,
+        write_seconds=OPERATION_SECONDS + around.wait,
+        subnet_full=around.subnet_full,
+        no_block=now < record.no_block_until,
+    )
+    return replace(counts, arrivals=max(counts.arrivals, around.arrivals))
+
+
+def may_remove(record: Record, now: float) -> bool:
+    """Whether the agent is known to hold its marks at this moment."""
+    return record.renewed_at is not None and now - record.renewed_at <= FRESH_SECONDS
+
+
+def _offers_failed(record: Record) -> bool:
+    """Whether the agent offers IP configurations whose operation failed; it does so unasked."""
+    failed = {each.name for each in record.node.status.configurations if each.state == "Failed"}
+    return not failed.isdisjoint(record.node.spec.releasing)
+
+
+def _why_not(record: Record, around: Around, now: float) -> Said | None:
+    """Why nothing at all may be done."""
+    silent = now - record.last_heard
+    refused = record.broken or around.refused or impossible(record.node.spec)
+    if not around.has_node:
+        gone = now - (now if record.gone_since is None else record.gone_since)
+        if min(gone, silent) < around.grace:
+            return Said(STALE, "there is no Node of this name")
+    elif refused:
+        return Said(Kind.REFUSED.value, refused, "See docs/operator.md: states.")
+    elif silent > STALE_SECONDS:
+        return Said(
+            STALE,
+            f"the node's agent has not said anything for more than {STALE_SECONDS:.0f} s",
+            "Look whether the agent runs there, with provision.mode operator, and reaches the API server.",
+        )
+    if now < record.not_before and record.trouble is not None:
+        return record.trouble
+    return None
+
+
+def impossible(spec: NodeSpec) -> str:
+    """What is wrong with what a node asks for; empty: nothing."""
+    if spec.sizes.batch < 1:
+        return "sizes.batch has to be at least 1"
+    wrong = problem(spec.sizes)
+    return f"sizes: {wrong}" if wrong else ""
+
+
+def _planned(record: Record, counts: Counts, now: float) -> Plan:
+    since = record.surplus_since
+    planned = plan(record.node.spec.sizes, counts, 0.0 if since is None else now - since)
+    if not planned.surplus:
+        record.surplus_since = None
+    elif since is None:
+        record.surplus_since = now
+    return planned
+
+
+def _at_rest(record: Record, said: Said, now: float) -> Wish:
+    """Nothing but a look at the NIC now and then."""
+    spec = record.node.spec
+    differs = bool(spec.pool.in_flight or spec.vanished)
+    due = min(
+        record.read_due, record.read_due - AT_REST_SECONDS + AGAIN_SECONDS if differs else record.read_due
+    )
+    return Wish(What.READ if now >= due else What.NOTHING, Order.REST, said)
+
+
+def _resting(record: Record, around: Around, planned: Plan, now: float) -> Said:
+    spec, status = record.node.spec, record.node.status
+    if not spec.pool.in_flight:
+        record.unlisted_since = None
+    elif record.unlisted_since is None:
+        record.unlisted_since = now
+    if planned.limited:
+        return Said(planned.limited, *progress.LIMITS[planned.limited])
+    if around.subnet_full:
+        return scarce(Kind.SUBNET_FULL, "the subnet was full a moment ago: addresses are taken one by one")
+    since = record.unlisted_since
+    if since is not None and now - since > progress.LISTED_SECONDS:
+        return Said(
+            progress.NOT_LISTED,
+            f"the node's source has not listed addresses of the NIC for {progress.LISTED_SECONDS:.0f} s",
+            "Look at the source (azvnet status on the node).",
+        )
+    if spec.pool.in_flight:
+        return Said(
+            progress.LISTING, "addresses are on the NIC, and the node's source does not list them yet"
+        )
+    if now < record.no_block_until:
+        return scarce(Kind.NO_BLOCK, "the subnet had no free block a moment ago: single addresses are taken")
+    return Said(progress.IDLE, f"the NIC has {len(status.configurations)} IP configurations")
+
+
+def scarce(kind: Kind, text: str) -> Said:
+    """What is told where the subnet has too little."""
+    return Said(kind.value, text, Refusal(kind, text).remedy)
+
+
+def _would(planned: Plan) -> str:
+    if planned.grows:
+        return f"would add {planned.add + planned.blocks * BLOCK} addresses (dryRun)"
+    if planned.remove:
+        return f"would remove {planned.remove} addresses (dryRun)"
+    return "nothing would be done (dryRun)"

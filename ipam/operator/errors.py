@@ -1,0 +1,19 @@
+"""Why the API server of the cluster does not do what it is asked, told apart by what helps."""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """The API server can't be asked, or refuses; says why."""
+
+
+class Conflict(ClusterError):
+    """Somebody else has written the object meanwhile."""
+
+
+class NotThere(ClusterError):
+    """There is no such object."""
+
+
+class Expired(ClusterError):
+    """A watch can't begin there any more: everything has to be listed again."""

@@ -1,0 +1,296 @@
+"""All nodes while this operator leads: what each needs next, its turn, and the work on it.
+
+Owns the records of nodes and the threads that look at them. Whatever changes (the node's resource, its pods,
+its Node, the time) leads to one question, what is to be done now, whose answer waits in the queue until it is
+its turn and is then asked for again. It must not know how Azure or the API server are asked.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ipam.operator.claims import Claims
+from ipam.operator.decide import Around, decide
+from ipam.operator.errors import ClusterError, NotThere
+from ipam.operator.line import Order
+from ipam.operator.nics import Nics
+from ipam.operator.record import QUEUED, Record, Said, What, Wish
+from ipam.operator.turns import Sort, Stopped
+from ipam.operator.work import SCARCE_SECONDS, Hands, Work
+from ipam.provision import exchange, pace
+from ipam.provision.fields import FieldError
+from ipam.provision.nic_document import NotANic
+from ipam.provision.refusals import Kind, Refusal
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ipam.operator.azure import Azure
+    from ipam.operator.census import Nodes, Pods
+    from ipam.operator.common import Common
+    from ipam.operator.teller import Teller
+    from ipam.operator.turns import Turns
+    from ipam.provision.exchange import AzvnetNode
+
+Json = dict[str, Any]
+
+LOOK_SECONDS = 5.0
+"""Seconds between two looks at all nodes; what changes is looked at at once."""
+QUEUED_SECONDS = 3.0
+"""Who has waited so long for a turn is told."""
+
+
+class Heard(Value):
+    """One AzvnetNode of a list or a watch."""
+
+    name: str
+    node: AzvnetNode | None
+    """None: it can't be understood."""
+    why: str = ""
+
+
+class Parts(Hands, Protocol):
+    """The other parts of the term."""
+
+    nodes: Nodes
+    pods: Pods
+    turns: Turns
+    azure: Azure
+    teller: Teller
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was seen once."""
+
+
+class Fleet:
+    """``watching.Sink`` for AzvnetNodes. Safe for threads."""
+
+    def __init__(self, common: Common, parts: Parts) -> None:
+        self._common = common
+        self._parts = parts
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._dirty: set[str] = set()
+        self._full: dict[str, float] = {}
+        """Until when a subnet counts as full, by its id."""
+        self.claims = Claims(common.settings.resource_groups)
+        self.records: dict[str, Record] = {}
+
+    # What is heard
+
+    def brief(self, document: Json) -> Heard:
+        """See there."""
+        name = str(document["metadata"]["name"])
+        try:
+            return Heard(name, exchange.read(document))
+        except FieldError as error:
+            return Heard(name, None, str(error))
+
+    def reset(self, objects: Iterable[Heard]) -> None:
+        """See there."""
+        found = {each.name: each for each in objects}
+        with self._lock:
+            for name in self.records.keys() - found.keys():
+                self.deleted(Heard(name, None))
+            for each in found.values():
+                self.changed(each)
+
+    def changed(self, each: Heard) -> None:
+        """See there."""
+        now = self._common.clock()
+        with self._lock:
+            record = self.records.get(each.name)
+            if record is None:
+                record = Record(each.node or exchange.AzvnetNode(each.name), now)
+                self.records[each.name] = record
+                if self._parts.nodes.get(each.name) is None:
+                    record.gone_since = now
+            elif each.node is not None and not record.take(each.node, now):
+                return
+            broken = f"its resource can't be understood: {each.why}" if each.node is None else ""
+            if broken and broken != record.broken:
+                self._common.tell("warning", f"{each.name}: {broken}")
+            record.broken = broken
+            self._look_at(each.name, *self.claims.note(record.node))
+
+    def taken(self, record: Record, node: AzvnetNode) -> None:
+        """The resource as the API server answered a write, or a read after one that failed."""
+        with self._lock:
+            record.take(node, self._common.clock())
+            self._look_at(node.name, *self.claims.note(record.node))
+
+    def deleted(self, each: Heard) -> None:
+        """See there."""
+        with self._lock:
+            self.records.pop(each.name, None)
+            self._parts.turns.drop(each.name)
+            self._look_at(*self.claims.drop(each.name))
+
+    def moved(self, name: str) -> None:
+        """The node's pods or its Node have changed."""
+        with self._lock:
+            record = self.records.get(name)
+            if record is None:
+                return
+            if self._parts.nodes.get(name) is not None:
+                record.gone_since = None
+            elif record.gone_since is None:
+                record.gone_since = self._common.clock()
+            self._look_at(name)
+
+    def _look_at(self, *names: str) -> None:
+        self._dirty.update(names)
+        self._changed.notify()
+
+    # What follows
+
+    def run(self) -> None:
+        """Look at nodes until the end of the term."""
+        next_look = self._common.clock()
+        while not self._common.over:
+            with self._changed:
+                if not self._dirty:
+                    self._changed.wait(max(0.05, min(1.0, next_look - self._common.clock())))
+                names, self._dirty = self._dirty, set()
+            now = self._common.clock()
+            if now >= next_look:
+                next_look = now + LOOK_SECONDS
+                names |= set(self.records)
+            if self._parts.is_complete:
+                for name in names:
+                    self._look(name)
+
+    def wake(self) -> None:
+        """The term is over."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _look(self, name: str) -> None:
+        with self._lock:
+            record = self.records.get(name)
+            if record is None or record.working:
+                return
+            now = self._common.clock()
+            wish = decide(record, self.around(record), now)
+            said = wish.said
+            if wish.what is What.NOTHING:
+                record.queued_since = None
+                self._parts.turns.drop(name)
+            else:
+                self._parts.turns.queue(name, record.region(), _sort(wish.what), wish.order)
+                since = record.queued_since = now if record.queued_since is None else record.queued_since
+                if wish.order is not Order.REST and now - since >= QUEUED_SECONDS:
+                    said = Said(QUEUED, "it is not its turn yet: requests to Azure are limited")
+            if said is not None and not record.broken:  # what can't be read can't be written either
+                self._parts.teller.tell(record, said, keep=wish.what is What.SHRINK)
+
+    def around(self, record: Record) -> Around:
+        """See ``work.Hands``."""
+        node, parts = record.node, self._parts
+        name, now = node.name, self._common.clock()
+        seen = parts.nodes.get(name)
+        return Around(
+            has_node=seen is not None,
+            refused=self.claims.why_not(node, seen.provider_id if seen is not None else ""),
+            coming=parts.pods.coming(name, node.spec.pool.held),
+            arrivals=parts.pods.per_second(name),
+            wait=parts.turns.expected_wait(record.region(), Order.GROWTH),
+            subnet_full=now < self._full.get(node.status.nic.subnet.casefold(), 0.0),
+            grace=self._common.settings.grace,
+        )
+
+    def begin(self, name: str, sort: Sort) -> None:
+        """It is a node's turn: work on it in a thread of its own."""
+        threading.Thread(target=self._work, args=(name, sort), name=f"work {name}", daemon=True).start()
+
+    def _work(self, name: str, sort: Sort) -> None:
+        record: Record | None = None
+        try:
+            with self._lock:
+                record = self.records.get(name)
+                wish = Wish(What.NOTHING)
+                if record is not None and not record.working:
+                    wish = decide(record, self.around(record), self._common.clock())
+                if record is None or wish.what is What.NOTHING or _sort(wish.what) is not sort:
+                    self._unused(record, sort)
+                    return
+                record.working, record.queued_since = True, None
+            self._do(record, wish, sort)
+        finally:
+            with self._lock:
+                if record is not None:
+                    record.working = False
+                self._look_at(name)
+            self._parts.turns.ended()
+
+    def _unused(self, record: Record | None, sort: Sort) -> None:
+        if record is not None:
+            self._parts.turns.give_back(record.region(), sort)
+
+    def _do(self, record: Record, wish: Wish, sort: Sort) -> None:
+        place, name = record.place(), record.node.name
+        assert place is not None, "claims were looked at"
+        try:
+            talk = self._parts.azure.conversation(place, record.region(), wish.order, sort)
+            try:
+                settings = self._common.settings
+                Work(record, self._parts, Nics(talk.arm, settings.first_poll, settings.resource_groups)).do(
+                    wish
+                )
+            finally:
+                talk.end()
+        except Stopped:
+            return
+        except NotThere:
+            with self._lock:
+                self.deleted(Heard(name, None))
+        except Refusal as refusal:
+            self._failed(record, refusal)
+        except NotANic as error:
+            self._failed(record, Refusal(Kind.REFUSED, f"what ARM shows is not a NIC: {error}"))
+        except ClusterError as error:
+            self._common.tell("warning", f"{name}: the API server could not be told: {error}")
+            record.not_before, record.trouble = self._common.clock() + pace.FIRST_PAUSE, None
+        except Exception as error:  # noqa: BLE001 - other nodes are served whatever happens with one
+            self._failed(record, Refusal(Kind.REFUSED, f"internal error: {type(error).__name__}: {error}"))
+        else:
+            record.failures, record.not_before, record.trouble = 0, 0.0, None
+
+    def _failed(self, record: Record, refusal: Refusal) -> None:
+        now = self._common.clock()
+        if refusal.kind is not Kind.THROTTLED:  # that is nothing about this node, and all pause
+            record.failures += 1
+        if refusal.kind is Kind.SUBNET_FULL:
+            self.note_full(record.node.status.nic.subnet)
+        elif refusal.kind is Kind.NO_BLOCK:
+            record.no_block_until = now + SCARCE_SECONDS
+        elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
+            record.target = None
+        record.unsure = True
+        chance = random.random()  # noqa: S311 - it spreads requests, nobody has to be unable to guess it
+        pause = pace.pause(max(1, record.failures), refusal.retry_after, chance)
+        record.not_before = now + pause
+        record.trouble = Said(refusal.kind.value, str(refusal), refusal.remedy)
+        self._common.tell("warning", f"{record.node.name}: {refusal.kind.value}: {refusal}")
+
+    def note_full(self, subnet: str) -> None:
+        """The subnet had no address left."""
+        with self._lock:
+            self._full[subnet.casefold()] = self._common.clock() + SCARCE_SECONDS
+
+    def counted(self, of: Callable[[Record], str]) -> dict[str, int]:
+        """How many nodes have each value of something."""
+        found: dict[str, int] = {}
+        with self._lock:
+            for record in self.records.values():
+                value = of(record)
+                found[value] = found.get(value, 0) + 1
+        return found
+
+
+def _sort(what: What) -> Sort:
+    return Sort.WRITE if what.writes else Sort.READ

@@ -1,0 +1,105 @@
+"""Who is next where requests are scarce: nodes with pods that wait, then growth, then removal, then the rest.
+
+Within a class the oldest is first. Each class is ``AGEING`` seconds behind the one before it, so that whoever
+has waited longer by that goes first all the same: nobody starves. Pure. It must not know what is waited for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from ipam.value import Value
+
+AGEING = 120.0
+"""Seconds: about one operation."""
+
+
+class Order(IntEnum):
+    """Classes, the most urgent one first."""
+
+    WAITING = 0
+    """Pods of the node have no address, or are about to ask for one."""
+    GROWTH = 1
+    REMOVAL = 2
+    REST = 3
+    """Looking whether all is as it should be."""
+
+
+class Place(Value):
+    """Of one that waits."""
+
+    order: Order
+    since: float
+    rank: float
+    """The lowest is next."""
+
+
+K = TypeVar("K")
+
+
+class Line(Generic[K]):
+    """Those who wait, each with a key of its own. Not for several threads."""
+
+    def __init__(self) -> None:
+        self._places: dict[K, Place] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._places
+
+    def put(self, key: K, order: Order, now: float) -> None:
+        """Begin to wait, or wait in another class: more urgent from now on, less urgent as if always."""
+        before = self._places.get(key)
+        since = now if before is None else before.since
+        if before is not None and order == before.order:
+            return
+        if before is not None and order < before.order:
+            rank = min(before.rank, now + order * AGEING)
+        else:
+            rank = since + order * AGEING
+        self._places[key] = Place(order, since, rank)
+        self._number += 1
+        heapq.heappush(self._heap, (rank, self._number, key))
+
+    def drop(self, key: K) -> None:
+        """Stop waiting."""
+        self._places.pop(key, None)
+
+    def first(self) -> tuple[float, K] | None:
+        """Rank and key of who is next."""
+        while self._heap:
+            rank, _, key = self._heap[0]
+            place = self._places.get(key)
+            if place is not None and place.rank == rank:
+                return rank, key
+            heapq.heappop(self._heap)
+        return None
+
+    def place(self, key: K) -> Place | None:
+        """Of one that waits."""
+        return self._places.get(key)
+
+    def ahead_of(self, order: Order, now: float) -> int:
+        """How many would be served before one that begins to wait now."""
+        rank = now + order * AGEING
+        return sum(each.rank <= rank for each in self._places.values())
+
+    def lengths(self) -> dict[Order, int]:
+        """How many wait in each class."""
+        found = dict.fromkeys(Order, 0)
+        for each in self._places.values():
+            found[each.order] += 1
+        return found
+
+    def longest(self, now: float) -> dict[Order, float]:
+        """Seconds for which the oldest of each class has waited."""
+        found = dict.fromkeys(Order, 0.0)
+        for each in self._places.values():
+            found[each.order] = max(found[each.order], now - each.since)
+        return found

@@ -1,0 +1,148 @@
+"""What the leading operator knows of one node: what the node says, and what became of what was done.
+
+It is forgotten with the end of leading; whoever leads next finds what matters in the resource and on the NIC.
+It must not know how anything is read or written.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ipam.operator.line import Order
+from ipam.operator.turns import Region
+from ipam.provision import progress
+from ipam.sources.placement import Placement, placement_of
+from ipam.value import Value
+
+if TYPE_CHECKING:
+    from ipam.provision.exchange import AzvnetNode
+    from ipam.provision.nic_writer import NicTarget
+
+QUEUED, STALE = "queued", "stale"
+"""States that only an operator has: it is not the node's turn yet; its agent does not say anything."""
+AT_REST_SECONDS = 600.0
+"""Seconds after which a NIC is read again when everything is as it should be."""
+AGAIN_SECONDS = 60.0
+"""The same while something differs."""
+
+
+class Said(Value):
+    """What people are told of a node."""
+
+    state: str
+    text: str
+    remedy: str = ""
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether somebody should know."""
+        return self.state not in {*progress.QUIET, QUEUED}
+
+
+class What(Enum):
+    """What is to be done for a node."""
+
+    NOTHING = "nothing"
+    READ = "read"
+    GROW = "grow"
+    SHRINK = "shrink"
+    LEAVE = "leave"
+    """The node is gone: what we gave its NIC is taken away."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it begins with a write to Azure."""
+        return self in {What.GROW, What.SHRINK, What.LEAVE}
+
+
+class Wish(Value):
+    """What is to be done for a node, and how urgent that is."""
+
+    what: What
+    order: Order = Order.REST
+    said: Said | None = None
+    """What is told while it is at rest."""
+
+
+class Record:
+    """One node. Changed under the fleet's lock, or by the work on the node, of which there is one at most."""
+
+    def __init__(self, node: AzvnetNode, now: float) -> None:
+        self.node = node
+        self.broken = ""
+        """Why the resource can't be understood."""
+        self.seen_at = now
+        self.renewed_at: float | None = None
+        """When the agent was last seen to write; None: not since this operator leads."""
+        self.gone_since: float | None = None
+        """Since when there is no Node of that name."""
+        self.working = False
+        self.queued_since: float | None = None
+        self.failures = 0
+        self.not_before = 0.0
+        self.trouble: Said | None = None
+        """Of the last attempt, if it failed."""
+        self.surplus_since: float | None = None
+        self.unlisted_since: float | None = None
+        self.no_block_until = 0.0
+        self.target: NicTarget | None = None
+        self.target_of: tuple[str, ...] = ()
+        """Machine and NIC that ``target`` was looked up for."""
+        self.read_due = now + _until_next_read(node)
+        status = node.status
+        self.unsure = not status.revision or status.operation is not None or bool(status.releasing)
+        """Something may have happened to the NIC that the resource does not say."""
+        self.observed: tuple[str, ...] | None = None
+        """``spec.releasing`` of the generation that was last told as observed."""
+        self.told_event = ""
+
+    def take(self, node: AzvnetNode, now: float) -> bool:
+        """A newer state of the resource, or one that was seen before; whether it is newer."""
+        if (
+            _number(node.resource_version) <= _number(self.node.resource_version)
+            and node.uid == self.node.uid
+        ):
+            return False
+        if node.spec.renew_time != self.node.spec.renew_time:
+            self.renewed_at = now
+        self.node, self.broken = node, ""
+        return True
+
+    @property
+    def last_heard(self) -> float:
+        """When the agent was last known to be alive."""
+        return self.seen_at if self.renewed_at is None else self.renewed_at
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Machine and NIC that the node claims."""
+        machine = self.node.spec.machine
+        return machine.resource_id.casefold(), machine.vm_id, machine.mac, self.node.spec.subnet
+
+    def place(self) -> Placement | None:
+        """Where the machine is in Azure; None: its id is none."""
+        machine = self.node.spec.machine
+        return placement_of(machine.resource_id, machine.environment)
+
+    def region(self) -> Region:
+        """Whose budget it uses."""
+        place = self.place()
+        subscription = place.subscription.casefold() if place is not None else ""
+        return Region(subscription, self.node.spec.machine.location.casefold())
+
+
+def _number(version: str) -> int:
+    """Versions of a resource rise ("Resource versions" in Kubernetes' API concepts, since 1.35)."""
+    return int(version) if version.isdecimal() else 0
+
+
+def _until_next_read(node: AzvnetNode) -> float:
+    """Seconds until the NIC should be read again, by what the operator before us wrote."""
+    try:
+        read = datetime.fromisoformat(node.status.last_read_time)
+        age = (datetime.now(UTC) - read).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0
+    return min(AT_REST_SECONDS, max(0.0, AT_REST_SECONDS - age))

@@ -1,0 +1,135 @@
+"""Writing status: what people and agents are told of nodes, and Events where pods wait in vain.
+
+Nodes at rest are told by a few threads of their own, so that none of them waits for the API server; work on a
+node tells it itself. It must not know what is done for a node.
+"""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from ipam.operator import telling
+from ipam.operator.errors import ClusterError, Conflict, NotThere
+from ipam.operator.turns import Stopped
+from ipam.operator.work import rfc3339
+from ipam.provision import exchange
+from ipam.provision.fields import FieldError
+from ipam.value import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipam.operator.census import Nodes
+    from ipam.operator.common import Common
+    from ipam.operator.record import Record, Said
+    from ipam.operator.turns import Turns
+    from ipam.provision.exchange import AzvnetNode, NodeStatus
+
+THREADS = 8
+
+
+class Teller:
+    """Safe for threads. ``taken`` gets a node's resource as it is after a write, or after one that failed."""
+
+    def __init__(
+        self, common: Common, nodes: Nodes, turns: Turns, taken: Callable[[Record, AzvnetNode], None]
+    ) -> None:
+        self._common = common
+        self._nodes = nodes
+        self._turns = turns
+        self._taken = taken
+        self._lock = threading.Lock()
+        self._wanted: dict[str, tuple[Record, Said, bool]] = {}
+        self._queue: SimpleQueue[str] = SimpleQueue()
+        self.writes = 0
+        self.events = 0
+
+    def tell(self, record: Record, said: Said, *, keep: bool) -> None:
+        """Have it written that a node is in this state, unless that is what it says. ``keep``: what the agent
+        was asked for stays.
+        """
+        node = record.node
+        status = node.status
+        same = (status.state, status.text, status.remedy) == (said.state, said.text, said.remedy)
+        asked = bool(status.surplus) and not keep
+        if same and not asked and not self._is_to_observe(record):
+            return
+        with self._lock:
+            if node.name not in self._wanted:
+                self._queue.put(node.name)
+            self._wanted[node.name] = record, said, keep
+
+    def run(self) -> None:
+        """Write what is wanted until the end of the term."""
+        while not self._common.over:
+            name = self._queue.get()
+            with self._lock:
+                wanted = self._wanted.pop(name, None)
+            if wanted is not None and not self._common.over:
+                self._write(*wanted)
+
+    def stop(self) -> None:
+        """The term is over."""
+        for _ in range(THREADS):
+            self._queue.put("")
+
+    def _write(self, record: Record, said: Said, keep: bool) -> None:  # noqa: FBT001 - as it was put there
+        if record.working:
+            return  # it tells by itself
+
+        def change(status: NodeStatus) -> NodeStatus:
+            surplus = status.surplus if keep else 0
+            return replace(status, state=said.state, text=said.text, remedy=said.remedy, surplus=surplus)
+
+        try:
+            self.publish(record, change)
+            self._event(record, said)
+        except (Conflict, NotThere, Stopped):
+            return  # what is new is looked at anyway
+        except ClusterError as error:
+            self._common.tell("debug", f"{record.node.name}: {error}")
+
+    def publish(self, record: Record, change: Callable[[NodeStatus], NodeStatus]) -> None:
+        """See ``work.Hands``."""
+        self._turns.check()
+        node = record.node
+        after = telling.with_condition(change(node.status), node.generation, rfc3339())
+        changed = telling.changes(node.status, after)
+        if not changed:
+            return
+        try:
+            document = self._common.cluster.write_status(node.name, changed, node.resource_version)
+        except Conflict:
+            self._take(record, self._common.cluster.read(node.name))
+            raise
+        self.writes += 1
+        record.observed = node.spec.releasing
+        self._take(record, document)
+
+    def _take(self, record: Record, document: dict[str, object]) -> None:
+        try:
+            self._taken(record, exchange.read(document))
+        except FieldError as error:
+            raise ClusterError(f"{record.node.name}: {error}") from error
+
+    def _is_to_observe(self, record: Record) -> bool:
+        """Whether the agent waits to be told that what it withdrew is known."""
+        if record.observed is None:
+            return record.node.status.observed_generation < record.node.generation
+        return record.observed != record.node.spec.releasing
+
+    def _event(self, record: Record, said: Said) -> None:
+        """Tell whoever looks at the Node that its pods wait in vain; once for each state."""
+        if not said.is_problem:
+            record.told_event = ""
+            return
+        seen = self._nodes.get(record.node.name)
+        if seen is None or not record.node.spec.pool.waiting or record.told_event == said.state:
+            return
+        record.told_event = said.state
+        regarding = {"api_version": "v1", "kind": "Node", "name": seen.name, "uid": seen.uid}
+        text = f"pods wait for addresses that the NIC can't be given: {said.text}. {said.remedy}".rstrip()
+        self._common.cluster.event(regarding, f"Addresses{telling.reason_of(said.state)}", text)
+        self.events += 1

@@ -1,0 +1,299 @@
+"""Work on one node, in a thread of its own: its NIC is read and written, and the node is told.
+
+Owns the order that is safe at any interruption. What is begun is in the resource before it is begun at Azure,
+so that whoever leads next reads the NIC first. IP configurations are taken away only when the agent has
+published that it holds every address of them back, in the very version of the resource that the removal is
+noted in; from then on it may not give them out, and what is noted stays noted until no write can be under
+way any more. It must not know budgets, nor what is next.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from ipam import nic_counts as counts
+from ipam.azure_limits import BLOCK
+from ipam.operator.decide import UNNOTICED, counts_of, may_remove
+from ipam.operator.errors import Conflict
+from ipam.operator.nics import Nics
+from ipam.operator.record import AT_REST_SECONDS, Said, What
+from ipam.provision import exchange, nic_document, progress
+from ipam.provision.exchange import NodeStatus, Operation
+from ipam.provision.plan import plan
+from ipam.provision.refusals import Kind, Refusal
+from ipam.value import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ipam.operator.decide import Around
+    from ipam.operator.record import Record, Wish
+    from ipam.provision.nic_document import Document
+
+ANSWER_SECONDS = 20.0
+"""An agent that was asked for addresses to be removed answers sooner, or does not follow."""
+LOOK_SECONDS = 0.2
+MOST_CONFLICTS = 8
+SCARCE_SECONDS = 600.0
+"""So long it is remembered that a subnet was full, or had no free block."""
+
+
+class Hands(Protocol):
+    """What work on a node is done with."""
+
+    def clock(self) -> float:
+        """Seconds of a clock that does not jump."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long. Raises turns.Stopped."""
+
+    def around(self, record: Record) -> Around:
+        """What is known of the rest of the cluster."""
+
+    def publish(self, record: Record, change: Callable[[NodeStatus], NodeStatus]) -> None:
+        """Change the status at the version in the record, which is the newer one afterwards.
+
+        Raises:
+            Conflict: somebody wrote meanwhile; the record has what they wrote.
+            ClusterError: see there.
+        """
+
+    def claimed_elsewhere(self, name: str) -> bool:
+        """Whether another node has the machine or the NIC of this one."""
+
+    def forget(self, record: Record) -> None:
+        """Delete the resource of a node that is gone. Raises ClusterError."""
+
+    def note_full(self, subnet: str) -> None:
+        """The subnet had no address left."""
+
+    def count(self, events: Mapping[str, int]) -> None:
+        """Add to counters."""
+
+    def tell(self, level: str, text: str) -> None:
+        """Write to the log."""
+
+
+class Work:
+    """One piece of it."""
+
+    def __init__(self, record: Record, hands: Hands, nics: Nics) -> None:
+        self._record = record
+        self._hands = hands
+        self._nics = nics
+        self._said: Said | None = None
+        """What is told of a NIC that is as it was."""
+
+    def do(self, wish: Wish) -> None:
+        """What was wished for.
+
+        Raises:
+            Refusal, NotANic: Azure did not do it, or it is not known whether it did.
+            ClusterError: the API server could not be told.
+            turns.Stopped: this operator does not lead any longer, or ends.
+        """
+        self._said = wish.said
+        if wish.what is What.LEAVE:
+            self._leave()
+        elif wish.what is What.READ:
+            self._read()
+        elif wish.what is What.GROW:
+            self._grow()
+        else:
+            self._shrink()
+
+    # Reading
+
+    def _read(self) -> None:
+        """Find out what the NIC has, when no operation on it is in progress; and finish what was begun."""
+        writer, nic = self._nics.find(self._record)
+        names = self._record.node.status.releasing
+        left = frozenset(names) & {each.name for each in nic_document.configurations(nic)}
+        if not left:
+            self._note(nic)
+        elif not frozenset(names) <= frozenset(self._record.node.spec.releasing):
+            # The agent does not hold them back any more, so they stay. A write that somebody else has
+            # prepared to remove them must not arrive after that.
+            self._hands.tell(
+                "warning", f"{self._record.node.name}: a removal is given up: the marks are gone"
+            )
+            self._note(writer.rewrite())
+        elif may_remove(self._record, self._hands.clock()):
+            self._note(writer.remove(names))
+        else:
+            raise Refusal(Kind.BUSY, "a removal that was begun waits for the node's agent")
+
+    def _note(self, nic: Document) -> None:
+        """Tell the node what its NIC has; nothing is under way any more."""
+        found = nic_document.configurations(nic)
+        target = self._record.target
+        assert target is not None
+        self._record.unsure = False
+        self._record.read_due = self._hands.clock() + AT_REST_SECONDS
+
+        def change(status: NodeStatus) -> NodeStatus:
+            changed = (found, target.nic) != (status.configurations, status.nic.id) or not status.revision
+            now = UNNOTICED
+            if not changed:
+                now = self._said or Said(progress.IDLE, f"the NIC has {len(found)} IP configurations")
+            return replace(
+                status,
+                revision=status.revision + changed,
+                nic=self._nics.shown(nic, target),
+                configurations=found,
+                addresses=sum(len(each.addresses) for each in found if _is_for_pods(each)),
+                state=now.state,
+                text=now.text,
+                remedy=now.remedy,
+                surplus=0,
+                releasing=(),
+                operation=None,
+                last_read_time=rfc3339(),
+            )
+
+        self._publish(change)
+
+    # Growing
+
+    def _grow(self) -> None:
+        record = self._record
+        around = self._hands.around(record)
+        wanted = plan(record.node.spec.sizes, counts_of(record, around, self._hands.clock()))
+        if not wanted.grows:
+            return
+        number = wanted.add or wanted.blocks
+        text = f"adding {f'{number} blocks of {BLOCK}' if wanted.blocks else number} addresses to the NIC"
+        writer = self._nics.writer(record)
+        self._begin(progress.GROWING, text, number * (BLOCK if wanted.blocks else 1))
+        if any(each.is_ours and each.state == "Failed" for each in record.node.status.configurations):
+            # An operation that failed marks everything on the NIC; the next one that succeeds sets it up.
+            self._note(writer.rewrite())
+            return
+        names = nic_document.new_names(number)
+        nic = writer.add(names, blocks=bool(wanted.blocks))
+        made = [each for each in nic_document.configurations(nic) if each.name in names]
+        self._hands.count({counts.ADDED: sum(len(each.addresses) for each in made)})
+        if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
+            # An API that does not know blocks ignores the field without a word (azure-cli#32553).
+            record.no_block_until = self._hands.clock() + SCARCE_SECONDS
+        self._note(nic)
+
+    def _begin(self, kind: str, text: str, addresses: int) -> None:
+        operation = Operation(kind, addresses, rfc3339())
+        self._record.unsure = True
+        self._publish(
+            lambda status: replace(status, state=kind, text=text, remedy="", surplus=0, operation=operation)
+        )
+        self._hands.tell("info", f"{self._record.node.name}: {text}")
+
+    # Shrinking
+
+    def _shrink(self) -> None:
+        record = self._record
+        writer = self._nics.writer(record)
+        if not record.node.spec.releasing and not self._ask():
+            return
+        names = self._promised()
+        if not names:
+            self._publish(lambda status: replace(status, surplus=0))
+            raise Refusal(Kind.BUSY, "what the node's agent offers can't be taken from its NIC now")
+        nic = writer.remove(names)
+        left = {each.name for each in nic_document.configurations(nic)}
+        gone = sum(len(e.addresses) for e in record.node.status.configurations if e.name in names - left)
+        self._hands.count({counts.REMOVED: gone})
+        self._note(nic)
+
+    def _ask(self) -> bool:
+        """Ask the agent for addresses that may go; whether it named some."""
+        record, hands = self._record, self._hands
+        wanted = plan(
+            record.node.spec.sizes, counts_of(record, hands.around(record), hands.clock()), float("inf")
+        )
+        if not wanted.remove:
+            return False
+        text = f"the node is asked for up to {wanted.remove} addresses that may be taken from its NIC"
+        self._publish(
+            lambda status: replace(
+                status, surplus=wanted.remove, state=progress.SHRINKING, text=text, remedy=""
+            )
+        )
+        until = hands.clock() + ANSWER_SECONDS
+        while not record.node.spec.releasing and hands.clock() < until:
+            hands.wait(LOOK_SECONDS)
+        if not record.node.spec.releasing:
+            record.surplus_since = hands.clock()
+            self._publish(lambda status: replace(status, surplus=0))
+        return bool(record.node.spec.releasing)
+
+    def _promised(self) -> frozenset[str]:
+        """What the agent holds back now, noted as being removed: from here on it may not give it out."""
+        record = self._record
+        for _ in range(MOST_CONFLICTS):
+            node = record.node
+            ours = {each.name for each in node.status.configurations if each.is_ours and not each.primary}
+            names = frozenset(node.spec.releasing) & ours
+            if not names or not may_remove(record, self._hands.clock()):
+                return frozenset()
+            size = sum(len(e.addresses) for e in node.status.configurations if e.name in names)
+            operation = Operation(exchange.SHRINKING, size, rfc3339())
+            text = f"taking {size} addresses from the NIC"
+            noted = tuple(sorted(names))
+            record.unsure = True
+            try:
+                self._hands.publish(
+                    record,
+                    lambda status, noted=noted, text=text, operation=operation: replace(  # type: ignore[misc]
+                        status,
+                        releasing=noted,
+                        surplus=0,
+                        state=progress.SHRINKING,
+                        text=text,
+                        remedy="",
+                        operation=operation,
+                    ),
+                )
+            except Conflict:
+                record.unsure = False
+                continue  # it wrote meanwhile: what it says now counts
+            self._hands.tell("info", f"{node.name}: {text}")
+            return names
+        return frozenset()
+
+    # Nodes that are gone
+
+    def _leave(self) -> None:
+        """Take what we gave the NIC of a node that is gone, and forget the node."""
+        record = self._record
+        name = record.node.name
+        if not self._hands.claimed_elsewhere(name):
+            try:
+                removed = self._nics.clear(record)
+                if removed:
+                    self._hands.count({counts.REMOVED: removed})
+                    self._hands.tell("info", f"{name} is gone: {removed} addresses were taken from its NIC")
+            except Refusal as refusal:
+                if refusal.kind is not Kind.NOT_FOUND:
+                    raise
+        self._hands.forget(record)
+        self._hands.tell("info", f"{name} is gone and forgotten")
+
+    def _publish(self, change: Callable[[NodeStatus], NodeStatus]) -> None:
+        """As ``Hands.publish``, on top of whatever the agent writes meanwhile."""
+        for _ in range(MOST_CONFLICTS):
+            try:
+                self._hands.publish(self._record, change)
+            except Conflict:
+                continue
+            return
+        raise Conflict(f"{self._record.node.name}: it was written {MOST_CONFLICTS} times meanwhile")
+
+
+def rfc3339() -> str:
+    """The time of the wall, for people and for who reads it roughly."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _is_for_pods(each: nic_document.Configuration) -> bool:
+    return not each.primary and each.block is not None and each.block.version == 4

@@ -1,0 +1,168 @@
+"""The emulated Azure Resource Manager on the loopback, over HTTPS with a local CA, with its tokens.
+
+Watches over what operators do there: nothing that is not theirs changes, and nobody loses an address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+import threading
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trustme
+
+from integration.fabric import armanswers, identity, imds
+from integration.fabric.arm import SERVER_HEADER, Arm
+from integration.fabric.armdocuments import nic_document
+from integration.fabric.faults import Now
+from integration.fabric.goalstate import GoalState
+from integration.fabric.model import Estate, Placement
+from integration.fabric.nicdiff import foreign_changes
+from integration.fabric.services import listen
+from integration.fabric.topology import Topology, build
+from integration.fabric.web import Request, Response, Server, Site
+from ipam.provision.nic_document import named_by_us
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+NOTHING = Now()
+SPEED = 400.0
+"""An operation of 71 s takes a sixth of a second."""
+
+
+class AzureService:
+    """A context manager. ``port`` and ``ca_file`` lead to Resource Manager, ``imds`` to tokens."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 3,
+        placement: Placement = Placement.STANDALONE,
+        speed: float = SPEED,
+    ) -> None:
+        self.goal = GoalState(
+            build(Topology(nodes=nodes, addresses=2, vnet_hosts=0, placement=placement), "t")
+        )
+        self.identity = identity.Identity()
+        self.arm = Arm(self.identity.issuer, lambda: self.goal.newest, self._change)
+        self.arm.roles.give("uniform-writer")
+        self.arm.operations.speed = speed
+        self.is_away = False
+        self.broken: list[str] = []
+        """What was done that must not be done."""
+        self.holders: Callable[[str], tuple[frozenset[Any], frozenset[Any]]] = lambda _: (
+            frozenset(),
+            frozenset(),
+        )
+        """Addresses that pods of a node hold, and those that its agent keeps back."""
+        self.writer_is_ours = True
+        self._lock = threading.Lock()
+        self.ca_file = folder / "ca.pem"
+        self._undo = contextlib.ExitStack()
+
+    @property
+    def estate(self) -> Estate:
+        return self.goal.newest
+
+    def __enter__(self) -> Self:
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.cert_pem.write_to_path(str(self.ca_file))
+        loopback = IPv4Address("127.0.0.1")
+        sites: tuple[tuple[Site, ssl.SSLContext | None], ...] = (
+            (
+                Site("arm", SERVER_HEADER, self._fault, self._answer, lambda _, s: armanswers.error(s)),
+                context,
+            ),
+            (
+                Site("imds", imds.SERVER_HEADER, lambda _: NOTHING, self._tell, lambda _, s: imds.error(s)),
+                None,
+            ),
+        )
+        urls = []
+        for site, tls in sites:
+            listener = listen(loopback, 0)
+            server = Server(site, listener, tls)
+            self._undo.callback(server.close)
+            server.start()
+            urls.append(f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}")
+        self.url, self.imds = urls
+        self._undo.callback(self.arm.close)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def nic(self, node: str) -> dict[str, Any]:
+        """A node's NIC as ARM shows it."""
+        vm = self.estate.vm(node)
+        document: dict[str, Any] = json.loads(json.dumps(nic_document(self.estate, vm, vm.nics[0])))
+        return document
+
+    def names(self, node: str) -> list[str]:
+        """Of the IP configurations that were named by us."""
+        entries = self.nic(node)["properties"]["ipConfigurations"]
+        return [each["name"] for each in entries if named_by_us(each["name"])]
+
+    def machine_id(self, node: str) -> str:
+        from integration.fabric.documents import vm_id
+
+        return vm_id(self.estate, self.estate.vm(node))
+
+    def forget_machine(self, node: str) -> None:
+        """Delete a machine with its NIC."""
+        from dataclasses import replace
+
+        self.goal.change(lambda e: replace(e, vms=tuple(vm for vm in e.vms if vm.computer_name != node)))
+
+    def _fault(self, request: Request) -> Now:
+        from integration.fabric.faults import Fault
+
+        return Now(Fault(refused=True)) if self.is_away else NOTHING
+
+    def _answer(self, request: Request, _: Now) -> Response:
+        return self.arm.answer(request, self.estate)
+
+    def _tell(self, request: Request, _: Now) -> Response:
+        estate = self.estate
+        return self.identity.managed(request, estate, estate.vms[0])
+
+    def _change(self, change: Callable[[Estate], Estate]) -> object:
+        """Every change that a request or the end of an operation makes is looked at."""
+        with self._lock:
+            before = self.goal.newest
+            after = self.goal.change(change)
+            if self.writer_is_ours:
+                for vm in after.vms:
+                    self._look(before, after, vm.computer_name)
+            return after
+
+    def _look(self, before: Estate, after: Estate, node: str) -> None:
+        if before.vm(node) is after.vm(node):
+            return
+        old, new = (nic_document(e, e.vm(node), e.vm(node).nics[0]) for e in (before, after))
+        plain = json.loads(json.dumps([old, new]))
+        for each in plain:
+            for entry in each["properties"]["ipConfigurations"]:
+                entry.pop("etag", None)
+                entry["properties"].pop("provisioningState", None)
+        self.broken += [f"{node}: {each}" for each in foreign_changes(plain[0], plain[1], named_by_us)]
+        gone = _addresses(old) - _addresses(new)
+        held, kept = self.holders(node)
+        if gone & held:
+            self.broken.append(f"{node}: pods hold {sorted(map(str, gone & held))}")
+        if gone - kept:
+            self.broken.append(f"{node}: {sorted(map(str, gone - kept))} could have been given out")
+
+
+def _addresses(nic: dict[str, Any]) -> frozenset[IPv4Address]:
+    texts = [each["properties"].get("privateIPAddress") for each in nic["properties"]["ipConfigurations"]]
+    return frozenset(ip for text in texts if text for ip in IPv4Network(text, strict=False))

@@ -1,0 +1,237 @@
+"""Everything goes wrong: operators are killed, stopped and doubled, Azure and the API server fail.
+
+Whatever happens, nothing that is not ours changes on a NIC, and no pod loses its address (``AzureService``
+looks at every change, and the fixture asserts).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.fabric.armoperations import Outcome
+from integration.fabric.model import State
+from ipam.operator import decide
+from ipam.operator.budget import WINDOW
+from ipam.provision import progress
+from ipam.provision.plan import Sizes
+from ipam.provision.refusals import Kind
+from tests.unit.operator.world import FAST, World
+
+if TYPE_CHECKING:
+    from tests.unit.operator.agent import Agent
+
+
+def _settled(place: World, *agents: Agent) -> None:
+    """Every pod has an address, and nothing is under way."""
+    for agent in agents:
+        place.soon(lambda agent=agent: len(agent.held) == agent.pods)  # type: ignore[misc]
+        place.soon(lambda agent=agent: place.says(agent.name, progress.IDLE))  # type: ignore[misc]
+        place.soon(lambda agent=agent: not agent.marked)  # type: ignore[misc]
+    for agent in agents:
+        status = place.status(agent.name)
+        assert status.operation is None
+        assert not status.releasing
+        assert {e.name for e in status.configurations if e.is_ours} == set(place.azure.names(agent.name))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before-the-request", "after-the-request"])
+def test_operators_that_are_killed_at_any_request_are_followed_without_a_loss(
+    place: World, *, after: bool
+) -> None:
+    agent = place.agent("node1")
+    for number in range(1, 13):
+        operator = place.operator(f"operator-{number}")
+        operator.life.after = after
+        operator.life.kill_at = number
+        agent.pods = 14 if number % 2 else 2
+        place.soon(lambda operator=operator: operator.life.is_dead.is_set() or _is_over(place, agent))  # type: ignore[misc]
+        operator.life.is_dead.set()
+    place.operator("last")
+    _settled(place, agent)
+
+
+def _is_over(place: World, agent: Agent) -> bool:
+    names = len(place.azure.names("node1"))
+    quiet = place.says("node1", progress.IDLE) and not agent.marked and len(agent.held) == agent.pods
+    return quiet and (agent.pods > 2 or names <= 8)
+
+
+@pytest.mark.parametrize("pods", [14, 2], ids=["growing", "shrinking"])
+def test_a_leader_that_was_stopped_before_a_write_and_goes_on_after_another_leads_does_no_harm(
+    place: World, pods: int
+) -> None:
+    agent = place.agent("node1")
+    stopped = place.operator("stopped")
+    agent.pods = 14 - 12 * (pods == 14)
+    _settled(place, agent)
+    gate = stopped.life.gates["PUT"] = threading.Event()
+    agent.pods = pods
+    place.soon(stopped.life.at_gate.is_set)
+    stopped.frozen = True
+    other = place.operator("other")
+    place.soon(lambda: other.elector.leads)
+    assert not stopped.elector.leads
+    _settled(place, agent)
+    gate.set()
+    place.soon(lambda: stopped.term is None or stopped.term.turns.working == 0)
+    _settled(place, agent)
+
+
+def test_without_the_api_server_nothing_is_written_and_afterwards_it_goes_on(place: World) -> None:
+    agent = place.agent("node1")
+    operator = place.operator()
+    agent.pods = 3
+    _settled(place, agent)
+    operator.view.is_away = True
+    place.soon(lambda: not operator.elector.leads)
+    writes = place.azure.arm.log.count("PUT")
+    agent.pods = 12
+    place.soon(lambda: agent.spec.pool.waiting > 0)
+    assert place.azure.arm.log.count("PUT") == writes
+    operator.view.is_away = False
+    _settled(place, agent)
+
+
+def test_without_azure_the_node_is_told_and_afterwards_it_goes_on(place: World) -> None:
+    agent = place.agent("node1")
+    place.operator()
+    agent.pods = 3
+    _settled(place, agent)
+    place.azure.is_away = True
+    agent.pods = 12
+    place.soon(lambda: place.says("node1", Kind.UNREACHABLE.value))
+    place.azure.is_away = False
+    _settled(place, agent)
+
+
+def test_a_storm_of_429_pauses_all_and_nobody_is_forgotten(place: World) -> None:
+    agents = [place.agent(f"node{number}") for number in (1, 2, 3)]
+    operator = place.operator()
+    place.azure.arm.faults.throttle(12, 2, ("PUT", "GET", "poll"))
+    place.azure.arm.faults.throttle(4, 2, ("PUT",), by_gateway=True)
+    for agent in agents:
+        agent.pods = 6
+    _settled(place, *agents)
+    assert operator.counters["provision_throttled"] > 0
+
+
+def test_an_operation_that_fails_late_is_made_again(place: World) -> None:
+    agent = place.agent("node1")
+    place.operator()
+    place.azure.arm.operations.outcomes.append(Outcome(State.FAILED, "InternalServerError", "no"))
+    agent.pods = 6
+    _settled(place, agent)
+
+
+def test_somebody_else_may_write_between_reading_and_writing(place: World) -> None:
+    agent = place.agent("node1")
+    place.operator()
+    place.azure.writer_is_ours = False  # what the other one changes is not looked at
+    for _ in range(3):
+        place.azure.arm.faults.other_writers.append(
+            lambda nic: nic.setdefault("tags", {}).update({f"by{len(nic['tags'])}": "other"})
+        )
+    agent.pods = 6
+    _settled(place, agent)
+    assert len(place.azure.nic("node1")["tags"]) == 3
+
+
+def test_a_right_that_is_taken_and_given_back_is_noticed(place: World) -> None:
+    agent = place.agent("node1")
+    place.operator()
+    agent.pods = 3
+    _settled(place, agent)
+    place.azure.arm.roles.give("reader")
+    agent.pods = 12
+    place.soon(lambda: place.says("node1", Kind.FORBIDDEN.value))
+    place.azure.arm.roles.give("nic-writer")
+    _settled(place, agent)
+
+
+def test_an_identity_that_is_removed_and_returned_is_noticed(place: World) -> None:
+    agent = place.agent("node1")
+    place.operator()
+    agent.pods = 3
+    _settled(place, agent)
+    principal, place.azure.identity.system_assigned = place.azure.identity.system_assigned, None
+    place.azure.arm.issuer.revoke_all()
+    agent.pods = 12
+    place.soon(lambda: place.says("node1", Kind.NO_IDENTITY.value))
+    place.azure.identity.system_assigned = principal
+    _settled(place, agent)
+
+
+def test_a_full_subnet_is_said_and_whoever_looks_at_the_node_sees_an_event(place: World) -> None:
+    agent = place.agent("node1")
+    place.operator()
+    agent.pods = 3
+    _settled(place, agent)
+    place.azure.arm.faults.full_subnets.add("nodes")
+    agent.pods = 14
+    place.soon(lambda: place.says("node1", Kind.SUBNET_FULL.value))
+    place.soon(lambda: place.api.events)
+    assert {event[:2] for event in place.api.events} == {("node1", "AddressesSubnetFull")}
+    assert place.status("node1").conditions[0].status == "False"
+    place.azure.arm.faults.full_subnets.clear()
+    place.soon(lambda: len(agent.held) == 14)
+
+
+def test_a_nic_that_is_full_is_said(place: World) -> None:
+    agent = place.agent("node1", Sizes(low=2, batch=4, high=8, maximum=1000))
+    place.operator()
+    agent.pods = 300
+    place.soon(lambda: place.says("node1", "nic-full"))
+    assert len(agent.held) == 255
+    assert "provision.prefixes" in place.status("node1").remedy
+
+
+def test_an_agent_that_lost_its_marks_keeps_what_was_to_be_removed(place: World) -> None:
+    """The leader ends between noting a removal and making it, and the node loses its store meanwhile."""
+    agent = place.agent("node1")
+    first = place.operator("first")
+    agent.pods = 14
+    _settled(place, agent)
+    gate = first.life.gates["PUT"] = threading.Event()
+    agent.pods = 2
+    place.soon(first.life.at_gate.is_set)
+    first.life.is_dead.set()
+    agent.lose_marks()
+    agent.pods = 14
+    place.soon(lambda: len(agent.held) == 14)
+    place.operator("second")
+    _settled(place, agent)
+    gate.set()
+    _settled(place, agent)
+
+
+def test_nothing_is_removed_where_the_agent_has_not_been_heard_of_lately(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decide, "FRESH_SECONDS", 0.0)
+    agent = place.agent("node1")
+    place.operator()
+    agent.pods = 14
+    _settled(place, agent)
+    before = place.azure.names("node1")
+    agent.pods = 2
+    place.soon(lambda: place.says("node1", Kind.BUSY.value))
+    assert place.azure.names("node1") == before
+
+
+def test_requests_stay_within_the_share_of_the_budget(place: World) -> None:
+    share = 0.012
+    agents = [place.agent(f"node{number}", Sizes(low=1, batch=1, high=2)) for number in (1, 2, 3)]
+    place.operator(budget={"share": share})
+    for pods in (2, 4, 6):
+        for agent in agents:
+            agent.pods = pods
+        place.soon(lambda: all(len(agent.held) == agent.pods for agent in agents))
+    for kinds, allowed in ((("PUT",), 1000 * share), (("GET", "poll"), 10_000 * share)):
+        times = sorted(e.at for kind in kinds for e in place.azure.arm.log.entries(kind=kind))
+        for end in times:
+            # Between its turn and its arrival a request is on its way.
+            inside = [at for at in times if end - WINDOW / FAST + 0.5 < at <= end]
+            assert len(inside) <= allowed
