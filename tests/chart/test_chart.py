@@ -22,9 +22,9 @@ CONF = ROOT / "conf/10-azvnet.conflist"
 Object = dict[str, Any]
 
 
-def template(*values: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def template(*values: str, check: bool = True, version: str = "1.34.0") -> subprocess.CompletedProcess[str]:
     command = [str(kubernetes() / "helm"), "template", "azvnet", str(CHART), "--namespace", "kube-system"]
-    command += ["--kube-version", "1.34.0", *(part for each in values for part in ("--set-json", each))]
+    command += ["--kube-version", version, *(part for each in values for part in ("--set-json", each))]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=check)
 
 
@@ -196,7 +196,7 @@ def test_uninstalling_takes_the_place_of_the_agent() -> None:
         ("agent.refreshSeconds=0", "at '/agent/refreshSeconds'"),
         ('image.digest="sha256:12"', "at '/image/digest'"),
         ('imgae.tag="1"', "additional properties 'imgae' not allowed"),
-        ('agent.provision.mode="operator"', "at '/agent/provision/mode': value must be one of 'off', 'node'"),
+        ('agent.provision.mode="cloud"', "at '/agent/provision/mode': value must be one of 'off', 'node'"),
         ('agent.loglevel="info"', "additional properties 'loglevel' not allowed"),
         ('network.conflist={"name":"x"}', "missing properties 'cniVersion', 'plugins'"),
         ("podMonitor.enabled=true", "podMonitor.enabled needs metrics.enabled"),

@@ -81,7 +81,7 @@ app.kubernetes.io/component: cni
 {{- end -}}
 {{- end }}
 
-{{- /* What every pod of the chart has in common: it works on the node, and talks to nobody. */}}
+{{- /* What every pod on a node has in common: it works on the node itself. */}}
 {{- define "azvnet.pod" -}}
 # It configures the node's own network, and before that there is no other.
 hostNetwork: true
@@ -114,4 +114,20 @@ securityContext:
   seLinuxOptions:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- end }}
+
+{{- /* How a PodMonitor asks for metrics. */}}
+{{- define "azvnet.scrape" -}}
+port: metrics
+path: /metrics
+interval: {{ .Values.podMonitor.interval }}
+scrapeTimeout: {{ .Values.podMonitor.scrapeTimeout }}
+{{- with .Values.podMonitor.relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.podMonitor.metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
