@@ -7,6 +7,7 @@ worded. It must not do I/O, nor decide what is done about a difference.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_interface
 
 from cni_plugin.datapath.names import HOST_MAC, Names, names_for
 from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
@@ -50,6 +51,8 @@ class Expected(Value):
     """As prevResult says (1.1.0); 0 where it does not say, since a later plugin may have lowered it."""
     routed: tuple[IPInterface, ...] = ()
     """Those of ``addresses`` that the host routes to the pod: ours, not what a later plugin added."""
+    former: tuple[IPInterface, ...] = ()
+    """The same as pods have them that an earlier version made: with the prefix length of the subnet."""
     given_mac: str = ""
     """The MAC that ADD set. The kernel flushes a link's neighbours when its MAC is changed, permanent ones
     too, so after a later plugin did so the gateway's entry is learned (the host veth answers ARP for it)."""
@@ -57,8 +60,10 @@ class Expected(Value):
 
 def expected_of(*held: Reservation) -> Expected:
     """What the endpoint of an attachment should be that holds these, as far as the store knows."""
-    attachment, addresses = held[0].attachment, tuple([each.address for each in held])
-    return Expected(names_for(attachment, held[0].owner), attachment.ifname, addresses, routed=addresses)
+    attachment, former = held[0].attachment, tuple([each.address for each in held])
+    addresses = tuple([ip_interface(each.ip) for each in held])
+    names = names_for(attachment, held[0].owner)
+    return Expected(names, attachment.ifname, addresses, routed=addresses, former=former)
 
 
 class FoundHost(Value):
@@ -178,8 +183,9 @@ def _of_links(expected: Expected, host: Link, pod: Link) -> Iterator[Difference]
 
 def _of_addresses(expected: Expected, found: Found, pod: Link) -> Iterator[Difference]:
     there = {(each.ip, each.prefixlen) for each in found.pod_addresses if each.index == pod.index}
+    former = {each.ip for each in expected.former if (each.ip, each.network.prefixlen) in there}
     for address in expected.addresses:
-        if (address.ip, address.network.prefixlen) not in there:
+        if (address.ip, address.network.prefixlen) not in there and address.ip not in former:
             has = ", ".join(f"{ip}/{length}" for ip, length in sorted(there, key=str)) or "none"
             text = f"address {address} is missing on {expected.ifname} (it has {has})"
             yield Difference(POD_ADDRESS, text, address.ip)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 from cni_plugin.cni.errors import AttachmentExists, KernelRefused, of_system
 from cni_plugin.datapath import AddressCarried, Endpoint, drift
@@ -53,7 +53,7 @@ def attach(
                 host.change([encode.own_link(host_index, endpoint.names.mark)])
                 pod.change([encode.set_link(pod_index)])
                 addresses = ask()
-            made = replace(endpoint, host_ifname=host_ifname, addresses=addresses)
+            made = replace(endpoint, host_ifname=host_ifname, addresses=tuple(map(_alone, addresses)))
             _set_up_host(made, host, host_index, marked=ask is not None)
             another_v6 = _has_ipv6(addresses) and not endpoint.in_host and _has_default_v6(pod)
             try:
@@ -222,6 +222,15 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
             "Remove or rename that link.",
         )
     return names.own_ifname  # another interface of this pod, or of an earlier sandbox of it
+
+
+def _alone(address: IPInterface) -> IPInterface:
+    """An address as the pod has it: nothing of its subnet is on this link.
+
+    From a shorter prefix `portmap` concludes that all of it is on one bridge, where replies go past the host,
+    and masquerades these clients (its ``fillDnatRules``).
+    """
+    return ip_interface(address.ip)
 
 
 def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> None:

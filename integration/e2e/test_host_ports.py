@@ -79,11 +79,12 @@ def test_host_port_leads_everybody_to_the_pod_while_it_lives(scene: Scene, space
         scene.outside.get(node, HTTP, "hostname", patience=0.5)
 
 
-def test_pod_behind_a_host_port_sees_clients_of_other_subnets_as_they_are(scene: Scene, space: Space) -> None:
-    """Clients of the pod's own subnet come from the node: portmap takes the subnet for one bridge."""
-    space.ready(published("seeing"))
+def test_pod_behind_a_host_port_sees_who_asks(scene: Scene, space: Space) -> None:
+    """Clients of its own subnet as well; itself it sees as the node, where its replies have to pass."""
+    (pod,) = space.ready(published("seeing"))
     node = scene.node1.address
-    for asker, address in ((scene.beyond, scene.beyond.address), (scene.outside, node), (scene.there, node)):
+    askers = (scene.beyond, scene.outside, scene.there, scene.beside, scene.node1, scene.node2)
+    for asker, address in (*((each, each.address) for each in askers), (pod, node)):
         clients = [*asker.http(node, HTTP, "clientip"), *asker.udp(node, UDP, "clientip")]
         assert [address_of(client) for client in clients] == [address] * 2, asker.name
     space.delete("pod/seeing")

@@ -47,7 +47,7 @@ def test_a_pod_gets_the_address_that_a_dhcp_server_gives(fabric: Fabric, node: M
 
     result = pod.add()
 
-    assert [ip["address"] for ip in result["ips"]] == [f"{address}/20"] == pod.addresses()
+    assert [ip["address"] for ip in result["ips"]] == [f"{address}/32"] == pod.addresses()
     assert unreached([machine(fabric.vnet_hosts["vm1"])], [pod.endpoint]) == []
     assert pod.cnitool("check").ok
     pod.delete()

@@ -56,8 +56,8 @@ def answering(node: Machine, pod: Pod) -> Iterator[None]:
 def places(make_fabric: MakeFabric) -> Iterator[tuple[Containerd, socket.socket, Machine]]:
     """A node with containerd, and a socket that is connected to its host port.
 
-    The socket is in a peered network: portmap masquerades clients of the pod's own subnet, and the kernel
-    forgets masqueraded connections when the link goes that they left over.
+    The socket is in a peered network, so that nothing masquerades it: the kernel forgets masqueraded
+    connections when the link goes that they left over.
     """
     fabric = make_fabric(addresses=2, peered_hosts=1)
     node = fabric.nodes["node1"]

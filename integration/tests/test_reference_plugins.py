@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration import plugins, reach, residue
-from integration.tests.pods import Pod, attached, dropped, machine, unreached, use, without_files
+from integration import plugins, reach, residue, witness
+from integration.tests.pods import (
+    WITNESS_PORT,
+    Pod,
+    attached,
+    dropped,
+    listening,
+    machine,
+    unreached,
+    use,
+    without_files,
+)
 
 if TYPE_CHECKING:
     from integration.fabric import Fabric, Machine
@@ -55,6 +65,31 @@ def test_portmap_opens_a_port_of_the_node_and_closes_it(fabric: Fabric, node: Ma
         assert fetch(outside, mapped) == ""
     left = residue.snapshot(node).facts
     assert [fact for fact in left if address in fact or "8081" in fact] == []
+    assert dropped(fabric) == {}
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_pod_behind_a_host_port_sees_who_asks_also_from_its_own_subnet(
+    fabric: Fabric, node: Machine, backend: str
+) -> None:
+    """The whole prefix of the address in the result is masqueraded by portmap, as if on one bridge."""
+    snat = {"type": "portmap", "backend": backend, "snat": True, "capabilities": {"portMappings": True}}
+    use(node, AZVNET, snat)
+    mapping = {"hostPort": 8082, "containerPort": WITNESS_PORT, "protocol": "tcp"}
+    (pod,) = attached(node, "seeing", capabilities={"portMappings": [mapping]})
+    (other,) = attached(node, "asking")
+    own, beside = (str(each.endpoint.address) for each in (pod, other))
+    neighbour = fabric.vnet_hosts["vm1"]
+    assert neighbour.primary_ip in node.nics[0].subnet.prefix
+
+    with listening(node, "0.0.0.0", pod.netns):
+        ask = ["python3", "-c", witness.ASK, "tcp", f"{node.primary_ip}:8082"]
+        assert neighbour.run(ask).stdout.split() == [str(neighbour.primary_ip)]
+        assert other.run(*ask).split() == [beside]
+        assert node.run(ask).stdout.split() == [str(node.primary_ip)]
+        assert pod.run(*ask).split() == [str(node.primary_ip)], "its own reply has to come back by the node"
+    assert pod.addresses() == [f"{own}/32"]
+    assert pod.cnitool("check").ok
     assert dropped(fabric) == {}
 
 
@@ -245,7 +280,7 @@ def test_azvnet_takes_a_fixed_address_from_static(fabric: Fabric, node: Machine)
     use(node, {"type": "azvnet", "ipam": static})
     (pod,) = attached(node, "fixed")
 
-    assert pod.addresses() == [f"{address}/20"]
+    assert pod.addresses() == [f"{address}/32"]
     assert unreached([machine(fabric.vnet_hosts["vm1"])], [pod.endpoint]) == []
     pod.cnitool("check").done()
     pod.delete()

@@ -124,7 +124,7 @@ def test_an_address_with_a_stale_route_is_set_aside_and_the_next_one_taken(busy_
     pod = busy_node.sandbox.pod("c1")
     added = busy_node.add(pod)
     assert added.address == "10.10.0.6"
-    assert pod_addresses(pod) == ["10.10.0.6/16"]
+    assert pod_addresses(pod) == ["10.10.0.6/32"]
     assert busy_node.counts()["quarantined"] == 1
     assert busy_node.sandbox.ip("route", "show", "10.10.0.5/32")[0]["dev"] == "stale"
     (status,) = [s for s in busy_node.pool(lambda pool: pool.addresses()) if str(s.address.ip) == "10.10.0.5"]

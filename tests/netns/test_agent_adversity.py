@@ -230,7 +230,7 @@ def test_a_store_that_is_spoilt_under_the_agent_costs_no_pod_its_address(
     by_executable = {"AZVNET_RUN_DIR": RUN_DIR, "AZVNET_AGENT": "none"}
     new = node.sandbox.pods("new-1", "new-2")
     addresses = {pod_addresses(pod)[0] for pod in live}
-    given = [f"{node.add(new[0]).address}/16", f"{node.add(new[1], env=by_executable).address}/16"]
+    given = [f"{node.add(new[0]).address}/32", f"{node.add(new[1], env=by_executable).address}/32"]
     assert not addresses & set(given)
     assert given[0] != given[1]
     agent.kill()

@@ -53,14 +53,14 @@ DAMAGE: dict[str, tuple[Damage, tuple[str, ...]]] = {
         lambda h: h.pod.change("link delete eth0", "link add eth0 type ifb", "link set eth0 up"),
         ("host veth",),
     ),
-    "address removed": (lambda h: h.pod.change("address delete 10.10.0.5/16 dev eth0"), ("10.10.0.5",)),
+    "address removed": (lambda h: h.pod.change("address delete 10.10.0.5/32 dev eth0"), ("10.10.0.5",)),
     "address replaced": (
-        lambda h: h.pod.change("address delete 10.10.0.5/16 dev eth0", "address add 10.10.0.77/16 dev eth0"),
+        lambda h: h.pod.change("address delete 10.10.0.5/32 dev eth0", "address add 10.10.0.77/32 dev eth0"),
         ("10.10.0.5", "10.10.0.77"),
     ),
     "address with another prefix length": (
-        lambda h: h.pod.change("address delete 10.10.0.5/16 dev eth0", "address add 10.10.0.5/24 dev eth0"),
-        ("10.10.0.5/16", "10.10.0.5/24"),
+        lambda h: h.pod.change("address delete 10.10.0.5/32 dev eth0", "address add 10.10.0.5/24 dev eth0"),
+        ("10.10.0.5/32", "10.10.0.5/24"),
     ),
     "default route removed": (lambda h: h.pod.change("route delete default"), ("0.0.0.0/0", "missing")),
     "default route elsewhere": (
@@ -227,7 +227,7 @@ def test_a_result_that_can_not_be_read_is_an_error(healthy: Healthy, garbage: ob
 
 
 WRONG_RESULTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "another address": lambda r: {**r, "ips": [{**r["ips"][0], "address": "10.10.0.99/16"}]},
+    "another address": lambda r: {**r, "ips": [{**r["ips"][0], "address": "10.10.0.99/32"}]},
     "another prefix length": lambda r: {**r, "ips": [{**r["ips"][0], "address": "10.10.0.5/24"}]},
     "another sandbox": lambda r: {
         **r,

@@ -32,7 +32,7 @@ def test_two_hundred_pods_at_once_all_get_an_address_of_their_own(new_node: NewN
     assert set(node.held()) == set(node.host_routes()) == set(given)
     assert node.counts() == {"free": 0, "assigned": 200, "cooling": 0, "quarantined": 0}
     for pod, address in list(zip(pods, given, strict=True))[::20]:
-        assert pod_addresses(pod) == [f"{address}/16"]
+        assert pod_addresses(pod) == [f"{address}/32"]
     running = [node.start("DEL", pod) for pod in pods]
     for each in running:
         each.finish().done()

@@ -173,7 +173,7 @@ def test_a_source_that_is_not_there_is_refused_with_key_and_value(
 def test_every_name_of_the_file_source_works(busy_node: Node, pod: Pod, environment: str | None) -> None:
     ipam = {"type": "azvnet-ipam"} | ({"environment": environment} if environment else {})
     busy_node.add(pod, conf=busy_node.conf(ipam=ipam)).done()
-    assert pod_addresses(pod) == ["10.10.0.5/16"]
+    assert pod_addresses(pod) == ["10.10.0.5/32"]
 
 
 @pytest.mark.alone("an agent has read the usual document by then")

@@ -80,7 +80,7 @@ def test_the_pod_has_its_address_and_no_route_to_its_subnet(busy_node: Node, pod
     """On Azure no neighbour can be reached on layer 2: everything goes through the gateway."""
     busy_node.add(pod).done()
     info = _one(_one(pod.ip("-4", "address", "show", "dev", "eth0"))["addr_info"])
-    assert (info["local"], info["prefixlen"], info["scope"]) == ("10.10.0.5", 16, "global")
+    assert (info["local"], info["prefixlen"], info["scope"]) == ("10.10.0.5", 32, "global")
     assert info["noprefixroute"] is True
     routes = pod.ip("-details", "-4", "route", "show")
     assert sorted((route["dst"], route.get("gateway"), route["scope"]) for route in routes) == [
@@ -282,7 +282,7 @@ def test_a_second_add_with_another_namespace_harms_nothing_either(busy_node: Nod
 def test_one_container_may_have_several_attachments_each_for_itself(busy_node: Node, pod: Pod) -> None:
     first = busy_node.add(pod)
     second = busy_node.add(pod, ifname="net1", conf=busy_node.conf(name="second")).done()
-    assert pod_addresses(pod, "net1") == [f"{second.address}/16"]
+    assert pod_addresses(pod, "net1") == [f"{second.address}/32"]
     assert first.address != second.address
     assert {name: link["ifalias"].rsplit(" ", 1)[0] for name, link in busy_node.veths().items()} == {
         host_name("c1"): "azvnet1 c1 eth0 azvnet",

@@ -64,9 +64,9 @@ def test_a_pod_with_anothers_address_lives_like_any_other(
     busy_node: Node, delegate: Delegate, pod: Pod
 ) -> None:
     added = busy_node.add(pod)
-    assert pod_addresses(pod) == ["172.20.0.9/24"]
+    assert pod_addresses(pod) == ["172.20.0.9/32"]
     (ip,) = added.result["ips"]
-    assert ip == {"address": "172.20.0.9/24", "gateway": "169.254.1.1", "interface": 1}
+    assert ip == {"address": "172.20.0.9/32", "gateway": "169.254.1.1", "interface": 1}
     assert busy_node.host_routes().keys() == {"172.20.0.9"}
     assert ping(pod, "10.10.0.4")
     assert added.result["dns"] == {"nameservers": ["172.20.0.1"]}
@@ -142,13 +142,13 @@ def test_its_result_is_understood_in_every_version(
     delegate.behave(ADD=version)
     made = busy_node.add(pod, conf=busy_node.conf(cniVersion=ours)).result
     assert made["cniVersion"] == ours
-    assert pod_addresses(pod) == ["172.20.0.9/24"]
+    assert pod_addresses(pod) == ["172.20.0.9/32"]
 
 
 def test_several_addresses_are_all_set(busy_node: Node, delegate: Delegate, pod: Pod) -> None:
     delegate.behave(ADD="1.0.0")
     added = busy_node.add(pod)
-    assert pod_addresses(pod) == ["172.20.0.9/24", "172.20.0.10/24"]
+    assert pod_addresses(pod) == ["172.20.0.9/32", "172.20.0.10/32"]
     assert busy_node.host_routes().keys() == {"172.20.0.9", "172.20.0.10"}
     busy_node.check(pod, added).done()
 

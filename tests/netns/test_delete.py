@@ -204,7 +204,7 @@ def test_several_networks_of_one_pod_come_and_go_in_parallel(busy_node: Node) ->
     given = [each.finish().address for each in running]
     assert len(set(given)) == len(names)
     assert {address for name in names for address in pod_addresses(pod, name)} == {
-        f"{each}/16" for each in given
+        f"{each}/32" for each in given
     }
     running = [node.start("DEL", pod, ifname=name) for name in names]
     for each in running:

@@ -191,7 +191,7 @@ def test_what_drops_a_packet_is_named_and_it_is_really_dropped(
 def test_a_pod_that_lost_its_address_does_not_get_the_packet(
     node: Node, pods: list[Pod], explain: Explain
 ) -> None:
-    node.sandbox.batch(f"address delete {SECOND}/16 dev eth0", namespace="c2")
+    node.sandbox.batch(f"address delete {SECOND}/32 dev eth0", namespace="c2")
     read = explained(explain, "web", SECOND, code=DROPPED)
     assert read["reason"] == f"the pod does not have {SECOND} (see `azvnet status`)"
 

@@ -173,7 +173,7 @@ def asked(pod: Pod, address: str, source: str = "", seconds: float = 10) -> str:
 def test_a_pod_gets_an_address_of_each_family_and_both_work_when_add_returns(dual: Node) -> None:
     pod = dual.sandbox.pod("c1")
     added = dual.add(pod)
-    assert ips(added.result) == ["10.10.0.5/16", f"{FIRST_V6}/64"]
+    assert ips(added.result) == ["10.10.0.5/32", f"{FIRST_V6}/128"]
     assert [each["gateway"] for each in added.result["ips"]] == ["169.254.1.1", "fe80::1"]
     assert {each["dst"] for each in added.result["routes"]} == {
         "169.254.1.1/32",
@@ -238,7 +238,7 @@ def test_a_pod_whose_namespace_disables_ipv6_gets_it_all_the_same(dual: Node) ->
 def test_a_second_interface_has_its_own_addresses_and_the_first_stays_in_use(dual: Node) -> None:
     pod, _ = attached(dual)
     second = dual.add(pod, ifname="net1")
-    assert ips(second.result) == ["10.10.0.6/16", f"{FIRST_V6 + 1}/64"]
+    assert ips(second.result) == ["10.10.0.6/32", f"{FIRST_V6 + 1}/128"]
     ways = pod.ip("-6", "route", "show", "default")
     assert [each["dev"] for each in sorted(ways, key=lambda way: way["metric"])] == ["eth0", "net1"]
     assert ping(pod, OUTSIDE_V6)
@@ -289,7 +289,7 @@ def test_addresses_of_both_families_can_be_requested(dual: Node) -> None:
 def test_a_requested_address_of_one_family_leaves_the_other_free(dual: Node) -> None:
     pod = dual.sandbox.pod("c1")
     added = dual.add(pod, args=f"IgnoreUnknown=1;IP={FIRST_V6 + 3}")
-    assert ips(added.result) == ["10.10.0.5/16", f"{FIRST_V6 + 3}/64"]
+    assert ips(added.result) == ["10.10.0.5/32", f"{FIRST_V6 + 3}/128"]
 
 
 def test_an_address_of_a_family_that_pods_do_not_get_is_refused(dual: Node) -> None:
@@ -310,7 +310,7 @@ def test_a_family_that_does_not_exist_is_refused(dual: Node) -> None:
 
 def test_another_plugin_is_given_addresses_of_both_families(dual: Node) -> None:
     given = dual.add(dual.sandbox.pod("c1"), as_ipam=True).result
-    assert ips(given) == ["10.10.0.5/16", f"{FIRST_V6}/64"]
+    assert ips(given) == ["10.10.0.5/16", f"{FIRST_V6}/64"], "with the prefix lengths of their subnets"
     assert {each["dst"] for each in given["routes"]} == {"0.0.0.0/0", "::/0"}
     assert [each["gateway"] for each in given["ips"]] == [GATEWAY, f"{PREFIX}1"]
 
@@ -331,8 +331,8 @@ def test_check_finds_what_is_missing_of_either_family(dual: Node) -> None:
     pod = dual.sandbox.pod("c1")
     added = dual.add(pod)
     dual.check(pod, added).done()
-    pod.change(f"address del {FIRST_V6}/64 dev eth0")
-    refused(dual.check(pod, added), None, f"address {FIRST_V6}/64 is missing")
+    pod.change(f"address del {FIRST_V6}/128 dev eth0")
+    refused(dual.check(pod, added), None, f"address {FIRST_V6}/128 is missing")
 
 
 @pytest.mark.parametrize(

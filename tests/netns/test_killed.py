@@ -61,7 +61,7 @@ def test_an_add_killed_at_any_moment_is_followed_by_one_that_works(new_node: New
                 node.delete(pod).done()
                 added = node.add(pod).done()
         lately.append(added.seconds)
-        assert pod_addresses(pod) == [f"{added.address}/16"]
+        assert pod_addresses(pod) == [f"{added.address}/32"]
         node.delete(pod).done()
     assert killed > ROUNDS / 4
     assert not node.residue()
@@ -174,7 +174,7 @@ def test_an_add_killed_at_each_of_its_steps_leaves_nothing_that_matters(
             assert number % 2 == 0
             assert pod_addresses(pod)
         else:
-            assert pod_addresses(pod) == [f"{outcome.address}/16"]
+            assert pod_addresses(pod) == [f"{outcome.address}/32"]
         node.delete(pod).done()
         assert len(node.veths()) == len(node.host_routes()) == len(node.held()) == 1
     assert reached >= 3, "the steps are where this test looks for them"

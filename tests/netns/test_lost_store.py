@@ -121,7 +121,7 @@ def test_pods_that_live_keep_their_addresses_whatever_became_of_the_store(busy_n
     assert node.held() == held | dict(zip(given, ("n1", "n2", "n3"), strict=True))
     for pod in (pods[0], pods[2]):
         node.check(pod, added[pod.container_id]).done()
-        assert pod_addresses(pod) == [f"{added[pod.container_id].address}/16"]
+        assert pod_addresses(pod) == [f"{added[pod.container_id].address}/32"]
     assert node.add(pods[0]).code == 104
     for pod in (*pods, *new):
         node.delete(pod).done()
@@ -359,7 +359,7 @@ def test_the_store_may_vanish_and_be_spoilt_under_load(new_node: NewNode) -> Non
         addresses = [address for _, address in live.values()]
         assert len(addresses) == len(set(addresses)), "no address was given twice"
         for pod, address in live.values():
-            assert pod_addresses(pod) == [f"{address}/16"]
+            assert pod_addresses(pod) == [f"{address}/32"]
         assert node.host_routes().keys() == set(addresses)
     last = node.add(node.sandbox.pod("last")).address
     assert set(node.held()) >= {last, *(address for _, address in live.values())}

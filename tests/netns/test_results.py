@@ -113,7 +113,7 @@ WAYS_TO_ASK = ["CNI_ARGS", "runtimeConfig.ips", "args.cni.ips", "ipam.ipAddress"
 @pytest.mark.parametrize("how", WAYS_TO_ASK)
 def test_the_address_that_is_asked_for_is_given(busy_node: Node, pod: Pod, how: str, address: str) -> None:
     made = busy_node.add(pod, **_asking(busy_node, how, address)).result
-    assert [ip["address"] for ip in made["ips"]] == ["10.10.0.9/16"] == pod_addresses(pod)
+    assert [ip["address"] for ip in made["ips"]] == ["10.10.0.9/32"] == pod_addresses(pod)
 
 
 @pytest.mark.parametrize("how", WAYS_TO_ASK)
@@ -127,7 +127,7 @@ def test_an_address_that_another_pod_holds_is_refused_and_its_holder_named(
     assert first in failed.msg
     assert "default/c1" in failed.msg
     assert busy_node.held() == {first: "c1"}
-    assert pod_addresses(pod) == [f"{first}/16"]
+    assert pod_addresses(pod) == [f"{first}/32"]
 
 
 @pytest.mark.parametrize("address", ["10.10.99.99", "192.0.2.1", ADDRESS])

@@ -377,4 +377,14 @@ def test_what_the_store_knows_of_an_endpoint_is_its_address_and_where_it_is_rout
     owner = Owner("azvnet", pod_namespace="default", pod_name="web")
     gateway = IPv4Address("10.1.0.1")
     reservation = Reservation(attachment, owner, ADDRESS, gateway, "auto", 0.0, confirmed=True, generation="")
-    assert drift.expected_of(reservation) == Expected(NAMES, "eth0", (ADDRESS,), routed=(ADDRESS,))
+    own = (ip_interface(ADDRESS.ip),)
+    expected = drift.expected_of(reservation)
+    assert expected == Expected(NAMES, "eth0", own, routed=own, former=(ADDRESS,))
+
+
+def test_pod_that_an_earlier_version_made_has_the_prefix_length_of_its_subnet() -> None:
+    as_made = replace(EXPECTED, addresses=(ip_interface(ADDRESS.ip),), former=(ADDRESS,))
+    assert list(drift.of_pod(as_made, RIGHT)) == []
+    other = ip_interface(f"{ADDRESS.ip}/24")
+    (found,) = drift.of_pod(replace(as_made, former=(other,)), RIGHT)
+    assert found.text == f"address {ADDRESS.ip}/32 is missing on eth0 (it has {ADDRESS})"
