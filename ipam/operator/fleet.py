@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ipam.operator.claims import Claims
@@ -282,14 +283,14 @@ class Fleet:
         with self._lock:
             self._full[subnet.casefold()] = self._common.clock() + SCARCE_SECONDS
 
+    def all_records(self) -> list[Record]:
+        """Of every node, at this moment."""
+        with self._lock:
+            return list(self.records.values())
+
     def counted(self, of: Callable[[Record], str]) -> dict[str, int]:
         """How many nodes have each value of something."""
-        found: dict[str, int] = {}
-        with self._lock:
-            for record in self.records.values():
-                value = of(record)
-                found[value] = found.get(value, 0) + 1
-        return found
+        return dict(Counter(map(of, self.all_records())))
 
 
 def _sort(what: What) -> Sort:

@@ -46,6 +46,7 @@ class Line(Generic[K]):
         self._places: dict[K, Place] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._number = 0
+        self._lengths = dict.fromkeys(Order, 0)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -63,13 +64,18 @@ class Line(Generic[K]):
             rank = min(before.rank, now + order * AGEING)
         else:
             rank = since + order * AGEING
+        if before is not None:
+            self._lengths[before.order] -= 1
+        self._lengths[order] += 1
         self._places[key] = Place(order, since, rank)
         self._number += 1
         heapq.heappush(self._heap, (rank, self._number, key))
 
     def drop(self, key: K) -> None:
         """Stop waiting."""
-        self._places.pop(key, None)
+        place = self._places.pop(key, None)
+        if place is not None:
+            self._lengths[place.order] -= 1
 
     def first(self) -> tuple[float, K] | None:
         """Rank and key of who is next."""
@@ -85,17 +91,13 @@ class Line(Generic[K]):
         """Of one that waits."""
         return self._places.get(key)
 
-    def ahead_of(self, order: Order, now: float) -> int:
-        """How many would be served before one that begins to wait now."""
-        rank = now + order * AGEING
-        return sum(each.rank <= rank for each in self._places.values())
+    def ahead_of(self, order: Order) -> int:
+        """How many of the same class, or of a more urgent one, wait."""
+        return sum(number for each, number in self._lengths.items() if each <= order)
 
     def lengths(self) -> dict[Order, int]:
         """How many wait in each class."""
-        found = dict.fromkeys(Order, 0)
-        for each in self._places.values():
-            found[each.order] += 1
-        return found
+        return dict(self._lengths)
 
     def longest(self, now: float) -> dict[Order, float]:
         """Seconds for which the oldest of each class has waited."""

@@ -49,6 +49,8 @@ class Account:
         """Work that has not begun, by name of the node."""
         self.requests: dict[Sort, Line[threading.Event]] = {sort: Line() for sort in Sort}
         """Of work that is under way."""
+        self.begun: dict[Order, tuple[int, float]] = dict.fromkeys(Order, (0, 0.0))
+        """Pieces of work that were begun, and the seconds for which they waited together."""
 
 
 class Turns:
@@ -90,7 +92,7 @@ class Turns:
     def accounts(self) -> Iterator[tuple[Region, Account]]:
         """All of them, locked while they are looked at."""
         with self._changed:
-            yield from self._accounts.items()
+            yield from list(self._accounts.items())
 
     def queue(self, node: str, region: Region, sort: Sort, order: Order) -> None:
         """Have work on a node begun when it is its turn; it waits once, whatever it waits for."""
@@ -137,7 +139,7 @@ class Turns:
         account = self.account(region)
         with self._changed:
             now = self._clock()
-            ahead = account.works[Sort.WRITE].ahead_of(order, now)
+            ahead = account.works[Sort.WRITE].ahead_of(order)
             for_worker = max(0, self._working + ahead + 1 - self._workers) * MEAN_SECONDS / self._workers
             return max(account.meters[Sort.WRITE].wait(now, ahead + 1), for_worker)
 
@@ -206,9 +208,16 @@ class Turns:
                 request[1].set()
                 continue
             assert work is not None
+            self._note_wait(account, works, work[1])
             works.drop(work[1])
             self._working += 1
             return work[1]
+
+    def _note_wait(self, account: Account, line: Line[str], node: str) -> None:
+        place = line.place(node)
+        assert place is not None
+        number, seconds = account.begun[place.order]
+        account.begun[place.order] = number + 1, seconds + max(0.0, self._clock() - place.since)
 
     def _pause(self) -> float:
         """Seconds until something may be served that waits now."""
