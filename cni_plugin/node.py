@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.cni.errors import StateUnavailable
 from cni_plugin.kernel import rules
+from cni_plugin.kernel.family import IPV4, Family
 from cni_plugin.kernel.netlink import Deleter, Netlink
 from ipam.ipam import Ipam
 
@@ -57,7 +58,7 @@ class Node:
         self.outlook: Callable[[str], str] | None = None
         """Told of each pod (``namespace/name``) that found no address; answers in words what is done about
         it. None: nothing is."""
-        self._rules: list[RoutingRule] = []
+        self._rules: dict[int, list[RoutingRule]] = {}
         self._local = threading.local()
 
     @property
@@ -68,15 +69,15 @@ class Node:
             existing = self._local.netlink = Netlink(deleter=self.deleter)
         return existing
 
-    def routing_rules(self, *, again: bool = False) -> list[RoutingRule]:
-        """The host's routing rules of IPv4. The executable reads them once; ``again``: they may have changed.
-        Raises OSError: it can't.
+    def routing_rules(self, family: Family = IPV4, *, again: bool = False) -> list[RoutingRule]:
+        """The host's routing rules of a family. The executable reads them once; ``again``: they may have
+        changed. Raises OSError: it can't.
         """
         if self.known_host is not None:
-            return self.known_host.rules(self.host)
-        if again or not self._rules or self.background_reads:
-            self._rules = rules.dumped(self.host)
-        return self._rules
+            return self.known_host.rules(self.host, family)
+        if again or not self._rules.get(family.number) or self.background_reads:
+            self._rules[family.number] = rules.dumped(self.host, family)
+        return self._rules[family.number]
 
     def ensure_run_dir(self) -> None:
         """Create the state directory, readable by root alone.

@@ -147,8 +147,8 @@ def for_family(found: Templates, family: Family) -> None:
 def compiled() -> dict[str, bytes]:
     """The requests that are the same in every call: the dumps."""
     encode.dump_links()
-    rules.dump_rules()
     for family in (encode.AF_INET, encode.AF_INET6):
+        rules.dump_rules(family)
         for dump in (encode.dump_addresses, encode.dump_routes, encode.dump_neighbours):
             dump(family)
     return messages.COMPILED

@@ -1,7 +1,7 @@
 """That what a pod sends leaves by the NIC that owns its address, also where the node's own packets do not.
 
-Owns when a NIC needs routes of its own for that, and when no longer. It must not reserve anything, nor know
-how routes are made (``host.nic_routes``).
+Owns when a NIC needs routes of its own for that, of each address family, and when no longer. It must not
+reserve anything, nor know how routes are made (``host.nic_routes``).
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
+from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from cni_plugin.addresses import uplink, way_out
 from cni_plugin.cni.errors import CniError, TryAgainLater, UplinkUnclear
 from cni_plugin.host import nic_routes, nics
 from cni_plugin.host.nics import NicOfPods
+from cni_plugin.host.traffic import SUBNET_V6, by_family, collapsed
 from cni_plugin.kernel import encode
+from cni_plugin.kernel.family import IPV4, IPV6, family_of
 from cni_plugin.kernel.rules import NIC_PRIORITY
 from ipam.errors import IpamError
 from ipam.filelock import file_lock
@@ -28,15 +30,17 @@ from ipam.value import replace
 if TYPE_CHECKING:
     from cni_plugin.cni.netconf import NetConf
     from cni_plugin.kernel.decode import Link, WayOut
+    from cni_plugin.kernel.family import Family
     from cni_plugin.node import Node
-    from ipam.model import AddressStatus, IPAddress, Reservation
+    from ipam.model import AddressStatus, IPAddress, IPNetwork, ListedNic, Reservation
 
 LOCK_SECONDS = 10.0
 OWN_WAY = True, True
 """Of ``_ways``: everything leaves by the NIC that it should leave by."""
+BEYOND: Mapping[int, IPAddress] = {4: way_out.BEYOND, 6: way_out.BEYOND_V6}
 
-Listed = Mapping[str, frozenset[IPv4Network]]
-"""The subnets of every NIC that the node's sources list, by MAC."""
+Listed = Mapping[str, frozenset["IPNetwork"]]
+"""The subnets of one family of every NIC that the node's sources list, by MAC."""
 
 
 def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node: Node) -> None:
@@ -59,32 +63,22 @@ def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node:
     link = out.link if out is not None else None
     if link is None or link.mac != reservation.nic_mac:
         link = way_out.find_uplink(reservation, netconf, node)
-    if reservation.ip.version == 6:
-        _require_own_way_v6(reservation.ip, link, node)
-        return
+    family, beyond = family_of(reservation.ip), BEYOND[reservation.ip.version]
+    if family is IPV6 and node.host.one_route(encode.get_route(beyond)) is None:
+        return  # nothing leaves the node, and ``review`` follows when a router comes
     with _alone(node):
-        listed = _listed(node)
+        listed = _listed(node, family)
         others = _others(reservation.nic_mac, listed)
         if _ways(reservation.ip, link, others, node) == OWN_WAY:
             return
-        _require_usable(link, node)
-        nic_routes.carry_out(_wanted(listed, node), node)
-        if not way_out.leaves_by(link, reservation.ip, way_out.BEYOND, node):
+        _require_usable(link, family, node)
+        nic_routes.carry_out(_wanted(listed, family, node), family, node)
+        if not way_out.leaves_by(link, reservation.ip, beyond, node):
+            option = "" if family is IPV4 else "-6 "
             raise UplinkUnclear(
                 f"what a pod sends from {reservation.ip} does not leave by {link.name}, its NIC",
-                f"Look at `ip rule`: one in front of {NIC_PRIORITY} leads it elsewhere.",
+                f"Look at `ip {option}rule`: one in front of {NIC_PRIORITY} leads it elsewhere.",
             )
-
-
-def _require_own_way_v6(source: IPAddress, link: Link, node: Node) -> None:
-    """Of IPv6 no routes are made: what the node has must lead there, as soon as it has any."""
-    beyond = node.host.one_route(encode.get_route(way_out.BEYOND_V6))
-    if beyond is not None and not way_out.leaves_by(link, source, way_out.BEYOND_V6, node):
-        raise UplinkUnclear(
-            f"what a pod sends from {source} does not leave by {link.name}, its NIC",
-            "azvnet makes routes of a second NIC for IPv4 only: use the NIC of the default route of IPv6, or "
-            f"add a rule and a table for {source} (`ip -6 rule`).",
-        )
 
 
 def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
@@ -93,18 +87,31 @@ def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
     Raises:
         UplinkUnclear: as ``ensure``.
     """
-    if (netconf.master or netconf.our_ipam().subnet) and len(_listed(node)) > 1:
-        _require_usable(way_out.any_uplink(mac, netconf, node), node)
+    if (netconf.master or netconf.our_ipam().subnet) and len(_listed(node, IPV4)) > 1:
+        link = way_out.any_uplink(mac, netconf, node)
+        for version in sorted(netconf.our_ipam().versions):
+            family = IPV4 if version == IPV4.version else IPV6
+            if family is IPV4 or node.host.one_route(encode.get_route(BEYOND[version])) is not None:
+                _require_usable(link, family, node)
 
 
-def _require_usable(link: Link, node: Node) -> None:
-    """Up, and with an address: what leaves the virtual network has that."""
+def _require_usable(link: Link, family: Family, node: Node) -> None:
+    """Up, and with an address: what leaves the virtual network has that. Of IPv6 with a router as well."""
     remedy = "Configure it as Azure's DHCP answers say: pods' packets to the Internet leave with its address."
     if not link.up:
         raise UplinkUnclear(f"{link.name}, the NIC of pods' addresses, is down", remedy)
-    every = node.host.addresses(encode.dump_addresses(encode.AF_INET))
-    if all(each.index != link.index for each in every):
-        raise UplinkUnclear(f"{link.name}, the NIC of pods' addresses, has no IPv4 address", remedy)
+    every = node.host.addresses(encode.dump_addresses(family.number))
+    own = (each for each in every if each.index == link.index)
+    if all(family is IPV6 and each.ip.is_link_local for each in own):
+        raise UplinkUnclear(
+            f"{link.name}, the NIC of pods' addresses, has no IPv{family.version} address", remedy
+        )
+    if family is IPV6 and way_out.router_of(link, node) is None:
+        raise UplinkUnclear(
+            f"{link.name}, the NIC of pods' addresses, has no default route of IPv6: no router is known",
+            f"Azure announces it there: see net.ipv6.conf.{link.name}.accept_ra, or systemd-networkd's "
+            f"IPv6AcceptRA, and `ip -6 route show default dev {link.name}`.",
+        )
 
 
 def review(node: Node) -> list[str]:
@@ -112,10 +119,11 @@ def review(node: Node) -> list[str]:
     in words.
     """
     try:
-        listed = _listed(node)
-        if len(listed) > 1 or nics.read_nics(node.run_dir):
-            with _alone(node):
-                _follow(listed, node)
+        for family in (IPV4, IPV6):
+            listed = _listed(node, family)
+            if len(listed) > 1 or nics.read_nics(node.run_dir, family):
+                with _alone(node):
+                    _follow(listed, family, node)
     except (CniError, IpamError, OSError) as error:
         return [f"whether pods' packets leave by their NIC can't be ensured: {error}"]
     return []
@@ -125,7 +133,7 @@ def drop_unused(node: Node) -> list[str]:
     """Remove the routes of NICs whose addresses no pod has any more. What failed, in words: it must not keep
     a pod from being deleted.
     """
-    decided = nics.read_nics(node.run_dir)
+    decided = [nic for family in (IPV4, IPV6) for nic in nics.read_nics(node.run_dir, family)]
     if not decided:
         return []
     try:
@@ -137,43 +145,68 @@ def drop_unused(node: Node) -> list[str]:
     return review(node)
 
 
-def _follow(listed: Listed, node: Node) -> None:
+def _follow(listed: Listed, family: Family, node: Node) -> None:
     if node.ipam.needs_adoption():
         return  # the store does not know who is alive
-    wanted = _wanted(listed, node)
-    if wanted != nics.read_nics(node.run_dir):
-        nic_routes.carry_out(wanted, node)
+    wanted = _wanted(listed, family, node)
+    if wanted != nics.read_nics(node.run_dir, family):
+        nic_routes.carry_out(wanted, family, node)
 
 
-def _listed(node: Node) -> Listed:
-    found: dict[str, frozenset[IPv4Network]] = {}
+def _listed(node: Node, family: Family) -> Listed:
+    found: dict[str, frozenset[IPNetwork]] = {}
     for config in node.ipam.sources_in_use():
         for nic in node.ipam.nics(config):
-            subnets = frozenset(each for each in nic.subnets if isinstance(each, IPv4Network))
-            found[nic.mac] = found.get(nic.mac, frozenset()) | subnets
+            found[nic.mac] = found.get(nic.mac, frozenset()) | _subnets(nic, family)
     return found
 
 
-def _others(mac: str, listed: Listed) -> tuple[IPv4Network, ...]:
+def _subnets(nic: ListedNic, family: Family) -> frozenset[IPNetwork]:
+    """The subnets of a NIC. Of IPv6 most sources name none, and Azure's are /64, whatever a document says."""
+    of_4, of_6 = by_family(nic.subnets)
+    if family is IPV4:
+        return frozenset(of_4)
+    listed = [*nic.own_addresses, *([nic.example] if nic.example is not None else [])]
+    known = [*(each.network_address for each in of_6), *(each for each in listed if each.version == 6)]
+    return frozenset(_subnet_v6(each) for each in known)
+
+
+def _subnet_v6(ip: IPAddress) -> IPNetwork:
+    return IPv6Network((int(ip), SUBNET_V6), strict=False)
+
+
+def _others(mac: str, listed: Listed) -> tuple[IPNetwork, ...]:
     """The subnets of the other NICs."""
-    return tuple(sorted({each for other, subnets in listed.items() if other != mac for each in subnets}))
+    found = {each for other, subnets in listed.items() if other != mac for each in subnets}
+    return tuple(sorted(found, key=lambda each: (int(each.network_address), each.prefixlen)))
 
 
-def _ways(source: IPAddress, link: Link, others: Sequence[IPv4Network], node: Node) -> tuple[bool, bool]:
+def _ways(source: IPAddress, link: Link, others: Sequence[IPNetwork], node: Node) -> tuple[bool, bool]:
     """Whether what comes from an address leaves by ``link``: to the rest of the world, to the subnets of the
     other NICs.
     """
     inside = (gateway_of(each) for each in others)
     return (
-        way_out.leaves_by(link, source, way_out.BEYOND, node),
+        _leaves(source, link, node),
         all(way_out.leaves_by(link, source, target, node) for target in inside),
     )
 
 
-def _wanted(listed: Listed, node: Node) -> tuple[NicOfPods, ...]:
+def _leaves(source: IPAddress, link: Link, node: Node) -> bool:
+    """Whether what is sent to the rest of the world leaves by ``link``; of IPv6 for good, to its router."""
+    found = way_out.route_by(link, source, BEYOND[source.version], node)
+    if found is None or source.version == IPV4.version:
+        return found is not None
+    if found.table == encode.RT_TABLE_MAIN:
+        return not way_out.routers_elsewhere(link, node)
+    router = way_out.router_of(link, node) if found.protocol == encode.RTPROT_AZVNET else None
+    return router in {None, found.gateway}
+
+
+def _wanted(listed: Listed, family: Family, node: Node) -> tuple[NicOfPods, ...]:
     """The NICs with pods whose packets would not leave by them, and those with routes already."""
-    before = {each.mac: each for each in nics.read_nics(node.run_dir)}
-    every = tuple(each for each in node.ipam.addresses() if each.address.version == 4)
+    before = {each.mac: each for each in nics.read_nics(node.run_dir, family)}
+    every = tuple(each for each in node.ipam.addresses() if each.address.version == family.version)
     links = node.host.links(encode.dump_links())
     found = (_decided(mac, before.get(mac), every, links, listed, node) for mac in {**before, **listed})
     return tuple(sorted((each for each in found if each is not None), key=lambda each: each.mac))
@@ -194,7 +227,7 @@ def _decided(
         return None
     # Not those that pods of other plugins have: their links may be in another group (``routing_rule``).
     ours = (each.address.ip for each in of_nic if each.reservation is None or _is_pods(each))
-    sources = tuple(collapse_addresses(IPv4Network(ip) for ip in ours if isinstance(ip, IPv4Address)))
+    sources = collapsed(ip_network(ip) for ip in ours)
     kept = replace(before, sources=sources) if before is not None else None
     link = None
     with suppress(UplinkUnclear):
@@ -202,21 +235,23 @@ def _decided(
     given = next((each for each in held if each.nic_mac == mac), None)
     if link is None or not link.up or given is None or mac not in listed:
         return kept
-    address, gateway, others = given.address, given.gateway, _others(mac, listed)
-    beyond, inside = _ways(address.ip, link, others, node)
+    ip, others = given.address.ip, _others(mac, listed)
+    gateway = given.gateway if ip.version == IPV4.version else way_out.router_of(link, node)
+    if gateway is None:
+        return kept
+    beyond, inside = _ways(ip, link, others, node)
     if before is None and beyond and inside:
         return None
-    assert isinstance(address, IPv4Interface)
-    assert isinstance(gateway, IPv4Address)
+    subnet = given.address.network if ip.version == IPV4.version else _subnet_v6(ip)
     everything = not beyond or (before is not None and before.everything)
-    return NicOfPods(mac, address.network, gateway, sources, others, everything)
+    return NicOfPods(mac, subnet, gateway, sources, others, everything)
 
 
 def _is_pods(each: AddressStatus) -> bool:
     return each.reservation is not None and each.reservation.owner.holder is Holder.ENDPOINT
 
 
-def _is_in(each: AddressStatus, sources: Sequence[IPv4Network]) -> bool:
+def _is_in(each: AddressStatus, sources: Sequence[IPNetwork]) -> bool:
     return any(each.address.ip in source for source in sources)
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.host import nics
 from cni_plugin.kernel import conntrack
+from cni_plugin.kernel.family import IPV4, IPV6
 from cni_plugin.node import Node
 from ipam import errors as ipam_errors
 from ipam.model import Attachment, Reservation
@@ -49,7 +50,7 @@ def release_dead(dead: Reservation, node: Node) -> bool:
 
 def drop_nics(node: Node) -> list[str]:
     """As ``own_nic.drop_unused``, which only nodes with several NICs load."""
-    if not nics.read_nics(node.run_dir):
+    if not any(nics.read_nics(node.run_dir, family) for family in (IPV4, IPV6)):
         return []
     from cni_plugin.addresses import own_nic
 

@@ -17,7 +17,7 @@ from cni_plugin.addresses import uplink
 from cni_plugin.cni.errors import UplinkUnclear
 from cni_plugin.cni.params import IFNAME_MAX_BYTES
 from cni_plugin.kernel import encode
-from cni_plugin.kernel.decode import WayOut
+from cni_plugin.kernel.decode import WayOut, read_route
 from ipam.mac import ANY_NIC
 
 if TYPE_CHECKING:
@@ -173,10 +173,41 @@ def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | N
 
 def leaves_by(link: Link, source: IPAddress, target: IPAddress, node: Node) -> bool:
     """Whether the node would forward by ``link`` what comes from ``source``; asked as in ``_forwarded``."""
+    return route_by(link, source, target, node) is not None
+
+
+def route_by(link: Link, source: IPAddress, target: IPAddress, node: Node) -> KernelRoute | None:
+    """The route over ``link`` by which the node would forward what comes from ``source``; None: it would not,
+    or by another link.
+    """
     with suppress(OSError):  # refused by the source check, or prohibited
         route = node.host.one_route(encode.get_forwarded_route(target, source, link.index))
-        return route is not None and route.links == (link.index,)
-    return False
+        return route if route is not None and route.links == (link.index,) else None
+    return None
+
+
+def router_of(link: Link, node: Node) -> IPAddress | None:
+    """The router of IPv6 on a link, by the default route that it announced, or somebody set; None: there is
+    none. Nothing else names it: Azure announces the same on every link, beyond the subnet.
+    """
+    from cni_plugin.kernel import nic_table
+
+    with suppress(OSError):
+        route = node.host.one_route(nic_table.get_route_over(BEYOND_V6, link.index))
+        return route.gateway if route is not None and route.links == (link.index,) else None
+    return None
+
+
+def routers_elsewhere(link: Link, node: Node) -> bool:
+    """Whether default routes of IPv6 lead over other links too. Which of them the kernel takes changes with
+    what it knows of the routers (RFC 4861, section 6.3.6), so what it answers now need not hold.
+    """
+    bodies = node.host.dump(encode.dump_routes(encode.AF_INET6))
+    # Byte 1 is rtm_dst_len. Those of pods are not parsed: a full node has hundreds.
+    found = (read_route(body) for body in bodies if not body[1])
+    return any(
+        index != link.index for route in found if route.kind == encode.RTN_UNICAST for index in route.links
+    )
 
 
 def named_link(name: str, node: Node) -> Link:

@@ -21,6 +21,7 @@ from cni_plugin.host import nic_routes
 from cni_plugin.kernel import encode, netns
 from cni_plugin.kernel.decode import KernelRoute, Link, LinkAddress, Neighbour
 from cni_plugin.kernel.encode import AF_INET, AF_INET6, RTN_UNICAST
+from cni_plugin.kernel.family import family_of
 from ipam.errors import IpamError
 from ipam.model import (
     DEFAULT_COOLDOWN_SECONDS,
@@ -298,7 +299,7 @@ def _end(link: Link, socket: Netlink, links: Sequence[Link]) -> End:
 def _provision(held: Reservation, seen: Survey, node: Node, unknown: dict[str, str]) -> Provision:
     nic, table = None, 0
     try:
-        table = nic_routes.table_of(held.nic_mac, node)
+        table = nic_routes.table_of(held.nic_mac, family_of(held.ip), node)
         if held.nic_mac:
             nic = uplink.select(seen.links, [held.nic_mac])
         else:

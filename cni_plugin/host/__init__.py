@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cni_plugin.host import forwarding, forwarding_v6, nic_routes, packets, routing_rule
 from cni_plugin.host.traffic import PodNetwork
+from cni_plugin.kernel.family import IPV4, IPV6
 
 if TYPE_CHECKING:
     from cni_plugin.node import Node
@@ -77,9 +78,10 @@ def ensure(node: Node, name: str, network: PodNetwork) -> None:
         KernelRefused, OSError: as ``HostState.ensure``.
     """
     forwarding.ensure(node)
-    routing_rule.ensure(node)
+    routing_rule.ensure_of(IPV4, node)
     packets.ensure_for(name, network, node)
     if network.ipv6:
+        routing_rule.ensure_of(IPV6, node)
         forwarding_v6.ensure(node)
 
 

@@ -1,13 +1,13 @@
-"""Which NICs need routes of their own for pods' packets: as decided, in a file of the state directory.
+"""Which NICs need routes of their own for pods' packets: as decided, in files of the state directory.
 
-Owns the decision as a value, and the file, so that whoever repairs the routes or removes them need not know
-the pool. It must not know how the kernel is made to do it.
+Owns the decision as a value, and the files, one of each address family, so that whoever repairs the routes or
+removes them need not know the pool. It must not know how the kernel is made to do it.
 """
 
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,35 +17,41 @@ from ipam.value import Value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DECISION, LOCK = "nics.json", "nics.lock"
+    from cni_plugin.kernel.family import Family
+    from ipam.model import IPAddress, IPNetwork
+
+DECISIONS = {4: "nics.json", 6: "nics-ipv6.json"}
+"""By IP version: an older release reads the first alone, and understands it."""
+LOCK = "nics.lock"
 
 
 class NicOfPods(Value):
-    """A NIC by which pods' packets leave where the node's own may leave by another one."""
+    """A NIC by which pods' packets of one family leave where the node's own may leave by another one."""
 
     mac: str
     """Lower case with colons."""
-    subnet: IPv4Network
-    gateway: IPv4Address
-    sources: tuple[IPv4Network, ...]
+    subnet: IPNetwork
+    gateway: IPAddress
+    """Of IPv6 the router that announces itself on the NIC's link."""
+    sources: tuple[IPNetwork, ...]
     """Its addresses for pods, by the fewest networks."""
-    others: tuple[IPv4Network, ...]
+    others: tuple[IPNetwork, ...]
     """The subnets of the node's other NICs, to which the node's own packets leave by those."""
     everything: bool
     """Whether the node's packets to the rest of the world leave by another NIC too."""
 
 
-def read_nics(run_dir: Path) -> tuple[NicOfPods, ...]:
+def read_nics(run_dir: Path, family: Family) -> tuple[NicOfPods, ...]:
     """What was decided since boot; empty where there is no such NIC, or the file is damaged."""
     try:
-        found = json.loads((run_dir / DECISION).read_bytes())
+        found = json.loads((run_dir / DECISIONS[family.version]).read_bytes())
         return tuple(
             NicOfPods(
                 mac=str(mac),
-                subnet=IPv4Network(each["subnet"]),
-                gateway=IPv4Address(each["gateway"]),
-                sources=tuple(map(IPv4Network, each["sources"])),
-                others=tuple(map(IPv4Network, each["others"])),
+                subnet=ip_network(each["subnet"]),
+                gateway=ip_address(each["gateway"]),
+                sources=tuple(map(ip_network, each["sources"])),
+                others=tuple(map(ip_network, each["others"])),
                 everything=bool(each["everything"]),
             )
             for mac, each in found.items()
@@ -54,9 +60,9 @@ def read_nics(run_dir: Path) -> tuple[NicOfPods, ...]:
         return ()
 
 
-def write_nics(decided: Sequence[NicOfPods], run_dir: Path) -> None:
+def write_nics(decided: Sequence[NicOfPods], run_dir: Path, family: Family) -> None:
     """Replace the file by a rename, or delete it where there is no such NIC. Raises OSError."""
-    path = run_dir / DECISION
+    path = run_dir / DECISIONS[family.version]
     if not decided:
         path.unlink(missing_ok=True)
         return

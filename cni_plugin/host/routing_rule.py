@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.cni.errors import KernelRefused
+from cni_plugin.host import traffic
 from cni_plugin.kernel import rules
+from cni_plugin.kernel.family import IPV4, IPV6, Family
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.netlink import Netlink
@@ -27,18 +29,25 @@ if TYPE_CHECKING:
 
 KIND = "routing_rule"
 SHARED = False
+FAMILIES = (IPV4, IPV6)
 
 
 def ensure(node: Node) -> str:
     """As ``HostState.ensure``. A rule of ours that nothing needs is removed: without such rules of others the
     main table is asked anyway, so pods lose nothing.
     """
-    found = node.routing_rules()
+    return ", ".join(filter(None, (ensure_of(family, node) for family in FAMILIES)))
+
+
+def ensure_of(family: Family, node: Node) -> str:
+    """As ``ensure``, for the rules of one family."""
+    found = node.routing_rules(family)
     taking, used = _found(found)
     done = []
     if taking is not None and used is None and taking.priority:
-        done.append(_add(taking.priority - 1, node.host))
-    done += [_delete(each.priority, node.host) for each in found if each.ours and each is not used]
+        done.append(_add(taking.priority - 1, family, node.host))
+    too_much = (each for each in found if each.ours and each is not used)
+    done += [_delete(each.priority, family, node.host) for each in too_much]
     return ", ".join(done)
 
 
@@ -46,10 +55,24 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     """As ``HostState.check``: packets to pods are taken by another rule, since ours is missing or can't be
     in front of it. The kernel puts a rule behind others of the same priority, so nothing precedes one with 0.
     """
-    taking, used = _found(node.routing_rules())
-    if taking is None or used is not None or not in_use:
+    if not in_use:
         return []
-    return [f"routing rule {taking.priority} precedes the routes to pods: what it matches reaches none"]
+    named = []
+    for family in _in_use(node):
+        taking, used = _found(node.routing_rules(family))
+        if taking is not None and used is None:
+            rule = f"routing rule {taking.priority}{_of(family)}"
+            named.append(f"{rule} precedes the routes to pods: what it matches reaches none")
+    return named
+
+
+def _in_use(node: Node) -> tuple[Family, ...]:
+    """The families that pods have addresses of."""
+    return FAMILIES if traffic.has_ipv6(traffic.read_networks(node.run_dir)) else (IPV4,)
+
+
+def _of(family: Family) -> str:
+    return "" if family is IPV4 else " of IPv6"
 
 
 def _found(every: Sequence[RoutingRule]) -> tuple[RoutingRule | None, RoutingRule | None]:
@@ -60,27 +83,30 @@ def _found(every: Sequence[RoutingRule]) -> tuple[RoutingRule | None, RoutingRul
     return taking, next((rule for rule in before if rule.for_pods), None) if taking is not None else None
 
 
-def _add(priority: int, host: Netlink) -> str:
+def _add(priority: int, family: Family, host: Netlink) -> str:
     try:
         with suppress(FileExistsError):  # another call has just added it
-            host.change([rules.new_rule(priority)])
+            host.change([rules.new_rule(priority, family)])
     except OSError as error:
+        option, length = "" if family is IPV4 else "-6 ", rules.longest_of_networks(family)
         raise KernelRefused(
             f"the node's routing rules take packets to pods, and ours can't be added: {error.strerror}",
-            f"Run `ip rule add priority {priority} lookup main suppress_prefixlength 31 suppress_ifgroup 0`.",
+            f"Run `ip {option}rule add priority {priority} lookup main suppress_prefixlength {length} "
+            "suppress_ifgroup 0`.",
         ) from error
-    return f"routing rule {priority} was added: rule {priority + 1} takes packets to pods"
+    return f"routing rule {priority}{_of(family)} was added: rule {priority + 1} takes packets to pods"
 
 
-def _delete(priority: int, host: Netlink) -> str:
+def _delete(priority: int, family: Family, host: Netlink) -> str:
     with suppress(FileNotFoundError):  # another call has just removed it
-        host.change([rules.delete_rule(priority)])
-    return f"routing rule {priority} of azvnet was removed: it is not needed any more"
+        host.change([rules.delete_rule(priority, family)])
+    return f"routing rule {priority}{_of(family)} of azvnet was removed: it is not needed any more"
 
 
 def recorded(node: Node) -> dict[str, str]:
     """As ``HostState.recorded``: our rules, by priority."""
-    return {str(each.priority): "absent" for each in node.routing_rules() if each.ours}
+    found = ((family, each) for family in FAMILIES for each in node.routing_rules(family))
+    return {f"{each.priority}{_of(family)}": "absent" for family, each in found if each.ours}
 
 
 def kept(values: dict[str, str], users: str) -> str:
@@ -91,4 +117,8 @@ def kept(values: dict[str, str], users: str) -> str:
 def restore(node: Node, values: dict[str, str], place: Path) -> str:
     """As ``HostState.restore``."""
     del place
-    return ", ".join(_delete(int(priority), node.host) for priority in values)
+    done = []
+    for value in values:
+        priority, _, of_ipv6 = value.partition(" ")
+        done.append(_delete(int(priority), IPV6 if of_ipv6 else IPV4, node.host))
+    return ", ".join(done)

@@ -85,6 +85,7 @@ class KernelRoute(Value):
     kind: int
     links: tuple[int, ...] = ()
     """Every link that it leads over; several where the kernel spreads packets over them."""
+    table: int = 0
 
 
 class WayOut(Value):
@@ -169,7 +170,7 @@ def read_address(body: bytes) -> LinkAddress:
 
 def read_route(body: bytes) -> KernelRoute:
     """Struct rtmsg and RTA_*."""
-    family, dst_len, _, _, _, protocol, scope, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
+    family, dst_len, _, _, table, protocol, scope, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
     attributes = dict(read_attributes(body, 12))
     zero = bytes(4 if family == AF_INET else 16)
     gateway = attributes.get(5)
@@ -182,6 +183,7 @@ def read_route(body: bytes) -> KernelRoute:
         scope=scope,
         kind=kind,
         links=(index,) if index else tuple(_nexthops(attributes.get(9, b""))),
+        table=read_number(attributes, 15) or table,
     )
 
 

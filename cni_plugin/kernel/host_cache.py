@@ -11,10 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 from cni_plugin.kernel import netns, rules
-from cni_plugin.kernel.family import IPV4
+from cni_plugin.kernel.family import IPV4, IPV6, Family
 from cni_plugin.kernel.watch import (
     RTMGRP_IPV4_ROUTE,
     RTMGRP_IPV4_RULE,
+    RTMGRP_IPV6_RULE,
     RTMGRP_LINK,
     RTMGRP_NEXTHOP,
     Watch,
@@ -48,8 +49,9 @@ class KnownHost:
         self.identity = netns.own_identity()
         """Of the host's namespace, as ``netns.identity``: a process stays in it."""
         self._addresses: frozenset[IPAddress] = frozenset()
-        self._rule_watch = Watch(RTMGRP_IPV4_RULE)
-        self._rules: list[RoutingRule] | None = None
+        groups = {IPV4.number: RTMGRP_IPV4_RULE, IPV6.number: RTMGRP_IPV6_RULE}
+        self._rule_watches = {number: Watch(group) for number, group in groups.items()}
+        self._rules: dict[int, list[RoutingRule]] = {}
         self._uplinks: dict[object, tuple[str, float]] = {}
         self._routing = Watch(RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | RTMGRP_NEXTHOP)
         self._way_out: WayOut | None = None
@@ -64,13 +66,14 @@ class KnownHost:
                 self._changed = False
             return self._addresses
 
-    def rules(self, host: Netlink) -> list[RoutingRule]:
-        """The routing rules of IPv4."""
+    def rules(self, host: Netlink, family: Family = IPV4) -> list[RoutingRule]:
+        """The routing rules of a family."""
         with self._lock:
-            if self._rule_watch.changed() or self._rules is None:
-                self._rules = None
-                self._rules = rules.dumped(host)
-            return self._rules
+            number = family.number
+            if self._rule_watches[number].changed() or number not in self._rules:
+                self._rules.pop(number, None)
+                self._rules[number] = rules.dumped(host, family)
+            return self._rules[number]
 
     def way_out(self, ask: Callable[[], WayOut]) -> WayOut:
         """The cached result of ``ask``; called again when routes, rules or that link change, and after a

@@ -1,4 +1,4 @@
-"""Routes of a routing table of its own: asking for them, adding and deleting them.
+"""Routes of a NIC: those in a routing table of its own, and by which router its link leads out.
 
 Owns what is in each request. It must not know which table is whose. Layout: rtnetlink(7), struct rtmsg.
 """
@@ -9,7 +9,6 @@ import errno
 from typing import TYPE_CHECKING
 
 from cni_plugin.kernel.encode import (
-    AF_INET,
     LAST_METRIC,
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -30,6 +29,7 @@ from ipam.value import Value
 
 if TYPE_CHECKING:
     from cni_plugin.kernel.decode import KernelRoute
+    from cni_plugin.kernel.family import Family
     from cni_plugin.kernel.netlink import Netlink
     from ipam.model import IPAddress, IPNetwork
 
@@ -56,16 +56,17 @@ class TableRoute(Value):
 
 
 def same(route: TableRoute, found: KernelRoute) -> bool:
-    """Whether the kernel has the route."""
+    """Whether the kernel has the route. Of IPv6 it says that one over no link leads over ``lo``."""
+    index = found.index if found.kind == RTN_UNICAST else 0
     return (route.dst, route.kind, route.index, route.gateway) == (
-        *(found.dst, found.kind, found.index, found.gateway),
+        *(found.dst, found.kind, index, found.gateway),
     )
 
 
-def routes_of(table: int, host: Netlink) -> list[KernelRoute]:
+def routes_of(table: int, host: Netlink, family: Family) -> list[KernelRoute]:
     """The routes of a table; none where it does not exist. Raises OSError: the kernel does not list them."""
     attributes = [("RTA_TABLE", table)]
-    fields = {"family": AF_INET}
+    fields = {"family": family.number}
     data = compiled_once("rtmsg", RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, fields, attributes)
     try:
         return host.routes(Request(data, lambda: [f"list the routes of table {table}"]))
@@ -75,6 +76,18 @@ def routes_of(table: int, host: Netlink) -> list[KernelRoute]:
         return []
 
 
+def get_route_over(dst: IPAddress, index: int) -> Request:
+    """Ask which next hop leads to an address over one link, whether a better one leads over another. Not for
+    the route of the table: that may lead over several links.
+    """
+    fields = {"family": family_of(dst).number, "dst_len": dst.max_prefixlen}
+    attributes = [("RTA_DST", str(dst)), ("RTA_OIF", index)]
+    return Request(
+        compiled("rtmsg", RTM_GETROUTE, NLM_F_REQUEST, fields, attributes),
+        lambda: [f"read the route to {dst} over link {index}"],
+    )
+
+
 def new_table_route(table: int, route: TableRoute) -> Request:
     """Add a route that is not there."""
     return _route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, table, route, "add")
@@ -82,7 +95,8 @@ def new_table_route(table: int, route: TableRoute) -> Request:
 
 def delete_table_route(table: int, found: KernelRoute) -> Request:
     """Delete a route of ours."""
-    route = TableRoute(found.dst, found.kind, found.index, found.gateway)
+    index = found.index if found.kind == RTN_UNICAST else 0
+    route = TableRoute(found.dst, found.kind, index, found.gateway)
     return _route(RTM_DELROUTE, 0, table, route, "delete")
 
 

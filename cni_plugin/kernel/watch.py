@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x1, 0x40, 0x80
-RTMGRP_NEXTHOP = 1 << 31
-"""RTNLGRP_NEXTHOP as a bit of the mask that bind(2) takes."""
+RTMGRP_IPV6_RULE, RTMGRP_NEXTHOP = 1 << 18, 1 << 31
+"""RTNLGRP_IPV6_RULE and RTNLGRP_NEXTHOP as bits of the mask that bind(2) takes."""
 RTM_NEWLINK, RTM_DELLINK, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 24, 25
 SINGLE_ADDRESS = 32
 """Bits of the destination of a pod's route."""

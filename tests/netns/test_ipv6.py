@@ -441,26 +441,6 @@ def test_a_pod_is_no_router_of_its_host_and_leaves_no_neighbour_there(dual: Node
     assert {each["dst"] for each in known} == {addresses[1]}
 
 
-def test_an_address_of_another_nic_than_ipv6_leaves_by_is_refused(dual: Node) -> None:
-    """Routes of a second NIC are made for IPv4 only."""
-    mac = "00:0d:3a:00:00:02"
-    dual.sandbox.batch(
-        f"link add eth1 address {mac} type veth peer name wire1 netns {FABRIC}",
-        "link set eth1 up",
-        "address add 10.10.0.100/16 dev eth1",
-    )
-    document = json.loads(dual.sandbox.path(INTERFACES).read_text())
-    prefix, own = "fd00:10:0:2::", "fd00:10:0:2::4"
-    listed = [{"Address": own, "IsPrimary": True}, {"Address": f"{prefix}5", "IsPrimary": False}]
-    subnets = [{"Prefix": f"{prefix}/64", "IPAddresses": listed}]
-    second = {"MacAddress": mac.replace(":", ""), "IsPrimary": False, "IPSubnets": subnets}
-    document["Interfaces"].append(second)
-    dual.sandbox.write(INTERFACES, json.dumps(document))
-    conf = dual.conf(master="eth1", ipam={"families": ONLY_V6})
-    refused(dual.add(dual.sandbox.pod("c1"), conf=conf), None, "does not leave by eth1, its NIC")
-    assert dual.held() == {}
-
-
 def test_explain_says_which_way_ipv6_takes_and_who_is_seen(dual: Node, executable: Executable) -> None:
     _, addresses = attached(dual)
 

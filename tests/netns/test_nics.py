@@ -473,7 +473,7 @@ def test_on_a_node_with_one_nic_nothing_of_this_is_done(busy_node: Node) -> None
         busy_node.add(pod, conf=conf).done()
         busy_node.delete(pod, conf=conf).done()
     assert busy_node.sandbox.run("ip", "rule").stdout == before
-    assert not list(busy_node.sandbox.path(RUN_DIR).glob("nics.*"))
+    assert not list(busy_node.sandbox.path(RUN_DIR).glob("nics*"))
 
 
 @pytest.mark.with_agent("it is the agent's own work")

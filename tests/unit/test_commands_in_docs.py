@@ -29,6 +29,9 @@ FOLLOWED = {"cnitool.md": "test_cnitool_page", "walkthrough.md": "test_walkthrou
 
 RUN_BY = {
     r"ip rule": "tests/netns/test_nics.py::test_one_table_and_the_fewest_rules_serve_all_pods_of_a_nic",
+    r"ip -6 (rule|route show table 15503)": (
+        "tests/netns/test_nics_v6.py::test_one_table_and_the_fewest_rules_serve_all_pods_of_a_nic"
+    ),
     r"make demo( ARGS=.*)?": "integration/tests/test_demo.py::test_demo_holds_all_its_checks",
     r"make (test|check)": ".ci/run",
     r"(\w+=\w+ )*make cluster": CLUSTER + "test_node_is_ready_when_a_plugin_is_there",
