@@ -22,11 +22,12 @@ from integration.fabric.identity import Identity
 from integration.fabric.imds import Imds
 from integration.fabric.model import Estate, Placement, State, Surface
 from integration.fabric.rack import Build, Rack, is_node
+from integration.fabric.routers import LIFETIME
 from integration.fabric.services import PLACES, Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from ipaddress import IPv4Address
+    from ipaddress import IPv4Address, IPv6Address
     from types import TracebackType
     from typing import Self
 
@@ -270,6 +271,12 @@ class Fabric:
         """Change the estate by a function from estate to estate; what it raises changes nothing."""
         self.goal.change(how)
         self._apply()
+
+    def move_router(self, node: str, address: IPv6Address, *, nic: int = 0, lifetime: int = LIFETIME) -> None:
+        """Have another router of IPv6 on a NIC of a node: it announces itself as a default route for so many
+        seconds, and the former one is none any more. With the same address: another lifetime, 0 ends it.
+        """
+        self.network.move_router(self.machines[node].nics[nic].mac, address, lifetime)
 
     def drop_counters(self) -> DropCounters:
         """What the fabric has dropped so far."""

@@ -21,6 +21,7 @@ from integration.fabric.model import FABRIC_MAC, IMDS, WIRESERVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from ipaddress import IPv6Address
 
     from integration.fabric.model import Estate, Nic, Vm
 
@@ -110,6 +111,7 @@ class HostNetwork:
 
     def close(self) -> None:
         """Let the namespace go, and with it everything in it."""
+        self._v6.close()
         os.close(self.netns)
 
     def plug_in(self, machines: Iterable[tuple[Vm, int, tuple[str, ...]]]) -> None:
@@ -140,6 +142,16 @@ class HostNetwork:
         with self._lock:
             names = [port.name for port in self.ports.values() if port.name in self._routes]
         ns.await_links(self.netns, names)
+
+    def announce_routers(self, vm: Vm) -> None:
+        """Send router advertisements to a machine, on the NICs that have IPv6."""
+        with self._lock:
+            self._v6.announce(self.ports[nic.mac].name for nic in vm.nics if nic.ipv6)
+
+    def move_router(self, mac: str, address: IPv6Address, lifetime: int) -> None:
+        """Have another router of IPv6 on a NIC's port, which announces itself. Raises ToolError."""
+        with self._lock:
+            self._v6.move_router(self.ports[mac].name, address, lifetime)
 
     def unplug(self, vm: Vm) -> None:
         """Take a machine's cables away; its counters stay."""

@@ -1,7 +1,7 @@
 """IPv6 in the namespace that plays Azure's host network: delivery by address, the router, the filter.
 
 Owns that beside what `hostnetwork` has of IPv4, in the same namespace. A node asks for nobody but the router,
-since it has no route to a neighbour; the router answers with the fabric's MAC.
+since it has no route to a neighbour; that announces itself (`routers`) and answers with the fabric's MAC.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from integration.fabric import namespaces as ns
 from integration.fabric import ruleset_v6
-from integration.fabric.model import FABRIC_ROUTER
+from integration.fabric.routers import LIFETIME, Router, Routers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from ipaddress import IPv6Address
 
     from integration.fabric.model import Estate
@@ -33,43 +34,71 @@ class HostNetworkV6:
 
     def __init__(self, netns: int) -> None:
         self._netns = netns
-        self._on = False
+        self._routers: Routers | None = None
         self._routes: dict[str, set[IPv6Address]] = {}
         self._owned: dict[str, frozenset[IPv6Address]] = {}
 
     @property
     def tables(self) -> list[str]:
         """Those of the filter that have counters."""
-        return [ruleset_v6.TABLE] if self._on else []
+        return [ruleset_v6.TABLE] if self._routers else []
+
+    def close(self) -> None:
+        """End what announces routers."""
+        if self._routers is not None:
+            self._routers.close()
 
     def forget(self, port: str) -> None:
         """The cable of a port is taken away, and its routes with it."""
         self._routes.pop(port, None)
+        if self._routers is not None:
+            self._routers.forget(port)
+
+    def announce(self, ports: Iterable[str]) -> None:
+        """Send a router advertisement on ports."""
+        if self._routers is not None:
+            self._routers.announce(ports)
+
+    def move_router(self, port: str, address: IPv6Address, lifetime: int = LIFETIME) -> None:
+        """Have another router on a port, which announces itself; the former one says that it is none any
+        more, and does not answer. Raises ToolError.
+        """
+        assert self._routers is not None
+        before = self._routers.router_of(port)
+        lines = [f"address add {address}/64 dev {port} nodad"] if address != before.address else []
+        ns.ip_batch(self._netns, lines)
+        self._routers.put(port, Router(address, lifetime))
+        if address != before.address:
+            self._routers.withdraw(port, before.address)
+            ns.ip_batch(self._netns, [f"address delete {before.address}/64 dev {port}"])
+        self._routers.announce([port])
 
     def plugged_in(self, port: str, mac: str) -> None:
         """The cable of a port is laid. Raises ToolError."""
-        if not self._on:
+        if self._routers is None:
             ns.write_sysctls(self._netns, _SYSCTLS)
             ns.nft(self._netns, ruleset_v6.base())
             ns.ip_batch(self._netns, ["route add ::/0 dev lo"])
-            self._on = True
+            self._routers = Routers(self._netns)
         if port not in self._owned:
             ns.nft(self._netns, ruleset_v6.port(port))
             self._owned[port] = frozenset()
+        router = Router()
         # The port was made while IPv6 was switched off.
         ns.write_sysctls(self._netns, {f"net/ipv6/conf/{port}/disable_ipv6": 0})
         ns.ip_batch(
             self._netns,
             [
-                f"address add {FABRIC_ROUTER}/64 dev {port} nodad",
+                f"address add {router.address}/64 dev {port} nodad",
                 f"neighbour replace {_NEXT_HOP} lladdr {mac} dev {port} nud permanent",
             ],
         )
+        self._routers.put(port, router)
         self._routes[port] = set()
 
     def apply(self, estate: Estate, ports: dict[str, str]) -> None:
         """Deliver and accept exactly what the estate says. ``ports``: their names, by MAC."""
-        if not self._on:
+        if self._routers is None:
             return
         lines: list[str] = []
         script = _who_reaches_whom(estate)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from integration.fabric import namespaces as ns
-from integration.fabric.model import FABRIC_ROUTER, IMDS, WIRESERVER
+from integration.fabric.model import IMDS, WIRESERVER
 from integration.waiting import found_within
 
 if TYPE_CHECKING:
@@ -266,14 +266,29 @@ class Machine:
         ns.ip_batch(self.namespaces.net, lines)
 
     def configure_links(self, *, mtu: int, sysctls: Mapping[str, str | int], accelerated: bool) -> None:
-        """Set the links up as Azure's DHCP answers do: primary addresses, default and platform routes."""
+        """Set the links up as Azure's DHCP answers do: primary addresses, default and platform routes. The
+        default routes of IPv6 come by router advertisement, see `has_routers`.
+        """
         ns.write_sysctls(self.namespaces.net, sysctls)
         batch = ["link set lo up"]
         for index, nic in enumerate(self.nics):
             batch += _bridge_lines(nic, mtu) if accelerated and index == 0 else []
             batch += _link_lines(nic, index)
+            if nic.ipv6 and not (accelerated and index == 0):
+                ns.write_sysctls(self.namespaces.net, _router_sysctls(index))
         self.run_batch(batch)
+        if accelerated and self.nics[0].ipv6:
+            ns.write_sysctls(self.namespaces.net, _router_sysctls(0))
         ns.await_links(self.namespaces.net, ["eth0"] if accelerated else [])
+
+    def has_routers(self) -> bool:
+        """Whether it has learned a default route on every NIC with IPv6."""
+        wanted = {f"eth{index}" for index, nic in enumerate(self.nics) if nic.ipv6}
+        if not wanted:
+            return True
+        table = self.in_network(lambda: Path("/proc/thread-self/net/ipv6_route").read_text(encoding="ascii"))
+        routes = (line.split() for line in table.splitlines())
+        return wanted <= {route[-1] for route in routes if route[1] == "00" and int(route[4], 16)}
 
     def _reap(self) -> None:
         """Take note of programs that ended.
@@ -329,21 +344,28 @@ class ProgramFailed(subprocess.CalledProcessError):
 
 def _link_lines(nic: Nic, index: int) -> list[str]:
     gateway, primary, dev = nic.subnet.gateway, nic.primary_ip, f"eth{index}"
-    metric = 100 * (index + 1)
+    metric = _metric(index)
     lines = [
         f"link set {dev} up",
         f"address add {primary}/{nic.subnet.prefix.prefixlen} broadcast + dev {dev}",
         f"route add default via {gateway} dev {dev} proto dhcp src {primary} metric {metric}",
     ]
     if nic.ipv6:
-        lines += [
-            f"address add {nic.ipv6[0]}/128 dev {dev} nodad",
-            f"route add default via {FABRIC_ROUTER} dev {dev} proto ra metric {metric}",
-        ]
+        lines.append(f"address add {nic.ipv6[0]}/128 dev {dev} nodad")
     return lines + [
         f"route add {address}/32 via {gateway} dev {dev} proto dhcp src {primary} metric {metric}"
         for address in (WIRESERVER, IMDS)
     ]
+
+
+def _metric(index: int) -> int:
+    """Of the default routes of a NIC, as cloud-init has it: the first NIC's come first."""
+    return 100 * (index + 1)
+
+
+def _router_sysctls(index: int) -> dict[str, int]:
+    conf = f"net/ipv6/conf/eth{index}"
+    return {f"{conf}/accept_ra": 1, f"{conf}/ra_defrtr_metric": _metric(index)}
 
 
 def _bridge_lines(nic: Nic, mtu: int) -> list[str]:

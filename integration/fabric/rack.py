@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from integration.fabric import clouds, records
 from integration.fabric.certificates import authority
-from integration.fabric.machine import Machine
+from integration.fabric.machine import Machine, MachineError
+from integration.waiting import found_within
 
 if TYPE_CHECKING:
     import contextlib
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from integration.fabric.hostnetwork import HostNetwork
     from integration.fabric.model import Estate
 
+ROUTER_PATIENCE = 10.0
+"""Seconds until every machine has its default route of IPv6; it takes milliseconds."""
 SYSCTLS: dict[str, str | int] = {
     # A fresh virtual machine forwards nothing; a new namespace would inherit this machine's settings.
     "net/ipv4/ip_forward": 0,
@@ -95,6 +98,15 @@ class Rack:
                 accelerated=self._is_accelerated(machine),
             )
         network.await_carrier()
+
+        def learned() -> bool:
+            waiting = [each for each in machines if not each.has_routers()]
+            for each in waiting:
+                network.announce_routers(each.vm)
+            return not waiting
+
+        if not found_within(ROUTER_PATIENCE, learned, pause=0.01):
+            raise MachineError("a machine has not learned its router of IPv6")
 
     def add_vf(self, node: str, link: str, network: HostNetwork) -> None:
         """Let a link appear that has the NIC's MAC and is enslaved to eth0.

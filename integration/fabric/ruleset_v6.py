@@ -42,7 +42,7 @@ table {TABLE} {{
   chain to_fabric {{
     type filter hook input priority 0; policy drop;
     iifname "lo" accept
-    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} accept
   }}
   chain between {{
     type filter hook forward priority 0; policy drop;

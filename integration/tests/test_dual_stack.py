@@ -30,14 +30,14 @@ def azure() -> Iterator[Fabric]:
     with Fabric(nodes=2, addresses=8, ipv6=V6, **shape) as fabric, contextlib.ExitStack() as undo:  # type: ignore[arg-type]
         for node in fabric.nodes.values():
             plugins.install_ours(node)
-            use(node, _dual_stack())
+            use(node, dual_stack())
         for machine in fabric.machines.values():
             for address in ("0.0.0.0", "[::]"):
                 undo.enter_context(listening(machine, address))
         yield fabric
 
 
-def _dual_stack() -> dict[str, Any]:
+def dual_stack() -> dict[str, Any]:
     conf: dict[str, Any] = shipped("10-azvnet.conflist")["plugins"][0]
     return {**conf, "ipam": {**conf["ipam"], "families": ["IPv4", "IPv6"]}}
 

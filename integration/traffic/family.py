@@ -21,6 +21,8 @@ class Family:
     """One address family. Headers: RFC 791, RFC 8200 (packets here have no extension headers)."""
 
     version: int
+    table: str
+    """The family of its tables in nf_tables; with ``tables`` after it, the program of iptables."""
     number: socket.AddressFamily
     ethertype: int
     anywhere: str
@@ -74,6 +76,7 @@ class Family:
 
 IPV4 = Family(
     version=4,
+    table="ip",
     number=socket.AF_INET,
     ethertype=0x0800,
     anywhere="0.0.0.0",
@@ -88,6 +91,7 @@ IPV4 = Family(
 """Struct in_pktinfo: link, the address that answers, the address in the header (ip(7))."""
 IPV6 = Family(
     version=6,
+    table="ip6",
     number=socket.AF_INET6,
     ethertype=0x86DD,
     anywhere="::",

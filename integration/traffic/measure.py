@@ -17,7 +17,7 @@ from integration.fabric.ruleset import OUTBOUND
 from integration.fabric.ruleset_v6 import OUTBOUND_V6
 from integration.traffic.ends import LOST, REFUSED, Kind, Packet, ask
 from integration.traffic.family import IPV6
-from integration.traffic.scene import Scene, Sender, Target
+from integration.traffic.scene import MODES, Scene, Sender, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ def measure(scene: Scene, say: Callable[[str], object] = lambda _: None) -> list
     """Everything, sender by sender; services in one mode of kube-proxy after the other."""
     found: list[Explained] = []
     identities = iter(range(FIRST_IDENTITY, 30_000))
-    for mode in ("", *scene.modes):
+    for mode in ("", *MODES):
         if mode:
             scene.use_proxy(mode)
         say(f"kube-proxy in mode {mode}" if mode else "without services")

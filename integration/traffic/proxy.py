@@ -80,7 +80,7 @@ def _nftables(family: str, each: Service, protocol: str) -> list[str]:
 
 
 def iptables(services: Sequence[Service]) -> str:
-    """Input of ``iptables-restore --noflush``."""
+    """Input of ``iptables-restore --noflush``; of ``ip6tables-restore`` for services of IPv6."""
     chains = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"]
     rules = [
         "-A PREROUTING -j KUBE-SERVICES",
@@ -96,14 +96,15 @@ def iptables(services: Sequence[Service]) -> str:
             name = f"{each.name}-{protocol}".upper()
             service, external, endpoint = (f"KUBE-{kind}-{name}" for kind in ("SVC", "EXT", "SEP"))
             chains += [service, external, endpoint]
+            host, target = ("/128", f"[{each.endpoint}]") if ":" in each.endpoint else ("/32", each.endpoint)
             matched = f"-p {protocol} -m {protocol} --dport"
             rules += [
-                f"-A KUBE-SERVICES -d {each.cluster_ip}/32 {matched} {each.port} -j {service}",
+                f"-A KUBE-SERVICES -d {each.cluster_ip}{host} {matched} {each.port} -j {service}",
                 f"-A {external} -j KUBE-MARK-MASQ",
                 f"-A {external} -j {service}",
                 f"-A {service} -j {endpoint}",
-                f"-A {endpoint} -s {each.endpoint}/32 -j KUBE-MARK-MASQ",
-                f"-A {endpoint} -p {protocol} -j DNAT --to-destination {each.endpoint}:{each.endpoint_port}",
+                f"-A {endpoint} -s {each.endpoint}{host} -j KUBE-MARK-MASQ",
+                f"-A {endpoint} -p {protocol} -j DNAT --to-destination {target}:{each.endpoint_port}",
             ]
             if each.node_port:
                 rules.append(f"-A KUBE-NODEPORTS {matched} {each.node_port} -j {external}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration import plugins
 from integration.fabric import Fabric
-from integration.fabric.model import IMDS, WIRESERVER
+from integration.fabric.model import FABRIC_ROUTER, IMDS, WIRESERVER
 from integration.tests.pods import Pod, use
 from integration.traffic import proxy
 from integration.traffic.ends import PORT, Kind, Witness
@@ -27,12 +27,13 @@ from integration.waiting import found_within
 if TYPE_CHECKING:
     from integration.fabric import Machine
     from integration.traffic.proxy import Service
+    from ipam.model import IPAddress
 
 FAMILIES = (IPV4, IPV6)
 """Each has a scene of its own: pods of that of IPv6 have addresses of both."""
 CONFLIST = plugins.BUNDLE.parents[1] / "conf" / "10-azvnet.conflist"
-MODES = {4: ("nftables", "iptables"), 6: ("nftables",)}
-"""Of kube-proxy, by version."""
+MODES = ("nftables", "iptables")
+"""Of kube-proxy."""
 POD, SECOND, NODE = "pod", "pod of a second NIC", "node"
 OPEN, PLAIN = "pod, source `arm`, platform open", "the same, `ipMasq: false`"
 HOME = {POD: "node1", SECOND: "node1", NODE: "node1", OPEN: "node2", PLAIN: "node2"}
@@ -107,11 +108,6 @@ class Scene:
             for number, endpoint in enumerate(endpoints)
         ]
 
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """Those of kube-proxy."""
-        return MODES[self.family.version]
-
     def address_of(self, node: str, role: str) -> str:
         """A pod's address."""
         pod = self.pods[node, role]
@@ -172,8 +168,9 @@ class Scene:
                 script = proxy.nftables(self.services, self.family.of_machine(node))
                 node.run(["nft", "-f", "-"], input=script)
             else:
-                node.run(["nft", "delete", "table", "ip", "kube-proxy"])
-                node.run(["iptables-restore", "--noflush"], input=proxy.iptables(self.services))
+                node.run(["nft", "delete", "table", self.family.table, "kube-proxy"])
+                restore = [f"{self.family.table}tables-restore", "--noflush"]
+                node.run(restore, input=proxy.iptables(self.services))
 
     def ports_of(self, node: Machine) -> set[str]:
         """The links of the host network at which a node's NICs are."""
@@ -189,7 +186,7 @@ def scene(family: Family) -> Iterator[Scene]:
     ipv6 = 8 if family is IPV6 else 0
     shape: dict[str, Any] = {"peered_hosts": 1, "on_premises_hosts": 1, "internet": True, "imds_limit": None}
     with contextlib.ExitStack() as undo:
-        fabric = undo.enter_context(Fabric(nodes=2, addresses=8, nics=1 if ipv6 else 2, ipv6=ipv6, **shape))
+        fabric = undo.enter_context(Fabric(nodes=2, addresses=8, nics=2, ipv6=ipv6, **shape))
         wire = undo.enter_context(Wire(fabric.network.netns, family))
         made = Scene(family, fabric, undo.enter_context(Witness(family)), wire)
         one, two = fabric.nodes.values()
@@ -200,13 +197,12 @@ def scene(family: Family) -> Iterator[Scene]:
         _networks(one, "auto", family)
         _networks(two, "arm", family)
         undo.enter_context(_agent(two))
-        titles = [title for title in HOME if title != SECOND or family is IPV4]
         for node in (one, two):
-            own = [title for title in titles if title != NODE and HOME[title] == node.name]
+            own = [title for title in HOME if title != NODE and HOME[title] == node.name]
             for role in (*own, BACKEND, PUBLISHED):
                 made.pods[node.name, role] = _pod(node, role)
         spaces = {key: undo.enter_context(_space(pod)) for key, pod in made.pods.items()}
-        for title in titles:
+        for title in HOME:
             node = fabric.nodes[HOME[title]]
             of_node = tuple(map(family.address_of, node.nics))
             where = (node.namespaces.net, family, of_node[0])
@@ -235,8 +231,13 @@ def _networks(node: Machine, environment: str, family: Family) -> None:
 def _route(node: Machine) -> None:
     """What the node itself sends leaves by its right NIC, as cloud-init has it on Azure."""
     for number, nic in enumerate(node.nics):
-        via = f"via {nic.subnet.gateway} dev eth{number} table {200 + number}"
-        node.run_batch([f"route add default {via}", f"rule add from {nic.primary_ip} lookup {200 + number}"])
+        ways: list[tuple[str, IPAddress, IPAddress]] = [("-4", nic.primary_ip, nic.subnet.gateway)]
+        ways += [("-6", nic.ipv6[0], FABRIC_ROUTER)] if nic.ipv6 else []
+        for option, own, gateway in ways:
+            table = str(200 + number)
+            route = ["default", "via", str(gateway), "dev", f"eth{number}", "table", table]
+            node.run(["ip", option, "route", "add", *route])
+            node.run(["ip", option, "rule", "add", "from", str(own), "lookup", table])
 
 
 @contextlib.contextmanager

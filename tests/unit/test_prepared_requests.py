@@ -144,6 +144,6 @@ def test_the_dumps_are_there_ready_made() -> None:
     made = _prepare().compiled()
     for data in made.values():
         assert data[4:6] in {bytes([kind, 0]) for kind in (18, 22, 26, 30, 34)}
-    assert len(made) == 8
+    assert len(made) == 9
     assert encode.dump_links().data in made.values()
     assert encode.dump_addresses(encode.AF_INET).data in made.values()
