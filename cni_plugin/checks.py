@@ -54,15 +54,23 @@ class Problem(Value):
         return self.kind, self.subject
 
 
-def small_pool(known: int, expected: int) -> list[Problem]:
-    """Whether the pool is too small for the node's pods. An empty pool is another problem."""
-    if not 0 < known < expected:
-        return []
-    text = (
-        f"the pool has {known} addresses for {expected} pods that may run here: give the NIC more secondary "
-        f"IP configurations, or lower the kubelet's maxPods by {expected - known}"
-    )
-    return [Problem(SMALL_POOL, text)]
+def small_pool(known: Mapping[int, int], expected: int) -> list[Problem]:
+    """Whether the pool is too small for the node's pods. An empty pool is another problem.
+
+    Args:
+        known: how many addresses it has of each IP version that pods get.
+        expected: how many pods with addresses of their own may run on the node.
+    """
+    found = []
+    for version, number in known.items():
+        if 0 < number < expected:
+            of = f"IPv{version} " if len(known) > 1 else ""
+            text = (
+                f"the pool has {number} {of}addresses for {expected} pods that may run here: give the NIC "
+                f"more secondary {of}IP configurations, or lower the kubelet's maxPods by {expected - number}"
+            )
+            found.append(Problem(SMALL_POOL, text))
+    return found
 
 
 def preferred_conflist(own: str, directory: str, before: Sequence[str]) -> list[Problem]:
@@ -85,6 +93,17 @@ def pool_states(addresses: Iterable[AddressStatus], on_host: frozenset[IPAddress
         ON_HOST if _can_be_given(each) and each.address.ip in on_host else each.state.value
         for each in addresses
     )
+
+
+def pool_by_family(
+    addresses: Sequence[AddressStatus], on_host: frozenset[IPAddress]
+) -> dict[int, Counter[str]]:
+    """As ``pool_states``, of each IP version that the pool has addresses of; of IPv4 if it has none."""
+    versions = sorted({each.address.version for each in addresses}) or [4]
+    return {
+        version: pool_states((each for each in addresses if each.address.version == version), on_host)
+        for version in versions
+    }
 
 
 def pool_addresses(
@@ -241,12 +260,16 @@ def source_problems(states: Iterable[SourceState], *, agent_runs: bool) -> list[
     return found
 
 
-def exhausted_pool(counts: Mapping[str, int]) -> list[Problem]:
-    """A pool of which no address can be given; ``counts``: as ``pool_states`` has them."""
-    total = sum(counts.values())
-    if not total or counts["free"] + counts["cooling"]:
-        return []
-    return [Problem(EXHAUSTED, f"no address is free: {counts['assigned']} of {total} are assigned")]
+def exhausted_pool(pool: Mapping[int, Mapping[str, int]]) -> list[Problem]:
+    """Families of which no address can be given; ``pool``: as ``pool_by_family`` has it."""
+    found = []
+    for version, counts in pool.items():
+        total = sum(counts.values())
+        if total and not counts["free"] + counts["cooling"]:
+            of = f"IPv{version} " if len(pool) > 1 else ""
+            text = f"no {of}address is free: {counts['assigned']} of {total} are assigned"
+            found.append(Problem(EXHAUSTED, text, of))
+    return found
 
 
 def span(seconds: float) -> str:

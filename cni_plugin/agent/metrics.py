@@ -221,12 +221,12 @@ class NodeCollector(Collector):
             yield from _sources(overview)
             yield from _provision_counters(overview.counters, self._progress())
 
-    def _states(self) -> Mapping[str, int]:
-        """The pool by state. An address that the host itself carries does not count as free."""
+    def _states(self) -> Mapping[int, Mapping[str, int]]:
+        """The pool by family and state. An address that the host itself carries does not count as free."""
         addresses = self._node.view.addresses(self._work.cooldown)
         try:
             on_host = allocate.host_addresses(self._node, allocate.versions_of(addresses))
-            return checks.pool_states(addresses, on_host)
+            return checks.pool_by_family(addresses, on_host)
         finally:
             self._node.close()
 
@@ -282,15 +282,14 @@ def _provision_counters(found: Mapping[str, int], progress: Progress | None) -> 
     )
 
 
-def _pool(overview: Overview, numbers: Mapping[str, int]) -> Iterator[Metric]:
-    states = (*(each.value for each in AddressState), checks.ON_HOST)
-    yield _labelled(
-        GaugeMetricFamily,
-        "azvnet_pool_addresses",
-        "Addresses by state; the states add up to the known ones.",
-        "state",
-        {state: numbers.get(state, 0) for state in states},
-    )
+def _pool(overview: Overview, pool: Mapping[int, Mapping[str, int]]) -> Iterator[Metric]:
+    """Only of families that the pool has: one that pods do not get must not look exhausted."""
+    text = "Addresses by family and state; they add up to the known ones."
+    addresses = GaugeMetricFamily("azvnet_pool_addresses", text, labels=("family", "state"))
+    for version, numbers in pool.items():
+        for state in (*(each.value for each in AddressState), checks.ON_HOST):
+            addresses.add_metric((f"ipv{version}", state), numbers.get(state, 0))
+    yield addresses
     yield GaugeMetricFamily(
         "azvnet_pool_known_addresses", "Addresses that the node knows of, in whatever state.", overview.known
     )

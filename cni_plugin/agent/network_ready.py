@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -182,7 +183,10 @@ class NetworkReady:
     def _small_pool(self) -> list[Problem]:
         expected = self._settings.expected_pods
         try:
-            known = self._node.view.overview().known if expected else 0
+            every = self._node.view.addresses() if expected else ()
         except IpamError:
             return []
-        return checks.small_pool(known, expected)
+        versions: Counter[int] = Counter(each.address.version for each in every)
+        return checks.small_pool(
+            {version: versions[version] for version in self._readiness.families}, expected
+        )

@@ -63,6 +63,8 @@ class Readiness:
         self._lock = threading.Lock()
         self._asked_at = -FRESH_SECONDS
         self._no_address: Problem | None = None
+        self.families: Sequence[int] = (4,)
+        """The IP versions that the next pod gets addresses of, as of the last answer."""
         self.stopping = False
         """The agent is draining: it finishes its calls and accepts no more."""
         self.last = "the agent is starting"
@@ -122,7 +124,9 @@ class Readiness:
 
     def _ask(self) -> Problem | None:
         try:
-            self._node.ipam.require_available(self._work.address_request())
+            request = self._work.address_request()
+            self.families = request.families
+            self._node.ipam.require_available(request)
         except PoolExhausted as error:
             return Problem(EXHAUSTED, _in_full(error))  # the holders change with every pod
         except CniError as error:

@@ -104,6 +104,11 @@ class Picture(Value):
         """The pool by state, as ``addresses`` has it."""
         return checks.pool_states(self.addresses, self.on_host)
 
+    @property
+    def pool(self) -> dict[int, Counter[str]]:
+        """The same of each IP version that it has addresses of."""
+        return checks.pool_by_family(self.addresses, self.on_host)
+
 
 def look(node: Node) -> Picture:
     """Read the state of a node. A bad state does not raise: it is part of the result."""

@@ -20,10 +20,13 @@ from cni_plugin.cli.table import NOTHING, Paint, table
 from ipam.quoting import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_plugin.cli.looking import Picture, Seen
     from ipam.model import AddressStatus, SourceState
 
 WRONG = 3
+STATES = ("free", "assigned", "cooling", "quarantined")
 LONGEST_PROBLEM = 1000
 """Characters of a problem in the last line."""
 UNDER_WAY_SECONDS = 60.0
@@ -83,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
 def find_problems(picture: Picture) -> list[str]:
     """What is wrong, in words, the causes before their consequences."""
-    agent, counts, overview = picture.agent, picture.counts, picture.overview
+    agent, overview = picture.agent, picture.overview
     states = Counter(each.state for each in picture.attachments)
     late = sum(each.state == "unconfirmed" and _is_late(each, picture) for each in picture.attachments)
     running = agent.state == "running"
@@ -95,7 +98,7 @@ def find_problems(picture: Picture) -> list[str]:
         *(checks.Problem(checks.HOST, each) for each in warnings),
         *checks.source_problems(sources, agent_runs=running),
         *checks.pool_addresses(picture.addresses, picture.on_host, sources),
-        *([] if running else checks.exhausted_pool(counts)),
+        *([] if running else checks.exhausted_pool(picture.pool)),
         *checks.attachment_problems(states, late),
     ]
     # What the agent also reports is listed once.
@@ -124,12 +127,9 @@ def status_document(picture: Picture, problems: list[str], *, with_addresses: bo
         "problems": problems,
     }
     if overview is not None:
-        counts, source = picture.counts, overview.source
-        shown["pool"] = {
-            **{state: counts[state] for state in ("free", "assigned", "cooling", "quarantined")},
-            "onHost": counts[checks.ON_HOST],
-            "total": counts.total(),
-        }
+        source = overview.source
+        families = {f"ipv{version}": _counts_document(each) for version, each in picture.pool.items()}
+        shown["pool"] = {**_counts_document(picture.counts), "families": families}
         shown["source"] = {
             "name": source.source,
             "lastSuccess": source.last_success_at,
@@ -142,6 +142,14 @@ def status_document(picture: Picture, problems: list[str], *, with_addresses: bo
     if with_addresses:
         shown["addresses"] = [_address_document(each) for each in picture.addresses]
     return shown
+
+
+def _counts_document(counts: Counter[str]) -> dict[str, int]:
+    return {
+        **{state: counts[state] for state in STATES},
+        "onHost": counts[checks.ON_HOST],
+        "total": counts.total(),
+    }
 
 
 def _address_document(each: AddressStatus) -> dict[str, Any]:
@@ -185,15 +193,21 @@ def _head(picture: Picture, paint: Paint) -> list[tuple[str, str]]:
         return [*lines, ("store", picture.store_error)]
     if picture.store == "other-boot":
         lines.append(("store", "from before the last boot; the next call rebuilds it from what is alive"))
-    counts = picture.counts
     lines.append(("source", _source_words(overview.source)))
-    states = [f"{counts[state]} {state}" for state in ("free", "assigned", "cooling", "quarantined")]
-    if counts[checks.ON_HOST]:
-        states.append(f"{counts[checks.ON_HOST]} carried by the host itself")
-    lines.append(("pool", f"{counts.total()} addresses: {', '.join(states)}"))
+    lines += [("pool", words) for words in _pool_words(picture.pool)]
     if picture.agent.provision:
         lines.append(("growth", one_line(picture.agent.provision, LONGEST_PROBLEM)))
     return lines
+
+
+def _pool_words(pool: dict[int, Counter[str]]) -> Iterator[str]:
+    """A line for each family; a pool of one does not name it."""
+    for version, counts in pool.items():
+        states = [f"{counts[state]} {state}" for state in STATES]
+        if counts[checks.ON_HOST]:
+            states.append(f"{counts[checks.ON_HOST]} carried by the host itself")
+        of = f"IPv{version} " if len(pool) > 1 else ""
+        yield f"{counts.total()} {of}addresses: {', '.join(states)}"
 
 
 def _agent_words(picture: Picture, paint: Paint) -> str:

@@ -471,6 +471,11 @@ def test_status_names_both_addresses_of_a_pod_and_what_keeps_ipv6_from_it(
 
     (seen,) = status()["attachments"]
     assert (seen["addresses"], seen["state"]) == (addresses, "ok")
+    families = status()["pool"]["families"]
+    assert {name: (each["assigned"], each["total"]) for name, each in families.items()} == {
+        "ipv4": (1, 8),
+        "ipv6": (1, 8),
+    }
     dual.sandbox.run("ip", "-6", "route", "del", "default")
     assert "there is no default route of IPv6" in json.dumps(status()["problems"])
 

@@ -66,8 +66,15 @@ def lost(number: int, who: Reservation | None = None, source: str = "imds") -> A
 def test_a_pool_is_too_small_only_if_it_has_some_and_not_enough(
     known: int, expected: int, by: int | None
 ) -> None:
-    found = checks.small_pool(known, expected)
+    found = checks.small_pool({4: known}, expected)
     assert [each.text.rsplit(" ", 1)[-1] for each in found] == ([str(by)] if by else [])
+
+
+def test_of_a_pool_of_two_families_the_one_that_is_too_small_is_named() -> None:
+    """Before, both were counted together: 12 addresses of IPv4 hid that there were 2 of IPv6."""
+    (one,) = checks.small_pool({4: 12, 6: 2}, 10)
+    assert one.text.startswith("the pool has 2 IPv6 addresses for 10 pods")
+    assert [each.text.split()[4] for each in checks.small_pool({4: 3, 6: 2}, 10)] == ["IPv4", "IPv6"]
 
 
 def test_conflists_that_sort_before_ours_are_listed_and_the_first_is_used() -> None:
@@ -285,5 +292,11 @@ def test_a_pool_is_exhausted_when_neither_free_nor_cooling_is_left(
     free: int, cooling: int, assigned: int, text: str
 ) -> None:
     counts = {"free": free, "cooling": cooling, "assigned": assigned, "quarantined": bool(assigned)}
-    found = checks.exhausted_pool(counts)
+    found = checks.exhausted_pool({4: counts})
     assert [(each.kind, each.text) for each in found] == ([(checks.EXHAUSTED, text)] if text else [])
+
+
+def test_one_family_exhausted_is_named_though_the_other_has_addresses() -> None:
+    full = {"free": 0, "cooling": 0, "assigned": 2, "quarantined": 0}
+    (one,) = checks.exhausted_pool({4: {**full, "free": 5}, 6: full})
+    assert one.text == "no IPv6 address is free: 2 of 2 are assigned"

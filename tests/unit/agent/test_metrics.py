@@ -111,7 +111,9 @@ def test_the_states_are_told_and_add_up(place: Place, metrics: Metrics) -> None:
     place.list_addresses(5)
     place.hold("web")
     place.node.ipam.release(place.hold("gone"))
-    told = {each.labels["state"]: each.value for each in families(metrics)["azvnet_pool_addresses"].samples}
+    samples = families(metrics)["azvnet_pool_addresses"].samples
+    assert {each.labels["family"] for each in samples} == {"ipv4"}, "none of one that the pool does not have"
+    told = {each.labels["state"]: each.value for each in samples}
     assert told == {"free": 3, "assigned": 1, "cooling": 1, "quarantined": 0, "on_host": 0}
     assert value(metrics, "azvnet_pool_known_addresses") == 5
 
@@ -122,8 +124,8 @@ def test_the_cooldown_of_the_calls_decides_what_is_cooling(
     place.list_addresses(2)
     place.node.ipam.release(place.hold("gone"))
     work.cooldown = 0
-    assert value(metrics, "azvnet_pool_addresses", state="cooling") == 0
-    assert value(metrics, "azvnet_pool_addresses", state="free") == 2
+    assert value(metrics, "azvnet_pool_addresses", family="ipv4", state="cooling") == 0
+    assert value(metrics, "azvnet_pool_addresses", family="ipv4", state="free") == 2
 
 
 def test_a_store_that_cannot_be_read_costs_the_numbers_of_the_pool_and_no_other(

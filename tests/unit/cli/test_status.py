@@ -194,18 +194,23 @@ def test_the_last_line_says_what_is_wrong() -> None:
 
 def test_json_and_table_tell_the_same_pool() -> None:
     shown = status_document(picture(), [], with_addresses=True)
-    assert shown["pool"] == {
-        "free": 1,
-        "assigned": 1,
-        "cooling": 0,
-        "quarantined": 0,
-        "onHost": 0,
-        "total": 2,
-    }
+    counted = {"free": 1, "assigned": 1, "cooling": 0, "quarantined": 0, "onHost": 0, "total": 2}
+    assert shown["pool"] == {**counted, "families": {"ipv4": counted}}
     assert len(shown["addresses"]) == 2
     lines = text(picture(), [], Paint(wanted=False), with_addresses=False).splitlines()
     assert "pool    2 addresses: 1 free, 1 assigned, 0 cooling, 0 quarantined" in lines
     assert "addresses" not in status_document(picture(), [], with_addresses=False)
+
+
+def test_a_family_that_is_exhausted_is_not_hidden_by_the_other() -> None:
+    six = status_of("fd00:10::5", AddressState.ASSIGNED, reservation())
+    seen = replace(picture(), addresses=(*picture().addresses, six))
+    assert "no IPv6 address is free: 1 of 1 are assigned" in find_problems(seen)
+    families = status_document(seen, [], with_addresses=False)["pool"]["families"]
+    assert {name: each["free"] for name, each in families.items()} == {"ipv4": 1, "ipv6": 0}
+    lines = text(seen, [], Paint(wanted=False), with_addresses=False).splitlines()
+    assert "pool    2 IPv4 addresses: 1 free, 1 assigned, 0 cooling, 0 quarantined" in lines
+    assert "pool    1 IPv6 addresses: 0 free, 1 assigned, 0 cooling, 0 quarantined" in lines
 
 
 def test_a_store_that_cannot_be_read_is_said_and_the_rest_is_shown() -> None:
