@@ -96,7 +96,7 @@ class Azure:
             if kept is not None and self._clock() - kept[0] > ANEW_SECONDS:
                 del self._pipelines[cloud]
 
-    def converse(self, ask: Ask, reads: _Sorted, writes: _Sorted) -> Conversation:
+    def converse(self, ask: Ask, reads: Sorted, writes: Sorted) -> Conversation:
         """For ``OneWork``."""
         return Conversation(ask, self._wait, Tally(self._count, self._clock), reads, writes)
 
@@ -118,8 +118,8 @@ class OneWork:
         self._place = place
         self._region = region
         self._ask = within_bounds(pipeline)
-        self.reads = _Sorted(self._turns, region, Sort.READ, order, ready=begun_with is Sort.READ)
-        self.writes = _Sorted(self._turns, region, Sort.WRITE, order, ready=begun_with is Sort.WRITE)
+        self.reads = Sorted(self._turns, region, Sort.READ, order, ready=begun_with is Sort.READ)
+        self.writes = Sorted(self._turns, region, Sort.WRITE, order, ready=begun_with is Sort.WRITE)
         self.arm = azure.converse(self._send, self.reads, self.writes)
 
     def end(self) -> None:
@@ -139,13 +139,15 @@ class OneWork:
         return answer
 
 
-class _Sorted:
+class Sorted:
     """``pace.Turns`` for one sort of requests."""
 
     def __init__(self, turns: Turns, region: Region, sort: Sort, order: Order, *, ready: bool) -> None:
         self._turns = turns
         self._region, self._sort, self._order = region, sort, order
         self._ready = ready
+        self.check: Callable[[], None] = _nothing
+        """What has to be so at the very moment of a request; raises if it is not."""
 
     def take(self) -> float:
         """See there; waits itself."""
@@ -154,6 +156,7 @@ class _Sorted:
             self._turns.check()
         else:
             self._turns.request(self._region, self._sort, self._order)
+        self.check()
         return 0.0
 
     def end(self) -> None:
@@ -161,3 +164,7 @@ class _Sorted:
         if self._ready:
             self._ready = False
             self._turns.give_back(self._region, self._sort)
+
+
+def _nothing() -> None:
+    """Nothing has to be so."""

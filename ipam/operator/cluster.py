@@ -109,13 +109,22 @@ class Cluster:
         self.pods = Kind("Pods", self._core.list_pod_for_all_namespaces, field_selector=bound)
 
     def read(self, name: str) -> Json:
-        """An AzvnetNode. Raises NotThere, ClusterError."""
+        """An AzvnetNode. Raises NotThere, ClusterError.
+
+        It is listed, as the others are: reading one would be another right.
+        """
         with _told(name):
-            answer = self._custom.get_cluster_custom_object(
-                **self._ours, name=name, _preload_content=False, _request_timeout=TIMEOUT
+            answer = self._custom.list_cluster_custom_object(
+                **self._ours,
+                field_selector=f"metadata.name={name}",
+                _preload_content=False,
+                _request_timeout=TIMEOUT,
             )
             with contextlib.closing(answer):
-                return _json(answer.read())
+                found: list[Json] = _json(answer.read()).get("items") or []
+        if not found:
+            raise NotThere(f"{name}: there is none")
+        return found[0]
 
     def write_status(self, name: str, changed: Json, version: str) -> Json:
         """Change these fields of the status of an AzvnetNode; the object afterwards.

@@ -108,8 +108,9 @@ def _why_not(record: Record, around: Around, now: float) -> Said | None:
             f"the node's agent has not said anything for more than {STALE_SECONDS:.0f} s",
             "Look whether the agent runs there, with provision.mode operator, and reaches the API server.",
         )
-    if now < record.not_before and record.trouble is not None:
-        return record.trouble
+    if now < record.not_before:
+        status = record.node.status
+        return record.trouble or Said(status.state, status.text, status.remedy)
     return None
 
 

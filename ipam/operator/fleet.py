@@ -239,9 +239,8 @@ class Fleet:
             talk = self._parts.azure.conversation(place, record.region(), wish.order, sort)
             try:
                 settings = self._common.settings
-                Work(record, self._parts, Nics(talk.arm, settings.first_poll, settings.resource_groups)).do(
-                    wish
-                )
+                nics = Nics(talk.arm, settings.first_poll, settings.resource_groups)
+                Work(record, self._parts, nics, talk.writes).do(wish)
             finally:
                 talk.end()
         except Stopped:
@@ -255,7 +254,8 @@ class Fleet:
             self._failed(record, Refusal(Kind.REFUSED, f"what ARM shows is not a NIC: {error}"))
         except ClusterError as error:
             self._common.tell("warning", f"{name}: the API server could not be told: {error}")
-            record.not_before, record.trouble = self._common.clock() + pace.FIRST_PAUSE, None
+            record.failures, record.trouble = record.failures + 1, None
+            record.not_before = self._common.clock() + pace.pause(record.failures, 0.0, _chance())
         except Exception as error:  # noqa: BLE001 - other nodes are served whatever happens with one
             self._failed(record, Refusal(Kind.REFUSED, f"internal error: {type(error).__name__}: {error}"))
         else:
@@ -272,8 +272,7 @@ class Fleet:
         elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
             record.target = None
         record.unsure = True
-        chance = random.random()  # noqa: S311 - it spreads requests, nobody has to be unable to guess it
-        pause = pace.pause(max(1, record.failures), refusal.retry_after, chance)
+        pause = pace.pause(max(1, record.failures), refusal.retry_after, _chance())
         record.not_before = now + pause
         record.trouble = Said(refusal.kind.value, str(refusal), refusal.remedy)
         self._common.tell("warning", f"{record.node.name}: {refusal.kind.value}: {refusal}")
@@ -291,6 +290,10 @@ class Fleet:
     def counted(self, of: Callable[[Record], str]) -> dict[str, int]:
         """How many nodes have each value of something."""
         return dict(Counter(map(of, self.all_records())))
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311 - it spreads requests, nobody has to be unable to guess it
 
 
 def _sort(what: What) -> Sort:

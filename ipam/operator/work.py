@@ -26,11 +26,12 @@ from ipam.provision.refusals import Kind, Refusal
 from ipam.value import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ipam.operator.decide import Around
     from ipam.operator.record import Record, Wish
     from ipam.provision.nic_document import Document
+    from ipam.provision.nic_writer import NicWriter
 
 ANSWER_SECONDS = 20.0
 """An agent that was asked for addresses to be removed answers sooner, or does not follow."""
@@ -76,13 +77,21 @@ class Hands(Protocol):
         """Write to the log."""
 
 
+class Writes(Protocol):
+    """Turns for writes."""
+
+    check: Callable[[], None]
+    """What has to be so at the very moment of a write; raises if it is not."""
+
+
 class Work:
     """One piece of it."""
 
-    def __init__(self, record: Record, hands: Hands, nics: Nics) -> None:
+    def __init__(self, record: Record, hands: Hands, nics: Nics, writes: Writes) -> None:
         self._record = record
         self._hands = hands
         self._nics = nics
+        self._writes = writes
         self._said: Said | None = None
         """What is told of a NIC that is as it was."""
 
@@ -120,10 +129,21 @@ class Work:
                 "warning", f"{self._record.node.name}: a removal is given up: the marks are gone"
             )
             self._note(writer.rewrite())
-        elif may_remove(self._record, self._hands.clock()):
-            self._note(writer.remove(names))
         else:
-            raise Refusal(Kind.BUSY, "a removal that was begun waits for the node's agent")
+            self._note(self._remove(writer, names))
+
+    def _remove(self, writer: NicWriter, names: Collection[str]) -> Document:
+        """Take these from the NIC, if the agent is known to hold them back at the very moment of the write:
+        an operation that has to be waited for first may take minutes.
+        """
+
+        def check() -> None:
+            held = frozenset(self._record.node.spec.releasing)
+            if not may_remove(self._record, self._hands.clock()) or not held.issuperset(names):
+                raise Refusal(Kind.BUSY, "a removal that was begun waits for the node's agent")
+
+        self._writes.check = check
+        return writer.remove(names)
 
     def _note(self, nic: Document) -> None:
         """Tell the node what its NIC has; nothing is under way any more."""
@@ -199,7 +219,7 @@ class Work:
         if not names:
             self._publish(lambda status: replace(status, surplus=0))
             raise Refusal(Kind.BUSY, "what the node's agent offers can't be taken from its NIC now")
-        nic = writer.remove(names)
+        nic = self._remove(writer, names)
         left = {each.name for each in nic_document.configurations(nic)}
         gone = sum(len(e.addresses) for e in record.node.status.configurations if e.name in names - left)
         self._hands.count({counts.REMOVED: gone})

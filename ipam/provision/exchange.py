@@ -31,7 +31,8 @@ MOST_CONFIGURATIONS = 2 * NIC_CONFIGURATIONS
 MOST_VANISHED = 256
 """So many are named; that there are more helps nobody."""
 _LARGEST = 2**31 - 1
-_GENERATIONS = 2**63 - 1
+_GENERATIONS = 2**53 - 1
+"""The API server keeps a bound as a floating point number, and one that has no exact one becomes negative."""
 
 GROWING, SHRINKING = "growing", "shrinking"
 PROVISIONED = "Provisioned"

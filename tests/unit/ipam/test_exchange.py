@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,23 @@ def test_every_column_shows_a_field_that_there_is(column: dict[str, Any]) -> Non
     for key in path:
         _, kind = kind.fields[key]
     assert {"string": fields.Text, "integer": fields.Whole}[column["type"]] is type(kind)
+
+
+def test_every_bound_is_exact_as_the_floating_point_number_that_the_api_server_makes_of_it() -> None:
+    """The largest whole number of 64 bits became the smallest one, and nothing could be written."""
+
+    def bounds(schema: object) -> Iterator[int]:
+        if isinstance(schema, dict):
+            yield from (schema[key] for key in ("minimum", "maximum") if isinstance(schema.get(key), int))
+            for each in schema.values():
+                yield from bounds(each)
+        elif isinstance(schema, list):
+            for each in schema:
+                yield from bounds(each)
+
+    found = list(bounds(yaml.safe_load(CRD.read_text())))
+    assert len(found) > 20
+    assert not [each for each in found if abs(each) >= 2**53]
 
 
 def test_every_kind_of_field_is_declared_for_every_field_of_a_class() -> None:

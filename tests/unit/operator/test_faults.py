@@ -15,6 +15,7 @@ from integration.fabric.armoperations import Outcome
 from integration.fabric.model import State
 from ipam.operator import decide
 from ipam.operator.budget import WINDOW
+from ipam.operator.errors import ClusterError
 from ipam.provision import progress
 from ipam.provision.plan import Sizes
 from ipam.provision.refusals import Kind
@@ -219,6 +220,26 @@ def test_nothing_is_removed_where_the_agent_has_not_been_heard_of_lately(
     agent.pods = 2
     place.soon(lambda: place.says("node1", Kind.BUSY.value))
     assert place.azure.names("node1") == before
+
+
+def test_an_api_server_that_refuses_what_is_told_is_not_asked_all_the_time(place: World) -> None:
+    agent = place.agent("node1")
+    operator = place.operator()
+    agent.pods = 3
+    _settled(place, agent)
+    refusing = operator.view.write_status
+    asked: list[str] = []
+
+    def refuse(name: str, changed: object, version: str) -> object:
+        asked.append(name)
+        raise ClusterError("422 it is invalid")
+
+    operator.view.write_status = refuse  # type: ignore[method-assign]
+    agent.pods = 12
+    place.soon(lambda: sum("could not be told" in text for _, text in operator.told) == 2)
+    assert len(asked) < 20
+    operator.view.write_status = refusing  # type: ignore[method-assign]
+    _settled(place, agent)
 
 
 def test_requests_stay_within_the_share_of_the_budget(place: World) -> None:
