@@ -45,7 +45,7 @@ def read_ip_masq(pattern: str) -> IpMasq:
     """
     networks: list[IPNetwork] | None = None
     link_local = link_local_v6 = False
-    for path in sorted(glob(pattern)) if pattern else ():  # noqa: PTH207 - the pattern is absolute
+    for path in sorted(glob(pattern)):  # noqa: PTH207 - the pattern is absolute
         try:
             with Path(path).open("rb") as file:
                 content = file.read(LARGEST_BYTES + 1)
@@ -69,9 +69,7 @@ def _decoded(content: bytes) -> dict[str, object]:
         raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
     text = content.decode()
     if text.lstrip().startswith("{"):
-        found: object = json.loads(text)
-        if not isinstance(found, dict):
-            raise ValueError("it is not an object")
+        found: dict[str, object] = json.loads(text)
         return found
     return _yaml(text.splitlines())
 

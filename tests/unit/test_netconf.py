@@ -115,6 +115,7 @@ def test_an_unknown_key_is_named_with_the_known_one_that_was_meant() -> None:
 def test_of_many_unknown_keys_the_first_ten_are_named() -> None:
     ten = {f"zz{number:02}": 1 for number in range(10)}
     assert len(require_supported(conf(**ten), as_ipam=False)) == 10
+    assert require_supported(conf(**ten, zz10=1), as_ipam=False)[10] == "1 more unknown key is ignored"
     twelve = ten | {"zz10": 1, "zz11": 1}
     warned = require_supported(conf(**twelve), as_ipam=False)
     assert len(warned) == 11
@@ -221,3 +222,14 @@ def test_a_damaged_value_does_not_keep_a_pod_from_being_deleted() -> None:
 def test_but_without_a_name_nothing_can_be_deleted(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidNetconf):
         parse_netconf({**PLAIN, **wrong}, lenient=True)
+
+
+def test_a_source_that_is_supported_is_not_blamed_for_another_key() -> None:
+    with pytest.raises(InvalidNetconf, match=r"ipam\.cooldown"):
+        ipam(environment="imds", cooldown=-1).our_ipam()
+
+
+def test_called_as_ipam_the_keys_around_it_are_another_plugins() -> None:
+    bridge = conf(type="bridge", bridge="cni0", isGateway=True, mode="bridge")
+    assert bridge.warnings(as_ipam=True) == []
+    assert len(bridge.warnings(as_ipam=False)) == 3

@@ -164,9 +164,17 @@ class TestRemembered:
         kept = [number for number in range(3 * netconf.MOST_REMEMBERED) if netconf.remembered(b"%d" % number)]
         assert kept[-1] == 3 * netconf.MOST_REMEMBERED - 1
         assert len(kept) <= netconf.MOST_REMEMBERED
-        large = b" " * (netconf.MOST_REMEMBERED_BYTES + 1)
-        netconf.remember(large, {}, read)
-        assert netconf.remembered(large) is None
+
+    def test_no_more_bytes_are_kept_than_so_many(self) -> None:
+        read = netconf.parse_netconf({"cniVersion": "1.1.0", "name": "net"})
+        half = netconf.MOST_REMEMBERED_BYTES // 2
+        first, second, third = (each * half for each in (b"1", b"2", b"3"))
+        netconf._remembered.clear()
+        for each in (first, second, first + b"1"):
+            netconf.remember(each, {}, read)
+        assert list(netconf._remembered) == [first, second], "one that is larger than the half is not kept"
+        netconf.remember(third, {}, read)
+        assert list(netconf._remembered) == [third]
 
     def test_a_call_with_a_known_one_leaves_the_others_remembered(self, tmp_path: Path) -> None:
         environ = {

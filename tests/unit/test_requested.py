@@ -80,10 +80,12 @@ def test_the_same_address_twice_is_one() -> None:
     ("families", "remedy"),
     [(["IPv4"], "An interface gets one. "), (BOTH, "An interface gets one of each family. ")],
 )
-def test_two_addresses_of_a_family_are_refused(families: list[str], remedy: str) -> None:
+def test_more_addresses_of_a_family_than_one_are_refused(families: list[str], remedy: str) -> None:
     with pytest.raises(InvalidNetconf) as caught:
-        asked("IP=10.1.0.8,10.1.0.7", ipam={"families": families})
-    assert str(caught.value) == "2 addresses are requested: 10.1.0.7, 10.1.0.8"
+        asked("IP=10.1.0.8,10.1.0.7,10.1.0.9,10.1.0.5,10.1.0.6", ipam={"families": families})
+    assert str(caught.value) == (
+        "5 addresses are requested: 10.1.0.5, 10.1.0.6, 10.1.0.7, 10.1.0.8, 10.1.0.9"
+    )
     assert caught.value.details.startswith(remedy)
 
 

@@ -120,7 +120,7 @@ def test_a_verb_needs_the_version_it_came_with(verb: str, version: str) -> None:
     if _number(version) >= _number(first):
         versions.require_verb(verb, version)
     else:
-        with pytest.raises(IncompatibleVersion, match=first):
+        with pytest.raises(IncompatibleVersion, match=f"^{verb} needs CNI version {first} or later"):
             versions.require_verb(verb, version)
 
 

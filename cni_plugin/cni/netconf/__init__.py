@@ -156,7 +156,8 @@ class NetConf(DeclaredNetConf):
             for name in unknown[:MOST_NAMED]
         ]
         more = len(unknown) - MOST_NAMED
-        return [*said, f"{more} more unknown keys are ignored"] if more > 0 else said
+        others = f"{more} more unknown keys are ignored" if more > 1 else "1 more unknown key is ignored"
+        return [*said, others] if more > 0 else said
 
     def unknown(self, *, as_ipam: bool) -> list[str]:
         """Keys that are neither ours, nor the spec's, nor Azure CNI's."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.agent.ip_masq_files import IpMasq, IpMasqError, read_ip_masq
+from cni_plugin.agent.ip_masq_files import LARGEST_BYTES, IpMasq, IpMasqError, read_ip_masq
 
 AKS = """nonMasqueradeCIDRs:
   - 10.244.0.0/16   # pods
@@ -29,15 +29,26 @@ SAYS = {
         '{"nonMasqueradeCIDRs": ["10.1.0.0/16"], "masqLinkLocal": true}',
         IpMasq((IPv4Network("10.1.0.0/16"),), True),
     ),
+    "white space at the end of lines": (
+        "nonMasqueradeCIDRs:\t \n- 10.1.0.0/16\t\nmasqLinkLocal: true \t\n",
+        IpMasq((IPv4Network("10.1.0.0/16"),), True),
+    ),
+    "as much as a file may": ("# ".ljust(LARGEST_BYTES), IpMasq()),
     "IPv6": (
         "nonMasqueradeCIDRs: [fd00::/8]\nmasqLinkLocalIPv6: true\n",
         IpMasq((IPv6Network("fd00::/8"),), link_local_v6=True),
     ),
 }
 REFUSED: dict[str, tuple[str | bytes, str]] = {
-    "host bits": ("nonMasqueradeCIDRs: [10.1.0.1/16]", "10.1.0.1/16 has host bits set"),
+    "host bits": (
+        "nonMasqueradeCIDRs: [10.1.0.1/16]",
+        "nonMasqueradeCIDRs: 10.1.0.1/16 has host bits set",
+    ),
     "no prefix length": ("nonMasqueradeCIDRs: [10.1.0.1]", "'10.1.0.1' is not a network"),
     "no network": ("nonMasqueradeCIDRs: [here/8]", "here/8"),
+    "nothing in quotes": ("nonMasqueradeCIDRs: ['']", "'' is not a network"),
+    "a quote alone": ("nonMasqueradeCIDRs: [']", '"\'" is not a network'),
+    "a quote that does not end": ("nonMasqueradeCIDRs: ['10.1.0.0/16]", '"\'10.1.0.0/16" does not appear'),
     "no list": ("nonMasqueradeCIDRs: 10.0.0.0/8", "is not a list"),
     "neither true nor false": ("masqLinkLocal: maybe", "'maybe', neither true nor false"),
     "too many": (
@@ -49,6 +60,8 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a nested key": ("config:\n  masqLinkLocal: true\n", "line 2"),
     "prose": ("all of it, please", "line 1"),
     "a list as JSON's end": ('{"nonMasqueradeCIDRs": [', "Expecting"),
+    "JSON without end": ('{"nonMasqueradeCIDRs": ' + "[" * 50_000, "recursion"),
+    "a byte too much": ("# ".ljust(LARGEST_BYTES + 1), "more than"),
     "what is not text": (b"\xff\xfe", "can't decode"),
     "much too large": (b" " * (1 << 18), "more than"),
 }

@@ -16,6 +16,7 @@ from tests.unit.ipam.node import (
     MAC,
     attachment,
     confirm,
+    counters,
     counts,
     find,
     held,
@@ -75,6 +76,14 @@ def test_a_live_pod_keeps_its_address_when_the_store_is_lost(node: Node) -> None
     assert counts(ipam) == PoolCounts(free=1, assigned=3, cooling=0, quarantined=0)
 
 
+def test_what_is_adopted_is_counted_once(node: Node) -> None:
+    ipam, pods = alive(node)
+    lose_store(node)
+    for _ in range(2):
+        ipam.adopt(pods)
+        assert counters(ipam)["adopted"] == 2
+
+
 def test_adopting_again_changes_nothing(node: Node) -> None:
     ipam, pods = alive(node)
     before = ipam.addresses()
@@ -87,7 +96,8 @@ def test_what_the_store_knows_wins_and_the_contradiction_is_reported(node: Node)
     ipam, (first, second) = alive(node)
     stranger = replace(first, attachment=P3)
     moved = replace(second, address=address_of(8))
-    assert ipam.adopt([stranger, moved]) == (stranger, moved)
+    never_listed = replace(second, address=address_of(99))
+    assert ipam.adopt([stranger, moved, never_listed]) == (stranger, moved, never_listed)
     assert ipam.reservations() == (first, second)
 
 

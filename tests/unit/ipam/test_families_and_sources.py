@@ -18,6 +18,7 @@ from ipam.errors import (
     SourceUnreadable,
 )
 from ipam.model import AddressState, Holder, Listing, Nic, PoolAddress, SourceConfig
+from ipam.reclaim import GRACE
 from ipam.store.source_records import FORGOTTEN_AFTER, HISTORY_SECONDS
 from ipam.value import replace
 from tests.unit.ipam.node import (
@@ -125,6 +126,28 @@ class TestBothFamilies:
         assert freed.attachment == P1
         assert counts(ipam).cooling == 2
         assert counters(ipam)["reclaimed"] == 2
+
+    def test_each_may_be_adopted_at_another_time(self, node: Node) -> None:
+        ipam = dual_stack(node, ips(5), V6[:1])
+        made = ipam.confirm(*ipam.reserve(P1, owner(), BOTH))
+        for path in node.run_dir.glob("azvnet.db*"):
+            path.unlink()
+        assert [ipam.adopt([each]) for each in made] == [(), ()]
+        assert [each.ip for each in ipam.held_by(P1)] == [ips(5)[0], V6[0]]
+
+    def test_an_attachment_is_dead_when_both_were_missing_for_long_enough(self, node: Node) -> None:
+        ipam = dual_stack(node, ips(5), V6[:1])
+        first, second = ipam.confirm(*ipam.reserve(P1, owner(), BOTH))
+        for path in node.run_dir.glob("azvnet.db*"):
+            path.unlink()
+        ipam.adopt([first])
+        assert ipam.note_missing([P1]) == ()
+        node.clock.advance(GRACE)
+        ipam.adopt([second])
+        for _ in range(2):
+            assert ipam.note_missing([P1]) == (), "one of them was there until now"
+            node.clock.advance(GRACE / 2)
+        assert {each.ip for each in ipam.note_missing([P1])} == {first.ip, second.ip}
 
     def test_one_of_each_may_be_requested(self, node: Node) -> None:
         ipam = dual_stack(node, ips(5, 6), V6)
