@@ -26,7 +26,7 @@ MOST_NODES = 10_000_000
 MONTH = 365.25 / 12
 """Days."""
 _ROUNDING = 1e-9
-"""What floating-point arithmetic may add to a number of nodes that is whole."""
+"""What floating-point arithmetic may add to a number of nodes that is whole, as a share of it."""
 
 
 class CannotPlan(IpamError):
@@ -119,7 +119,7 @@ class Growth(Value):
             grown = nodes * math.exp(min(factor, math.log(MOST_NODES)))
         else:
             grown = nodes + self._nodes_each_period(max_pods) * periods
-        return min(math.ceil(grown - _ROUNDING * max(1.0, grown)), max(nodes, MOST_NODES))
+        return min(math.ceil(grown * (1 - _ROUNDING)), max(nodes, MOST_NODES))
 
     def days_until_more_than(self, limit: int, nodes: int, max_pods: int) -> float | None:
         """After how many days there are more than ``limit`` nodes; 0: there are now; None: never."""

@@ -183,6 +183,24 @@ class TestConfirmAfterTheStoreWasLost:
         assert not ipam.abandon(made)
 
 
+class TestReleaseAfterTheStoreWasLost:
+    def test_an_adopted_address_is_that_of_the_call_that_made_it(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        made = reserve(ipam, P1, owner("web", call_id="c"), ANY)
+        lose_store(node)
+        ipam.adopt([replace(made, owner=owner())])
+        released = release(ipam, P1, expected=made)
+        assert released is not None
+        assert released.ip == made.ip
+
+    def test_another_address_of_the_same_attachment_is_not(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        made = reserve(ipam, P1, owner("web", call_id="c"), ANY)
+        lose_store(node)
+        ipam.adopt([replace(made, owner=owner(), address=address_of(6))])
+        assert release(ipam, P1, expected=made) is None
+
+
 class TestReboot:
     def test_holders_are_dropped_and_addresses_kept(self, node: Node) -> None:
         ipam, _ = alive(node)

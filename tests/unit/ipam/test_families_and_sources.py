@@ -93,6 +93,8 @@ class TestBothFamilies:
     def test_all_are_abandoned_together(self, node: Node) -> None:
         ipam = dual_stack(node, ips(5), V6[:1])
         made = ipam.reserve(P1, owner(), BOTH)
+        assert not ipam.abandon(made[0], replace(made[1], created_at=0.0)), "all of it or nothing"
+        assert ipam.held_by(P1) == made
         assert ipam.abandon(*made)
         assert not ipam.abandon(*made)
         assert counts(ipam).free == 2

@@ -17,7 +17,7 @@ from ipam.errors import (
     SourceEmpty,
     SourceUnreadable,
 )
-from ipam.model import AddressState, Listing, Nic, PoolCounts
+from ipam.model import DEFAULT_COOLDOWN_SECONDS, AddressState, Listing, Nic, PoolCounts
 from ipam.value import replace
 from tests.unit.ipam.node import (
     ANY,
@@ -178,6 +178,10 @@ class TestRequestedAddress:
         release(ipam, P1)
         assert reserve(ipam, P1, owner(), asking(requested=ips(5)[0])).ip == ips(5)[0]
         assert counters(ipam)["cooldown_shortened"] == 1
+        release(ipam, P1)
+        node.clock.advance(DEFAULT_COOLDOWN_SECONDS)
+        reserve(ipam, P1, owner(), asking(requested=ips(5)[0]))
+        assert counters(ipam)["cooldown_shortened"] == 1, "it was over"
 
     @pytest.mark.parametrize(
         ("requested", "why"),

@@ -71,6 +71,35 @@ class TestPublished:
     def test_azure_keeps_five_addresses(self, length: int, usable: int) -> None:
         assert Cluster(1, per_node(1)).capacity(length) == usable
 
+    def test_no_block_fits_where_azure_has_addresses_at_both_ends(self) -> None:
+        blocks = Cluster(0, per_node(16, prefixes=True))
+        assert [blocks.capacity(length) for length in (29, 28, 27, 26)] == [0, 0, 0, 32]
+
+    def test_in_order_27_nodes_have_their_own_address_beside_azures(self) -> None:
+        cluster = Cluster(0, per_node(16, prefixes=True))
+        assert [cluster.smallest_in_order(nodes) for nodes in (27, 28, 29, 30)] == [23, 23, 23, 22]
+        assert Cluster(0, per_node(16, prefixes=True), others=1).smallest_in_order(29) == 23
+        assert Cluster(0, per_node(16, prefixes=True), others=15).smallest_in_order(29) == 22
+
+    @given(nodes=NODES, pods=st.integers(1, 255))
+    def test_the_order_of_single_addresses_makes_no_difference(self, nodes: int, pods: int) -> None:
+        cluster = Cluster(0, per_node(pods))
+        assert cluster.smallest_in_order(nodes) == cluster.smallest(nodes)
+
+    def test_what_is_missing_includes_the_ends_where_no_block_can_be(self) -> None:
+        blocks = Cluster(20, per_node(30, prefixes=True))
+        assert uses(blocks, 24, 0).missing == 20 * 3 * 16 + 2 * 16 - 256
+        assert uses(Cluster(20, per_node(30)), 24, 0).missing == 20 * 31 + RESERVED - 256
+
+    def test_what_others_have_counts_in_the_virtual_network_as_well(self) -> None:
+        cluster = Cluster(3, per_node(30), others=7, elsewhere=100)
+        assert cluster.configurations(3) == 100 + 7 + 3 * 31
+
+    def test_a_cluster_without_nodes_grows_by_nodes_but_not_by_a_share_of_none(self) -> None:
+        assert Growth(2, "nodes", 7).days_until_more_than(4, 0, 30) == 14
+        assert Growth(60, "pods", 7).days_until_more_than(4, 0, 30) == 14
+        assert Growth(50, "percent", 7).days_until_more_than(4, 0, 30) is None
+
 
 class TestLimits:
     """What Azure does not allow is refused with the limit's name."""
