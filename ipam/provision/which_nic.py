@@ -33,7 +33,7 @@ def find_nic(arm: Conversation, place: Placement, mac: str, subnet: str = "") ->
     nics = list(_nics(arm, place))
     found = [nic for nic in nics if _matches(nic, mac, alone=len(nics) == 1)]
     if len(found) != 1:
-        wanted = f"with MAC {mac}" if mac else "that is the primary one"
+        wanted = f"with MAC {mac}" if mac else "marked as primary"
         names = ", ".join(f"{nic.get('name')} ({_mac(nic) or 'no MAC'})" for nic in nics) or "none"
         raise Refusal(Kind.NOT_FOUND, f"{place.resource_id}: {len(found)} NICs {wanted}; it has {names}")
     nic = found[0]

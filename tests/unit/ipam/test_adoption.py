@@ -214,8 +214,9 @@ class TestReboot:
         with pytest.raises(AdoptionNeeded):
             reserve(again, P1, owner(), ANY)
         again.adopt(())
-        with pytest.raises(NoAddressesKnown, match="read before the node was restarted"):
+        with pytest.raises(NoAddressesKnown, match="read before the node was restarted") as refused:
             reserve(again, P1, owner(), ANY)
+        assert refused.value.remedy == "Check `ipam.environment`."
         refresh(again, force=False)
         assert reserve(again, P1, owner(), ANY).ip == ips(5)[0]
 

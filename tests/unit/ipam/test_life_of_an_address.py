@@ -306,6 +306,14 @@ class TestExhaustion:
         assert "max-pods to 4" in refused.value.remedy
         assert counters(ipam)["exhausted"] == 1
 
+    @pytest.mark.parametrize(("pods", "end"), [(5, r"default/web-4\)"), (6, r"default/web-4, \.\.\.\)")])
+    def test_of_many_holders_the_first_five_are_named(self, node: Node, pods: int, end: str) -> None:
+        ipam = node.ready(*range(5, 5 + pods))
+        for number in range(pods):
+            reserve(ipam, attachment(f"sandbox-{number}"), owner(f"web-{number}"), ANY)
+        with pytest.raises(PoolExhausted, match=end):
+            reserve(ipam, P1, owner(), ANY)
+
     def test_the_error_names_the_last_failure_of_the_source(self, node: Node) -> None:
         ipam = node.ready(5)
         reserve(ipam, P1, owner(), ANY)
@@ -322,16 +330,33 @@ class TestExhaustion:
             PoolExhausted, match=r"2 carried by the node itself \(10.0.0.5, 10.0.0.6\)"
         ) as refused:
             reserve(ipam, P1, owner(), request)
+        assert "2 known, 0 held, 2 carried" in str(refused.value)
         assert "apply_network_config_for_secondary_ips: false" in refused.value.remedy
 
+    def test_what_a_pod_holds_or_is_in_quarantine_is_not_said_to_be_the_nodes(self, node: Node) -> None:
+        ipam = node.ready(5, 6, 7)
+        reserve(ipam, P1, owner("web"), ANY)
+        ipam.quarantine(ips(6)[0], "why", 60)
+        with pytest.raises(PoolExhausted) as refused:
+            reserve(ipam, P2, owner(), asking(excluded=frozenset(ips(5, 6, 7))))
+        assert (
+            "3 known, 1 held (default/web), 1 carried by the node itself (10.0.0.7), 1 in quarantine"
+            in str(refused.value)
+        )
+
     def test_the_error_says_when_the_next_one_has_cooled_down(self, node: Node) -> None:
-        ipam = node.ready(5)
+        ipam = node.ready(5, 6)
         reserve(ipam, P1, owner(), ANY)
+        reserve(ipam, P2, owner(), ANY)
         release(ipam, P1)
         node.clock.advance(10)
-        request = asking(cooldown=30, excluded=frozenset(ips(5)))
-        with pytest.raises(PoolExhausted, match="1 cooling, the next one for 20 s"):
-            reserve(ipam, P2, owner(), request)
+        release(ipam, P2)
+        request = asking(cooldown=30, excluded=frozenset(ips(5, 6)))
+        with pytest.raises(PoolExhausted, match="2 cooling, the next one for 20 s"):
+            reserve(ipam, P3, owner(), request)
+        node.clock.advance(29.4)
+        with pytest.raises(PoolExhausted, match="1 cooling, the next one for 1 s"):
+            reserve(ipam, P3, owner(), request)
 
     def test_a_source_that_was_never_readable_is_another_error(self, node: Node) -> None:
         ipam = node.process()

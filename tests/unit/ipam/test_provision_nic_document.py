@@ -186,3 +186,52 @@ def test_a_document_that_is_not_a_nic_is_refused(broken: Document) -> None:
 def test_a_nic_that_an_instance_does_not_have_is_named() -> None:
     with pytest.raises(NotANic, match="eth7"):
         nic_document.instance_with_new(INSTANCE, "eth7", [ONE], blocks=False)
+
+
+def entry(name: str, **properties: Any) -> Document:
+    return {"name": name, "properties": {"subnet": {"id": f"of {name}"}, **properties}}
+
+
+@pytest.mark.parametrize(
+    ("given_entries", "primary"),
+    [
+        ([entry("a", primary=False), entry("b", primary=True)], "b"),
+        ([entry("a"), entry("b", primary=True)], "b"),
+        ([entry("a", primary=False), entry("b"), entry("c")], "b"),
+        ([entry(ONE, primary=True), entry("b")], "b"),
+        ([entry(ONE), entry("b")], "b"),
+    ],
+)
+def test_the_primary_one_says_so_or_is_the_first_that_says_nothing_and_is_never_ours(
+    given_entries: list[Document], primary: str
+) -> None:
+    grown = with_new({"properties": {"ipConfigurations": given_entries}}, [TWO], blocks=False)
+    made = entries(grown)[-1]["properties"]
+    assert (made["subnet"], made["primary"]) == ({"id": f"of {primary}"}, False)
+
+
+@pytest.mark.parametrize("others", [[], [entry("a", primary=False)], [entry(ONE)]])
+def test_a_nic_without_a_primary_one_is_refused(others: list[Document]) -> None:
+    with pytest.raises(NotANic, match="no primary IP configuration"):
+        with_new({"properties": {"ipConfigurations": others}}, [TWO], blocks=False)
+
+
+def test_lengths_of_blocks_come_from_the_instance_where_the_nic_does_not_say() -> None:
+    of_instance = [entry(ONE, privateIPAddressPrefixLength=28), entry(TWO)]
+    instance: Document = {
+        "properties": {
+            "networkProfileConfiguration": {
+                "networkInterfaceConfigurations": [
+                    {"name": "NIC1", "properties": {"ipConfigurations": of_instance}}
+                ]
+            }
+        }
+    }
+    nic: Document = {"properties": {"ipConfigurations": [entry("a"), entry(ONE), entry(TWO)]}}
+    changed = nic_document.with_lengths(nic, instance, "nic1")
+    assert [each["properties"].get("privateIPAddressPrefixLength") for each in entries(changed)] == [
+        None,
+        28,
+        None,
+    ]
+    assert "privateIPAddressPrefixLength" not in entries(nic)[1]["properties"], "a copy"

@@ -10,7 +10,7 @@ import pytest
 
 from ipam import nic_counts as counts
 from ipam.errors import StoreUnavailable
-from ipam.provision import nic_document, nic_writer
+from ipam.provision import nic_document, nic_writer, refusals
 from ipam.provision.conversation import Conversation
 from ipam.provision.nic_writer import NicTarget, NicWriter
 from ipam.provision.pace import Bucket
@@ -197,6 +197,77 @@ def test_an_operation_that_is_forgotten_is_judged_by_the_nic(arm: ArmService) ->
     assert ONE in arm.names
 
 
+@pytest.mark.parametrize("failures", [nic_writer.MOST_FAILED_POLLS, nic_writer.MOST_FAILED_POLLS + 1])
+def test_an_operation_that_cannot_be_asked_for_is_given_up_some_time(arm: ArmService, failures: int) -> None:
+    path = "/subscriptions/s/providers/Microsoft.Network/locations/westus/operations/2"
+    arm.instead.extend([(path, refusal(503, "ServiceUnavailable"))] * failures)
+    writing = writer(arm)
+    if failures > nic_writer.MOST_FAILED_POLLS:
+        with pytest.raises(Refusal) as refused:
+            writing.add([ONE], blocks=False)
+        assert refused.value.kind is Kind.SERVER_ERROR
+    else:
+        writing.add([ONE], blocks=False)
+        assert ONE in arm.names
+
+
+def test_an_operation_that_nobody_may_ask_for_is_given_up_at_once(arm: ArmService) -> None:
+    path = "/subscriptions/s/providers/Microsoft.Network/locations/westus/operations/2"
+    arm.instead.append((path, refusal(403, "AuthorizationFailed")))
+    with pytest.raises(Refusal) as refused:
+        writer(arm).add([ONE], blocks=False)
+    assert refused.value.kind is Kind.FORBIDDEN
+
+
+@pytest.mark.parametrize(("accepted", "ended"), [(201, 200), (202, 204)])
+def test_an_operation_may_have_a_location_alone_whose_status_says_how_it_goes(
+    arm: ArmService, accepted: int, ended: int
+) -> None:
+    plain = arm.ask
+    polled = []
+
+    def by_location(method: str, where: str, body: nic_document.Document | None, etag: str) -> ArmAnswer:
+        answer = plain(method, where, body, etag)
+        if method == "PUT":
+            headers = {"location": answer.headers["azure-asyncoperation"], "retry-after": str(RETRY_AFTER)}
+            return ArmAnswer(accepted, answer.document, headers)
+        if "/operations/" not in where:
+            return answer
+        polled.append(answer.document["status"])
+        return ArmAnswer(202 if polled[-1] == "InProgress" else ended, {}, answer.headers)
+
+    arm.ask = by_location  # type: ignore[method-assign]
+    waiting = Waiting()
+    writer(arm, waiting).add([ONE], blocks=False)
+    assert ONE in arm.names
+    assert polled == ["InProgress"] * arm.polls + ["Succeeded"]
+    assert waiting.waits == [RETRY_AFTER] * 3
+
+
+@pytest.mark.parametrize("place", ["header", "document"])
+def test_the_tag_may_be_in_the_header_or_in_the_document(arm: ArmService, place: str) -> None:
+    plain = arm.ask
+
+    def tagged(method: str, where: str, body: nic_document.Document | None, etag: str) -> ArmAnswer:
+        answer = plain(method, where, body, etag)
+        if method == "GET" and "etag" in answer.headers:
+            if place == "document":
+                return ArmAnswer(answer.status, answer.document)
+            without = {key: value for key, value in answer.document.items() if key != "etag"}
+            return ArmAnswer(answer.status, without, answer.headers)
+        return answer
+
+    arm.ask = tagged  # type: ignore[method-assign]
+    writer(arm).add([ONE], blocks=False)
+    assert [etag for method, _, etag in arm.requests if method == "PUT"] == ['W/"1"']
+
+
+def test_a_nic_is_written_where_it_is_and_that_of_an_instance_through_the_instance(arm: ArmService) -> None:
+    writer(arm).add([ONE], blocks=False)
+    where = INSTANCE["id"] if arm.uniform else NIC["id"]
+    assert {path for method, path, _ in arm.requests if method == "PUT"} == {where}
+
+
 def test_a_change_that_something_undoes_at_once_is_told() -> None:
     arm = ArmService(uniform=True)
     profile = arm.vm["properties"]["networkProfileConfiguration"]["networkInterfaceConfigurations"][0]
@@ -228,6 +299,10 @@ REFUSALS = [
     (refusal(401, "InvalidAuthenticationToken"), Kind.NO_IDENTITY),
     (refusal(404, "ResourceNotFound"), Kind.NOT_FOUND),
     (refusal(503, "ServiceUnavailable"), Kind.SERVER_ERROR),
+    (ArmAnswer(500, {}), Kind.SERVER_ERROR),
+    (ArmAnswer(499, {}), Kind.REFUSED),
+    (ArmAnswer(400, {"error": "invalid_grant"}), Kind.REFUSED),
+    (refusal(403, "AuthorizationFailed", "over the limit of IP configurations"), Kind.FORBIDDEN),
     (refusal(400, "SomethingNew"), Kind.REFUSED),
     (NotAnswered("timed out"), Kind.UNREACHABLE),
     (NoToken("Identity not found"), Kind.NO_IDENTITY),
@@ -253,6 +328,29 @@ def test_no_room_for_a_block_is_not_a_full_subnet(code: str) -> None:
     with pytest.raises(Refusal) as refused:
         writer(arm).add([ONE], blocks=True)
     assert refused.value.kind is Kind.NO_BLOCK
+
+
+def test_other_refusals_of_a_block_are_what_they_are() -> None:
+    arm = ArmService()
+    arm.instead.append(("PUT", refusal(409, "AnotherOperationInProgress")))
+    with pytest.raises(Refusal) as refused:
+        writer(arm).add([ONE], blocks=True)
+    assert refused.value.kind is Kind.BUSY
+
+
+def test_a_refusal_names_the_request_and_the_object_and_the_words_of_azure_if_there_are_any() -> None:
+    for answer, words in ((refusal(400, "New", "Why."), " New: Why."), (ArmAnswer(400, {}), "")):
+        arm = ArmService()
+        arm.instead.append(("PUT", answer))
+        with pytest.raises(Refusal) as refused:
+            writer(arm).add([ONE], blocks=False)
+        name = NIC["id"].rsplit("/", 1)[-1]
+        assert str(refused.value) == f"PUT networkInterfaces/{name}: 400{words}"
+
+
+def test_an_operation_that_ends_with_a_new_code_is_refused() -> None:
+    ended = refusals.of_operation("x", {"status": "Failed", "error": {"code": "New", "message": "Why."}})
+    assert (ended.kind, str(ended)) == (Kind.REFUSED, "x: the operation ended as Failed: New: Why.")
 
 
 def test_a_code_in_the_details_counts_more_than_the_one_around_it() -> None:

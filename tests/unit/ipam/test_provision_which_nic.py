@@ -101,12 +101,21 @@ def test_a_nic_in_another_subnet_is_left_alone() -> None:
         find_nic(arm(machine(*BOTH)), ALONE, FIRST, "pods")
 
 
-@pytest.mark.parametrize("mac", ["00:0d:3a:ff:ff:ff", ""])
-def test_a_machine_without_such_a_nic_is_told(mac: str) -> None:
-    nics = [nic("nic1", FIRST), nic("nic2", SECOND)]
-    with pytest.raises(Refusal, match=rf"it has nic1 \({FIRST}\), nic2 \({SECOND}\)$") as refused:
+def test_the_only_nic_is_the_primary_one_whatever_it_says() -> None:
+    assert find_nic(arm(machine(nic("nic1", FIRST))), ALONE, "").name == "nic1"
+
+
+@pytest.mark.parametrize(
+    ("mac", "wanted"),
+    [("00:0d:3a:ff:ff:ff", "0 NICs with MAC 00:0d:3a:ff:ff:ff"), ("", "0 NICs marked as primary")],
+)
+def test_a_machine_without_such_a_nic_is_told(mac: str, wanted: str) -> None:
+    nics = [nic("nic1", FIRST), nic("nic2", "")]
+    with pytest.raises(Refusal, match=rf": {wanted}; it has nic1 \({FIRST}\), nic2 \(no MAC\)$") as refused:
         find_nic(arm(machine(*nics)), ALONE, mac)
     assert refused.value.kind is Kind.NOT_FOUND
+    with pytest.raises(Refusal, match=rf": {wanted}; it has none$"):
+        find_nic(arm(machine()), ALONE, mac)
 
 
 def test_a_machine_that_is_gone_is_told() -> None:
@@ -119,4 +128,14 @@ def test_pauses_grow_and_are_spread_and_never_end_before_retry_after() -> None:
     assert [pause(failures, 0, 0.5) for failures in (1, 2, 3)] == [3.75, 7.5, 15.0]
     assert pause(50, 0, 0.999) <= 600
     assert pause(1, 120, 0.0) == 120
-    assert 120 < pause(1, 120, 0.9) <= 150
+    assert pause(1, 120, 0.8) == 144
+
+
+def test_a_budget_refills_with_the_time_since_it_was_used_last() -> None:
+    now = [0.0]
+    bucket = Bucket(2, 10.0, lambda: now[0])
+    assert [bucket.take() for _ in range(3)] == [0, 0, 10]
+    now[0] = 20.0
+    assert [bucket.take() for _ in range(2)] == [0, 10]
+    now[0] = 1000.0
+    assert [bucket.take() for _ in range(3)] == [0, 0, 10], "no more than at first"

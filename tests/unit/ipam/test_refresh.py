@@ -440,3 +440,17 @@ class TestManyProcesses:
         reader.join()
         assert states == [1]
         assert pool_of(ipam) == ["5"]
+
+
+def test_the_source_is_told_how_long_it_may_take_and_what_answered_last(node: Node) -> None:
+    told: list[tuple[float, str]] = []
+
+    def read(config: SourceConfig, deadline: float, last: str) -> Listing:
+        told.append((deadline, last))
+        return listing_of(*ips(5))
+
+    ipam = Ipam(node.run_dir, boot_id_file=node.boot_id_file, clock=node.clock, reader=read)
+    for _ in range(2):
+        refresh(ipam)
+    assert all(0 < deadline <= 5 for deadline, _ in told)
+    assert [last for _, last in told] == [CONFIG.environment, "imds"]
