@@ -32,13 +32,13 @@ def _counters(tx: Transaction) -> dict[str, int]:
 
 def overview(tx: Transaction, cooldown: float) -> Overview:
     """Everything within one transaction."""
-    known = tx.one(
+    (addresses,) = tx.rows(
         "SELECT count(*) AS known FROM address"
         " WHERE container_id IS NOT NULL OR id IN (SELECT address FROM offer)"
     )
     return Overview(
         counts=reservations.counts(tx, cooldown),
-        known=0 if known is None else known["known"],
+        known=addresses["known"],
         counters=_counters(tx),
         sources=source_records.states(tx),
         adopted=tx.adopted,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from cni_plugin.install import removing
+from ipam.state_file import replace_document
 
 TEXT = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
 
@@ -30,3 +33,28 @@ def test_what_a_call_that_was_killed_left_of_a_small_file_is_removed_too() -> No
     assert len(small) > 3
     for name in small:
         assert removing._STATE.fullmatch(f".{name}.0a1b2c3d"), f"uninstall --purge leaves .{name}.0a1b2c3d"
+
+
+def test_what_a_call_writes_before_the_rename_has_such_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    rename = Path.replace
+
+    def noted(temporary: Path, target: Path) -> Path:
+        written.append(temporary.name)
+        return rename(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    replace_document(tmp_path / "leaving.json", [1])
+    assert len(written) == 1
+    assert removing._STATE.fullmatch(written[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["leaving.json"]
+
+
+def test_a_small_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "leaving.json"
+    in_the_way.mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_document(in_the_way, [1])
+    assert list(tmp_path.iterdir()) == [in_the_way]

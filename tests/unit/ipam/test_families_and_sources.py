@@ -206,6 +206,28 @@ class TestTwoSources:
             reserve(ipam, P1, owner(), asking(FILE.key, requested=ips(6)[0]))
         assert reserve(ipam, P1, owner(), asking(requested=ips(6)[0])).source == "imds"
 
+    def test_what_is_written_again_is_of_the_source_that_lists_it_still(self, node: Node) -> None:
+        ipam = self.both(node)
+        made = reserve(ipam, P1, owner(), asking(FILE.key, requested=ips(6)[0]))
+        for path in node.run_dir.glob("azvnet.db*"):
+            path.unlink()
+        ipam = self.both(node)
+        node.says = listing_of(*ips(7), mac="00:0d:3a:00:00:02", source="file")
+        ipam.refresh(FILE, deadline=5, force=True)
+        (again,) = ipam.confirm(made)
+        assert (again.ip, again.source, again.nic_mac) == (ips(6)[0], "imds", MAC)
+
+    def test_every_address_is_counted_that_is_listed_or_held(self, node: Node) -> None:
+        ipam = self.both(node)
+        reserve(ipam, P1, owner(), asking(requested=ips(5)[0]))
+        assert ipam.overview().known == 3
+        node.says = listing_of(*ips(6))
+        for _ in range(2):
+            ipam.refresh(CONFIG, deadline=5, force=True)
+        assert (ipam.overview().known, counts(ipam).total) == (3, 3)
+        release(ipam, P1)
+        assert (ipam.overview().known, counts(ipam).total) == (2, 2)
+
     def test_a_source_that_was_never_read_gives_nothing_though_another_was(self, node: Node) -> None:
         ipam = node.ready(5)
         with pytest.raises(NoAddressesKnown, match="its source was not read yet"):

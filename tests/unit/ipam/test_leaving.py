@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from ipaddress import ip_address
+from pathlib import Path
+
 import pytest
 
 from ipam import leaving_file
@@ -179,3 +183,17 @@ def test_a_pod_that_is_found_alive_with_it_keeps_it(node: Node) -> None:
     assert ipam.adopt([alive]) == ()
     assert [each.ip for each in ipam.reservations()] == [FIVE]
     assert counts(ipam).assigned == 1
+
+
+def test_the_file_says_what_was_kept_last_and_is_written_only_if_that_changes(tmp_path: Path) -> None:
+    assert leaving_file.kept_in(tmp_path) == frozenset()
+    some = frozenset({*ips(5, 6, 7, 8), ip_address("fd00::5")})
+    leaving_file.keep_in(tmp_path, some)
+    path = tmp_path / leaving_file.NAME
+    written = path.stat().st_ino
+    assert leaving_file.kept_in(tmp_path) == some
+    assert json.loads(path.read_bytes()) == ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "fd00::5"]
+    leaving_file.keep_in(tmp_path, some)
+    assert path.stat().st_ino == written
+    leaving_file.keep_in(tmp_path, frozenset(ips(5)))
+    assert leaving_file.kept_in(tmp_path) == frozenset(ips(5))
