@@ -13,9 +13,10 @@ import json
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ MAX_BYTES = 5 * 1024 * 1024
 MOST_CHARACTERS, MOST_ITEMS = 4096, 16
 """Of one value of a record, and of one list."""
 TOLERATED, MOMENT_SECONDS = 1.05, 0.001
+MOST_OPEN = 4
 KEPT = 4
 """Files beside the current one: together at most 25 MiB."""
 DIRECTORY = "/var/log/azvnet"
@@ -88,13 +90,48 @@ def traceback_of(error: BaseException) -> str:
 
 def _append(path: Path, line: bytes) -> None:
     """One write to a file opened for appending: lines of several processes never mix (write(2))."""
+    with _open_lock:
+        if (known := _open_log(path, len(line))) is not None:
+            os.write(known, line)
+            return
     with _opened(path) as fd:
         if os.fstat(fd).st_size + len(line) <= MAX_BYTES:
             os.write(fd, line)
+            _leave_open(path, fd)
             return
         _rotate(path, fd, len(line))
     with _opened(path) as fd:
         os.write(fd, line)
+
+
+_open_logs: dict[Path, tuple[int, os.stat_result] | None] = {}
+"""Logs that stay open, from the second record on, and how they were found: opening one for every call, and
+making sure that it is ours, takes as long as the rest of a record."""
+_open_lock = threading.Lock()
+
+
+def _open_log(path: Path, needed: int) -> int | None:
+    """The descriptor of a log that has stayed open, if it is still at its path, ours, and has room."""
+    if (known := _open_logs.get(path)) is None:
+        return None
+    fd, before = known
+    with suppress(OSError):
+        now = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - twice as fast
+        same = os.path.samestat(now, before) and (now.st_uid, now.st_nlink) == (before.st_uid, 1)
+        if same and now.st_size + needed <= MAX_BYTES:
+            return fd
+    os.close(fd)
+    del _open_logs[path]
+    return None
+
+
+def _leave_open(path: Path, fd: int) -> None:
+    with _open_lock:
+        if path not in _open_logs:
+            if len(_open_logs) < MOST_OPEN:
+                _open_logs[path] = None
+        elif _open_logs[path] is None:
+            _open_logs[path] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0), os.fstat(fd)
 
 
 @contextmanager

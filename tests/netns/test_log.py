@@ -217,6 +217,46 @@ def test_what_is_not_a_log_of_ours_is_neither_written_nor_moved(
     assert size <= log.MAX_BYTES
 
 
+@pytest.mark.parametrize("put", [_link, _hard_link, _other_content, _other_owner, os.mkfifo])
+def test_a_log_that_was_replaced_since_the_last_record_is_left_alone(
+    sandbox: Sandbox, put: Callable[[Path], None]
+) -> None:
+    """A process that logs much keeps its log open."""
+
+    def work() -> tuple[str, int]:
+        other, path = Path("/var/log/other"), Path("/var/log/azvnet/calls.log")
+        other.write_text("somebody else's\n")
+        for _ in range(3):
+            log.write_record(path, "info", "info", text="before")
+        moved = path.rename(path.with_name("moved"))
+        put(path)
+        before = _look(path)
+        for _ in range(3):
+            log.write_record(path, "info", "info", text="after")
+        assert _look(path) == before
+        return other.read_text(), len(moved.read_text().splitlines())
+
+    assert sandbox.ask(work) == ("somebody else's\n", 3)
+
+
+def test_a_log_that_was_removed_is_begun_again_and_one_with_a_second_name_is_left_alone(
+    sandbox: Sandbox,
+) -> None:
+    def work() -> list[int]:
+        path = Path("/var/log/azvnet/calls.log")
+        lines = []
+        for number in range(12):
+            log.write_record(path, "info", "info", number=number)
+            if number == 4:
+                path.unlink()
+            elif number == 8:
+                path.with_name("second").hardlink_to(path)
+            lines.append(len(path.read_text().splitlines()) if path.exists() else 0)
+        return lines
+
+    assert sandbox.ask(work) == [1, 2, 3, 4, 0, 1, 2, 3, 4, 4, 4, 4]
+
+
 def _look(path: Path) -> tuple[int, int, int]:
     found = path.lstat()
     return found.st_ino, found.st_size, found.st_mtime_ns
