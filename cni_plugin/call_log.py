@@ -7,6 +7,7 @@ contain secrets.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ DEFAULT_FILE = f"{log.DIRECTORY}/azvnet.log"
 
 def default_file(environ: Mapping[str, str]) -> Path:
     """Where calls are logged when the netconf names no other file."""
-    return Path(environ.get("AZVNET_LOG_FILE") or DEFAULT_FILE)
+    return _path(environ.get("AZVNET_LOG_FILE") or DEFAULT_FILE)
+
+
+@lru_cache(maxsize=16)  # the same for nearly every call
+def _path(name: str) -> Path:
+    return Path(name)
 
 
 def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds: float, *, by: str) -> None:
@@ -43,5 +49,5 @@ def record(environ: Mapping[str, str], call: Call | None, reply: Reply, seconds:
     if reply.warnings:
         fields["warnings"] = list(reply.warnings)
     level = "error" if failed is not None else "warning" if reply.warnings else "info"
-    path = Path(reply.log_file) if log.is_allowed(reply.log_file) else default_file(environ)
+    path = _path(reply.log_file) if log.is_allowed(reply.log_file) else default_file(environ)
     log.write_record(path, level, reply.log_level or "info", **fields)

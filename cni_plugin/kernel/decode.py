@@ -109,13 +109,14 @@ class Neighbour(Value):
 
 def read_attributes(body: bytes, offset: int) -> list[tuple[int, bytes]]:
     """The attributes of a message, or of a nested one, from an offset on: kind and value."""
-    found = []
-    header, size = ATTRIBUTE.unpack_from, len(body) - ATTRIBUTE.size
-    while offset <= size:
+    found: list[tuple[int, bytes]] = []
+    add, header, head, mask = found.append, ATTRIBUTE.unpack_from, ATTRIBUTE.size, NLA_TYPE_MASK
+    last = len(body) - head
+    while offset <= last:
         length, kind = header(body, offset)
-        if length < ATTRIBUTE.size:
+        if length < head:
             break
-        found.append((kind & NLA_TYPE_MASK, body[offset + ATTRIBUTE.size : offset + length]))
+        add((kind & mask, body[offset + head : offset + length]))
         offset += (length + 3) & ~3
     return found
 
