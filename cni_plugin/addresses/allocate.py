@@ -47,7 +47,7 @@ FILLINGS = 5
 
 def source_config(netconf: NetConf) -> SourceConfig:
     """Where the addresses of a network come from."""
-    ipam = netconf.our_ipam()
+    ipam = netconf.our_ipam
     return SourceConfig(environment=ipam.source, file=ipam.file, query_interval=ipam.query_interval)
 
 
@@ -62,7 +62,7 @@ def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **m
         UplinkUnclear: there is no NIC as the netconf names it with ``master`` or ``subnet``; or, without
             these, by which NIC packets leave is not clear.
     """
-    ipam, config = netconf.our_ipam(), source_config(netconf)
+    ipam, config = netconf.our_ipam, source_config(netconf)
     if netconf.master:
         nic_mac = way_out.named_link(netconf.master, node).mac
     elif ipam.subnet:
@@ -100,19 +100,27 @@ class Pool:
         self._owner = owner(verb_call.parameters, verb_call.netconf, holder, netns_id, verb_call.call.call_id)
         self.reservations: tuple[Reservation, ...] = ()
         """What is held, one of each family."""
+        self._out: WayOut | None = None
 
     def acquire(self) -> tuple[IPInterface, ...]:
         """As ``AddressProvider.acquire``."""
         conf, parameters = self._verb_call.netconf, self._verb_call.parameters
-        self.reservations = reserve(parameters, conf, self._owner, self._node)
+        # What somebody has decided, the kernel is not asked.
+        decided = conf.master or conf.our_ipam.subnet
+        self._out = None if decided else way_out.way_out(self._node)
+        self.reservations = reserve(parameters, conf, self._owner, self._out, self._node)
         return tuple(each.address for each in self.reservations)
 
     def mtu(self) -> int:
         """As ``AddressProvider.mtu``."""
-        conf = self._verb_call.netconf
-        # They are of one NIC, and the gateway of IPv4 tells more about its link than a link-local one.
-        held = min(self.reservations, key=lambda each: each.ip.version)
-        return conf.mtu or way_out.uplink_mtu(held, conf, self._node)
+        conf, held = self._verb_call.netconf, self.reservations
+        if conf.mtu:
+            return conf.mtu
+        link = self._out.link if self._out is not None else None
+        if link is not None and link.mac == held[0].nic_mac:  # they are of one NIC
+            return link.mtu
+        # The gateway of IPv4 tells more about the link than a link-local one.
+        return way_out.uplink_mtu(min(held, key=lambda each: each.ip.version), conf, self._node)
 
     def confirm(self) -> None:
         """As ``AddressProvider.confirm``."""
@@ -159,16 +167,23 @@ def owner(parameters: Parameters, netconf: NetConf, holder: Holder, netns_id: st
     )
 
 
-def reserve(parameters: Parameters, netconf: NetConf, who: Owner, node: Node) -> tuple[Reservation, ...]:
+def reserve(
+    parameters: Parameters, netconf: NetConf, who: Owner, out: WayOut | None, node: Node
+) -> tuple[Reservation, ...]:
     """Reserve an address of each family, asking the source only if none can be given from what is known.
+
+    Args:
+        parameters: of the call.
+        netconf: of the call.
+        who: asks for it.
+        out: how packets leave the node; None where the netconf names the NIC.
+        node: the node.
 
     Raises:
         IpamError: no address can be given.
         UplinkUnclear, KernelRefused: it would not leave by its NIC.
     """
     asked = requested_addresses(parameters, netconf)
-    decided = netconf.master or netconf.our_ipam().subnet  # by somebody
-    out = None if decided else way_out.way_out(node)
     more = {"looked_at": frozenset(), "max_age": STALE_SECONDS}
     request = address_request(netconf, node, out, requested=asked, **more)
     try:

@@ -87,9 +87,9 @@ def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
     Raises:
         UplinkUnclear: as ``ensure``.
     """
-    if (netconf.master or netconf.our_ipam().subnet) and len(_listed(node, IPV4)) > 1:
+    if (netconf.master or netconf.our_ipam.subnet) and len(_listed(node, IPV4)) > 1:
         link = way_out.any_uplink(mac, netconf, node)
-        for version in sorted(netconf.our_ipam().versions):
+        for version in sorted(netconf.our_ipam.versions):
             family = IPV4 if version == IPV4.version else IPV6
             if family is IPV4 or node.host.one_route(encode.get_route(BEYOND[version])) is not None:
                 _require_usable(link, family, node)

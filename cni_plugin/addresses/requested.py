@@ -32,17 +32,17 @@ def requested_addresses(parameters: Parameters, netconf: NetConf) -> tuple[IPAdd
         parameters.args.get("IP"),
         netconf.runtime_config.ips,
         cni.get("ips") if isinstance(cni, dict) else None,
-        netconf.our_ipam().ip_address,
+        netconf.our_ipam.ip_address,
     ):
         if asked:
             each = asked if isinstance(asked, list) else str(asked).split(",")
-            return _one_of_each(each, netconf.our_ipam().versions)
+            return _one_of_each(each, netconf.our_ipam.versions)
     return ()
 
 
 def requested_subnet(netconf: NetConf) -> IPNetwork:
     """``ipam.subnet``: that of the NIC whose addresses pods of the network get. Raises InvalidNetconf."""
-    subnet = netconf.our_ipam().subnet
+    subnet = netconf.our_ipam.subnet
     try:
         return ipaddress.ip_network(subnet, strict=False)
     except ValueError as error:

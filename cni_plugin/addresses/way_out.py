@@ -38,7 +38,7 @@ def way_out(node: Node) -> WayOut:
     """
     if node.known_host is None:
         return _ask(node)
-    return node.known_host.way_out(lambda: _ask(node))
+    return node.known_host.answer("way out", lambda: _ask(node))
 
 
 def _ask(node: Node) -> WayOut:
@@ -245,7 +245,7 @@ def uplink_mtu(reservation: Reservation, netconf: NetConf, node: Node) -> int:
     if node.known_host is None:
         return find_uplink(reservation, netconf, node).mtu
     key = (netconf.master, reservation.nic_mac, reservation.gateway)
-    return node.known_host.uplink_mtu(key, node.host, lambda: find_uplink(reservation, netconf, node))
+    return node.known_host.answer(key, lambda: find_uplink(reservation, netconf, node).mtu)
 
 
 def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:

@@ -38,7 +38,7 @@ class Networks:
     def cooldown(self) -> float:
         """Seconds for which a released address is not given out again, as the calls' netconf says."""
         netconf = self.netconf
-        return netconf.our_ipam().cooldown if netconf else DEFAULT_COOLDOWN_SECONDS
+        return netconf.our_ipam.cooldown if netconf else DEFAULT_COOLDOWN_SECONDS
 
     def sources(self) -> list[SourceConfig]:
         """The networks' sources, except those that no call used for a day."""
@@ -93,7 +93,7 @@ class Network:
 def _read(document: dict[str, Any]) -> NetConf | None:
     try:
         conf = netconf.parse_netconf({**document, "prevResult": None}, lenient=True)
-        conf.our_ipam()
+        _ = conf.our_ipam
     except errors.CniError:
         return None
     return conf

@@ -6,6 +6,7 @@ fix, and restored by ``azvnet uninstall``. Owns the list of them. What belongs t
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,12 +78,24 @@ def ensure(node: Node, name: str, network: PodNetwork) -> None:
     Raises:
         KernelRefused, OSError: as ``HostState.ensure``.
     """
-    forwarding.ensure(node)
-    routing_rule.ensure_of(IPV4, node)
+    if node.known_host is None:
+        _ensure_way(node)
+    else:
+        node.known_host.answer(_ensure_way, lambda: _ensure_way(node))
     packets.ensure_for(name, network, node)
     if network.ipv6:
         routing_rule.ensure_of(IPV6, node)
         forwarding_v6.ensure(node)
+
+
+def _ensure_way(node: Node) -> None:
+    """That packets get to pods at all."""
+    forwarding.ensure(node)
+    routing_rule.ensure_of(IPV4, node)
+
+
+ensure_attached = packets.ensure_for
+"""As ``ensure``, of what depends on the links of a network's pods, after one was attached."""
 
 
 def check(node: Node, *, in_use: bool = True) -> list[str]:
@@ -97,3 +110,15 @@ def check(node: Node, *, in_use: bool = True) -> list[str]:
         except OSError as error:
             found.append(f"{state.KIND} can't be checked: {error.strerror}")
     return found
+
+
+def warnings(node: Node) -> list[str]:
+    """As ``check``, for a call: an agent has the answer of a moment ago if nothing has changed since."""
+    if node.known_host is None:
+        return check(node)
+    from cni_plugin.kernel import packet_filter
+
+    with suppress(OSError):
+        if not packet_filter.has_legacy():
+            return node.known_host.packet_rules_answer(check, lambda: check(node))
+    return check(node)

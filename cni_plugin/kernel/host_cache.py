@@ -1,38 +1,47 @@
 """State of the host that every ADD needs and that hardly ever changes.
 
-Owns caching it, and when the cache is stale: the kernel notifies of every change of an address, and the MTU
-of the uplink is always read. For a process that handles many calls. It must not know what it is used for.
+Owns caching it, and when the cache is stale: the kernel notifies of every change. For a process that handles
+many calls. It must not know what it is used for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cni_plugin.kernel import netns, rules
+from cni_plugin.kernel import netns, nftables, rules
 from cni_plugin.kernel.family import IPV4, IPV6, Family
+from cni_plugin.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni_plugin.kernel.watch import (
-    RTMGRP_IPV4_ROUTE,
+    ANYTHING,
+    RTM_DELADDR,
+    RTM_NEWADDR,
+    RTMGRP_IPV4_NETCONF,
     RTMGRP_IPV4_RULE,
+    RTMGRP_IPV6_NETCONF,
     RTMGRP_IPV6_RULE,
     RTMGRP_LINK,
     RTMGRP_NEXTHOP,
     Watch,
-    of_routing,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni_plugin.kernel.decode import Link, WayOut
-    from cni_plugin.kernel.netlink import Netlink
     from cni_plugin.kernel.rules import RoutingRule
     from ipam.model import IPAddress
 
-UPLINK_SECONDS = 5.0
-"""Seconds for which the choice of an uplink is cached."""
-MOST_UPLINKS = 64
+T = TypeVar("T")
+
+ANSWER_SECONDS = 5.0
+"""Seconds for which an answer is cached at most: the kernel does not notify of a route that comes back with
+its link."""
+MOST_ANSWERS = 64
+ADDRESSES = {RTM_NEWADDR, RTM_DELADDR}
+_OF_IPV4 = IPV4.address_group | IPV4.route_group | RTMGRP_IPV4_RULE | RTMGRP_IPV4_NETCONF
+_OF_IPV6 = IPV6.route_group | RTMGRP_IPV6_RULE | RTMGRP_IPV6_NETCONF
+WATCHED = RTMGRP_LINK | RTMGRP_NEXTHOP | _OF_IPV4 | _OF_IPV6
 
 
 class KnownHost:
@@ -43,64 +52,55 @@ class KnownHost:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # to find the way out the rules are read
-        self._watch = Watch(IPV4.address_group)
-        self._changed = True
+        self._lock = threading.RLock()  # one answer may need another
         self.identity = netns.own_identity()
         """Of the host's namespace, as ``netns.identity``: a process stays in it."""
-        self._addresses: frozenset[IPAddress] = frozenset()
-        groups = {IPV4.number: RTMGRP_IPV4_RULE, IPV6.number: RTMGRP_IPV6_RULE}
-        self._rule_watches = {number: Watch(group) for number, group in groups.items()}
-        self._rules: dict[int, list[RoutingRule]] = {}
-        self._uplinks: dict[object, tuple[str, float]] = {}
-        self._routing = Watch(RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | RTMGRP_NEXTHOP)
-        self._way_out: WayOut | None = None
-        self._way_out_until = 0.0
+        self._watch = Watch(WATCHED, of_pods=False)
+        self._answers: dict[object, tuple[Any, float]] = {}
+        self._addresses: frozenset[IPAddress] | None = None
+        self._packet_filter: Netlink | None = None
+
+    def answer(self, key: object, ask: Callable[[], T]) -> T:
+        """The cached result of ``ask``: called again when a link that is not a pod's, a route, a routing rule
+        or whether the host forwards has changed, and after a while. Raises what it raises.
+        """
+        with self._lock:  # concurrent callers wait for the answer
+            self._forget_what_changed()
+            known: tuple[T, float] | None = self._answers.get(key)
+            if known is None or time.monotonic() >= known[1]:
+                self._answers.pop(key, None)
+                if len(self._answers) >= MOST_ANSWERS:
+                    self._answers.clear()
+                known = ask(), time.monotonic() + ANSWER_SECONDS
+                self._answers[key] = known
+            return known[0]
+
+    def _forget_what_changed(self) -> None:
+        changes = self._watch.changes()
+        if not changes:
+            return
+        if not changes.isdisjoint(ADDRESSES) or ANYTHING in changes:
+            self._addresses = None
+        if not changes <= ADDRESSES:
+            self._answers.clear()
 
     def addresses(self, host: Netlink) -> frozenset[IPAddress]:
-        """The IPv4 addresses that the links of the host carry, as ``Netlink.own_addresses``."""
-        with self._lock:  # concurrent callers wait for the list
-            self._changed = self._watch.changed() or self._changed
-            if self._changed:
+        """The IPv4 addresses that the links of the host carry, as ``Netlink.own_addresses``; cached until one
+        changes, since there may be thousands (kube-proxy with IPVS).
+        """
+        with self._lock:
+            self._forget_what_changed()
+            if self._addresses is None:
                 self._addresses = host.own_addresses()
-                self._changed = False
             return self._addresses
 
     def rules(self, host: Netlink, family: Family = IPV4) -> list[RoutingRule]:
         """The routing rules of a family."""
+        return self.answer(("rules", family.version), lambda: rules.dumped(host, family))
+
+    def packet_rules_answer(self, key: object, ask: Callable[[], T]) -> T:
+        """As ``answer``; called again also when a table of nf_tables has changed. Raises OSError, too."""
         with self._lock:
-            number = family.number
-            if self._rule_watches[number].changed() or number not in self._rules:
-                self._rules.pop(number, None)
-                self._rules[number] = rules.dumped(host, family)
-            return self._rules[number]
-
-    def way_out(self, ask: Callable[[], WayOut]) -> WayOut:
-        """The cached result of ``ask``; called again when routes, rules or that link change, and after a
-        while, since the kernel does not notify of a route that comes back with its link.
-        """
-        with self._lock:
-            known = self._way_out
-            index = known.link.index if known is not None and known.link is not None else 0
-            changed = self._routing.changed(of_routing(index))
-            if known is None or changed or time.monotonic() >= self._way_out_until:
-                self._way_out = None
-                self._way_out = known = ask()
-                self._way_out_until = time.monotonic() + UPLINK_SECONDS
-            return known
-
-    def uplink_mtu(self, key: object, host: Netlink, find: Callable[[], Link]) -> int:
-        """The MTU, as it is now, of the uplink that ``find`` found a moment ago for the same ``key``.
-
-        Raises:
-            UplinkUnclear: ``find`` found none.
-        """
-        name, until = self._uplinks.get(key, ("", 0.0))
-        mtu = host.mtu(name) if time.monotonic() < until else 0
-        if mtu:
-            return mtu
-        link = find()
-        if len(self._uplinks) >= MOST_UPLINKS:
-            self._uplinks.clear()
-        self._uplinks[key] = link.name, time.monotonic() + UPLINK_SECONDS
-        return link.mtu
+            if self._packet_filter is None:
+                self._packet_filter = Netlink(protocol=NETLINK_NETFILTER)
+            return self.answer((key, nftables.generation(self._packet_filter)), ask)

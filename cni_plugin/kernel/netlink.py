@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _socket as socket  # the module around it makes an enum of every constant at every import
 import errno
-import fcntl
 import os
 import struct
 import threading
@@ -44,9 +43,6 @@ NLMSGERR_ATTR_MSG = 1
 HEADER = struct.Struct("=IHHII")
 RECEIVE_BYTES = 1 << 15
 """The kernel fills a datagram of a dump up to this, whatever is offered (netlink_recvmsg)."""
-SIOCGIFMTU = 0x8921
-MTU_REQUEST = struct.Struct("=16si20x")
-"""Struct ifreq: name, MTU."""
 TIMEVAL = struct.Struct("=qq")
 ANSWER_SECONDS = 30
 """The kernel answers within the call to send(); a safety net only."""
@@ -124,17 +120,6 @@ class Netlink:
         too, since both receive into the same memory.
         """
         return Netlink(received=self._received)
-
-    def mtu(self, name: str) -> int:
-        """The MTU of a link, in a fifth of the time that ``one_link`` takes; 0 when there is no such link.
-
-        Any socket serves for it (netdevice(7), SIOCGIFMTU).
-        """
-        try:
-            answer = fcntl.ioctl(self._socket, SIOCGIFMTU, MTU_REQUEST.pack(name.encode(), 0))
-        except OSError:
-            return 0
-        return int(MTU_REQUEST.unpack(answer)[1])
 
     def may_carry(self, address: IPAddress) -> bool:
         """False: no link of the namespace carries this address. A tenth of the time of a route lookup: a

@@ -25,6 +25,7 @@ SUBSYSTEM = 10
 """NFNL_SUBSYS_NFTABLES."""
 BATCH_BEGIN, BATCH_END = 16, 17
 NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, GET_RULE, NEW_SET, NEW_ELEMENTS = 0, 2, 3, 6, 7, 9, 12
+GET_GENERATION = 16
 INET = 1
 """NFPROTO_INET: IPv4 and IPv6."""
 NESTED = 0x8000
@@ -122,6 +123,17 @@ def comments_of(name: str) -> list[str]:
         bodies = netlink.dump(Request(data, lambda: (f"list the rules of nf_tables table {name}",)))
     found = (dict(read_attributes(body, 4)).get(RULE_USERDATA, b"") for body in bodies)
     return [each[2:].rstrip(b"\0").decode(errors="replace") for each in found]
+
+
+def generation(netlink: Netlink) -> int:
+    """A number that changes with every change of any table; ``netlink`` is a socket of NETLINK_NETFILTER.
+
+    Raises:
+        OSError: the kernel does not answer, or has no nf_tables.
+    """
+    what = "ask for the generation of nf_tables"
+    found = netlink.ask(Request(_message(GET_GENERATION, b"", 0), lambda: (what,)))
+    return int.from_bytes(dict(read_attributes(found[0], 4))[1], "big")
 
 
 def _transact(messages: list[bytes], what: str) -> None:

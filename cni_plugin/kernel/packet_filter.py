@@ -82,6 +82,11 @@ def forward_drops(family: int = AF_INET) -> list[str]:
     return [*found, *_of_iptables(family)]
 
 
+def has_legacy() -> bool:
+    """Whether the older iptables filters here: the kernel does not notify of what is changed with it."""
+    return any(map(_is_loaded, LEGACY.values()))
+
+
 def base_chains(family: int = AF_INET) -> list[FilterChain]:
     """Every base chain that packets of a family meet. Raises OSError when the kernel does not answer."""
     return [chain for chain in map(_read_chain, _chains(family)) if chain is not None]
@@ -130,15 +135,8 @@ def _get_chains() -> bytes:
 def _of_iptables(family: int) -> list[str]:
     """The policy of FORWARD in table ``filter``: the verdict of the rule that ends the chain."""
     of = LEGACY[family]
-    try:
-        fd = os.open(of.tables, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    if not _is_loaded(of):
         return []
-    try:
-        if b"filter" not in os.read(fd, 4096).split():
-            return []
-    finally:
-        os.close(fd)
     asked = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
     try:
         info = INFO.unpack(_getsockopt(asked, of, IPT_SO_GET_INFO, b"filter".ljust(INFO.size, b"\0")))
@@ -149,6 +147,17 @@ def _of_iptables(family: int) -> list[str]:
         asked.close()
     (verdict,) = VERDICT.unpack_from(entries, ENTRIES_HEADER + policy + of.entry_bytes + TARGET_HEADER)
     return [f"chain FORWARD of {of.name}"] if verdict == -DROP - 1 else []
+
+
+def _is_loaded(of: _Legacy) -> bool:
+    try:
+        fd = os.open(of.tables, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return b"filter" in os.read(fd, 4096).split()
+    finally:
+        os.close(fd)
 
 
 def _getsockopt(sock: socket.socket, of: _Legacy, option: int, asked: bytes) -> bytes:

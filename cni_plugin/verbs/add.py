@@ -55,7 +55,8 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
         in_host = identity == (node.known_host.identity if node.known_host else netns.own_identity())
         if in_host:
             _require_override(verb_call)
-        _ensure_host(verb_call, node)
+        network = _pod_network(verb_call)
+        host.ensure(node, verb_call.netconf.name, network)
         provider: AddressProvider
         if verb_call.netconf.uses_our_ipam:
             provider = Pool(verb_call, node, Holder.ENDPOINT, identity)
@@ -80,16 +81,15 @@ def _connect(verb_call: VerbCall, node: Node) -> result.Result:
             made = datapath.attach(planned, netlink, netns_fd, ask=ask)
             undo.callback(datapath.detach, verb_call.names, netlink)
             if not verb_call.netconf.ip_masq:  # what is excepted is the link
-                _ensure_host(verb_call, node)
+                host.ensure_attached(verb_call.netconf.name, network, node)
             return _result(verb_call, made, provider.dns)
 
         return _with_addresses(verb_call, node, provider, connect)
 
 
-def _ensure_host(verb_call: VerbCall, node: Node) -> None:
+def _pod_network(verb_call: VerbCall) -> PodNetwork:
     conf = verb_call.netconf
-    ipv6 = conf.uses_our_ipam and 6 in conf.our_ipam().versions
-    host.ensure(node, conf.name, PodNetwork(conf.ip_masq, ipv6))
+    return PodNetwork(conf.ip_masq, conf.uses_our_ipam and 6 in conf.our_ipam.versions)
 
 
 def _give_address(verb_call: VerbCall, node: Node) -> result.Result:
@@ -184,7 +184,7 @@ def _made_before(
     The store may be a new one that knows the address from its host route, so without its subnet.
     """
     ifname = verb_call.parameters.attachment.ifname
-    versions = verb_call.netconf.our_ipam().versions
+    versions = verb_call.netconf.our_ipam.versions
     held = {each.ip: each.address for each in existing}
     if {ip.version for ip in held} != set(versions):
         return None
@@ -251,19 +251,20 @@ def _dns(verb_call: VerbCall, given: result.Dns = NO_DNS) -> result.Dns:
     """The runtime's DNS settings, else the netconf's, else those that came with the addresses."""
     conf = verb_call.netconf
     asked = conf.runtime_config.dns
-    own = result.Dns(
-        nameservers=tuple((asked and asked.servers) or conf.dns.nameservers),
-        domain=conf.dns.domain,
-        search=tuple((asked and asked.searches) or conf.dns.search),
-        options=tuple((asked and asked.options) or conf.dns.options),
+    own = conf.dns
+    members = (
+        tuple((asked and asked.servers) or own.nameservers),
+        own.domain,
+        tuple((asked and asked.searches) or own.search),
+        tuple((asked and asked.options) or own.options),
     )
-    return given if own == NO_DNS else own
+    return result.Dns(*members) if any(members) else given
 
 
 def _result(verb_call: VerbCall, made: Endpoint, given: result.Dns) -> result.Result:
     """What the pod has: routes and gateway are those in its namespace."""
     parameters = verb_call.parameters
-    families = [family_of(address.ip) for address in made.addresses]
+    families = [family_of(address) for address in made.addresses]
     return result.Result(
         interfaces=(
             result.Interface(made.host_ifname, names.HOST_MAC, made.mtu),
@@ -275,7 +276,8 @@ def _result(verb_call: VerbCall, made: Endpoint, given: result.Dns) -> result.Re
         ),
         routes=tuple(
             result.Route(dst, gateway, None if gateway else result.SCOPE_LINK)
-            for family in dict.fromkeys(families)
+            for position, family in enumerate(families)
+            if family not in families[:position]
             for dst, gateway in family.routes
         ),
         dns=_dns(verb_call, given),

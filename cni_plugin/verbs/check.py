@@ -32,7 +32,7 @@ def check_attachment(verb_call: VerbCall, node: Node) -> None:
         _require_reservation(verb_call, node, found_damage, expected)
     elif not found_damage:
         delegate.forward(verb_call, "CHECK")
-    verb_call.warnings.extend(host.check(node))
+    verb_call.warnings.extend(host.warnings(node))
     if found_damage:
         raise errors.CheckFailed("; ".join(found_damage), REMEDY)
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import pytest
 
 from cni_plugin.cni.errors import KernelRefused
-from cni_plugin.kernel import encode, netlink, netns
+from cni_plugin.kernel import encode, netlink, netns, nftables, sysctl
 from cni_plugin.kernel.decode import WayOut
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.kernel.netlink import Netlink
@@ -179,50 +179,66 @@ class TestKnownHost:
 
         assert sandbox.ask(work)
 
-    def test_the_mtu_is_that_of_now_and_the_link_is_found_again_when_it_is_gone(
-        self, sandbox: Sandbox
-    ) -> None:
-        def work() -> list[int]:
-            host, known = Netlink(), KnownHost()
-            found = []
-
-            def find(name: str) -> int:
-                def ask() -> object:
-                    found.append(name)
-                    return host.one_link(encode.get_link(name=name))
-
-                return known.uplink_mtu("key", host, ask)  # type: ignore[arg-type]
-
-            sandbox.batch(DUMMY)
-            mtus = [find("d0"), find("d0")]
-            sandbox.batch("link set d0 mtu 1300")
-            mtus.append(find("d0"))
-            sandbox.batch("link del d0", "link add e0 mtu 1200 type veth peer name e1")
-            mtus.append(find("e0"))
-            return [*mtus, len(found)]
-
-        assert sandbox.ask(work) == [1400, 1400, 1300, 1200, 2]
-
-    def test_the_choice_of_the_uplink_is_made_again_after_a_while(
+    def test_an_answer_is_asked_again_after_a_while(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("cni_plugin.kernel.host_cache.UPLINK_SECONDS", 0.0)
+        def work() -> list[list[int]]:
+            found = []
+            for seconds in (1e9, 0.0):
+                monkeypatch.setattr("cni_plugin.kernel.host_cache.ANSWER_SECONDS", seconds)
+                known, asked = KnownHost(), iter(range(9))
+                found.append([known.answer("key", asked.__next__) for _ in range(3)])
+            return found
 
-        def work() -> list[int]:
-            host, known = Netlink(), KnownHost()
-            sandbox.batch(DUMMY, "link add e0 mtu 1200 type veth peer name e1")
-            links = [host.one_link(encode.get_link(name=name)) for name in ("d0", "e0")]
-            return [known.uplink_mtu("key", host, lambda each=each: each) for each in links]  # type: ignore[misc]
+        assert sandbox.ask(work) == [[0, 0, 0], [0, 1, 2]]
 
-        assert sandbox.ask(work) == [1400, 1200]
+    def test_an_answer_that_could_not_be_had_is_asked_the_next_time(self, sandbox: Sandbox) -> None:
+        def work() -> list[str]:
+            known, failing = KnownHost(), iter([True, False])
+
+            def ask() -> str:
+                if next(failing):
+                    raise InterruptedError
+                return "answer"
+
+            with pytest.raises(InterruptedError):
+                known.answer("key", ask)
+            return [known.answer("key", ask), known.answer("key", ask)]
+
+        assert sandbox.ask(work) == ["answer", "answer"]
+
+    def test_what_concerns_rules_for_packets_is_asked_again_when_a_table_changes(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cni_plugin.kernel.host_cache.ANSWER_SECONDS", 1e9)
+
+        def work() -> list[list[str]]:
+            known = KnownHost()
+            seen: list[list[str]] = []
+            rule = nftables.Rule("a rule", (nftables.RETURN,))
+            chain = nftables.Chain("c", "filter", nftables.FORWARD, 0, (rule,))
+
+            def look() -> None:
+                seen.append(known.packet_rules_answer("key", lambda: nftables.comments_of("another")))
+
+            look()
+            nftables.replace_table("another", [chain])
+            look()
+            look()
+            nftables.delete_table("another")
+            look()
+            return seen
+
+        assert sandbox.ask(work) == [[], ["a rule"], ["a rule"], []]
 
     def test_how_packets_leave_is_asked_again_when_the_kernel_tells_of_a_change(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """And not for what every ADD and DEL does: a pod's link, and a route to its address."""
-        monkeypatch.setattr("cni_plugin.kernel.host_cache.UPLINK_SECONDS", 1e9)
+        monkeypatch.setattr("cni_plugin.kernel.host_cache.ANSWER_SECONDS", 1e9)
 
         def work() -> list[str]:
+            sysctl.write("ipv6/conf/default/disable_ipv6", "1")  # it would change by itself later
             host, known = Netlink(), KnownHost()
             asked: list[str] = []
 
@@ -233,14 +249,14 @@ class TestKnownHost:
                     asked.append(what)
                     return WayOut(host.one_link(encode.get_link(name="d0")), by_sender=False)
 
-                known.way_out(ask)
+                known.answer("way out", ask)
 
             after("the first time", DUMMY, "link set d0 up", "address add 10.9.0.4/24 dev d0")
             after("nothing")
-            after(
-                "a pod", "link add p0 type veth peer name p1", "link set p0 up", "route add 10.9.0.7 dev p0"
-            )
+            pair = "link add p0 index 100000 group 155 type veth peer name p1 index 100001 group 155"
+            after("a pod", pair, "link set p0 up", "route add 10.9.0.7 dev p0")
             after("its end", "link delete p0")
+            after("a link that is not a pod's", "link add e0 type veth peer name e1")
             after("a default route", "route add default via 10.9.0.1")
             after("a rule", "rule add from 10.9.0.0/24 lookup 200")
             after("a route of another table", "route add default via 10.9.0.2 table 200")
@@ -250,6 +266,7 @@ class TestKnownHost:
 
         assert sandbox.ask(work) == [
             "the first time",
+            "a link that is not a pod's",
             "a default route",
             "a rule",
             "a route of another table",

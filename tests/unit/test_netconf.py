@@ -42,12 +42,12 @@ def test_a_configuration_of_known_keys_gives_no_warning() -> None:
 
 @pytest.mark.parametrize("written", netconf.ENVIRONMENTS)
 def test_each_name_of_a_source_that_azure_cni_uses_is_understood(written: str) -> None:
-    assert ipam(environment=written).our_ipam().source == netconf.ENVIRONMENTS[written]
+    assert ipam(environment=written).our_ipam.source == netconf.ENVIRONMENTS[written]
 
 
 def test_a_source_that_does_not_exist_is_not_supported() -> None:
     with pytest.raises(UnsupportedField) as caught:
-        ipam(environment="gce").our_ipam()
+        _ = ipam(environment="gce").our_ipam
     assert str(caught.value) == "unsupported value: ipam.environment 'gce'"
     assert all(name in caught.value.details for name in netconf.ENVIRONMENTS)
 
@@ -55,7 +55,7 @@ def test_a_source_that_does_not_exist_is_not_supported() -> None:
 @pytest.mark.parametrize("wrong", [{"environment": 7}, {"cooldown": -1}, {"queryInterval": "soon"}])
 def test_a_value_that_is_out_of_its_range_is_invalid_and_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidNetconf) as caught:
-        ipam(**wrong).our_ipam()
+        _ = ipam(**wrong).our_ipam
     (key,) = wrong
     assert f"invalid network configuration: ipam.{key}: " in str(caught.value)
     assert f"(it is {json.dumps(wrong[key])})" in str(caught.value)
@@ -63,7 +63,7 @@ def test_a_value_that_is_out_of_its_range_is_invalid_and_named(wrong: dict[str, 
 
 def test_what_was_found_of_the_ipam_section_is_kept() -> None:
     made = conf()
-    assert made.our_ipam() is made.our_ipam()
+    assert made.our_ipam is made.our_ipam
 
 
 @pytest.mark.parametrize(

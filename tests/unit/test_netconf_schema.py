@@ -130,7 +130,7 @@ def test_a_call_does_not_load_pydantic_and_its_modules_still_work_afterwards() -
     script = """
 import sys
 from cni_plugin.cni import netconf
-netconf.parse_netconf({"cniVersion": "1.1.0", "name": "net"}).our_ipam()
+netconf.parse_netconf({"cniVersion": "1.1.0", "name": "net"}).our_ipam
 from ipam.sources import file, imds, placement
 assert "pydantic" not in sys.modules and "pydantic_core" not in sys.modules, sorted(sys.modules)
 import pydantic_core, pydantic
@@ -153,8 +153,8 @@ class TestRemembered:
         read = netconf.parse_netconf(document)
         netconf.remember(stdin, document, read)
         assert netconf.remembered(stdin) == (document, read)
-        assert read.our_ipam() is read.our_ipam()
-        assert read.our_ipam().cooldown == 7
+        assert read.our_ipam is read.our_ipam
+        assert read.our_ipam.cooldown == 7
         assert netconf.remembered(stdin + b" ") is None
 
     def test_no_more_is_kept_than_a_node_needs(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin import log
@@ -30,7 +31,6 @@ MOST_NAMED = 10
 """Unknown keys that are named in warnings."""
 OUR_PLUGIN = "azvnet"
 OUR_IPAM = "azvnet-ipam"
-_OUR_IPAM = "_our_ipam"
 NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 
 ENVIRONMENTS = {
@@ -89,12 +89,12 @@ IPAM_NO_EFFECT = {
 class IpamConf(DeclaredIpam):
     """``ipam`` when its ``type`` is ``azvnet-ipam``."""
 
-    @property
+    @cached_property
     def source(self) -> str:
         """The name of the source: aliases resolved."""
         return ENVIRONMENTS[self.environment]
 
-    @property
+    @cached_property
     def versions(self) -> tuple[int, ...]:
         """The IP versions of which an attachment gets one address each, in the order of the configuration."""
         return tuple(dict.fromkeys(VERSIONS[each] for each in self.families))
@@ -108,21 +108,19 @@ class NetConf(DeclaredNetConf):
         """The IPAM plugin's name; empty where the configuration names none."""
         return str(self.ipam.get("type") or "")
 
-    @property
+    @cached_property
     def uses_our_ipam(self) -> bool:
         """Whether addresses come from this executable's own pool, with no delegation."""
         return self.ipam_type == OUR_IPAM
 
+    @cached_property
     def our_ipam(self) -> IpamConf:
-        """``ipam``, validated as ours; once.
+        """``ipam``, validated as ours.
 
         Raises:
             InvalidNetconf: a value is out of its range.
             UnsupportedField: ``ipam.environment`` names a source that is not supported.
         """
-        known: IpamConf | None = self.__dict__.get(_OUR_IPAM)
-        if known is not None:
-            return known
         try:
             ipam: IpamConf = _read_ipam(self.ipam)
         except ValidationError as error:
@@ -135,7 +133,6 @@ class NetConf(DeclaredNetConf):
             raise InvalidNetconf(
                 _first_problem(error, "ipam."), "Correct the configuration in the conflist."
             ) from error
-        self.__dict__[_OUR_IPAM] = ipam
         return ipam
 
     def warnings(self, *, as_ipam: bool) -> list[str]:
@@ -162,7 +159,7 @@ class NetConf(DeclaredNetConf):
     def unknown(self, *, as_ipam: bool) -> list[str]:
         """Keys that are neither ours, nor the spec's, nor Azure CNI's."""
         top = [] if as_ipam else [key for key in self.model_extra or {} if key not in NO_EFFECT]
-        inner = [f"ipam.{key}" for key in self.our_ipam().model_extra or {}] if self.uses_our_ipam else []
+        inner = [f"ipam.{key}" for key in self.our_ipam.model_extra or {}] if self.uses_our_ipam else []
         return [key for key in top if not key.startswith("cni.dev/")] + inner
 
 
