@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 
     from pydantic_core import ValidationError
 
-__all__ = ["Made", "Read", "ValidationError", "model", "model_field", "validator"]
+__all__ = ["Made", "Read", "ValidationError", "model", "model_field", "validator", "with_field"]
 
 ENGINE = "pydantic_core"
+
+
+_SLOTS = ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
 class Read:
     """One object that the engine has read: its fields are attributes, as those of a model."""
 
     # What the engine sets, as pydantic.BaseModel has it.
-    __slots__ = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
+    __slots__ = ("__dict__", *_SLOTS)
 
     __pydantic_extra__: dict[str, Any] | None
     __pydantic_fields_set__: set[str]
@@ -36,6 +39,15 @@ class Read:
     def model_extra(self) -> dict[str, Any] | None:
         """Keys that no field has, as ``pydantic.BaseModel.model_extra``."""
         return self.__pydantic_extra__
+
+
+def with_field(read: Any, name: str, value: object) -> Any:
+    """The same object with another value in one field, which is not validated."""
+    copied = object.__new__(type(read))
+    for slot in _SLOTS:
+        object.__setattr__(copied, slot, getattr(read, slot, None))
+    object.__setattr__(copied, "__dict__", {**vars(read), name: value})
+    return copied
 
 
 class Made:

@@ -130,6 +130,7 @@ def _version_for_errors(document: dict[str, Any]) -> str:
 def _checked(
     call: Call, parameters: params.Parameters, document: dict[str, Any], known: netconf.NetConf | None
 ) -> VerbCall:
+    known = known or netconf.remembered_but_for_result(document)
     conf = known or netconf.parse_netconf(document, lenient=parameters.verb in {"DEL", "GC"})
     if parameters.verb == "ADD" and not known:
         netconf.remember(call.stdin, document, conf)

@@ -192,15 +192,16 @@ def _of_addresses(expected: Expected, found: Found, pod: Link) -> Iterator[Diffe
 
 
 def _of_routes(expected: Expected, found: Found, pod: Link) -> Iterator[Difference]:
-    own = {(each.dst, each.gateway) for each in found.pod_routes if each.index == pod.index}
-    every = {(each.dst, each.gateway) for each in found.pod_routes}
+    # Lists: there are few, and to hash a network takes longer than to compare two.
+    own = [(each.dst, each.gateway) for each in found.pod_routes if each.index == pod.index]
+    every = [(each.dst, each.gateway) for each in found.pod_routes]
     needed = [route for family in _families(expected) for route in family.routes]
     for dst, gateway in needed:  # without it the pod has no network
         if (dst, gateway) not in own:
             text = f"{_route_text(dst, gateway)} over {expected.ifname} is missing in the pod"
             yield Difference(POD_ROUTE, text)
     for dst, gateway in expected.routes:
-        if (dst, gateway) not in every and (dst, gateway) not in needed:
+        if (dst, gateway) not in needed and (dst, gateway) not in every:
             yield Difference(POD_ROUTE, f"{_route_text(dst, gateway)} is missing in the pod")
 
 

@@ -192,3 +192,43 @@ class TestRemembered:
         for stdin in (*confs, confs[0]):
             assert contract.handle(Call(environ, stdin), node).exit_code == 1  # there is no such namespace
         assert all(netconf.remembered(stdin) for stdin in confs)
+
+    def test_another_previous_result_is_all_that_may_differ(self) -> None:
+        stdin = (
+            b'{"cniVersion": "1.1.0", "ipMasq": true, "ipam": {"type": "azvnet-ipam"}, "name": "n", "x": 1}'
+        )
+        document = netconf.decode(stdin)
+        netconf.remember(stdin, document, netconf.parse_netconf(document))
+        results: list[dict[str, Any]] = [{"ips": []}, {"ips": [{"address": "10.1.0.4/24"}]}]
+        for previous in results:
+            asked = {**document, "prevResult": previous}
+            known = netconf.remembered_but_for_result(asked)
+            read = netconf.parse_netconf(asked)
+            assert known is not None
+            for name in vars(read).keys() - {"dns", "runtime_config"}:
+                assert getattr(known, name) == getattr(read, name)
+            assert (known.model_extra, known.prev_result) == (read.model_extra, previous)
+            assert known.our_ipam.source == read.our_ipam.source
+        before = netconf.remembered(stdin)
+        assert before is not None
+        assert before[1].prev_result is None
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"prevResult": None},
+            {"prevResult": "text"},
+            {"ipMasq": 1},
+            {"ipMasq": False},
+            {"ipam": {"type": "azvnet-ipam", "cooldown": 9}},
+            {"x": True},
+            {"mtu": 1400},
+        ],
+    )
+    def test_anything_else_that_differs_is_read(self, change: dict[str, Any]) -> None:
+        stdin = (
+            b'{"cniVersion": "1.1.0", "ipMasq": true, "ipam": {"type": "azvnet-ipam"}, "name": "n", "x": 1}'
+        )
+        document = netconf.decode(stdin)
+        netconf.remember(stdin, document, netconf.parse_netconf(document))
+        assert netconf.remembered_but_for_result({**document, "prevResult": {}, **change}) is None

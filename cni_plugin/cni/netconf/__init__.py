@@ -18,7 +18,7 @@ from cni_plugin.cni.netconf import netconf_schema
 from cni_plugin.cni.netconf.spelling import without_nulls
 from cni_plugin.cni.versions import negotiate
 from ipam.quoting import LONGEST_VALUE, one_line, quoted
-from ipam.validation import Read, ValidationError, validator
+from ipam.validation import Read, ValidationError, validator, with_field
 
 if TYPE_CHECKING:
     from cni_plugin.cni.netconf.netconf_models import IpamConf as DeclaredIpam
@@ -201,6 +201,7 @@ MOST_REMEMBERED = 16
 MOST_REMEMBERED_BYTES = 1 << 17
 """Bytes of all cached stdins; a byte of JSON may take thirty in memory when decoded."""
 _remembered: dict[bytes, tuple[dict[str, Any], NetConf]] = {}
+_by_content: dict[str, NetConf] = {}
 
 
 def remembered(stdin: bytes) -> tuple[dict[str, Any], NetConf] | None:
@@ -214,7 +215,23 @@ def remember(stdin: bytes, document: dict[str, Any], netconf: NetConf) -> None:
         bytes_before = sum(map(len, tuple(_remembered)))
         if len(_remembered) >= MOST_REMEMBERED or bytes_before + len(stdin) > MOST_REMEMBERED_BYTES:
             _remembered.clear()
+            _by_content.clear()
         _remembered[stdin] = document, netconf
+        _by_content[_content(document)] = netconf
+
+
+def remembered_but_for_result(document: dict[str, Any]) -> NetConf | None:
+    """As ``remembered``, for a configuration that has a ``prevResult``: that of a CHECK or DEL."""
+    previous = document.get("prevResult")
+    if not _by_content or not isinstance(previous, dict):
+        return None
+    known = _by_content.get(_content(document))
+    return None if known is None else with_field(known, "prev_result", previous)
+
+
+def _content(document: dict[str, Any]) -> str:
+    """As text: 1 and ``true`` are equal in Python. A runtime sorts the keys (encoding/json of Go)."""
+    return repr([pair for pair in document.items() if pair[0] != "prevResult"])
 
 
 def parse_netconf(document: dict[str, Any], *, lenient: bool = False) -> NetConf:
