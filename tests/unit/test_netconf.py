@@ -226,7 +226,7 @@ def test_but_without_a_name_nothing_can_be_deleted(wrong: dict[str, Any]) -> Non
 
 def test_a_source_that_is_supported_is_not_blamed_for_another_key() -> None:
     with pytest.raises(InvalidNetconf, match=r"ipam\.cooldown"):
-        ipam(environment="imds", cooldown=-1).our_ipam()
+        _ = ipam(environment="imds", cooldown=-1).our_ipam
 
 
 def test_called_as_ipam_the_keys_around_it_are_another_plugins() -> None:
