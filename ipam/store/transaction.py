@@ -11,7 +11,7 @@ from ipam.value import Value
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     Row = sqlite3.Row
     """A row whose columns are found by name."""
@@ -50,10 +50,6 @@ class Transaction(Value):
     def rows_named(self, sql: str, **parameters: Any) -> list[Row]:
         """All rows of a statement whose parameters have names."""
         return self.connection.execute(sql, parameters).fetchall()
-
-    def each(self, sql: str, *parameters: Any) -> Iterator[Row]:
-        """The rows one after the other, read as they are asked for."""
-        return iter(self.connection.execute(sql, parameters))
 
     def change(self, sql: str, *parameters: Any) -> int:
         """Run a statement that writes; how many rows it changed."""

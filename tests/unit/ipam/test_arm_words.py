@@ -201,3 +201,45 @@ class TestOneAtATime:
 def test_the_sdk_is_not_loaded_by_anybody_else(module: str) -> None:
     program = f"import sys, {module}; sys.exit(any(m.startswith(('azure', 'msal')) for m in sys.modules))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "See the code"),
+        (401, "The token was not accepted"),
+        (403, "role Reader on resource group MC_rg"),
+        (404, "is not where IMDS says"),
+        (405, "See the code"),
+        (428, "See the code"),
+        (429, "requests are throttled"),
+        (430, "See the code"),
+        (499, "See the code"),
+        (500, "an internal problem"),
+        (503, "an internal problem"),
+    ],
+)
+def test_each_status_has_its_remedy(status: int, words: str) -> None:
+    assert words in arm_errors.refused("GET x", status, "Why", {}, PLACE).remedy
+
+
+@pytest.mark.parametrize("header", ["Retry-After", "retry-after"])
+def test_how_long_arm_wants_to_be_left_alone_is_said_and_kept(header: str) -> None:
+    error = arm_errors.refused("GET x", 429, "Why", {header: "17"}, PLACE)
+    assert (str(error), error.retry_after) == ("source arm: GET x: 429: Why (Retry-After 17 s)", 17)
+    plain = arm_errors.refused("GET x", 429, "Why", {}, PLACE)
+    assert (str(plain), plain.retry_after) == ("source arm: GET x: 429: Why", 0)
+
+
+def test_whose_token_it_was_is_said_where_that_is_known() -> None:
+    assert str(arm_errors.no_token("none")) == "source arm: no access token: none"
+    assert (
+        str(arm_errors.no_token("none", "client id c")) == "source arm: no access token (client id c): none"
+    )
+
+
+def test_an_endpoint_that_is_too_slow_is_named() -> None:
+    assert str(arm_errors.too_slow("https://x")) == "source arm: https://x: no answer in time"
+    still = arm_errors.too_slow("https://x", still=True)
+    assert str(still) == "source arm: https://x: an earlier request has not ended yet"
+    assert "retried" in still.remedy

@@ -241,6 +241,14 @@ class TestTwoSources:
             ipam.refresh(FILE, deadline=5, force=True)
         assert ipam.overview().source.error == "gone"
 
+    def test_a_network_may_change_to_another_source_before_that_was_read(self, node: Node) -> None:
+        ipam = node.ready(5, 6)
+        ipam.refresh(CONFIG, deadline=5, force=True, in_use=True)
+        assert [each.key for each in ipam.sources_in_use()] == [CONFIG.key]
+        ipam.replace_source(CONFIG, FILE)
+        assert [each.key for each in ipam.sources_in_use()] == [FILE.key]
+        assert not ipam.source_state(FILE).source, "it was not asked yet"
+
     def test_one_that_no_network_uses_any_more_is_forgotten(self, node: Node) -> None:
         ipam = self.both(node)
         made = reserve(ipam, P1, owner(), asking(FILE.key))

@@ -12,7 +12,7 @@ import pytest
 
 from ipam.errors import SourceEmpty, SourceUnreadable, StoreUnavailable
 from ipam.ipam import Ipam
-from ipam.model import Listing, PoolCounts, SourceConfig
+from ipam.model import Listing, PoolCounts, SourceConfig, SourceState
 from ipam.refresh import lock_name
 from ipam.value import replace
 from tests.unit.ipam.node import (
@@ -228,6 +228,26 @@ class TestFailure:
         assert (state.failures, state.last_attempt_at, state.last_success_at) == (1, node.wall.now, None)
         told = counters(ipam)
         assert (told[f"source_reads {CONFIG.key}"], told[f"source_errors {CONFIG.key}"]) == (1, 1)
+
+    def test_what_is_known_of_a_source_depends_on_what_became_of_its_reads(self, node: Node) -> None:
+        ipam = node.process()
+        assert ipam.source_state(CONFIG) == SourceState("", config=CONFIG)
+        node.says = SourceUnreadable("no", retry_after=7)
+        with pytest.raises(SourceUnreadable):
+            refresh(ipam)
+        node.clock.advance(2)
+        failed = ipam.source_state(CONFIG)
+        assert (failed.source, failed.success_age, failed.attempt_age) == (CONFIG.environment, None, 2)
+        assert (failed.retry_in, failed.listed) == (5, 0)
+        node.says = listing_of(*ips(5))
+        refresh(ipam)
+        node.clock.advance(3)
+        read = ipam.source_state(CONFIG)
+        assert (read.source, read.success_age, read.attempt_age) == ("imds", 3, 3)
+        assert (read.retry_in, read.listed) == (0, 1)
+        node.clock.advance(-4)
+        early = ipam.source_state(CONFIG)
+        assert (early.success_age, early.attempt_age) == (0, 0), "another process read the clock later"
 
     def test_a_success_wipes_it_out(self, node: Node) -> None:
         ipam = node.process()
