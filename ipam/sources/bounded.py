@@ -39,12 +39,12 @@ class OneAtATime(Generic[T]):
         """
         with self._lock:
             before = [self._running] if self._running else []
-            if wait(before, max(0.0, until - time.monotonic())).not_done:
+            if wait(before, until - time.monotonic()).not_done:
                 raise StillBusy
             mine = self._running = Future()
             # A daemon, which no executor has: the process must be able to end while it hangs.
             threading.Thread(target=_do, args=(work, mine), name="bounded", daemon=True).start()
-        return mine.result(max(0.0, until - time.monotonic()))
+        return mine.result(until - time.monotonic())
 
 
 def _do(work: Callable[[], T], outcome: Future[T]) -> None:

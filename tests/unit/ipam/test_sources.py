@@ -420,7 +420,9 @@ class TestWireserverXml:
         ],
     )
     def test_what_is_no_document_is_an_error_that_says_so(self, text: bytes) -> None:
-        with pytest.raises(SourceUnreadable, match="is not an address document"):
+        with pytest.raises(
+            SourceUnreadable, match=r"^source wireserver: http://wireserver is not an address document: "
+        ):
             of_wireserver(text)
 
     def test_entities_never_reach_files_or_the_network(self, tmp_path: Path) -> None:
@@ -448,6 +450,24 @@ class TestWireserverXml:
         document = wireserver_xml("10.10.0.5").replace(b"><", b">\n  <!-- x --><")
         listing = of_wireserver(b'\xef\xbb\xbf<?xml version="1.0" encoding="utf-8"?>\n' + document)
         assert pods(listing) == ["10.10.0.5/16"]
+
+    @pytest.mark.parametrize("spelling", ["true", "TRUE", " True ", "1"])
+    def test_the_hosts_own_address_is_marked_in_any_spelling(self, spelling: str) -> None:
+        document = wireserver_xml("10.10.0.5").replace(b'"true"', f'"{spelling}"'.encode())
+        assert f'"{spelling}"'.encode() in document
+        (nic,) = of_wireserver(document).nics
+        assert nic.primary
+        assert len(nic.own_addresses) == 1
+        assert pods(of_wireserver(document)) == ["10.10.0.5/16"]
+
+    def test_an_interface_without_a_mac_spoils_nothing_else(self) -> None:
+        document = wireserver_xml("10.10.0.5").replace(b"<Interface ", b"<Interface/><Interface ", 1)
+        assert pods(of_wireserver(document)) == ["10.10.0.5/16"]
+
+    def test_what_is_asked_and_of_whom(self, cloud: Cloud) -> None:
+        cloud.answers = [ok(wireserver_xml("10.10.0.5"))]
+        wireserver.read(f"{cloud.url}/", time.monotonic() + 5)
+        assert cloud.paths == [wireserver.PATH]
 
     def test_an_odd_subnet_spoils_nothing_else(self) -> None:
         document = wireserver_xml("10.10.0.5").replace(
@@ -501,6 +521,20 @@ class TestImds:
         cloud.answers = [reply("400 Bad Request", b'{"newest-versions":[]}'), ok(imds_network("10.10.0.5"))]
         sources.read(SourceConfig("imds"), 5, endpoints=Endpoints(imds=cloud.url))
         assert cloud.paths[1] == "/metadata/instance/network?api-version=2019-06-01"
+
+    def test_a_service_that_knows_no_version_says_so_of_the_last(self, cloud: Cloud) -> None:
+        cloud.answers = [reply("400 Bad Request", b"{}")]
+        with pytest.raises(SourceUnreadable, match=f"api-version={imds.API_VERSIONS[-1]}"):
+            sources.read(SourceConfig("imds"), 5, endpoints=Endpoints(imds=cloud.url))
+        assert len(cloud.paths) == len(imds.API_VERSIONS)
+
+    def test_a_service_that_refuses_for_another_reason_is_not_asked_in_another_version(
+        self, cloud: Cloud
+    ) -> None:
+        cloud.answers = [reply("403 Forbidden")]
+        with pytest.raises(SourceUnreadable):
+            sources.read(SourceConfig("imds"), 5, endpoints=Endpoints(imds=cloud.url))
+        assert len(cloud.paths) == 1
 
     def test_the_error_names_url_and_check(self, cloud: Cloud) -> None:
         cloud.answers = [reply("403 Forbidden")]
