@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from integration.cluster import addons, images
 from integration.cluster import cni as network
 from integration.cluster.client import Client
-from integration.cluster.controlplane import ADMINISTRATORS, PORT, ControlPlane
+from integration.cluster.controlplane import PORT, ControlPlane
 from integration.cluster.node import PROXY_MODES, Node
 from integration.cluster.program import ClusterError, Program, wait_until
 from integration.cluster.relay import Relay
@@ -131,7 +130,7 @@ class Cluster(Client):
             self._control.start()
             relay = Relay(machine, (str(machine.primary_ip), PORT), self._api_port)
             undo.callback(relay.close)
-            self._write_kubeconfig(relay.port)
+            self._control.write_kubeconfig(self.kubeconfig, relay.port)
             self._make_nodes(archives)
             self.wait_api_server()
             self._control.start_controllers()
@@ -253,14 +252,6 @@ class Cluster(Client):
                 runtime=containerd() if machine.name in self._newest_containerd else None,
             )
             network.install(machine, self._cni)
-
-    def _write_kubeconfig(self, port: int) -> None:
-        content = self.control.kubeconfig(
-            "kubernetes-admin", ADMINISTRATORS, server=f"https://127.0.0.1:{port}"
-        )
-        with tempfile.NamedTemporaryFile("w", dir=self.kubeconfig.parent, delete=False) as file:
-            file.write(content)
-        Path(file.name).replace(self.kubeconfig)
 
     def _await_registered(self, patience: float = 120.0) -> None:
         for node in self.nodes.values():

@@ -5,6 +5,8 @@ Owns their arguments, their files in /etc/kubernetes, and their order. Must not 
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.cluster.access import Authority
@@ -12,7 +14,6 @@ from integration.cluster.program import Program, put
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
-    from pathlib import Path
 
     from integration.fabric import Machine
 
@@ -85,6 +86,13 @@ class ControlPlane:
         """A kubeconfig of a user; ``server``: its URL when not that in the virtual network."""
         credential = self.authority.issue(user, group)
         return self.authority.kubeconfig(server or self.url, credential, user=user)
+
+    def write_kubeconfig(self, path: Path, port: int) -> None:
+        """Write an administrator's, for this machine, where the API server is reached at that port."""
+        content = self.kubeconfig("kubernetes-admin", ADMINISTRATORS, server=f"https://127.0.0.1:{port}")
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(path)
 
     def _write_files(self) -> None:
         issue = self.authority.issue
