@@ -94,6 +94,7 @@ class Agent:
             (self._maintenance.why_not_alive, self._server.why_not_alive),
         )
         self._provisioning = Provisioning(
+            environ,
             self._node,
             settings,
             self._maintenance,

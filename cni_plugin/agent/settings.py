@@ -53,12 +53,26 @@ class OutboundSettings(Value):
     """Open to pods."""
 
 
+class ApiSettings(Value):
+    """How the API server of the cluster is reached."""
+
+    server: str
+    """Empty: as the environment says."""
+    token_file: Path
+    ca_file: str
+
+
 class ProvisionSettings(Value):
     """What the operator says of a NIC whose IP configurations follow demand."""
 
+    by_cluster: bool
+    """The operator of the cluster writes the NIC, and not the agent."""
     sizes: Sizes
     subnet: str
     dry_run: bool
+    node_name: str
+    """Empty: as the environment says."""
+    api: ApiSettings
 
 
 class Settings(Value):
@@ -178,7 +192,15 @@ def _provision(read: settings_models.Settings) -> ProvisionSettings:
     )
     if impossible := plan.problem(sizes):
         raise SettingsError(f"provision.{impossible}")
-    return ProvisionSettings(sizes, wanted.subnet, wanted.dry_run)
+    api = wanted.api
+    return ProvisionSettings(
+        by_cluster=wanted.mode == "operator",
+        sizes=sizes,
+        subnet=wanted.subnet,
+        dry_run=wanted.dry_run,
+        node_name=wanted.node_name,
+        api=ApiSettings(api.server, Path(api.token_file), api.ca_file),
+    )
 
 
 class SettingsFile:

@@ -58,13 +58,33 @@ class Platform(BaseModel):
     )
 
 
+class KubernetesApi(BaseModel):
+    """How the API server of the cluster is reached, in mode ``operator``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    server: str = Field(
+        "", description="URL of the API server; empty: that of the cluster that the pod is in."
+    )
+    token_file: FilePath = Field(
+        "/var/run/secrets/kubernetes.io/serviceaccount/token",
+        description="The token of the agent's service account; read for every request.",
+    )
+    ca_file: str = Field(
+        "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        description="PEM file of the CA that signed the API server's certificate; empty: any public one.",
+    )
+
+
 class NicProvision(BaseModel):
     """Growing and shrinking the NIC's IP configurations; sizes are numbers of addresses."""
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["off", "node"] = Field(
-        "off", description="Who does it: nobody, or each node's agent with its own identity in Azure."
+    mode: Literal["off", "node", "operator"] = Field(
+        "off",
+        description="Who does it: nobody, each node's agent with its own identity in Azure, or the operator "
+        "of the cluster.",
     )
     minimum: int = Field(0, ge=0, description="The pool is never made smaller.")
     batch: int = Field(16, ge=1, description="Each step is a multiple of it.")
@@ -77,6 +97,12 @@ class NicProvision(BaseModel):
     prefixes: bool = Field(False, description="Whether /28 blocks are taken, not single addresses.")
     subnet: str = Field("", description="Name or id of the subnet that the NIC has to be in; empty: any.")
     dry_run: bool = Field(False, description="Only log what would be done.")
+    node_name: str = Field(
+        "",
+        max_length=253,
+        description="Name of the Kubernetes node; empty: NODE_NAME in the environment, else the host's name.",
+    )
+    api: KubernetesApi = KubernetesApi()
 
 
 class Settings(BaseModel):

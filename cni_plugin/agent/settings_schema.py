@@ -38,10 +38,23 @@ PLATFORM = model(
     },
     {"extra_fields_behavior": "forbid"},
 )
+KUBERNETES_API = model(
+    "KubernetesApi",
+    {
+        "server": model_field({"type": "str"}, default=""),
+        "token_file": model_field(
+            {"type": "str", "min_length": 1}, default="/var/run/secrets/kubernetes.io/serviceaccount/token"
+        ),
+        "ca_file": model_field(
+            {"type": "str"}, default="/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+        ),
+    },
+    {"extra_fields_behavior": "forbid"},
+)
 NIC_PROVISION = model(
     "NicProvision",
     {
-        "mode": model_field({"type": "literal", "expected": ["off", "node"]}, default="off"),
+        "mode": model_field({"type": "literal", "expected": ["off", "node", "operator"]}, default="off"),
         "minimum": model_field({"type": "int", "ge": 0}, default=0),
         "batch": model_field({"type": "int", "ge": 1}, default=16),
         "low": model_field({"type": "int", "ge": 0}, default=8),
@@ -53,6 +66,8 @@ NIC_PROVISION = model(
         "prefixes": model_field({"type": "bool"}, default=False),
         "subnet": model_field({"type": "str"}, default=""),
         "dry_run": model_field({"type": "bool"}, default=False),
+        "node_name": model_field({"type": "str", "max_length": 253}, default=""),
+        "api": model_field(KUBERNETES_API, default=Made({})),
     },
     {"extra_fields_behavior": "forbid"},
 )

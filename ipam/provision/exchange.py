@@ -170,9 +170,11 @@ class NodeStatus(Value):
     text: str = ""
     remedy: str = ""
     surplus: int = 0
-    """So many addresses the agent is asked to mark and to name in ``NodeSpec.releasing``."""
+    """So many addresses the agent is asked to mark and to name in ``NodeSpec.releasing``, those that are
+    there already included; 0 from when they begin to go until it was planned again."""
     releasing: tuple[str, ...] = ()
-    """Being taken from the NIC: the agent may not withdraw them."""
+    """Being taken from the NIC: the agent keeps them marked. A PUT takes only those that are still in
+    ``NodeSpec.releasing``, of a spec renewed a moment ago: an agent that was cut off has withdrawn them."""
     operation: Operation | None = None
     observed_generation: int = 0
     """``metadata.generation`` of the spec that all of this follows from."""
@@ -193,6 +195,15 @@ class AzvnetNode(Value):
     """The API server adds one with every change of ``spec``."""
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+    def is_older_than(self, known: AzvnetNode) -> bool:
+        """Whether ``known`` is a later state of the same resource: what is watched may come late."""
+        said, known_said = self.status, known.status
+        return self.uid == known.uid and (
+            self.generation < known.generation
+            or said.revision < known_said.revision
+            or said.observed_generation < known_said.observed_generation
+        )
 
 
 _ID = Text(1024)

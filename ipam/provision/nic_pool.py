@@ -1,22 +1,21 @@
 """What a NIC has, held against the pool of its addresses: on the way, lost, fit to go, and the marks for it.
 
 Whoever changes the NIC, the same holds on the node. What the NIC does not have is given to nobody while the
-source still lists it, whoever took it. What it has can be given out again, unless it was offered for removal
-a moment ago (``offers``). It must not know who changes a NIC, nor when.
+source still lists it, whoever took it. What it has can be given out again, unless somebody may take it in a
+moment. It must not know who changes a NIC, nor when.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipam.provision import offers
 from ipam.provision.plan import Unit
 from ipam.provision.pool_view import PoolView
 from ipam.provision.progress import LISTED_SECONDS, LISTING, NOT_LISTED, Progress
 from ipam.value import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ipam.ipam import Ipam
     from ipam.model import IPAddress, Reservation
@@ -30,11 +29,13 @@ class NicPool:
     Args:
         ipam: the pool.
         around: the node.
+        kept: what stays marked though the NIC has it.
     """
 
-    def __init__(self, ipam: Ipam, around: NodeFacts) -> None:
+    def __init__(self, ipam: Ipam, around: NodeFacts, kept: Callable[[], frozenset[IPAddress]]) -> None:
         self._ipam = ipam
         self._around = around
+        self._kept = kept
         self._mac = ""
         self._vanished: tuple[Reservation, ...] = ()
         self._unlisted_since: float | None = None
@@ -97,7 +98,7 @@ class NicPool:
         """
         marked = gone & pool.listed if pool.listed else gone
         self._ipam.mark_gone(marked)
-        kept = offers.kept(self._ipam.directory, self._around.clock()) & self.on_nic()
+        kept = self._kept() & self.on_nic()
         self._ipam.unmark_leaving(self._ipam.leaving() - marked - kept)
 
     # What is told

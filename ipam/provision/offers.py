@@ -18,6 +18,7 @@ from ipam.state_file import replace_document
 from ipam.value import Value, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from ipam.model import IPAddress
@@ -26,6 +27,7 @@ NAME = "operator.json"
 KEPT_SECONDS = 600.0
 """From the last time that an offer was published: a removal begins within 60 s of it, and 39 recorded writes
 took 198 s at most."""
+TO_BE_WITHDRAWN = -1
 
 
 class Offer(Value):
@@ -37,7 +39,8 @@ class Offer(Value):
     at: float
     """When it was published last, or may have been: CLOCK_BOOTTIME."""
     withdrawn: int = 0
-    """Generation of the resource since which it is not offered any more; 0: it is offered."""
+    """Generation of the resource since which it is not offered any more; 0: it is offered;
+    ``TO_BE_WITHDRAWN``: it will not be from the next write on."""
 
 
 class Offers(Value):
@@ -56,14 +59,16 @@ class Offers(Value):
             return replace(self, uid=uid)
         return Offers(uid, tuple(replace(each, name="") for each in self.offers))
 
-    def since(self, now: float) -> Offers:
-        """Without what is forgotten by now. What is from the future is from before the last boot, whose clock
-        began anew.
+    def since(self, now: float, but: Collection[str] = ()) -> Offers:
+        """Without what is forgotten by now, ``but`` for these names. What is from the future is from before
+        the last boot, whose clock began anew.
         """
-        return replace(
-            self,
-            offers=tuple(e for e in self.offers if now - (e.at if e.at <= now else 0.0) < KEPT_SECONDS),
-        )
+
+        def stays(offer: Offer) -> bool:
+            at = offer.at if offer.at <= now else 0.0
+            return now - at < KEPT_SECONDS or (bool(offer.name) and offer.name in but)
+
+        return replace(self, offers=tuple(filter(stays, self.offers)))
 
     @property
     def addresses(self) -> frozenset[IPAddress]:

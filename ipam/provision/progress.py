@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 STARTING, IDLE, GROWING, SHRINKING = "starting", "idle", "growing", "shrinking"
 LISTING, NOT_LISTED, DRY_RUN = "listing", "not-listed", "dry-run"
+QUEUED = "queued"
+"""The node waits for its turn, where NICs share a budget of requests."""
+NO_API, API_DENIED, NO_DEFINITION = "no-api", "api-denied", "no-definition"
+API_REFUSED, NO_OPERATOR = "api-refused", "no-operator"
+"""Where the operator of the cluster writes the NIC: why it is not told, or does not answer."""
 LISTED_SECONDS = 300.0
 """A source that does not list an address so long after Azure has set it up is a problem to be told."""
 LIMITS = {
@@ -29,8 +34,9 @@ LIMITS = {
     ),
 }
 """What keeps a pool from growing, by the names that the planner uses: in words, and what to do."""
-QUIET = (STARTING, IDLE, GROWING, SHRINKING, LISTING, DRY_RUN)
-PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind in Kind))))
+QUIET = (STARTING, IDLE, QUEUED, GROWING, SHRINKING, LISTING, DRY_RUN)
+_CLUSTER = (NO_API, API_DENIED, NO_DEFINITION, API_REFUSED, NO_OPERATOR)
+PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind in Kind), *_CLUSTER)))
 """Every ``Progress.phase``."""
 
 

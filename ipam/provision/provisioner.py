@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ipam import nic_counts as counts
 from ipam.azure_limits import BLOCK
-from ipam.provision import nic_document, pace
+from ipam.provision import nic_document, offers, pace
 from ipam.provision.demand import Arrivals
 from ipam.provision.nic_document import NotANic
 from ipam.provision.nic_pool import NicPool
@@ -79,7 +79,7 @@ class Provisioner:
         self._dry_run = dry_run
         self._arrivals = Arrivals()
         self._writer: NicWriter | None = None
-        self._nic = NicPool(ipam, around)
+        self._nic = NicPool(ipam, around, lambda: offers.kept(ipam.directory, around.clock()))
         self._read_at = 0.0
         self._unsure = True
         """Something may have happened to the NIC that is not known here: it has to be read."""

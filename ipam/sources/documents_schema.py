@@ -86,6 +86,8 @@ IMDS_COMPUTE = model(
     {
         "environment": model_field({"type": "str"}, default="AzurePublicCloud", alias="azEnvironment"),
         "resource_id": model_field({"type": "str"}, default="", alias="resourceId"),
+        "vm_id": model_field({"type": "str"}, default="", alias="vmId"),
+        "location": model_field({"type": "str"}, default=""),
     },
     {"extra_fields_behavior": "ignore"},
 )

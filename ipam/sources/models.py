@@ -86,3 +86,5 @@ class ImdsCompute(Part):
 
     environment: str = Field(alias="azEnvironment", default="AzurePublicCloud")
     resource_id: str = Field(alias="resourceId", default="")
+    vm_id: str = Field(alias="vmId", default="")
+    location: str = ""

@@ -13,7 +13,7 @@ from ipam.quoting import quoted
 from ipam.sources import documents_schema
 from ipam.sources.documents import json_document
 from ipam.validation import validator
-from ipam.value import Value
+from ipam.value import Value, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,9 @@ class Placement(Value):
     scale_set: str
     """Of a Uniform scale set only: its instances' NICs are children of the instance. The NICs of a
     Flexible one are like those of any machine."""
+    vm_id: str = ""
+    """Unique: another one means that a machine was made again."""
+    location: str = ""
 
 
 def placement(compute: bytes) -> Placement:
@@ -58,7 +61,7 @@ def placement(compute: bytes) -> Placement:
             "not that of a virtual machine",
             "Choose another `ipam.environment`: this machine is not one that ARM knows.",
         )
-    return found
+    return replace(found, vm_id=document.vm_id, location=document.location)
 
 
 def placement_of(resource_id: str, environment: str) -> Placement | None:

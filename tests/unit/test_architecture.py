@@ -71,7 +71,7 @@ ONLY = [
     ),
     Only(
         "urllib3",
-        ("ipam/sources/arm_http.py", "ipam/operator/cluster.py"),
+        ("ipam/sources/arm_http.py", "ipam/operator/cluster.py", "ipam/provision/apiserver.py"),
         "the clients of ARM and of Kubernetes send with it; its errors are told there",
     ),
     Only(
@@ -101,7 +101,11 @@ ONLY = [
         ("ipam/sources/http.py", "ipam/sources/arm_http.py", "ipam/sources/managed_identity.py"),
         "the same; the others read and write URLs and send nothing with it",
     ),
-    Only("requests", ("ipam/sources/arm_http.py",), "what the SDK sends is bounded in one place"),
+    Only(
+        "requests",
+        ("ipam/sources/arm_http.py", "ipam/provision/apiserver.py"),
+        "what the SDK sends is bounded in one place, and a watch of the cluster in another",
+    ),
     Only(
         "subprocess",
         ("cni_plugin/cni/delegate.py", "cni_plugin/install/trial.py"),
@@ -216,7 +220,7 @@ NEVER = [
     Never(
         (
             *("ipam/provision/plan.py", "ipam/provision/demand.py", "ipam/provision/nic_document.py"),
-            *("ipam/provision/exchange.py", "ipam/provision/fields.py"),
+            *("ipam/provision/exchange.py", "ipam/provision/fields.py", "ipam/provision/told.py"),
         ),
         ("os", "time", "socket", "pathlib", "ipam.sources", *STORE),
         "pure: counts and documents in, steps and documents out",

@@ -16,6 +16,7 @@ from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
 from cni_plugin.agent.service import STOP_SECONDS
 from cni_plugin.agent.settings_models import (
     Conflist,
+    KubernetesApi,
     Masquerade,
     NicProvision,
     Platform,
@@ -39,6 +40,7 @@ NESTED: dict[str, type[BaseModel]] = {
     "masquerade": Masquerade,
     "platform": Platform,
     "provision": NicProvision,
+    "provision.api": KubernetesApi,
 }
 UNIT = ROOT / "packaging/systemd/azvnet-agent.service"
 
@@ -61,7 +63,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
         default: Any = field.get_default(call_default_factory=True)
         nested = NESTED.get(prefix + name)
         if nested is not None:
-            found |= fields(nested, f"{name}.")
+            found |= fields(nested, f"{prefix}{name}.")
             continue
         if isinstance(default, bool):
             default = str(default).lower()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni_plugin.addresses import outlook
-from cni_plugin.agent import provisioning
+from cni_plugin.agent import provision_thread
 from cni_plugin.agent.journal import Journal
 from cni_plugin.agent.provisioning import Provisioning
 from cni_plugin.agent.settings import SettingsError
@@ -52,7 +52,7 @@ def test_the_sizes_are_those_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("provision", "message"),
     [
-        ({"mode": "operator"}, "provision.mode: Input should be 'off' or 'node'"),
+        ({"mode": "cloud"}, "provision.mode: Input should be 'off', 'node' or 'operator'"),
         ({"mode": "node", "low": 20}, "provision.high 24 is less than low 20 plus batch 16"),
         ({"mode": "node", "minimum": 251}, "provision.minimum 251 is more than maximum 250"),
         ({"mode": "node", "batch": 0}, "provision.batch: "),
@@ -75,7 +75,7 @@ def test_a_file_cannot_follow_what_is_added_to_the_nic() -> None:
 def agent(place: Place, work: Work) -> Iterator[Provisioning]:
     """Switched on, and out of reach of any Azure."""
     settings = new_settings(log_file=str(place.run_dir / "agent.log"), **node_mode())
-    made = Provisioning(place.node, settings, work, lambda: None, lambda: False, Journal(settings))
+    made = Provisioning({}, place.node, settings, work, lambda: None, lambda: False, Journal(settings))
     made.start()
     yield made
     made.stop()
@@ -119,8 +119,8 @@ def test_switched_on_again_it_begins_anew(place: Place, agent: Provisioning) -> 
 
 
 def test_a_state_that_is_a_problem_says_what_to_do() -> None:
-    assert provisioning.problems_of(Progress("growing", "adding 16 addresses")) == []
-    (problem,) = provisioning.problems_of(Progress("forbidden", "PUT nic1: 403", "Give it the role."))
+    assert provision_thread.problems_of(Progress("growing", "adding 16 addresses")) == []
+    (problem,) = provision_thread.problems_of(Progress("forbidden", "PUT nic1: 403", "Give it the role."))
     assert (
         problem.text
         == "the NIC's addresses can't follow demand (forbidden): PUT nic1: 403. Give it the role."
@@ -142,16 +142,16 @@ def lost(number: int) -> Reservation:
 
 
 def test_pods_that_lost_their_address_are_an_alarm_of_their_own_that_says_what_to_do() -> None:
-    (problem,) = provisioning.problems_of(Progress("idle", vanished=(lost(5), lost(6))))
+    (problem,) = provision_thread.problems_of(Progress("idle", vanished=(lost(5), lost(6))))
     assert (problem.kind, problem.level, problem.subject) == ("vanished", "error", "10.0.0.5 10.0.0.6")
     assert problem.text.startswith("the NIC has lost 10.0.0.5 of default/web-5, 10.0.0.6 of default/web-6: ")
     assert "Delete the pods" in problem.text
-    kinds = [each.kind for each in provisioning.problems_of(Progress("throttled", vanished=(lost(5),)))]
+    kinds = [each.kind for each in provision_thread.problems_of(Progress("throttled", vanished=(lost(5),)))]
     assert kinds == ["vanished", "provision"], "whatever else is wrong"
 
 
 def test_of_many_pods_that_lost_their_address_some_are_named_and_all_counted() -> None:
-    (problem,) = provisioning.problems_of(Progress("idle", vanished=tuple(map(lost, range(5, 30)))))
+    (problem,) = provision_thread.problems_of(Progress("idle", vanished=tuple(map(lost, range(5, 30)))))
     assert "10.0.0.12 of default/web-12 and 17 more: " in problem.text
 
 
@@ -161,7 +161,7 @@ def test_a_node_that_is_not_in_azure_is_told_and_goes_on(place: Place, work: Wor
 
     monkeypatch.setattr(azure, "AZURE", sources.Endpoints("http://127.0.0.1:9", "http://127.0.0.1:9"))
     settings = new_settings(log_file=str(place.run_dir / "agent.log"), **node_mode())
-    made = Provisioning(place.node, settings, work, lambda: None, lambda: True, Journal(settings))
+    made = Provisioning({}, place.node, settings, work, lambda: None, lambda: True, Journal(settings))
     made.start()
     try:
         eventually(made.problems, "the problem is told")

@@ -1,0 +1,67 @@
+"""What an agent tells of an operator that writes its NIC: what that says, or that it says nothing.
+
+It must not know how either is read, nor what is done about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipam.provision.progress import GROWING, IDLE, NO_OPERATOR, PHASES, QUEUED, QUIET, SHRINKING, Progress
+from ipam.provision.refusals import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipam.provision.exchange import AzvnetNode, NodeStatus
+
+FIRST_SECONDS = 60.0
+"""For a first word about this node."""
+ANSWER_SECONDS = 90.0
+"""For a word about addresses that are needed."""
+WORK_SECONDS = 900.0
+"""For the end of an operation, or of the wait for one's turn."""
+SILENT_SECONDS = 1800.0
+"""The NIC is read once in ten minutes at rest, and that is told."""
+_REMEDY = (
+    "Look at the operator: kubectl get pods -A -l app.kubernetes.io/component=operator, and what they log."
+)
+
+
+class Told:
+    """Args: clock: seconds of a clock that does not jump."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._status: NodeStatus | None = None
+        self._since = 0.0
+
+    def note(self, node: AzvnetNode) -> None:
+        """What the resource says now."""
+        if node.status != self._status:
+            self._status, self._since = node.status, self._clock()
+
+    def progress(self, status: NodeStatus, *, grows: bool) -> Progress:
+        """``grows``: by what this node knows, addresses are needed that are not on their way."""
+        silent = self._clock() - self._since
+        if silent > _patience(status.state, grows=grows):
+            return Progress(
+                NO_OPERATOR,
+                f"the operator of the cluster has said nothing of this node for {silent:.0f} s",
+                _REMEDY,
+            )
+        if not status.state:
+            return Progress(text="the operator has not looked at this node yet")
+        if status.state in PHASES:
+            return Progress(status.state, status.text, status.remedy)
+        # A newer operator: what it says in words is still true.
+        phase = Kind.REFUSED.value if status.remedy else IDLE
+        return Progress(phase, status.text or status.state, status.remedy)
+
+
+def _patience(state: str, *, grows: bool) -> float:
+    if not state:
+        return FIRST_SECONDS
+    if state in {GROWING, SHRINKING, QUEUED}:
+        return WORK_SECONDS
+    return ANSWER_SECONDS if grows and state in QUIET else SILENT_SECONDS
