@@ -41,14 +41,19 @@ class Waiting:
 
 
 def writer(
-    arm: ArmService, waiting: Waiting | None = None, size: int = PLENTY, counted: Counter[str] | None = None
+    arm: ArmService,
+    waiting: Waiting | None = None,
+    size: int = PLENTY,
+    counted: Counter[str] | None = None,
+    first_poll: float = 0.0,
 ) -> NicWriter:
     counted = Counter() if counted is None else counted
     waiting = waiting or Waiting()
     instance = INSTANCE["id"] if arm.uniform else ""
     target = NicTarget(NIC["id"], arm.nic["name"], instance)
     buckets = [Bucket(size, 30.0, waiting.clock) for _ in range(2)]
-    return NicWriter(Conversation(arm.ask, waiting, Tally(counted.update, waiting.clock), *buckets), target)
+    talk = Conversation(arm.ask, waiting, Tally(counted.update, waiting.clock), *buckets)
+    return NicWriter(talk, target, first_poll)
 
 
 @pytest.fixture(params=["nic", "instance"])
@@ -436,3 +441,26 @@ def test_requests_stay_within_the_budget() -> None:
     writing.read()
     writing.read()
     assert waiting.now == 60.0, "one every thirty seconds after three at once"
+
+
+def test_it_is_not_asked_whether_an_operation_has_ended_before_it_can_have(arm: ArmService) -> None:
+    waiting = Waiting()
+    writer(arm, waiting, first_poll=50.0).add([ONE], blocks=False)
+    assert waiting.waits[0] == 50.0
+    assert set(waiting.waits[1:]) <= {float(RETRY_AFTER)}
+
+
+def test_a_nic_that_is_written_back_as_it_is_ends_writes_that_were_prepared_before(arm: ArmService) -> None:
+    writer(arm).add([ONE], blocks=False)
+    before, tag = copy.deepcopy(arm.nic), arm.etag
+    nic = writer(arm).rewrite()
+    assert {e.name for e in nic_document.configurations(nic)} == set(arm.names)
+    assert arm.nic["properties"]["ipConfigurations"] == before["properties"]["ipConfigurations"]
+    assert arm.ask("PUT", NIC["id"], copy.deepcopy(arm.target), tag).status == 412
+
+
+def test_a_nic_that_somebody_changes_meanwhile_is_written_back_as_they_left_it(arm: ArmService) -> None:
+    arm.before_put.append(lambda: arm.add_foreign("theirs"))
+    writer(arm).rewrite()
+    assert arm.uniform or "theirs" in arm.names
+    assert arm.puts == 2

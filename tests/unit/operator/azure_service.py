@@ -1,15 +1,11 @@
-"""The emulated Azure Resource Manager on the loopback, over HTTPS with a local CA, with its tokens.
-
-Watches over what operators do there: nothing that is not theirs changes, and nobody loses an address.
-"""
+"""The emulated Azure Resource Manager on the loopback, over HTTPS with a local CA, with its tokens."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import ssl
-import threading
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +17,13 @@ from integration.fabric.armdocuments import nic_document
 from integration.fabric.faults import Now
 from integration.fabric.goalstate import GoalState
 from integration.fabric.model import Estate, Placement
-from integration.fabric.nicdiff import foreign_changes
 from integration.fabric.services import listen
 from integration.fabric.topology import Topology, build
 from integration.fabric.web import Request, Response, Server, Site
 from ipam.provision.nic_document import named_by_us
+from tests.unit.operator.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Self
 
 NOTHING = Now()
@@ -51,19 +46,11 @@ class AzureService:
             build(Topology(nodes=nodes, addresses=2, vnet_hosts=0, placement=placement), "t")
         )
         self.identity = identity.Identity()
-        self.arm = Arm(self.identity.issuer, lambda: self.goal.newest, self._change)
+        self.witness = Witness(lambda: self.goal.newest, self.goal.change)
+        self.arm = Arm(self.identity.issuer, lambda: self.goal.newest, self.witness.change)
         self.arm.roles.give("uniform-writer")
         self.arm.operations.speed = speed
         self.is_away = False
-        self.broken: list[str] = []
-        """What was done that must not be done."""
-        self.holders: Callable[[str], tuple[frozenset[Any], frozenset[Any]]] = lambda _: (
-            frozenset(),
-            frozenset(),
-        )
-        """Addresses that pods of a node hold, and those that its agent keeps back."""
-        self.writer_is_ours = True
-        self._lock = threading.Lock()
         self.ca_file = folder / "ca.pem"
         self._undo = contextlib.ExitStack()
 
@@ -134,35 +121,3 @@ class AzureService:
     def _tell(self, request: Request, _: Now) -> Response:
         estate = self.estate
         return self.identity.managed(request, estate, estate.vms[0])
-
-    def _change(self, change: Callable[[Estate], Estate]) -> object:
-        """Every change that a request or the end of an operation makes is looked at."""
-        with self._lock:
-            before = self.goal.newest
-            after = self.goal.change(change)
-            if self.writer_is_ours:
-                for vm in after.vms:
-                    self._look(before, after, vm.computer_name)
-            return after
-
-    def _look(self, before: Estate, after: Estate, node: str) -> None:
-        if before.vm(node) is after.vm(node):
-            return
-        old, new = (nic_document(e, e.vm(node), e.vm(node).nics[0]) for e in (before, after))
-        plain = json.loads(json.dumps([old, new]))
-        for each in plain:
-            for entry in each["properties"]["ipConfigurations"]:
-                entry.pop("etag", None)
-                entry["properties"].pop("provisioningState", None)
-        self.broken += [f"{node}: {each}" for each in foreign_changes(plain[0], plain[1], named_by_us)]
-        gone = _addresses(old) - _addresses(new)
-        held, kept = self.holders(node)
-        if gone & held:
-            self.broken.append(f"{node}: pods hold {sorted(map(str, gone & held))}")
-        if gone - kept:
-            self.broken.append(f"{node}: {sorted(map(str, gone - kept))} could have been given out")
-
-
-def _addresses(nic: dict[str, Any]) -> frozenset[IPv4Address]:
-    texts = [each["properties"].get("privateIPAddress") for each in nic["properties"]["ipConfigurations"]]
-    return frozenset(ip for text in texts if text for ip in IPv4Network(text, strict=False))

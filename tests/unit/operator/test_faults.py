@@ -130,7 +130,7 @@ def test_an_operation_that_fails_late_is_made_again(place: World) -> None:
 def test_somebody_else_may_write_between_reading_and_writing(place: World) -> None:
     agent = place.agent("node1")
     place.operator()
-    place.azure.writer_is_ours = False  # what the other one changes is not looked at
+    place.azure.witness.looks = False  # what the other one changes is not looked at
     for _ in range(3):
         place.azure.arm.faults.other_writers.append(
             lambda nic: nic.setdefault("tags", {}).update({f"by{len(nic['tags'])}": "other"})

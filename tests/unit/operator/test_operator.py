@@ -109,7 +109,7 @@ def test_a_machine_that_two_nodes_claim_stays_with_the_one_that_had_it(place: Wo
     place.operator()
     agent.pods = 3
     place.soon(lambda: len(agent.held) == 3)
-    place.azure.holders = lambda _: agent.guarded()
+    place.azure.witness.holders = lambda _: agent.guarded()
     other = place.agent("node2", resource_id=place.azure.machine_id("node1"))
     place.api.put("Nodes", "node2", {"spec": {}})
     other.pods = 5
@@ -149,7 +149,7 @@ def test_what_a_node_that_is_gone_had_is_taken_away_and_it_is_forgotten(place: W
     agent.is_silent = True
     del place.agents["node1"]
     left = frozenset(ip for each in place.status("node1").configurations for ip in each.addresses)
-    place.azure.holders = lambda _: (frozenset(), left)
+    place.azure.witness.holders = lambda _: (frozenset(), left)
     place.api.remove("Nodes", "node1")
     place.soon(lambda: not place.api.has("node1"))
     assert not place.azure.names("node1")

@@ -193,7 +193,7 @@ class World:
         self.operators: dict[str, RunningOperator] = {}
         self._stop = threading.Event()
         self._stepping = threading.Thread(target=self._step, daemon=True)
-        azure.holders = self._holders
+        azure.witness.holders = self._holders
         self._stepping.start()
 
     def _holders(self, node: str) -> tuple[frozenset[Any], frozenset[Any]]:
@@ -269,4 +269,4 @@ def world(folder: Path, monkeypatch: pytest.MonkeyPatch, **azure: Any) -> Iterat
             yield made
         finally:
             made.close()
-        assert not service.broken, service.broken
+        assert not service.witness.broken, service.witness.broken

@@ -1,0 +1,289 @@
+"""Parts of the operator alone: what is followed, counted, claimed and told."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from ipam.operator.census import Nodes, Pods
+from ipam.operator.claims import Claims, is_of
+from ipam.operator.errors import ClusterError
+from ipam.operator.telling import changes, reason_of, with_condition
+from ipam.operator.watching import Watching
+from ipam.provision.exchange import AzvnetNode, Machine, Nic, NodeSpec, NodeStatus, Operation
+from ipam.provision.progress import PHASES
+from ipam.value import replace
+from tests.unit.ipam.node import Clock
+from tests.unit.operator.api_server import ApiServer, View
+
+SUBSCRIPTION = "/subscriptions/s/resourceGroups/Nodes/providers/Microsoft.Compute/virtualMachines/"
+
+
+def pod(uid: str, *, node: str = "n1", ip: str = "", **more: Any) -> dict[str, Any]:
+    metadata = {"uid": uid, **more.pop("metadata", {})}
+    return {"metadata": metadata, "spec": {"nodeName": node, **more}, "status": {"podIP": ip}}
+
+
+class Census:
+    def __init__(self) -> None:
+        self.moved: list[str] = []
+        self.clock = Clock()
+        self.pods = Pods(self.moved.append, self.clock)
+
+    def say(self, document: dict[str, Any]) -> None:
+        self.pods.changed(self.pods.brief(document))
+
+
+@pytest.fixture
+def census() -> Census:
+    return Census()
+
+
+def test_a_pod_is_coming_until_it_has_an_address(census: Census) -> None:
+    census.say(pod("a"))
+    census.say(pod("b"))
+    assert census.pods.coming("n1", 0) == 2
+    census.say(pod("a", ip="10.0.0.5"))
+    assert census.pods.coming("n1", 1) == 1
+    census.pods.deleted(census.pods.brief(pod("b")))
+    assert census.pods.coming("n1", 1) == 0
+    assert census.moved == ["n1"] * 4
+
+
+def test_a_pod_that_has_an_address_and_does_not_say_so_yet_is_not_asked_for_again(census: Census) -> None:
+    for uid in "abc":
+        census.say(pod(uid))
+    assert census.pods.coming("n1", 2) == 1
+
+
+def test_pods_that_are_being_deleted_hold_theirs_and_their_successors_are_coming(census: Census) -> None:
+    for uid in "abc":
+        census.say(pod(uid, ip="10.0.0.5", metadata={"deletionTimestamp": "now"}))
+    for uid in "xyz":
+        census.say(pod(uid))
+    assert census.pods.coming("n1", 3) == 3
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pod("a", hostNetwork=True),
+        {**pod("a"), "status": {"phase": "Succeeded"}},
+        {**pod("a"), "status": {"phase": "Failed"}},
+        pod("a", node=""),
+    ],
+    ids=["host-network", "succeeded", "failed", "not-bound"],
+)
+def test_pods_without_an_address_of_their_own_do_not_count(census: Census, document: dict[str, Any]) -> None:
+    census.say(document)
+    assert census.pods.coming("n1", 0) == 0
+    assert len(census.pods) == 0
+
+
+def test_what_comes_within_a_minute_is_the_rate(census: Census) -> None:
+    census.pods.reset([census.pods.brief(pod("old"))])
+    for number in range(6):
+        census.say(pod(f"new-{number}"))
+        census.say(pod(f"new-{number}"))
+    assert census.pods.per_second("n1") == pytest.approx(0.1)
+    census.clock.advance(61)
+    assert census.pods.per_second("n1") == 0
+
+
+def test_a_new_list_replaces_all_that_was_known(census: Census) -> None:
+    census.say(pod("a"))
+    census.pods.reset([census.pods.brief(pod("b", node="n2"))])
+    assert (census.pods.coming("n1", 0), census.pods.coming("n2", 0)) == (0, 1)
+    assert set(census.moved) == {"n1", "n2"}
+
+
+def test_nodes_that_come_change_and_go_are_told() -> None:
+    moved: list[str] = []
+    nodes = Nodes(moved.append)
+    document = {"metadata": {"name": "n1", "uid": "u"}, "spec": {"providerID": "azure:///x"}}
+    nodes.changed(nodes.brief(document))
+    nodes.changed(nodes.brief(document))  # a heartbeat
+    assert moved == ["n1"]
+    nodes.reset([])
+    assert nodes.get("n1") is None
+    assert moved == ["n1", "n1"]
+
+
+class Seen:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.lists = 0
+
+    def brief(self, document: dict[str, Any]) -> str:
+        return str(document["metadata"]["name"])
+
+    def reset(self, objects: Any) -> None:
+        self.names, self.lists = set(objects), self.lists + 1
+
+    def changed(self, each: str) -> None:
+        self.names.add(each)
+
+    def deleted(self, each: str) -> None:
+        self.names.discard(each)
+
+
+class Followed:
+    def __init__(self) -> None:
+        self.server, self.seen, self.told = ApiServer(), Seen(), list[str]()
+        self.view = View(self.server)
+        self.stop = threading.Event()
+        self.watching = Watching(
+            "Nodes", self.view.nodes, self.seen, self.stop, lambda _, text: self.told.append(text)
+        )
+
+    def run(self) -> threading.Thread:
+        thread = threading.Thread(target=self.watching.run, daemon=True)
+        thread.start()
+        return thread
+
+
+def test_what_is_listed_in_pages_and_changes_afterwards_is_followed() -> None:
+    place = Followed()
+    for number in range(8):
+        place.server.put("Nodes", f"n{number}", {})
+    thread = place.run()
+    _eventually(lambda: len(place.seen.names) == 8)
+    place.server.remove("Nodes", "n3")
+    place.server.put("Nodes", "n9", {})
+    _eventually(lambda: place.seen.names == {"n0", "n1", "n2", "n4", "n5", "n6", "n7", "n9"})
+    assert place.seen.lists == 1
+    place.stop.set()
+    place.server.put("Nodes", "last", {})
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_watch_that_is_too_old_begins_with_a_list_and_one_that_breaks_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ipam.operator.watching.FIRST_PAUSE", 0.01)
+    place = Followed()
+    place.server.put("Nodes", "n1", {})
+    place.run()
+    _eventually(lambda: place.seen.names == {"n1"})
+    place.view.is_away = True
+    _eventually(lambda: bool(place.told))
+    place.server.put("Nodes", "n2", {})
+    place.view.is_away = False
+    _eventually(lambda: place.seen.names == {"n1", "n2"})
+    assert place.seen.lists == 1
+    place.view.is_away = True
+    place.server.remove("Nodes", "n1")
+    place.server.oldest = place.server.version
+    place.server.history.clear()
+    place.view.is_away = False
+    _eventually(lambda: place.seen.names == {"n2"})
+    assert place.seen.lists >= 2
+    assert all("away" in text for text in place.told)
+    place.stop.set()
+
+
+def test_a_defect_while_following_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipam.operator.watching.FIRST_PAUSE", 0.01)
+    place = Followed()
+    place.server.put("Nodes", "n1", {})
+    brief, failures = place.seen.brief, [ClusterError("x"), KeyError("y")]
+
+    def fails(document: dict[str, Any]) -> str:
+        if failures:
+            raise failures.pop()
+        return brief(document)
+
+    place.seen.brief = fails  # type: ignore[method-assign]
+    place.run()
+    _eventually(lambda: place.seen.names == {"n1"})
+    assert "internal error" in place.told[0]
+    place.stop.set()
+
+
+def _eventually(what: Any) -> None:
+    from tests.waiting import eventually
+
+    eventually(what, "it is followed")
+
+
+def node(name: str, machine: str = "vm1", nic: str = "", location: str = "westeurope") -> AzvnetNode:
+    said = Machine(f"{SUBSCRIPTION}{machine}", "", "AzurePublicCloud", location)
+    return AzvnetNode(name, spec=NodeSpec(machine=said), status=NodeStatus(nic=Nic(id=nic)))
+
+
+def claims(*nodes: AzvnetNode, groups: tuple[str, ...] = ()) -> Claims:
+    made = Claims(groups)
+    for each in nodes:
+        made.note(each)
+    return made
+
+
+def test_a_machine_that_two_new_nodes_claim_is_given_to_neither() -> None:
+    a, b = node("a"), node("b")
+    both = claims(a, b)
+    assert "'b'" in both.why_not(a, "")
+    assert "'a'" in both.why_not(b, "")
+    assert both.drop("b") == {"a"}
+    assert not both.why_not(a, "")
+
+
+def test_who_had_the_nic_keeps_it() -> None:
+    a, b = node("a", nic="/nic"), node("b")
+    both = claims(a, b)
+    assert not both.why_not(a, "")
+    assert both.why_not(b, "")
+
+
+def test_two_that_have_the_same_nic_are_both_left_alone() -> None:
+    a, b = node("a", "vm1", nic="/nic"), node("b", "vm2", nic="/NIC")
+    both = claims(a, b)
+    assert both.why_not(a, "")
+    assert both.why_not(b, "")
+
+
+@pytest.mark.parametrize(
+    ("said", "groups", "provider", "word"),
+    [
+        (node("a", location=""), (), "", "does not say"),
+        (node("a", "vm1/../../x"), (), "", "does not say"),
+        (node("a", "vm1?api-version=1"), (), "", "does not say"),
+        (node("a"), ("other",), "", "resource_groups"),
+        (node("a"), ("nodes",), f"azure://{SUBSCRIPTION}vm2", "its Node says"),
+        (node("a"), (), "aws:///i-1", "its Node says"),
+    ],
+)
+def test_what_can_not_be_is_said(said: AzvnetNode, groups: tuple[str, ...], provider: str, word: str) -> None:
+    assert word in claims(said, groups=groups).why_not(said, provider)
+
+
+def test_azure_writes_provider_ids_in_any_case() -> None:
+    assert is_of(f"azure://{SUBSCRIPTION.lower()}VM1", f"{SUBSCRIPTION}vm1/")
+    assert not claims(node("a"), groups=("nodes",)).why_not(node("a"), f"Azure://{SUBSCRIPTION.upper()}VM1")
+
+
+def test_only_what_has_changed_is_written_and_what_is_gone_is_null() -> None:
+    before = NodeStatus(revision=3, state="growing", operation=Operation("growing", 4, "now"))
+    after = replace(before, state="idle", operation=None)
+    assert changes(before, after) == {"state": "idle", "operation": None}
+    assert not changes(after, after)
+
+
+def test_the_condition_changes_its_time_only_with_its_verdict() -> None:
+    idle = with_condition(NodeStatus(state="idle", text="fine"), 3, "t1")
+    growing = with_condition(replace(idle, state="growing", text="more"), 4, "t2")
+    failed = with_condition(replace(growing, state="subnet-full", text="no", remedy="Do."), 5, "t3")
+    (a,), (b,), (c,) = idle.conditions, growing.conditions, failed.conditions
+    assert (a.status, b.status, c.status) == ("True", "True", "False")
+    assert (a.last_transition_time, b.last_transition_time, c.last_transition_time) == ("t1", "t1", "t3")
+    assert (c.reason, c.message, c.observed_generation) == ("SubnetFull", "no Do.", 5)
+
+
+@pytest.mark.parametrize("state", PHASES)
+def test_every_state_is_a_reason_as_kubernetes_wants_it(state: str) -> None:
+    assert reason_of(state).isalpha()
+    assert reason_of(state)[0].isupper()
