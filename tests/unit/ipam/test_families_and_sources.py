@@ -217,6 +217,14 @@ class TestTwoSources:
         (again,) = ipam.confirm(made)
         assert (again.ip, again.source, again.nic_mac) == (ips(6)[0], "imds", MAC)
 
+    def test_a_held_address_is_of_the_source_that_it_was_given_from(self, node: Node) -> None:
+        ipam = self.both(node)
+        status = {str(each.address.ip): each for each in ipam.addresses()}
+        assert [status[f"10.0.0.{n}"].source for n in (5, 6, 7)] == ["imds", "imds", "file"]
+        reserve(ipam, P1, owner(), asking(FILE.key, requested=ips(6)[0]))
+        status = {str(each.address.ip): each for each in ipam.addresses()}
+        assert [status[f"10.0.0.{n}"].source for n in (5, 6, 7)] == ["imds", "file", "file"]
+
     def test_every_address_is_counted_that_is_listed_or_held(self, node: Node) -> None:
         ipam = self.both(node)
         reserve(ipam, P1, owner(), asking(requested=ips(5)[0]))

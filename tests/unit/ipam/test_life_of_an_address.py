@@ -453,3 +453,23 @@ class TestNics:
     def test_a_star_in_the_document_fits_any_nic(self, node: Node) -> None:
         node.says = listing_of(*ips(5), mac="*")
         assert reserve(node.ready(), P1, owner(), asking(nic_mac="00:0d:3a:00:00:99")).ip == ips(5)[0]
+
+
+def test_seconds_are_left_only_of_what_an_address_is_in(node: Node) -> None:
+    ipam = node.ready(5)
+    made = reserve(ipam, P1, owner(), ANY)
+
+    def left() -> tuple[AddressState, float, float]:
+        (status,) = ipam.addresses()
+        return status.state, status.cooling_left, status.quarantine_left
+
+    assert left() == (AddressState.ASSIGNED, 0, 0)
+    release(ipam, P1)
+    node.clock.advance(10)
+    assert left() == (AddressState.COOLING, 20, 0)
+    ipam.quarantine(made.ip, "why", 5)
+    assert left() == (AddressState.QUARANTINED, 0, 5)
+    node.clock.advance(6)
+    assert left() == (AddressState.COOLING, 14, 0)
+    node.clock.advance(15)
+    assert left() == (AddressState.FREE, 0, 0)

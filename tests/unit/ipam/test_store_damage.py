@@ -7,12 +7,15 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ipam.errors import AdoptionNeeded, NoAddressesKnown, ReservationLost
 from ipam.model import PoolCounts
+from ipam.store import records
+from ipam.store.transaction import StoreDamaged
 from tests.unit.ipam.node import (
     ANY,
     CONFIG,
@@ -380,3 +383,12 @@ def test_no_address_is_given_twice_while_the_store_is_deleted_under_load(node: N
     refresh(last)
     assert counts(last).total == 60
     assert counts(last).assigned == 0
+
+
+@pytest.mark.parametrize("ip", ["10.0.0.5", "fd00::5"])
+def test_an_address_is_what_its_bytes_say_and_other_bytes_are_damage(ip: str) -> None:
+    packed = ip_address(ip).packed
+    assert records.unpacked(packed) == ip_address(ip)
+    for wrong in (packed[1:], packed + b"x"):
+        with pytest.raises(StoreDamaged, match=f"an address of {len(wrong)} bytes"):
+            records.unpacked(wrong)
