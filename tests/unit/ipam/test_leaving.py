@@ -175,6 +175,20 @@ def test_what_is_gone_stays_with_its_pod_and_is_given_to_nobody_after_it(node: N
         reserve(ipam, P2, owner(), ANY)
 
 
+def test_what_is_gone_is_given_to_nobody_after_the_store_was_lost_either(node: Node) -> None:
+    ipam = node.ready(5)
+    alive = confirm(ipam, reserve(ipam, P1, owner(), ANY))
+    ipam.mark_gone([FIVE])
+    ipam = lose_store(node)
+    ipam.adopt([alive])
+    refresh(ipam)
+    assert ipam.leaving() == {FIVE}
+    release(ipam, P1)
+    node.clock.advance(1000)
+    with pytest.raises(PoolExhausted, match="or is gone from it"):
+        reserve(ipam, P2, owner(), ANY)
+
+
 def test_a_pod_that_is_found_alive_with_it_keeps_it(node: Node) -> None:
     ipam = node.ready(5, 6)
     alive = confirm(ipam, reserve(ipam, P1, owner(), ANY))
