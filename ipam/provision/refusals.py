@@ -101,7 +101,7 @@ _TOO_MANY = re.compile(
 
 def of_answer(what: str, answer: ArmAnswer, *, blocks: bool = False) -> Refusal:
     """Why a request was refused. ``what``: which; ``blocks``: it asked for blocks."""
-    said = f"{what}: {answer.status} {_words(answer.document)}".rstrip()
+    said = f"{what}: {answer.status} {_words(answer.document)}"
     kind = _kind(answer.document, blocks=blocks) or _BY_STATUS.get(answer.status)
     kind = kind or (Kind.SERVER_ERROR if answer.status >= 500 else Kind.REFUSED)
     return Refusal(kind, said, retry_seconds(answer.headers.get("retry-after")))

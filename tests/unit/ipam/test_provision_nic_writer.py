@@ -146,7 +146,10 @@ def test_the_operation_of_an_agent_that_was_killed_is_waited_for(arm: ArmService
     dead = NicWriter(Conversation(arm.ask, killed, Tally(counted.update, lambda: 0.0), *buckets), target)
     with pytest.raises(KilledError):
         dead.add([ONE], blocks=False)
-    nic = writer(arm).read()
+    waiting = Waiting()
+    nic = writer(arm, waiting).read()
+    assert waiting.waits, "it is not asked for again and again"
+    assert set(waiting.waits) == {nic_writer.POLL_SECONDS}
     (ours,) = [each for each in nic_document.configurations(nic) if each.is_ours]
     assert (ours.name, ours.state, len(ours.addresses)) == (ONE, "Succeeded", 1)
     assert arm.puts == 1
@@ -351,6 +354,10 @@ def test_a_refusal_names_the_request_and_the_object_and_the_words_of_azure_if_th
             writer(arm).add([ONE], blocks=False)
         name = NIC["id"].rsplit("/", 1)[-1]
         assert str(refused.value) == f"PUT networkInterfaces/{name}: 400{words}"
+        arm.instead.append(("GET", answer))
+        with pytest.raises(Refusal) as refused:
+            writer(arm).read()
+        assert str(refused.value) == f"GET networkInterfaces/{name}: 400{words}"
 
 
 def test_an_operation_that_ends_with_a_new_code_is_refused() -> None:
