@@ -237,20 +237,22 @@ def _configurations_v6(estate: Estate, nic: Nic, owner: str) -> list[dict[str, A
     """Those of IPv6, none of which is called primary."""
     return [
         {
-            "name": f"ipv6config{number}",
-            "id": f"{owner}/ipConfigurations/ipv6config{number}",
+            "name": entry.name,
+            "id": f"{owner}/ipConfigurations/{entry.name}",
             "etag": etag(owner, nic.revision),
             "type": "Microsoft.Network/networkInterfaces/ipConfigurations",
             "properties": {
-                "provisioningState": "Succeeded",
-                "privateIPAddress": str(address),
-                "privateIPAllocationMethod": "Dynamic",
+                "provisioningState": entry.state.value,
+                "privateIPAddress": str(entry.address if entry.single else entry.block),
+                **({} if entry.single else {LENGTH: entry.block.prefixlen}),
+                "privateIPAllocationMethod": "Static" if entry.static else "Dynamic",
                 "subnet": {"id": subnet_id(estate, nic.vnet, nic.subnet.name)},
                 "primary": False,
                 "privateIPAddressVersion": "IPv6",
+                **entry.settings,
             },
         }
-        for number, address in enumerate(nic.ipv6, 1)
+        for entry in nic.configurations_v6
     ]
 
 

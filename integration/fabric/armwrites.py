@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration.fabric import nicbody, nicwrites
 from integration.fabric.allocation import allocated
+from integration.fabric.allocation_v6 import allocated_v6
 from integration.fabric.armanswers import error, network_error, with_headers
 from integration.fabric.armdocuments import etag, nic_document, nic_id
 from integration.fabric.armoperations import NETWORK, Operation
@@ -172,7 +173,9 @@ def _written(arm: Arm, vm: Vm, nic: Nic, document: dict[str, Any]) -> Nic:
     nicbody.check_subnets(estate, vm, nic, body.subnets)
     scarcity = arm.faults.scarcity(nic.subnet.name)
     entries = allocated(estate, vm, nic, body.configurations, scarcity, State.UPDATING)
-    return replace(nic, configurations=entries, settings=body.settings, tags=body.tags)
+    entries_v6 = allocated_v6(estate, vm, nic, body.configurations_v6, State.UPDATING)
+    written = replace(nic, configurations=entries, configurations_v6=entries_v6)
+    return replace(written, settings=body.settings, tags=body.tags)
 
 
 def _nic_named(estate: Estate, name: str) -> tuple[Vm, Nic] | None:

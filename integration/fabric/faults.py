@@ -222,9 +222,14 @@ def _distort_vm(vm: Vm, fault: Fault) -> Vm:
 
 def _distort_nic(nic: Nic, fault: Fault) -> Nic:
     on_host = None if nic.on_host is None else _distort_entries(nic.on_host, fault)
-    ipv6 = {Empty.ADDRESSES: (), Empty.SECONDARIES: nic.ipv6[:1]}.get(fault.empty, nic.ipv6)  # type: ignore[arg-type]
-    entries = _distort_entries(nic.configurations, fault)
-    return replace(nic, configurations=entries, on_host=on_host, ipv6=ipv6[: fault.partial])
+    left = {Empty.ADDRESSES: 0, Empty.SECONDARIES: 1}.get(fault.empty) if fault.empty else fault.partial
+    return replace(
+        nic,
+        configurations=_distort_entries(nic.configurations, fault),
+        on_host=on_host,
+        configurations_v6=nic.configurations_v6[:left],
+        on_host_v6=None if nic.on_host_v6 is None else nic.on_host_v6[:left],
+    )
 
 
 def _distort_entries(entries: tuple[IpConfiguration, ...], fault: Fault) -> tuple[IpConfiguration, ...]:

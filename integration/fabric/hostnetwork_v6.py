@@ -14,7 +14,7 @@ from integration.fabric.routers import LIFETIME, Router, Routers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv6Address
+    from ipaddress import IPv6Address, IPv6Network
 
     from integration.fabric.model import Estate
 
@@ -35,8 +35,8 @@ class HostNetworkV6:
     def __init__(self, netns: int) -> None:
         self._netns = netns
         self._routers: Routers | None = None
-        self._routes: dict[str, set[IPv6Address]] = {}
-        self._owned: dict[str, frozenset[IPv6Address]] = {}
+        self._routes: dict[str, set[IPv6Network]] = {}
+        self._owned: dict[str, frozenset[IPv6Network]] = {}
 
     @property
     def tables(self) -> list[str]:
@@ -103,7 +103,7 @@ class HostNetworkV6:
         lines: list[str] = []
         script = _who_reaches_whom(estate)
         for nic in (nic for vm in estate.vms for nic in vm.nics if ports.get(nic.mac) in self._routes):
-            port, wanted = ports[nic.mac], set(nic.ipv6)
+            port, wanted = ports[nic.mac], {entry.block for entry in nic.delivered_v6}
             routed = self._routes[port]
             lines += [f"route delete {each}" for each in sorted(routed - wanted)]
             lines += [f"route add {each} via {_NEXT_HOP} dev {port}" for each in sorted(wanted - routed)]

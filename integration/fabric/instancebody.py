@@ -97,6 +97,8 @@ def _wanted(entry: Mapping[str, Any], nic: Nic, *, blocks: bool) -> Wanted:
             "InvalidParameter", "Required parameter 'ipConfiguration.name' is missing (null)."
         )
     properties = entry.get("properties") or {}
+    if str(properties.get("privateIPAddressVersion") or "IPv4").casefold() != "ipv4":
+        raise RefusedChange("IPv6NotEmulated", f"The emulator writes no IPv6 of instances, so not {name}.")
     if blocks:
         length = properties.get(LENGTH)
     else:

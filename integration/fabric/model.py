@@ -127,6 +127,28 @@ class IpConfiguration:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigurationV6:
+    """One IP configuration of IPv6: a single address, or a /112 block."""
+
+    name: str
+    block: IPv6Network
+    state: State = State.SUCCEEDED
+    static: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """As of ``IpConfiguration``."""
+
+    @property
+    def address(self) -> IPv6Address:
+        """The address, or the first one of the block."""
+        return self.block.network_address
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one address and not a block."""
+        return self.block.prefixlen == 128
+
+
+@dataclass(frozen=True, slots=True)
 class Nic:
     """A NIC with its IP configurations; the first one is the primary, as Azure keeps it."""
 
@@ -141,13 +163,27 @@ class Nic:
     state: State = State.SUCCEEDED
     revision: int = 1
     """Counts changes; the ETag is made of it."""
-    ipv6: tuple[IPv6Address, ...] = ()
-    """Addresses of its IPv6 configurations, the machine's own one first; none: it has no IPv6."""
+    configurations_v6: tuple[ConfigurationV6, ...] = ()
+    """Those of IPv6, the machine's own one first; none: it has no IPv6."""
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Its other properties as ARM takes and shows them, such as the network security group."""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     on_host: tuple[IpConfiguration, ...] | None = None
     """What the host still works with, while a write is under way or after one failed; None: what is here."""
+    on_host_v6: tuple[ConfigurationV6, ...] | None = None
+    """The same of IPv6."""
+
+    @property
+    def ipv6(self) -> tuple[IPv6Address, ...]:
+        """The single IPv6 addresses that have reached the host, the machine's own one first."""
+        return tuple(entry.address for entry in self.delivered_v6 if entry.single)
+
+    @property
+    def delivered_v6(self) -> tuple[ConfigurationV6, ...]:
+        """As ``delivered``, of IPv6."""
+        if self.on_host_v6 is not None:
+            return self.on_host_v6
+        return tuple(entry for entry in self.configurations_v6 if entry.state is State.SUCCEEDED)
 
     @property
     def primary_ip(self) -> IPv4Address:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING, Any
 
 from integration.fabric.allocation import Wanted
+from integration.fabric.allocation_v6 import BLOCK_PREFIX_V6, WantedV6
 from integration.fabric.armdocuments import nic_id, subnet_id
 from integration.fabric.changes import BLOCK_PREFIX, RefusedChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from integration.fabric.model import Estate, Nic, Vm
 
@@ -66,6 +67,7 @@ class NicBody:
     tags: Mapping[str, str]
     settings: Mapping[str, Any]
     configurations: tuple[Wanted, ...]
+    configurations_v6: tuple[WantedV6, ...]
     subnets: tuple[str, ...]
     """The ids of the subnets of the configurations, in lower case, each once."""
 
@@ -105,7 +107,9 @@ def nic_body(estate: Estate, vm: Vm, nic: Nic, document: Mapping[str, Any]) -> N
             f"Network Interface {nic.name} must have at least one IP configuration.",
         )
     identifier = nic_id(estate, vm, nic)
-    wanted = tuple(_wanted(entry, identifier) for entry in entries)
+    wanted = tuple(_wanted(entry, identifier) for entry in entries if not _is_v6(entry))
+    wanted_v6 = tuple(_wanted_v6(entry, identifier) for entry in entries if _is_v6(entry))
+    _check_names(identifier, [*(each.name for each in wanted), *(each.name for each in wanted_v6)])
     if len(wanted) == 1:
         wanted = (replace(wanted[0], primary=True),)
     settings = {name: reduced(properties[name]) for name in OF_NIC if properties.get(name) is not None}
@@ -116,6 +120,7 @@ def nic_body(estate: Estate, vm: Vm, nic: Nic, document: Mapping[str, Any]) -> N
         dict(document.get("tags") or {}),
         settings,
         wanted,
+        wanted_v6,
         tuple(dict.fromkeys(subnet_of(entry, identifier).casefold() for entry in entries)),
     )
 
@@ -180,8 +185,6 @@ def _wanted(entry: Mapping[str, Any], identifier: str) -> Wanted:
         raise RefusedChange("InvalidRequestFormat", "Every IP configuration must have a name.")
     properties = entry.get("properties") or {}
     own = f"{identifier}/ipConfigurations/{name}"
-    if str(properties.get("privateIPAddressVersion") or "IPv4").casefold() != "ipv4":
-        raise RefusedChange("IPv6NotEmulated", f"The emulator has no IPv6, so {own} can't be {properties}.")
     length = properties.get("privateIPAddressPrefixLength")
     static = str(properties.get("privateIPAllocationMethod") or "Dynamic").casefold() == "static"
     block = _static(properties.get("privateIPAddress"), length, own) if static else None
@@ -199,6 +202,61 @@ def _wanted(entry: Mapping[str, Any], identifier: str) -> Wanted:
             f"IP configuration {own} has a prefix, so no public IP address.",
         )
     return Wanted(str(name), bool(properties.get("primary")), block, length, settings)
+
+
+def _is_v6(entry: Mapping[str, Any]) -> bool:
+    version = str((entry.get("properties") or {}).get("privateIPAddressVersion") or "IPv4")
+    if version.casefold() not in {"ipv4", "ipv6"}:
+        raise RefusedChange(
+            "InvalidRequestFormat", f"{version} of {entry.get('name')} is no privateIPAddressVersion."
+        )
+    return version.casefold() == "ipv6"
+
+
+def _check_names(identifier: str, names: Sequence[str]) -> None:
+    """Names are those of a NIC's children, whatever their family."""
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise RefusedChange(
+                "DuplicateResourceName",
+                f"Resource {identifier} has two child resources with the same name ({name}).",
+            )
+        seen.add(name.casefold())
+
+
+def _wanted_v6(entry: Mapping[str, Any], identifier: str) -> WantedV6:
+    name = entry.get("name")
+    if not name:
+        raise RefusedChange("InvalidRequestFormat", "Every IP configuration must have a name.")
+    properties = entry.get("properties") or {}
+    own = f"{identifier}/ipConfigurations/{name}"
+    if properties.get("primary"):
+        raise RefusedChange(
+            "IPv6ConfigurationCannotBePrimary", f"IP configuration {own} is of IPv6, so it can't be primary."
+        )
+    length = properties.get("privateIPAddressPrefixLength")
+    static = str(properties.get("privateIPAllocationMethod") or "Dynamic").casefold() == "static"
+    block = None
+    if static:
+        text = str(properties.get("privateIPAddress") or "")
+        try:
+            address = IPv6Interface(text)
+            block = IPv6Network(f"{address.ip}/{length or address.network.prefixlen}")
+        except ValueError:
+            raise RefusedChange(
+                "InvalidIPAddressFormat",
+                f"Private IP address {text} of {own} is not an address or an aligned block.",
+            ) from None
+        length = None if block.prefixlen == 128 else block.prefixlen
+    if length not in {None, BLOCK_PREFIX_V6}:
+        raise RefusedChange(
+            "InvalidPrivateIPAddressPrefixLength",
+            f"IP configuration {own} asks for a prefix length of {length}; only {BLOCK_PREFIX_V6} is "
+            "supported.",
+        )
+    settings = {key: reduced(properties[key]) for key in OF_CONFIGURATION if properties.get(key)}
+    return WantedV6(str(name), block, length, settings)
 
 
 def _static(text: Any, length: Any, own: str) -> IPv4Network:

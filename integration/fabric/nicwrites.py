@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 def begun(estate: Estate, vm: Vm, nic: Nic, written: Nic) -> Estate:
     """The estate after the request: ARM shows what was written, the host has what it had."""
-    entries = tuple(replace(entry, state=State.UPDATING) for entry in written.configurations)
-    shown = replace(written, configurations=entries, state=State.UPDATING, on_host=nic.delivered)
+    shown = replace(_in_state(written, State.UPDATING), on_host=nic.delivered, on_host_v6=nic.delivered_v6)
     return estate.with_vm(vm.with_nic(shown))
+
+
+def _in_state(nic: Nic, state: State) -> Nic:
+    """The NIC with all its configurations in a state, those of both families."""
+    entries = tuple(replace(entry, state=state) for entry in nic.configurations)
+    entries_v6 = tuple(replace(entry, state=state) for entry in nic.configurations_v6)
+    return replace(nic, configurations=entries, configurations_v6=entries_v6, state=state)
 
 
 def instance_begun(estate: Estate, vm: Vm, written: Sequence[Nic]) -> Estate:
@@ -55,9 +61,10 @@ def settled(estate: Estate, computer_name: str, nic_name: str, state: State) -> 
     """The estate after the operation; only one that succeeded has reached the host."""
     vm = estate.vm(computer_name)
     nic = vm.nic(nic_name)
-    entries = tuple(replace(entry, state=state) for entry in nic.configurations)
     succeeded = state is State.SUCCEEDED
-    done = replace(nic, configurations=entries, state=state, on_host=None if succeeded else nic.on_host)
+    done = _in_state(nic, state)
+    if succeeded:
+        done = replace(done, on_host=None, on_host_v6=None)
     estate = estate.with_vm(vm.with_nic(done))
     return taken_over(estate, done) if succeeded else estate
 

@@ -67,7 +67,7 @@ def port(name: str) -> str:
     return f"""
 table {TABLE} {{
   counter spoofed_{name} {{ }}
-  set owned_{name} {{ type ipv6_addr; }}
+  set owned_{name} {{ type ipv6_addr; flags interval; }}
   chain from_{name} {{
     ip6 saddr != @owned_{name} counter name spoofed_{name} drop
   }}
@@ -76,9 +76,9 @@ add element {TABLE} ports {{ "{name}" : jump from_{name} }}
 """
 
 
-def owned(name: str, addresses: Iterable[IPv6Address]) -> str:
-    """Replace the addresses that a port may send from."""
-    return f"flush set {TABLE} owned_{name}\n" + _elements(f"owned_{name}", map(str, addresses))
+def owned(name: str, blocks: Iterable[IPv6Network]) -> str:
+    """Replace the addresses and blocks that a port may send from."""
+    return f"flush set {TABLE} owned_{name}\n" + _elements(f"owned_{name}", map(str, blocks))
 
 
 def networks(reachable: Iterable[tuple[IPv6Network, IPv6Network]], egress: Iterable[IPv6Address]) -> str:

@@ -11,6 +11,7 @@ from integration.fabric import changes
 from integration.fabric.hostnetwork import INTERNET
 from integration.fabric.model import (
     RESERVED_AT_START,
+    ConfigurationV6,
     Estate,
     IpConfiguration,
     Nic,
@@ -123,7 +124,9 @@ def _numbered(estate: Estate, topology: Topology) -> Iterator[Vm]:
             count = 1 + (topology.ipv6 if vm.computer_name.startswith("node") else 0)
             first = taken.get(prefix, RESERVED_AT_START)
             taken[prefix] = first + count
-            nics.append(replace(nic, ipv6=tuple(prefix[first + number] for number in range(count))))
+            blocks = (IPv6Network(prefix[first + number]) for number in range(count))
+            entries = (ConfigurationV6(f"ipv6config{n}", block) for n, block in enumerate(blocks, 1))
+            nics.append(replace(nic, configurations_v6=tuple(entries)))
         yield replace(vm, nics=tuple(nics))
 
 

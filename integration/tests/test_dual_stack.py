@@ -104,7 +104,11 @@ def test_the_pool_ends_with_the_scarcer_family_and_says_which(azure: Fabric) -> 
 
 
 def test_pods_of_ptp_get_our_addresses_of_both_families(azure: Fabric) -> None:
+    """It sets ``all.forwarding``: the kernel then drops default routes that were announced, unless
+    ``accept_ra`` is 2.
+    """
     node = azure.machines["node1"]
+    node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=2"])
     plugins.install_reference(node)
     use(node, {"type": "ptp", "ipam": {"type": "azvnet-ipam", "families": ["IPv4", "IPv6"]}})
     (pod,) = attached(node, "web")

@@ -220,6 +220,43 @@ def test_an_idle_pool_shrinks_and_live_pods_and_others_keep_what_they_have(node:
     assert node.nothing_was_dropped()
 
 
+def test_configurations_of_ipv6_stay_as_they_are_while_those_of_ipv4_come_and_go() -> None:
+    """Growth and shrinking are of IPv4; the others are written back byte for byte, a block too."""
+    with (
+        Fabric(nodes=1, addresses=2, ipv6=3, vnet_hosts=1, imds_limit=None) as fabric,
+        contextlib.ExitStack() as stack,
+    ):
+        fabric.arm.roles.give(NIC_WRITER)
+        fabric.arm.edit_nic(NIC, _with_a_block_of_ipv6)
+        node = ProvisionedNode(fabric)
+        stack.callback(node.end)
+
+        def of_ipv6() -> list[str]:
+            entries = node.document()["properties"]["ipConfigurations"]
+            kept = [each for each in entries if each["properties"]["privateIPAddressVersion"] == "IPv6"]
+            return [json.dumps({**each, "etag": ""}) for each in kept]
+
+        before = of_ipv6()
+        assert len(before) == 5
+        document = node.document()
+        node.start(minimum=10)
+        eventually(lambda: len(node.ours) == 8, "it grows", patience=PATIENCE)
+        eventually(lambda: node.says("idle"), "it is at rest", patience=PATIENCE)
+        assert of_ipv6() == before
+        node.configure(shrink_after_seconds=0.1)
+        eventually(lambda: len(node.ours) <= 4, "it shrinks", patience=PATIENCE)
+        eventually(lambda: node.says("idle"), "it is at rest again", patience=PATIENCE)
+        assert of_ipv6() == before
+        assert foreign_changes(document, node.document(), named_by_us) == []
+
+
+def _with_a_block_of_ipv6(document: dict[str, Any]) -> None:
+    entries = document["properties"]["ipConfigurations"]
+    properties = {"privateIPAddressVersion": "IPv6", "privateIPAddressPrefixLength": 112}
+    subnet = {"subnet": entries[0]["properties"]["subnet"]}
+    entries.append({"name": "block6", "properties": {**properties, **subnet}})
+
+
 def test_an_operation_outlives_the_agent_that_began_it(node: ProvisionedNode) -> None:
     node.fabric.arm.operations.hold()
     node.start(minimum=10)
