@@ -111,7 +111,7 @@ test-chart: venv kubernetes ## the Helm chart and the plain manifests
 	@$(PY) packaging/run_tests.py chart $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-integration
-test-integration: image tools ## emulated nodes, cnitool, containerd, reference plugins (as root)
+test-integration: image operator tools kubernetes ## emulated nodes, runtimes, the operator (as root)
 	@$(PY) packaging/run_tests.py integration $(if $(ARGS),-- $(ARGS))
 
 .PHONY: demo

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from integration.fabric import Machine
 
 BUNDLE = Path(__file__).parents[1] / "dist" / "azvnet"
+OPERATOR = BUNDLE.with_name("azvnet-operator")
 BIN = "/opt/cni/bin"
 CONF = "/etc/cni/net.d"
 OURS = ("azvnet", "azvnet-ipam")
@@ -29,6 +30,13 @@ def bundle() -> Path:
     if not (BUNDLE / "azvnet").exists():
         raise BundleError(f"{BUNDLE} does not hold the executable; run: make build")
     return BUNDLE
+
+
+def operator_bundle() -> Path:
+    """The folder of the frozen operator. Raises BundleError."""
+    if not (OPERATOR / "azvnet").exists():
+        raise BundleError(f"{OPERATOR} does not hold the executable; run: make operator")
+    return OPERATOR
 
 
 def install_ours(node: Machine) -> None:

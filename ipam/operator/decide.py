@@ -54,7 +54,7 @@ def decide(record: Record, around: Around, now: float) -> Wish:
     spec, status = record.node.spec, record.node.status
     counts = counts_of(record, around, now)
     urgent = max(counts.waiting, counts.coming) > counts.free
-    if record.unsure:
+    if record.unsure or record.is_unbelieved:
         return Wish(What.READ, Order.WAITING if urgent else Order.GROWTH)
     if spec.seen != status.revision:
         return _at_rest(record, UNNOTICED, now)

@@ -17,10 +17,10 @@ from ipam.operator.decide import Around, decide
 from ipam.operator.errors import ClusterError, NotThere
 from ipam.operator.line import Order
 from ipam.operator.nics import Nics
-from ipam.operator.record import QUEUED, Record, Said, What, Wish
+from ipam.operator.record import Record, Said, What, Wish
 from ipam.operator.turns import Sort, Stopped
 from ipam.operator.work import SCARCE_SECONDS, Hands, Work
-from ipam.provision import exchange, pace
+from ipam.provision import exchange, pace, progress
 from ipam.provision.fields import FieldError
 from ipam.provision.nic_document import NotANic
 from ipam.provision.refusals import Kind, Refusal
@@ -185,7 +185,7 @@ class Fleet:
                 self._parts.turns.queue(name, record.region(), _sort(wish.what), wish.order)
                 since = record.queued_since = now if record.queued_since is None else record.queued_since
                 if wish.order is not Order.REST and now - since >= QUEUED_SECONDS:
-                    said = Said(QUEUED, "it is not its turn yet: requests to Azure are limited")
+                    said = Said(progress.QUEUED, "it is not its turn yet: requests to Azure are limited")
             if said is not None and not record.broken:  # what can't be read can't be written either
                 self._parts.teller.tell(record, said, keep=wish.what is What.SHRINK)
 

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from ipam.provision.exchange import AzvnetNode
     from ipam.provision.nic_writer import NicTarget
 
-QUEUED, STALE = "queued", "stale"
-"""States that only an operator has: it is not the node's turn yet; its agent does not say anything."""
+STALE = "stale"
+"""A state that only an operator tells: the node's agent does not say anything."""
 AT_REST_SECONDS = 600.0
 """Seconds after which a NIC is read again when everything is as it should be."""
 AGAIN_SECONDS = 60.0
 """The same while something differs."""
+UNBELIEVED_SECONDS = 15.0
+"""An agent that has seen nothing so long after the NIC was read waits for another read."""
 
 
 class Said(Value):
@@ -38,7 +40,7 @@ class Said(Value):
     @property
     def is_problem(self) -> bool:
         """Whether somebody should know."""
-        return self.state not in {*progress.QUIET, QUEUED}
+        return self.state not in progress.QUIET
 
 
 class What(Enum):
@@ -91,6 +93,10 @@ class Record:
         self.target_of: tuple[str, ...] = ()
         """Machine and NIC that ``target`` was looked up for."""
         self.read_due = now + _until_next_read(node)
+        self.read_at: float | None = None
+        """When the NIC was read; None: not since this operator leads."""
+        self.is_another_machine = False
+        """The node has become another machine, and what the status says is of the one before."""
         status = node.status
         self.unsure = not status.revision or status.operation is not None or bool(status.releasing)
         """Something may have happened to the NIC that the resource does not say."""
@@ -107,8 +113,17 @@ class Record:
             return False
         if node.spec.renew_time != self.node.spec.renew_time:
             self.renewed_at = now
-        self.node, self.broken = node, ""
+        before, self.node, self.broken = self.identity, node, ""
+        if self.identity != before:
+            self.is_another_machine = self.unsure = True
         return True
+
+    @property
+    def is_unbelieved(self) -> bool:
+        """Whether the agent does not believe a status from before its time, and waits for another read."""
+        if self.node.spec.seen or not self.node.status.revision:
+            return False
+        return self.read_at is None or self.last_heard > self.read_at + UNBELIEVED_SECONDS
 
     @property
     def last_heard(self) -> float:

@@ -95,7 +95,9 @@ class Teller:
         """See ``work.Hands``."""
         self._turns.check()
         node = record.node
-        after = telling.with_condition(change(node.status), node.generation, rfc3339())
+        # What is told of the machine before says nothing about the generation that names another one.
+        observed = node.status.observed_generation if record.is_another_machine else node.generation
+        after = telling.with_condition(change(node.status), observed, rfc3339())
         changed = telling.changes(node.status, after)
         if not changed:
             return

@@ -150,23 +150,24 @@ class Work:
         found = nic_document.configurations(nic)
         target = self._record.target
         assert target is not None
-        self._record.unsure = False
-        self._record.read_due = self._hands.clock() + AT_REST_SECONDS
+        now = self._hands.clock()
+        self._record.unsure = self._record.is_another_machine = False
+        self._record.read_at, self._record.read_due = now, now + AT_REST_SECONDS
 
         def change(status: NodeStatus) -> NodeStatus:
             changed = (found, target.nic) != (status.configurations, status.nic.id) or not status.revision
-            now = UNNOTICED
+            said = UNNOTICED
             if not changed:
-                now = self._said or Said(progress.IDLE, f"the NIC has {len(found)} IP configurations")
+                said = self._said or Said(progress.IDLE, f"the NIC has {len(found)} IP configurations")
             return replace(
                 status,
                 revision=status.revision + changed,
                 nic=self._nics.shown(nic, target),
                 configurations=found,
                 addresses=sum(len(each.addresses) for each in found if _is_for_pods(each)),
-                state=now.state,
-                text=now.text,
-                remedy=now.remedy,
+                state=said.state,
+                text=said.text,
+                remedy=said.remedy,
                 surplus=0,
                 releasing=(),
                 operation=None,

@@ -8,6 +8,7 @@ import pytest
 
 from integration.fabric.model import Placement
 from ipam.operator.record import STALE
+from ipam.operator.work import rfc3339
 from ipam.provision import progress
 from ipam.provision.plan import Sizes
 from ipam.provision.refusals import Kind
@@ -198,3 +199,40 @@ def test_a_node_that_says_what_can_not_be_is_told_and_others_are_served(place: W
     place.soon(lambda: len(good.held) == 5)
     place.soon(lambda: place.says("node2", Kind.REFUSED.value))
     assert place.status("node2").text == "sizes.batch has to be at least 1"
+
+
+def test_an_agent_that_does_not_believe_what_was_there_before_it_is_told_again(place: World) -> None:
+    """One that was away for long says that it has seen nothing until the NIC was read again."""
+    agent = place.agent("node1")
+    place.operator()
+    agent.pods = 3
+    place.soon(lambda: len(agent.held) == 3)
+    place.soon(lambda: place.says("node1", progress.IDLE))
+    agent.is_silent = True
+    before = place.status("node1").last_read_time
+    place.soon(lambda: rfc3339() != before)
+    place.api.write_spec("node1", {**place.api.node("node1")["spec"], "seen": 0, "renewTime": "another"})
+    place.soon(lambda: place.status("node1").last_read_time != before)
+
+
+def test_a_node_that_is_another_machine_now_is_told_of_that_ones_nic_alone(place: World) -> None:
+    agent = place.agent("node1")
+    place.operator()
+    agent.pods = 6
+    place.soon(lambda: len(agent.held) == 6)
+    place.soon(lambda: place.says("node1", progress.IDLE))
+    agent.is_silent = True
+    old, generation = place.status("node1").nic, place.api.node("node1")["metadata"]["generation"]
+    place.api.put("Nodes", "node1", {"spec": {"providerID": f"azure://{place.azure.machine_id('node2')}"}})
+    place.azure.witness.holders = lambda _: (frozenset(), frozenset())
+    spec = {**place.api.node("node1")["spec"], "renewTime": "another"}
+    machine = {**spec["machine"], "resourceId": place.azure.machine_id("node2"), "vmId": "another"}
+    place.api.write_spec("node1", {**spec, "machine": machine, "seen": 0})
+    place.soon(lambda: place.status("node1").observed_generation > generation)
+    told = [
+        each[3]["status"]
+        for each in place.api.history
+        if each[2] == "AzvnetNodes" and each[3].get("status", {}).get("observedGeneration", 0) > generation
+    ]
+    assert told
+    assert all(each["nic"]["id"] != old.id for each in told)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ipam.operator import settings_models
 from ipam.operator.line import AGEING
 from ipam.operator.metrics import Exposition
-from ipam.operator.record import QUEUED, STALE
-from ipam.provision.progress import PHASES
+from ipam.operator.record import STALE
+from ipam.provision.progress import PHASES, QUEUED
 from tests.unit.operator.world import World
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_every_setting_is_listed_and_no_other() -> None:
 
 
 def test_states_that_the_page_adds_are_states() -> None:
-    assert named("| state | means | what to do |") <= {QUEUED, STALE, *PHASES}
+    assert named("| state | means | what to do |") <= {STALE, *PHASES}
     assert {QUEUED, STALE} <= named("| state | means | what to do |")
 
 
