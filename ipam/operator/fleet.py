@@ -24,7 +24,7 @@ from ipam.provision import exchange, pace, progress
 from ipam.provision.fields import FieldError
 from ipam.provision.nic_document import NotANic
 from ipam.provision.refusals import Kind, Refusal
-from ipam.value import Value
+from ipam.value import Value, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,8 +86,9 @@ class Fleet:
     def brief(self, document: Json) -> Heard:
         """See there."""
         name = str(document["metadata"]["name"])
+        record = self.records.get(name)
         try:
-            return Heard(name, exchange.read(document))
+            return Heard(name, read(document, record.node if record is not None else None))
         except FieldError as error:
             return Heard(name, None, str(error))
 
@@ -118,8 +119,13 @@ class Fleet:
             record.broken = broken
             self._look_at(each.name, *self.claims.note(record.node))
 
-    def taken(self, record: Record, node: AzvnetNode) -> None:
-        """The resource as the API server answered a write, or a read after one that failed."""
+    def taken(self, record: Record, document: Json) -> None:
+        """The resource as the API server answered a write, or a read after one that failed.
+
+        Raises:
+            FieldError: it can't be understood.
+        """
+        node = read(document, record.node)
         with self._lock:
             record.take(node, self._common.clock())
             self._look_at(node.name, *self.claims.note(record.node))
@@ -290,6 +296,22 @@ class Fleet:
     def counted(self, of: Callable[[Record], str]) -> dict[str, int]:
         """How many nodes have each value of something."""
         return dict(Counter(map(of, self.all_records())))
+
+
+def read(document: Json, known: AzvnetNode | None) -> AzvnetNode:
+    """A resource as the API server shows it. Raises FieldError.
+
+    The configurations of a revision that is known are not read again: they are nearly all of a resource,
+    agents write theirs every few seconds, and no two revisions have the same number.
+    """
+    status = document.get("status")
+    if known is None or not isinstance(status, dict) or document["metadata"].get("uid") != known.uid:
+        return exchange.read(document)
+    if not known.status.revision or status.get("revision") != known.status.revision:
+        return exchange.read(document)
+    rest = {name: value for name, value in status.items() if name != "configurations"}
+    node = exchange.read({**document, "status": rest})
+    return replace(node, status=replace(node.status, configurations=known.status.configurations))
 
 
 def _chance() -> float:

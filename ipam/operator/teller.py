@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipam.operator import telling
 from ipam.operator.errors import ClusterError, Conflict, NotThere
 from ipam.operator.turns import Stopped
 from ipam.operator.work import rfc3339
-from ipam.provision import exchange
 from ipam.provision.fields import FieldError
 from ipam.value import replace
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from ipam.operator.common import Common
     from ipam.operator.record import Record, Said
     from ipam.operator.turns import Turns
-    from ipam.provision.exchange import AzvnetNode, NodeStatus
+    from ipam.provision.exchange import NodeStatus
 
 THREADS = 8
 
@@ -34,7 +33,7 @@ class Teller:
     """Safe for threads. ``taken`` gets a node's resource as it is after a write, or after one that failed."""
 
     def __init__(
-        self, common: Common, nodes: Nodes, turns: Turns, taken: Callable[[Record, AzvnetNode], None]
+        self, common: Common, nodes: Nodes, turns: Turns, taken: Callable[[Record, dict[str, Any]], None]
     ) -> None:
         self._common = common
         self._nodes = nodes
@@ -110,9 +109,9 @@ class Teller:
         record.observed = node.spec.releasing
         self._take(record, document)
 
-    def _take(self, record: Record, document: dict[str, object]) -> None:
+    def _take(self, record: Record, document: dict[str, Any]) -> None:
         try:
-            self._taken(record, exchange.read(document))
+            self._taken(record, document)
         except FieldError as error:
             raise ClusterError(f"{record.node.name}: {error}") from error
 

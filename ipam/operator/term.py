@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ipam.operator.decide import Around
     from ipam.operator.record import Record
     from ipam.operator.turns import Sort
-    from ipam.provision.exchange import AzvnetNode, NodeStatus
+    from ipam.provision.exchange import NodeStatus
 
 LOOK_SECONDS = 0.2
 
@@ -115,5 +115,5 @@ class Term:
     def _begin(self, name: str, sort: Sort) -> None:
         self.fleet.begin(name, sort)
 
-    def _taken(self, record: Record, node: AzvnetNode) -> None:
-        self.fleet.taken(record, node)
+    def _taken(self, record: Record, document: dict[str, Any]) -> None:
+        self.fleet.taken(record, document)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ipam.operator import fleet
 from ipam.operator.census import Nodes, Pods
 from ipam.operator.claims import Claims, is_of
 from ipam.operator.errors import ClusterError
@@ -264,6 +265,24 @@ def test_what_can_not_be_is_said(said: AzvnetNode, groups: tuple[str, ...], prov
 def test_azure_writes_provider_ids_in_any_case() -> None:
     assert is_of(f"azure://{SUBSCRIPTION.lower()}VM1", f"{SUBSCRIPTION}vm1/")
     assert not claims(node("a"), groups=("nodes",)).why_not(node("a"), f"Azure://{SUBSCRIPTION.upper()}VM1")
+
+
+def test_configurations_of_a_revision_that_is_known_are_not_read_again() -> None:
+    first = {"name": "azvnet-0000000000000001", "address": "10.0.0.5", "ours": True}
+    document: dict[str, Any] = {
+        "metadata": {"name": "a", "uid": "u", "resourceVersion": "1"},
+        "spec": {"seen": 1},
+        "status": {"revision": 1, "configurations": [first]},
+    }
+    known = fleet.read(document, None)
+    same = fleet.read({**document, "spec": {"seen": 2}}, known)
+    assert same.status.configurations is known.status.configurations
+    assert same.spec.seen == 2
+    newer = fleet.read({**document, "status": {"revision": 2, "configurations": []}}, known)
+    assert not newer.status.configurations
+    another = fleet.read({**document, "metadata": {"name": "a", "uid": "v"}}, known)
+    assert another.status.configurations == known.status.configurations
+    assert another.status.configurations is not known.status.configurations
 
 
 def test_only_what_has_changed_is_written_and_what_is_gone_is_null() -> None:
