@@ -170,3 +170,111 @@ def test_a_node_that_is_not_in_azure_is_told_and_goes_on(place: Place, work: Wor
         assert "can't be had now" in made.outlook("default/web")
     finally:
         made.stop()
+
+
+def operator_mode(**values: Any) -> dict[str, Any]:
+    return {"source": "imds", "provision": {"mode": "operator", **values}}
+
+
+def test_following_the_operator_loads_nothing_of_azure() -> None:
+    code = (
+        "import sys; from cni_plugin.agent import operator_mode\n"
+        "print([name for name in sys.modules if name.startswith(('azure', 'msal', 'kubernetes'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("environ", "api", "url"),
+    [
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {}, "https://10.0.0.1:443"),
+        (
+            {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"},
+            {},
+            "https://[fd00::1]:6443",
+        ),
+        (
+            {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+            {"server": "https://api.test:6443/"},
+            "https://api.test:6443",
+        ),
+        ({}, {}, ""),
+    ],
+)
+def test_the_api_server_is_where_kubernetes_or_the_settings_say(
+    environ: dict[str, str], api: dict[str, str], url: str
+) -> None:
+    from cni_plugin.agent import operator_mode as followed
+
+    wanted = new_settings(**operator_mode(api={**api, "token_file": "/t", "ca_file": "/c"})).provision
+    assert wanted is not None
+    found = followed.access(environ, wanted)
+    assert (found.url, str(found.token_file), found.ca_file) == (url, "/t", "/c")
+
+
+def test_the_newest_state_of_the_resource_wins_whoever_read_it() -> None:
+    from cni_plugin.agent.operator_mode import Resource
+    from ipam.provision.exchange import AzvnetNode
+
+    resource = Resource()
+    assert Resource().known is None
+    assert resource.take(None), "that there is none is news"
+    first, second = AzvnetNode("a", "u", "1", 1), AzvnetNode("a", "u", "2", 2)
+    assert resource.take(second)
+    assert not resource.take(first), "a watch may be late"
+    assert not resource.take(second)
+    assert resource.node == second
+    assert resource.take(AzvnetNode("a", "v", "3", 1)), "it was deleted and made again"
+    resource.replace(first)
+    assert (resource.node, resource.known) == (first, True)
+
+
+def test_pauses_after_failures_grow_to_a_minute_and_respect_what_the_server_asks_for() -> None:
+    from cni_plugin.agent.operator_mode import LONGEST_PAUSE, Attempts
+    from ipam.provision.apiserver import Trouble
+
+    attempts = Attempts()
+    assert Attempts().is_due
+    pauses = []
+    for _ in range(12):
+        attempts.failed(Trouble("no-api", "away", "Look."))
+        pauses.append(attempts.pause)
+    assert 2 <= pauses[0] <= 5
+    assert max(pauses) == pauses[-1] == LONGEST_PAUSE
+    assert not attempts.is_due
+    attempts.failed(Trouble("no-api", "later", "Look.", retry_after=100))
+    assert attempts.pause >= 100
+    attempts.succeeded()
+    assert (attempts.trouble, attempts.is_due, attempts.lasts) == (None, True, False)
+
+
+def test_a_node_that_can_reach_neither_imds_nor_the_api_server_goes_on(
+    place: Place, work: Work, monkeypatch: Any
+) -> None:
+    from ipam import sources
+    from ipam.provision import exchange, machine
+
+    monkeypatch.setattr(machine, "AZURE", sources.Endpoints("http://127.0.0.1:9", "http://127.0.0.1:9"))
+    api = {"server": "https://127.0.0.1:9", "token_file": str(place.run_dir / "token"), "ca_file": ""}
+    settings = new_settings(log_file=str(place.run_dir / "agent.log"), **operator_mode(api=api))
+    made = Provisioning({}, place.node, settings, work, lambda: None, lambda: True, Journal(settings))
+    made.start()
+    try:
+        eventually(made.problems, "the problem is told")
+        assert made.progress is not None
+        assert made.progress.phase == "unreachable"
+    finally:
+        made.stop()
+    monkeypatch.setattr(
+        "cni_plugin.agent.operator_mode.this_machine", lambda mac: exchange.Machine("/vm", mac=mac)
+    )
+    made.start()
+    try:
+        eventually(made.problems, "the problem is told")
+        assert made.progress is not None
+        assert made.progress.phase == "api-denied", "there is no token"
+        (place.run_dir / "token").write_text("t")
+        eventually(lambda: "no-api" in made.outlook("default/web"), "a pod is told at once", patience=60)
+    finally:
+        made.stop()
