@@ -119,6 +119,12 @@ def test_what_the_values_say_of_the_network_is_in_the_conflist() -> None:
     assert second == {"type": "bandwidth"}
 
 
+def test_families_of_pods_are_in_the_conflist_where_they_are_not_ipv4_alone() -> None:
+    assert "families" not in conflist()["plugins"][0]["ipam"]
+    rendered = conflist('network.families=["IPv4","IPv6"]')
+    assert rendered["plugins"][0]["ipam"]["families"] == ["IPv4", "IPv6"]
+
+
 def test_the_folder_of_the_address_document_is_mounted_where_it_is_read() -> None:
     spec = pod('network.source="file"', 'network.file="/etc/addresses/list.json"')
     mounts = {each["mountPath"]: each for each in spec["containers"][0]["volumeMounts"]}
@@ -188,6 +194,7 @@ def test_uninstalling_takes_the_place_of_the_agent() -> None:
     [
         ('agent.logLevel="loud"', "at '/agent/logLevel': value must be one of 'off', 'error'"),
         ('network.source="dhcp"', "at '/network/source': value must be one of 'auto', 'imds'"),
+        ('network.families=["IPv5"]', "at '/network/families/0': value must be one of 'IPv4', 'IPv6'"),
         ('node.binDir="opt/cni/bin"', "at '/node/binDir': 'opt/cni/bin' does not match"),
         ('node.prefix="/"', "at '/node/prefix'"),
         ('node.prefix="/opt/../etc"', "at '/node/prefix'"),

@@ -62,6 +62,9 @@ app.kubernetes.io/component: cni
         "type": "azvnet-ipam",
         "environment": {{ toJson .source }},
         "file": {{ ternary .file "" (eq .source "file") | toJson }},
+        {{- if and .families (ne (join "," .families) "IPv4") }}
+        "families": {{ toJson .families }},
+        {{- end }}
         "cooldown": {{ toJson .cooldown }}
       }
     }
