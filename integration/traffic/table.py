@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration import marked
 from integration.traffic.ends import LOST, REFUSED
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ BEGIN = {
     4: "<!-- Written by `make traffic-matrix`. -->\n",
     6: "<!-- IPv6, written by `make traffic-matrix`. -->\n",
 }
-END = "<!-- Up to here. -->\n"
 NONE = "-"
 Line = tuple[str, ...]
 Row = tuple[str, str, str, Line]
@@ -66,15 +66,12 @@ def word(cell: Cell) -> str:
 
 def written(page: str, family: Family) -> str:
     """The table of a family on a page. Raises ValueError: there is none."""
-    begin = BEGIN[family.version]
-    start = page.index(begin) + len(begin)
-    return page[start : page.index(END, start)]
+    return marked.written(page, BEGIN[family.version])
 
 
 def with_table(page: str, family: Family, text: str) -> str:
     """The page with another table. Raises ValueError, as above."""
-    begin = BEGIN[family.version]
-    return page.replace(begin + written(page, family) + END, begin + text + END)
+    return marked.with_part(page, BEGIN[family.version], text)
 
 
 def _together(rows: Iterable[Row], alike: Callable[[Row], object]) -> list[list[Row]]:
