@@ -9,7 +9,7 @@ from typing import Any
 
 from integration.cluster.controlplane import DOMAIN
 from integration.cluster.images import COREDNS_IMAGE
-from integration.cluster.node import DNS_SERVICE
+from integration.cluster.services import IPV4_ONLY, ServiceNetwork
 
 _NAMESPACE = "kube-system"
 _NAME = "coredns"
@@ -33,12 +33,12 @@ _COREFILE = f"""\
 """
 
 
-def coredns(replicas: int = 1) -> dict[str, Any]:
-    """The list of objects that make CoreDNS answer at `DNS_SERVICE`; it forwards nothing."""
+def coredns(services: ServiceNetwork = IPV4_ONLY, replicas: int = 1) -> dict[str, Any]:
+    """The list of objects that make CoreDNS answer at the addresses that are its own; it forwards nothing."""
     return {
         "apiVersion": "v1",
         "kind": "List",
-        "items": [*_identity(), _configuration(), _deployment(replicas), _service()],
+        "items": [*_identity(), _configuration(), _deployment(replicas), _service(services)],
     }
 
 
@@ -111,13 +111,15 @@ def _deployment(replicas: int) -> dict[str, Any]:
     }
 
 
-def _service() -> dict[str, Any]:
+def _service(services: ServiceNetwork) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": _meta("kube-dns"),
         "spec": {
-            "clusterIP": DNS_SERVICE,
+            "clusterIP": services.dns[0],
+            "clusterIPs": list(services.dns),
+            "ipFamilyPolicy": "RequireDualStack" if len(services.dns) > 1 else "SingleStack",
             "selector": _LABELS,
             "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP"},

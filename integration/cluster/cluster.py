@@ -19,6 +19,7 @@ from integration.cluster.controlplane import PORT, ControlPlane
 from integration.cluster.node import PROXY_MODES, Node
 from integration.cluster.program import ClusterError, Program, wait_until
 from integration.cluster.relay import Relay
+from integration.cluster.services import DUAL_STACK, IPV4_ONLY
 from integration.fabric import Fabric, records, standalone
 from integration.tools import containerd, kubernetes
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 CONTROL = "vm1"
 """The machine of the control plane; the fabric's other ``vm``s are ordinary hosts."""
 
+MOST_IPV6 = 254
+"""Secondary IPv6 addresses of a NIC (Azure's documentation, "IPv6 for Azure virtual network")."""
 _KEPT = 5
 _KEPT_LOGS = Path(__file__).parents[2] / ".cache" / "cluster"
 
@@ -42,6 +45,8 @@ class Cluster(Client):
     Args:
         nodes: how many, ``node1`` and so on.
         addresses: secondary addresses of every node's NIC.
+        dual_stack: nodes, pods and services have addresses of both families, IPv4 first. Every node's NIC has
+            as many secondary IPv6 addresses as of IPv4, up to the 254 that Azure gives it.
         proxy: mode of kube-proxy on every node.
         cni: the plugin that nodes have from the start: ``azvnet``, ``ptp``, or none, and they stay
             NotReady until somebody installs one.
@@ -60,6 +65,7 @@ class Cluster(Client):
         nodes: int = 2,
         addresses: int = 64,
         *,
+        dual_stack: bool = False,
         proxy: str = "nftables",
         cni: str | None = None,
         dns: bool = True,
@@ -74,7 +80,8 @@ class Cluster(Client):
         if proxy not in PROXY_MODES:
             raise ValueError(f"kube-proxy has no mode {proxy}; it has {', '.join(PROXY_MODES)}")
         network.check(cni)
-        wanted = {"vnet_hosts": 2, "name": name, **(fabric or {})}
+        ipv6 = min(addresses, MOST_IPV6) if dual_stack else 0
+        wanted = {"vnet_hosts": 2, "name": name, "ipv6": ipv6, **(fabric or {})}
         self.fabric = Fabric(nodes=nodes, addresses=addresses, **wanted)
         """The emulated Azure below."""
         self.name = self.fabric.name
@@ -83,6 +90,9 @@ class Cluster(Client):
         """By name; none before the cluster was up."""
         self.logs_folder = _KEPT_LOGS / self.name
         """Logs of every program; they stay until a cluster of the same name starts."""
+        self.dual_stack = dual_stack
+        self.services = DUAL_STACK if dual_stack else IPV4_ONLY
+        """Which addresses services get."""
         self._proxy = proxy
         self._max_pods = max_pods
         self._newest_containerd = newest_containerd
@@ -126,7 +136,13 @@ class Cluster(Client):
             undo.enter_context(self.fabric)
             self._progress("control plane")
             machine = self.fabric.vnet_hosts[CONTROL]
-            self._control = ControlPlane(machine, self._programs, self.logs_folder, verbosity=self._verbosity)
+            self._control = ControlPlane(
+                machine,
+                self._programs,
+                self.logs_folder,
+                services=self.services,
+                verbosity=self._verbosity,
+            )
             self._control.start()
             relay = Relay(machine, (str(machine.primary_ip), PORT), self._api_port)
             undo.callback(relay.close)
@@ -139,7 +155,7 @@ class Cluster(Client):
                 node.start()
             self._await_registered()
             if self._dns:
-                self.apply(addons.coredns())
+                self.apply(addons.coredns(self.services))
             for program in self.programs():
                 _ = program.pid  # raises when it has ended
             self._undo = undo.pop_all()
@@ -246,6 +262,7 @@ class Cluster(Client):
                 self._programs,
                 self.logs_folder,
                 images=archives,
+                services=self.services,
                 proxy=self._proxy,
                 max_pods=self._max_pods,
                 verbosity=self._verbosity,

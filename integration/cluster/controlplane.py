@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from integration.cluster.access import Authority
 from integration.cluster.program import Program, put
+from integration.cluster.services import IPV4_ONLY, ServiceNetwork
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 PORT = 6443
 ADMINISTRATORS = "system:masters"
-SERVICES = "10.96.0.0/16"
-FIRST_SERVICE = "10.96.0.1"
-"""Cluster address of ``kubernetes.default``."""
 DOMAIN = "cluster.local"
 
 _FILES = "/etc/kubernetes"
@@ -35,11 +33,21 @@ class ControlPlane:
         machine: where they run; reached by its VNet address.
         programs: folder with the executables.
         logs: folder for their output.
+        services: which addresses services get.
         verbosity: ``-v`` of Kubernetes' programs.
     """
 
-    def __init__(self, machine: Machine, programs: Path, logs: Path, *, verbosity: int = 2) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        programs: Path,
+        logs: Path,
+        *,
+        services: ServiceNetwork = IPV4_ONLY,
+        verbosity: int = 2,
+    ) -> None:
         self.machine = machine
+        self._services = services
         self.authority = Authority("cluster")
         self._front_proxy = Authority("front proxy")
         self._common = [f"--v={verbosity}"]
@@ -48,7 +56,9 @@ class ControlPlane:
             return Program(machine, name, [str(programs / name), *argv], logs / f"{name}.log")
 
         self.etcd = program("etcd", *_etcd_arguments())
-        self.api_server = program("kube-apiserver", *_api_server_arguments(machine.primary_ip), *self._common)
+        self.api_server = program(
+            "kube-apiserver", *_api_server_arguments(machine.primary_ip, services), *self._common
+        )
         self.controller_manager = program(
             "kube-controller-manager", *_controller_manager_arguments(), *self._common
         )
@@ -102,7 +112,7 @@ class ControlPlane:
                 "",
                 str(self.address),
                 "127.0.0.1",
-                FIRST_SERVICE,
+                *self._services.api_server,
                 "localhost",
                 self.machine.name,
                 *("kubernetes.default.svc"[:end] for end in (10, 18, 22)),
@@ -142,12 +152,12 @@ def _etcd_arguments() -> list[str]:
     ]
 
 
-def _api_server_arguments(address: IPv4Address) -> list[str]:
+def _api_server_arguments(address: IPv4Address, services: ServiceNetwork) -> list[str]:
     return [
         f"--etcd-servers={_ETCD}",
         f"--advertise-address={address}",
         f"--secure-port={PORT}",
-        f"--service-cluster-ip-range={SERVICES}",
+        f"--service-cluster-ip-range={','.join(services.ranges)}",
         f"--client-ca-file={_FILES}/ca.crt",
         f"--tls-cert-file={_FILES}/apiserver.crt",
         f"--tls-private-key-file={_FILES}/apiserver.key",

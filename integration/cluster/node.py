@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from integration import plugins
 from integration.cluster.controlplane import DOMAIN
 from integration.cluster.program import Program, put
+from integration.cluster.services import IPV4_ONLY, ServiceNetwork
 from integration.containerd import Containerd, cgroups
 from integration.containerd.daemon import SOCKET
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from integration.cluster.controlplane import ControlPlane
     from integration.fabric import Machine
 
-DNS_SERVICE = "10.96.0.10"
 PROXY_MODES = ("nftables", "iptables", "ipvs")
 
 _FILES = "/etc/kubernetes"
@@ -48,6 +48,7 @@ class Node:
         programs: folder with kubelet and kube-proxy.
         logs: folder for their output.
         images: archives that are imported into its containerd.
+        services: which addresses services get.
         proxy: mode of kube-proxy.
         max_pods: how many pods the kubelet takes.
         verbosity: ``-v`` of Kubernetes' programs.
@@ -62,6 +63,7 @@ class Node:
         logs: Path,
         *,
         images: Sequence[Path] = (),
+        services: ServiceNetwork = IPV4_ONLY,
         proxy: str = "nftables",
         max_pods: int = 110,
         verbosity: int = 2,
@@ -74,6 +76,7 @@ class Node:
         self._images = list(images)
         self._logs = logs
         self._max_pods = max_pods
+        self._services = services
         self.kubelet = Program(
             machine,
             "kubelet",
@@ -161,13 +164,13 @@ class Node:
 
     def _write_files(self) -> None:
         issue = self._control.authority.issue
-        serving = issue(f"system:node:{self.name}", "system:nodes", str(self.machine.primary_ip), self.name)
+        serving = issue(f"system:node:{self.name}", "system:nodes", *addresses_of(self.machine), self.name)
         files = {
             "ca.crt": self._control.authority.certificate,
             "kubelet.crt": serving.certificate,
             "kubelet.key": serving.key,
             "kubelet.conf": self._control.kubeconfig(f"system:node:{self.name}", "system:nodes"),
-            "kubelet.yaml": _kubelet_configuration(self.machine, self._max_pods),
+            "kubelet.yaml": _kubelet_configuration(self.machine, self._max_pods, self._services),
             "kube-proxy.conf": self._control.kubeconfig("system:kube-proxy"),
         }
         for name, content in files.items():
@@ -195,16 +198,21 @@ class Node:
             self.machine.run(["mount", "--bind", own, f"/proc/sys/{name}"])
 
 
+def addresses_of(machine: Machine) -> list[str]:
+    """The node's own addresses, IPv4 first: what its NIC calls primary."""
+    return [str(machine.primary_ip), *map(str, machine.vm.primary_nic.ipv6[:1])]
+
+
 def _kubelet_arguments(machine: Machine) -> list[str]:
     return [
         f"--config={_FILES}/kubelet.yaml",
         f"--kubeconfig={_FILES}/kubelet.conf",
         f"--hostname-override={machine.name}",
-        f"--node-ip={machine.primary_ip}",
+        f"--node-ip={','.join(addresses_of(machine))}",
     ]
 
 
-def _kubelet_configuration(machine: Machine, max_pods: int) -> str:
+def _kubelet_configuration(machine: Machine, max_pods: int, services: ServiceNetwork) -> str:
     return json.dumps(
         {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -223,7 +231,7 @@ def _kubelet_configuration(machine: Machine, max_pods: int) -> str:
             "failCgroupV1": False,
             "failSwapOn": False,
             "protectKernelDefaults": True,
-            "clusterDNS": [DNS_SERVICE],
+            "clusterDNS": list(services.dns[:1]),
             "clusterDomain": DOMAIN,
             # No name server outside of the cluster: what a test asks for stays on this machine.
             "resolvConf": "/dev/null",

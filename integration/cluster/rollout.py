@@ -36,7 +36,7 @@ def install(cluster: Cluster, *, only: str = "", patience: float = 120.0) -> flo
     """Install the DaemonSet and wait until every node is Ready; returns the seconds that took.
 
     The nodes get the image beforehand, as a registry would give it to them. ``only``: by the
-    chart, on this node.
+    chart, on this node. A dual-stack cluster gets the chart as well, with both families.
 
     Raises:
         ImageMissing: there is no image to load.
@@ -44,8 +44,10 @@ def install(cluster: Cluster, *, only: str = "", patience: float = 120.0) -> flo
         ClusterError: a node did not become Ready, or the DaemonSet not available.
     """
     load(cluster)
-    if only:
-        helm(cluster, "install", "azvnet", str(CHART), rf"--set=nodeSelector.kubernetes\.io/hostname={only}")
+    if only or cluster.dual_stack:
+        chosen = [rf"--set=nodeSelector.kubernetes\.io/hostname={only}"] if only else []
+        chosen += ['--set-json=network.families=["IPv4","IPv6"]'] if cluster.dual_stack else []
+        helm(cluster, "install", "azvnet", str(CHART), *chosen)
     else:
         apply(cluster)
     try:

@@ -72,7 +72,8 @@ def _pods(cluster: Cluster) -> list[str]:
 
 def _of_pods(node: Node) -> Iterator[str]:
     """Links, routes, namespaces, reservations that only a pod can have made."""
-    addresses = [str(address) for address in node.machine.pod_addresses]
+    of_ipv6 = node.machine.vm.primary_nic.ipv6[1:]
+    addresses = [str(address) for address in (*node.machine.pod_addresses, *of_ipv6)]
     for fact in sorted(residue.snapshot(node.machine).facts):
         kind, _, rest = fact.partition(" ")
         of_pod = rest.startswith(_OF_PODS) if kind == "link" else kind in {"reservation", "file"}

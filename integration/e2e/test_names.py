@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from integration.cluster.controlplane import DOMAIN
-from integration.cluster.node import DNS_SERVICE
 from integration.e2e import manifests
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def test_pods_of_every_node_find_services_and_pods_by_name(scene: Scene, space: 
     assert named.sh("getent hosts web").split()[0] == cluster_ip, "by the search list of its resolv.conf"
     assert named.sh("cat /etc/resolv.conf").splitlines() == [
         f"search {space.name}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}",
-        f"nameserver {DNS_SERVICE}",
+        f"nameserver {space.cluster.services.dns[0]}",
         "options ndots:5",
     ]
 
