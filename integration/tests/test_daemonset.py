@@ -36,12 +36,18 @@ pytestmark = [pytest.mark.xdist_group("daemonset"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[Machine]:
+def azure() -> Iterator[Fabric]:
+    """A node, and a host beside it."""
+    with Fabric(nodes=1, addresses=16, ipv6=4) as fabric:
+        yield fabric
+
+
+@pytest.fixture(scope="module")
+def node(azure: Fabric) -> Machine:
     """A node with the reference plugins and nothing of ours."""
-    with Fabric(nodes=1, addresses=16) as fabric:
-        made = fabric.nodes["node1"]
-        plugins.install_reference(made)
-        yield made
+    made = azure.nodes["node1"]
+    plugins.install_reference(made)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +68,9 @@ def spec() -> PodSpec:
 
 
 @pytest.fixture
-def place(node: Machine, containerd: Containerd) -> Iterator[Place]:
+def place(azure: Fabric, node: Machine, containerd: Containerd) -> Iterator[Place]:
     """Starts the DaemonSet's pod; everything of it is gone afterwards."""
-    made = Place(node, containerd)
+    made = Place(node, containerd, azure.vnet_hosts["vm1"])
     yield made
     made.clear()
 
@@ -72,8 +78,10 @@ def place(node: Machine, containerd: Containerd) -> Iterator[Place]:
 class Place:
     """One node, with the DaemonSet's pod on it once it was started."""
 
-    def __init__(self, node: Machine, containerd: Containerd) -> None:
+    def __init__(self, node: Machine, containerd: Containerd, neighbour: Machine) -> None:
         self.node = node
+        self.neighbour = neighbour
+        """A host of the same subnet that is no node."""
         self.containerd = containerd
         self.pods: list[HostPod] = []
         self.agent: tuple[HostPod, str] | None = None
@@ -193,6 +201,30 @@ def test_the_pod_as_the_manifest_has_it_does_all_of_its_work(place: Place, spec:
     assert float(resident.split()[1]) < 80 * 2**20
     lines = [line.split(" ", 3) for line in pod.log("agent").splitlines()]
     assert all(json.loads(each[3])["by"] == "agent" and each[1] == "stderr" for each in lines)
+
+
+def test_pods_have_both_families_where_the_conflist_says_so(place: Place, spec: PodSpec) -> None:
+    """All of it through the one folder of sysctls that the manifest mounts, forwarding included."""
+    data = dict(spec.config_maps["azvnet"])
+    conflist = json.loads(data["10-azvnet.conflist"])
+    conflist["plugins"][0]["ipam"]["families"] = ["IPv4", "IPv6"]
+    data["10-azvnet.conflist"] = json.dumps(conflist)
+    place.install(PodSpec(spec.spec, {"azvnet": data}))
+
+    guest = place.containerd.run_pod("dual")
+
+    first, second = guest.ips
+    assert first in place.node.pod_addresses
+    assert second in place.node.vm.primary_nic.ipv6[1:]
+    assert place.calls()[-1]["by"] == "agent"
+    route = ["ip", "-6", "route", "show", str(second)]
+    assert place.run(*route)
+    ping = ["ping", "-6", "-n", "-c1", "-W2", str(second)]
+    assert place.neighbour.run(ping, check=False).returncode == 0, "the node forwards IPv6"
+    place.run("ip", "-6", "route", "flush", "proto", "155")
+    eventually(lambda: place.run(*route), "the agent has put the route back")
+    place.containerd.delete_pod(guest)
+    assert not place.run(*route)
 
 
 @pytest.mark.parametrize("capability", ["NET_ADMIN", "SYS_ADMIN"])
