@@ -18,12 +18,14 @@ import pytest
 
 from integration.cluster.api import ApiError
 from integration.cluster.apiserver import AZVNET_NODES, ApiServer
+from integration.cluster.program import put
 from integration.fabric import Fabric
 from integration.fabric.armoperations import Outcome
 from integration.fabric.documents import vm_id
 from integration.fabric.machine import CA_FILE
 from integration.fabric.model import State
 from integration.plugins import operator_bundle
+from integration.provisioned import ProvisionedNode
 from ipam.provision import exchange
 from ipam.provision.exchange import Machine, NodeStatus
 from ipam.provision.nic_document import named_by_us
@@ -49,6 +51,14 @@ RULES: list[dict[str, Any]] = [
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
 ]
 """As docs/operator.md lists them."""
+AGENT_RULES: list[dict[str, Any]] = [
+    {
+        "apiGroups": ["azvnet.io"],
+        "resources": ["azvnetnodes"],
+        "verbs": ["create", "get", "list", "watch", "patch", "update"],
+    }
+]
+TOKEN, AUTHORITY = "/etc/azvnet/token", "/etc/azvnet/cluster-ca.crt"
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -94,12 +104,12 @@ class Kube:
 class Site:
     """A fabric with an API server, three nodes whose agents are played, and operators."""
 
-    def __init__(self, fabric: Fabric, server: ApiServer, folder: Path) -> None:
+    def __init__(self, fabric: Fabric, server: ApiServer, folder: Path, *, played: bool = True) -> None:
         self.fabric, self.server, self.folder = fabric, server, folder
         self.witness = Witness(lambda: fabric.estate, fabric.arm.change)
         fabric.arm.change = self.witness.change
         self.kube: Any = Kube(server)
-        self.agents = {name: self._agent(name) for name in fabric.nodes}
+        self.agents = {name: self._agent(name) for name in fabric.nodes if played}
         self.witness.holders = self._holders
         self.operators: list[OperatorProcess] = []
         self._token = server.token("kube-system", "azvnet-operator", "node1")
@@ -224,6 +234,18 @@ class OperatorProcess:
         return "azvnet_operator_leader 1.0" in self.page("metrics")
 
 
+class FollowingNode(ProvisionedNode):
+    """A node with the frozen agent."""
+
+    def __init__(self, fabric: Fabric, server: ApiServer) -> None:
+        super().__init__(fabric)
+        server.add_node("node1")
+        put(self.machine, TOKEN, server.token("kube-system", "azvnet", "node1"))
+        put(self.machine, AUTHORITY, server.control.authority.certificate)
+        api = {"server": server.control.url, "token_file": TOKEN, "ca_file": AUTHORITY}
+        self.start(mode="operator", node_name="node1", api=api, shrink_after_seconds=2)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     with contextlib.ExitStack() as undo:
@@ -330,3 +352,37 @@ def test_what_a_deleted_node_had_is_taken_away(site: Site) -> None:
     assert not site.names("node3")
     del site.agents["node3"]
     site.settled()
+
+
+def test_a_frozen_agent_and_a_frozen_operator_give_pods_addresses_and_take_them_back(
+    tmp_path: Path,
+) -> None:
+    """Nothing is played here: pods of a real node, whose agent has no rights in Azure."""
+    with contextlib.ExitStack() as undo:
+        fabric = undo.enter_context(Fabric(nodes=1, addresses=0, vnet_hosts=1, imds_limit=None))
+        fabric.arm.roles.give("nic-writer")
+        server = undo.enter_context(ApiServer(fabric.vnet_hosts["vm1"], tmp_path))
+        server.define_azvnet_nodes()
+        server.give_role("azvnet-operator", RULES, "kube-system", "azvnet-operator")
+        server.give_role("azvnet", AGENT_RULES, "kube-system", "azvnet")
+        node = FollowingNode(fabric, server)
+        undo.callback(node.end)
+        site = Site(fabric, server, tmp_path, played=False)
+        undo.callback(site.close)
+        site.witness.looks = False  # who holds what is known to the agent alone; the drop counter judges
+        site.operator()
+        for number in range(10):
+            eventually(
+                lambda name=f"pod-{number}": node.add(name).ok,  # type: ignore[misc]
+                lambda: f"{node.status()} {site.status('node1')} {site.operators[0].log.read_text()}",
+                patience=PATIENCE,
+            )
+        assert all(node.reaches_the_network(pod) for pod in node.pods)
+        before = len(node.ours)
+        for number in range(1, 10):
+            node.delete(f"pod-{number}")
+        site.soon(lambda: len(node.ours) < before)
+        site.soon(lambda: site.status("node1").state == IDLE and not site.status("node1").releasing)
+        assert node.reaches_the_network("pod-0")
+        assert node.nothing_was_dropped()
+        eventually(lambda: node.add("pod-late").ok, "what is left is given out", patience=PATIENCE)

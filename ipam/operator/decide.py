@@ -63,7 +63,7 @@ def decide(record: Record, around: Around, now: float) -> Wish:
         return _at_rest(record, Said(progress.DRY_RUN, _would(planned)), now)
     if planned.grows:
         return Wish(What.GROW, Order.WAITING if urgent else Order.GROWTH)
-    if planned.remove or (spec.releasing and (planned.surplus or _offers_failed(record))):
+    if planned.remove or _may_go_on(record, planned):
         return Wish(What.SHRINK, Order.REMOVAL)
     return _at_rest(record, _resting(record, around, planned, now), now)
 
@@ -86,10 +86,12 @@ def may_remove(record: Record, now: float) -> bool:
     return record.renewed_at is not None and now - record.renewed_at <= FRESH_SECONDS
 
 
-def _offers_failed(record: Record) -> bool:
-    """Whether the agent offers IP configurations whose operation failed; it does so unasked."""
-    failed = {each.name for each in record.node.status.configurations if each.state == "Failed"}
-    return not failed.isdisjoint(record.node.spec.releasing)
+def _may_go_on(record: Record, planned: Plan) -> bool:
+    """Whether the agent offers something that may be taken: what was asked for, or, unasked, IP
+    configurations whose operation failed.
+    """
+    offered = [e for e in record.node.status.configurations if e.name in record.node.spec.releasing]
+    return bool(offered) and (planned.surplus > 0 or any(each.state == "Failed" for each in offered))
 
 
 def _why_not(record: Record, around: Around, now: float) -> Said | None:

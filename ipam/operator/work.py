@@ -122,7 +122,7 @@ class Work:
         left = frozenset(names) & {each.name for each in nic_document.configurations(nic)}
         if not left:
             self._note(nic)
-        elif not frozenset(names) <= frozenset(self._record.node.spec.releasing):
+        elif not left <= frozenset(self._record.node.spec.releasing):
             # The agent does not hold them back any more, so they stay. A write that somebody else has
             # prepared to remove them must not arrive after that.
             self._hands.tell(
@@ -130,7 +130,7 @@ class Work:
             )
             self._note(writer.rewrite())
         else:
-            self._note(self._remove(writer, names))
+            self._note(self._remove(writer, left))
 
     def _remove(self, writer: NicWriter, names: Collection[str]) -> Document:
         """Take these from the NIC, if the agent is known to hold them back at the very moment of the write:
