@@ -146,7 +146,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
         f"[{first} " not in each for each in found
     ):
         return [f"nf_tables table inet {TABLE} is not as it was written"]
-    return [*_too_old(), *_masqueraded_twice(node)]
+    return [*_too_old(), *_masqueraded_twice(node), *_untracked()]
 
 
 def _too_old() -> list[str]:
@@ -157,6 +157,20 @@ def _too_old() -> list[str]:
         return []
     since = ".".join(map(str, MASQUERADES_SINCE))
     return [f"Linux {release} does not masquerade pods' packets to the outside: {since} or newer is needed"]
+
+
+def _untracked() -> list[str]:
+    """The kernel drops the first packet of a connection that it has no entry for (nf_conntrack_in)."""
+    from cni_plugin.kernel import conntrack
+
+    try:
+        tracked, most = conntrack.usage()
+    except OSError:  # nothing is tracked
+        return []
+    if not most or tracked < most:
+        return []
+    limit = f"no more than {most} (net.netfilter.nf_conntrack_max)"
+    return [f"the kernel tracks {tracked} connections, and {limit}: new ones of pods are dropped"]
 
 
 def _masqueraded_twice(node: Node) -> list[str]:

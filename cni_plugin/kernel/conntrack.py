@@ -36,7 +36,7 @@ NO_FILTER = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT})
 BATCH = 500
 """Deletions in one send: some 50 KiB, less than a socket's send buffer."""
 
-_COUNT = "netfilter/nf_conntrack_count"
+_COUNT, _MOST = "netfilter/nf_conntrack_count", "netfilter/nf_conntrack_max"
 
 
 def forget(address: IPAddress) -> None:
@@ -57,6 +57,13 @@ def forget(address: IPAddress) -> None:
         listed = (body for body in netlink.dump(_list(address)) if _source(body) == address.packed)
         while batch := [_forget(body, address) for body in islice(listed, BATCH)]:
             _delete(netlink, batch)
+
+
+def usage() -> tuple[int, int]:
+    """How many connections are tracked, and how many can be; 0: any number. Raises OSError: there is no
+    tracking.
+    """
+    return int(sysctl.read(_COUNT)), int(sysctl.read(_MOST))
 
 
 def translation(source: IPAddress, target: IPAddress, flow: int) -> tuple[IPAddress, IPAddress] | None:

@@ -25,8 +25,8 @@ TUPLE_PROTO, TIMEOUT = 2, 7
 SECONDS = 600
 
 
-def connection(number: int, answered_by: IPAddress, zone: int = 0) -> Request:
-    """One that a sender outside has to a host port of a pod."""
+def connection(number: int, answered_by: IPAddress, zone: int = 0, more: bytes = b"") -> Request:
+    """One that a sender outside has to a host port of a pod; ``more``: attributes."""
     four = answered_by.version == 4
     sender = ip_address("198.18.0.0" if four else "2001:db8::") + (number >> 8)
     node = ip_address("10.10.0.4" if four else "fd00::4")
@@ -35,6 +35,7 @@ def connection(number: int, answered_by: IPAddress, zone: int = 0) -> Request:
     body += _tuple(conntrack.TUPLE_ORIG, sender, node, port, 53)
     body += _tuple(conntrack.TUPLE_REPLY, answered_by, sender, 53, port)
     body += conntrack._attribute(TIMEOUT, struct.pack("!I", SECONDS))
+    body += more
     if zone:
         body += conntrack._attribute(conntrack.ZONE, struct.pack("!H", zone))
     return conntrack._request(CT_NEW, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, body, "remember a connection")
