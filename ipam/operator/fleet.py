@@ -169,12 +169,18 @@ class Fleet:
                 names |= set(self.records)
             if self._parts.is_complete:
                 for name in names:
-                    self._look(name)
+                    self._try_to_look(name)
 
     def wake(self) -> None:
         """The term is over."""
         with self._changed:
             self._changed.notify_all()
+
+    def _try_to_look(self, name: str) -> None:
+        try:
+            self._look(name)
+        except Exception as error:  # noqa: BLE001 - other nodes are served whatever one of them says
+            self._common.tell("error", f"{name}: internal error: {type(error).__name__}: {error}")
 
     def _look(self, name: str) -> None:
         with self._lock:

@@ -68,6 +68,8 @@ class Operator:
     def why_not_alive(self) -> str:
         """Why this process should be started again; empty: it works."""
         ended = [each.name for each in (self._electing, self._leading) if not each.is_alive()]
+        term = self.term
+        ended += term.ended if term is not None else []
         return f"a thread has ended: {', '.join(ended)}" if ended else ""
 
     def why_not_ready(self) -> str:

@@ -40,6 +40,7 @@ class Term:
         self.azure = Azure(settings.arm, settings.workers, self.turns, common.wait, common.count, clock)
         self.teller = Teller(common, self.nodes, self.turns, self._taken)
         self.fleet = Fleet(common, self)
+        self._threads: list[threading.Thread] = []
         sinks: tuple[tuple[Any, Any], ...] = (
             (cluster.nodes, self.nodes),
             (cluster.azvnet_nodes, self.fleet),
@@ -50,6 +51,11 @@ class Term:
         )
 
     @property
+    def ended(self) -> list[str]:
+        """Threads that have ended before the term."""
+        return [] if self.common.over else [each.name for each in self._threads if not each.is_alive()]
+
+    @property
     def is_complete(self) -> bool:
         """Whether everything was seen once."""
         return all(each.is_complete for each in self._watches)
@@ -58,8 +64,10 @@ class Term:
         """Lead until the lease is lost or ``stop`` is set."""
         targets: list[Callable[[], None]] = [each.run for each in self._watches]
         targets += [self.turns.run, self.fleet.run, *([self.teller.run] * THREADS)]
-        for each in targets:
-            threading.Thread(target=each, name=each.__qualname__, daemon=True).start()
+        threads = [threading.Thread(target=e, name=e.__qualname__, daemon=True) for e in targets]
+        for each in threads:
+            each.start()
+        self._threads = threads
         while self.common.leads() and not stop.wait(LOOK_SECONDS):
             pass
         self.common.ended.set()

@@ -7,7 +7,7 @@ looks at every change, and the fixture asserts).
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +22,7 @@ from ipam.provision.refusals import Kind
 from tests.unit.operator.world import FAST, World
 
 if TYPE_CHECKING:
+    from ipam.operator.record import Record
     from tests.unit.operator.agent import Agent
 
 
@@ -240,6 +241,26 @@ def test_an_api_server_that_refuses_what_is_told_is_not_asked_all_the_time(place
     assert len(asked) < 20
     operator.view.write_status = refusing  # type: ignore[method-assign]
     _settled(place, agent)
+
+
+def test_a_defect_about_one_node_is_logged_and_others_are_served(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, good = place.agent("node1"), place.agent("node2")
+    decide_well = decide.decide
+
+    def fails(record: Record, *more: Any) -> object:
+        if record.node.name == "node1":
+            raise ZeroDivisionError("oh")
+        return decide_well(record, *more)
+
+    monkeypatch.setattr("ipam.operator.fleet.decide", fails)
+    operator = place.operator()
+    broken.pods = good.pods = 5
+    place.soon(lambda: len(good.held) == 5)
+    assert ("error", "node1: internal error: ZeroDivisionError: oh") in operator.told
+    assert operator.term is not None
+    assert not operator.term.ended
 
 
 def test_requests_stay_within_the_share_of_the_budget(place: World) -> None:
