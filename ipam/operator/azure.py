@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ipam.errors import SourceUnreadable
+from ipam.operator.inventory import Inventory
 from ipam.operator.turns import Sort
 from ipam.provision.azure import within_bounds
 from ipam.provision.conversation import Conversation
@@ -60,6 +61,7 @@ class Azure:
         self._count = count
         self._clock = clock
         self._lock = threading.Lock()
+        self.inventory = Inventory(clock)
         self._pipelines: dict[str, tuple[float, Requests]] = {}
 
     def conversation(

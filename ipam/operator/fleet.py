@@ -251,7 +251,8 @@ class Fleet:
             talk = self._parts.azure.conversation(place, record.region(), wish.order, sort)
             try:
                 settings = self._common.settings
-                nics = Nics(talk.arm, settings.first_poll, settings.resource_groups)
+                inventory = self._parts.azure.inventory
+                nics = Nics(talk.arm, settings.first_poll, settings.resource_groups, inventory)
                 Work(record, self._parts, nics, talk.writes).do(wish)
             finally:
                 talk.end()

@@ -16,6 +16,7 @@ from ipam.provision.which_nic import find_nic
 from ipam.quoting import quoted
 
 if TYPE_CHECKING:
+    from ipam.operator.inventory import Inventory
     from ipam.operator.record import Record
     from ipam.provision.conversation import Conversation
     from ipam.provision.nic_document import Document
@@ -27,8 +28,11 @@ INSTANCE_FIRST_POLL = 30.0
 class Nics:
     """For one piece of work on one node. Not for several threads."""
 
-    def __init__(self, arm: Conversation, first_poll: float, groups: tuple[str, ...]) -> None:
+    def __init__(
+        self, arm: Conversation, first_poll: float, groups: tuple[str, ...], inventory: Inventory
+    ) -> None:
         self._arm = arm
+        self._inventory = inventory
         self._first_poll = first_poll
         self._groups = groups
         """Resource groups in lower case; none: any."""
@@ -61,7 +65,7 @@ class Nics:
         place = record.place()
         assert place is not None, "it was checked before anything is done"
         machine = record.node.spec.machine
-        target = find_nic(self._arm, place, machine.mac, record.node.spec.subnet)
+        target = find_nic(self._arm, place, machine.mac, record.node.spec.subnet, self._inventory.nics)
         self._check_group(target.nic)
         nic = self._to(target).read()
         if not _belongs(nic, target, record):

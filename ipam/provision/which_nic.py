@@ -13,24 +13,29 @@ from ipam.provision.nic_writer import INSTANCE_NICS_API, NETWORK_API, NicTarget
 from ipam.provision.refusals import Kind, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ipam.provision.conversation import Conversation
     from ipam.provision.nic_document import Document
     from ipam.sources.placement import Placement
 
+    Lookup = Callable[[Conversation, Placement], Iterable[Document]]
+
 COMPUTE_API = "2024-07-01"
 
 
-def find_nic(arm: Conversation, place: Placement, mac: str, subnet: str = "") -> NicTarget:
+def find_nic(
+    arm: Conversation, place: Placement, mac: str, subnet: str = "", lookup: Lookup | None = None
+) -> NicTarget:
     """The NIC of the machine that has this MAC address; without one, the primary NIC.
 
-    ``subnet``: name or id of the subnet that it has to be in; empty: any.
+    ``subnet``: name or id of the subnet that it has to be in; empty: any. ``lookup``: how the machine's NICs
+    are found, by default ``nics_of``.
 
     Raises:
         Refusal: the machine can't be read, or has no such NIC.
     """
-    nics = list(_nics(arm, place))
+    nics = list((lookup or nics_of)(arm, place))
     found = [nic for nic in nics if _matches(nic, mac, alone=len(nics) == 1)]
     if len(found) != 1:
         wanted = f"with MAC {mac}" if mac else "marked as primary"
@@ -58,7 +63,8 @@ def _mac(nic: Document) -> str:
         return ""
 
 
-def _nics(arm: Conversation, place: Placement) -> Iterator[Document]:
+def nics_of(arm: Conversation, place: Placement) -> Iterator[Document]:
+    """The NICs of a machine. Raises Refusal."""
     if place.scale_set:
         yield from _pages(arm, f"{place.resource_id}/networkInterfaces?api-version={INSTANCE_NICS_API}")
         return
@@ -68,20 +74,22 @@ def _nics(arm: Conversation, place: Placement) -> Iterator[Document]:
         if refusal.kind is not Kind.FORBIDDEN:
             raise
         # Without the right to read the machine its NICs are found by what they say themselves.
-        yield from _nics_that_name(arm, place)
+        yield from (
+            nic for owner, nic in nics_by_machine(arm, place) if owner == place.resource_id.casefold()
+        )
         return
     profile: dict[str, Any] = machine.get("properties", {}).get("networkProfile") or {}
     for each in profile.get("networkInterfaces") or ():
         yield arm.get(f"{each['id']}?api-version={NETWORK_API}").document
 
 
-def _nics_that_name(arm: Conversation, place: Placement) -> Iterator[Document]:
+def nics_by_machine(arm: Conversation, place: Placement) -> Iterator[tuple[str, Document]]:
+    """Every NIC in the machine's resource group, with the id of its machine in lower case. Raises Refusal."""
     group = f"/subscriptions/{place.subscription}/resourceGroups/{place.resource_group}"
     where = f"{group}/providers/Microsoft.Network/networkInterfaces?api-version={NETWORK_API}"
     for nic in _pages(arm, where):
         machine = nic.get("properties", {}).get("virtualMachine") or {}
-        if str(machine.get("id", "")).casefold() == place.resource_id.casefold():
-            yield nic
+        yield str(machine.get("id", "")).casefold(), nic
 
 
 def _pages(arm: Conversation, where: str) -> Iterator[Document]:

@@ -1,0 +1,82 @@
+"""Which NICs the machines of a resource group have: listed once for all nodes that are looked up.
+
+A machine's NICs are found by what they say themselves, which takes no right to read machines. A list of a
+thousand NICs is tens of megabytes, and every node begins with the question: so one list serves all of them,
+and of each NIC only that is kept which tells it from others. It must not know what a NIC is looked up for.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ipam.provision import which_nic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ipam.provision.conversation import Conversation
+    from ipam.provision.nic_document import Document
+    from ipam.sources.placement import Placement
+
+FRESH_SECONDS = 30.0
+"""A machine that is not in a list as old as that is looked for in a new one."""
+_IDENTITY = ("id", "name", "location")
+
+
+class Inventory:
+    """Safe for threads: those who need the same list wait for the one who reads it.
+
+    Args:
+        clock: seconds of a clock that does not jump.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._groups: dict[str, _Group] = {}
+
+    def nics(self, arm: Conversation, place: Placement) -> Iterable[Document]:
+        """The NICs of a machine, in extracts; of an instance of a scale set, whole. Raises Refusal."""
+        if place.scale_set:
+            return which_nic.nics_of(arm, place)
+        group = f"{place.subscription}/{place.resource_group}".casefold()
+        with self._lock:
+            known = self._groups.setdefault(group, _Group())
+        return known.nics(arm, place, self._clock)
+
+
+class _Group:
+    """One resource group."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_machine: dict[str, list[Document]] = {}
+        self._read_at = float("-inf")
+
+    def nics(self, arm: Conversation, place: Placement, clock: Callable[[], float]) -> list[Document]:
+        machine = place.resource_id.casefold()
+        with self._lock:
+            if machine not in self._by_machine and clock() - self._read_at > FRESH_SECONDS:
+                found: dict[str, list[Document]] = {}
+                for owner, nic in which_nic.nics_by_machine(arm, place):
+                    found.setdefault(owner, []).append(_extract(nic))
+                self._by_machine, self._read_at = found, clock()
+            # What was found is used up: whoever asks again does so because it did not fit.
+            return self._by_machine.pop(machine, [])
+
+
+def _extract(nic: Document) -> Document:
+    properties = nic.get("properties", {})
+    primary = [
+        each for each in properties.get("ipConfigurations") or () if each.get("properties", {}).get("primary")
+    ]
+    return {
+        **{name: nic[name] for name in _IDENTITY if name in nic},
+        "properties": {
+            "macAddress": properties.get("macAddress"),
+            "primary": properties.get("primary"),
+            "virtualMachine": properties.get("virtualMachine"),
+            "ipConfigurations": primary,
+        },
+    }
