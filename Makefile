@@ -168,6 +168,11 @@ bench: build tools ## whole calls against ptp + host-local, as a table with rati
 bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes, beside ptp + host-local (ARGS=--help)
 	@$(PY) -m integration.bench.pods $(ARGS)
 
+.PHONY: bench-scale
+bench-scale: venv kubernetes ## the operator with 1,000 nodes and 30,000 pods, a quarter of an hour (as root, ARGS=--help)
+	@$(STEP) "kwok" integration/tools/build.sh kwok
+	@$(PY) -m integration.bench.scale $(ARGS)
+
 .PHONY: bench-traffic
 bench-traffic: build tools ## speed of pods' packets beside ptp and bridge, as a table with ratios (as root, ARGS=--help)
 	@packaging/bootstrap.sh traffic

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.cli.drawing import broken
 from cni_plugin.cli.plan_views import USES, duration, headline, outlook, share, use_words
+from cni_plugin.cli.svg import ALARM, FAINT, FONT, INK, LINE, PAPER, element, text
 from ipam import planning
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ ROW = 24
 """Of the legend."""
 PLOT_HEIGHT, LEFT, RIGHT = 230, 66, 84
 """Of the diagram: its height, and the room for labels beside it."""
-INK, FAINT, PAPER, LINE, ALARM = "#1f2328", "#59636e", "#ffffff", "#d0d7de", "#cf222e"
-FONT = "system-ui, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif"
 COLOURS = {
     "reserved": "#6e7781",
     "others": "#a0785a",
@@ -55,11 +54,11 @@ def chart(plan: SubnetPlan) -> str:
     height = math.ceil(bottom + 26)
     colour = INK if plan.fits_now and plan.recommended else ALARM
     body = [
-        _element("title", f"{plan.subnet}: {headline(plan)}"),
-        _element("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill=PAPER, stroke=LINE),
-        *(_text(MARGIN, 46 + 28 * at, line, size=22, weight="bold") for at, line in enumerate(title)),
-        _text(MARGIN, top - 18, headline(plan).partition(": ")[2], colour=FAINT),
-        *(_text(MARGIN, top + 2 + 20 * at, line, colour=colour) for at, line in enumerate(answer)),
+        element("title", f"{plan.subnet}: {headline(plan)}"),
+        element("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill=PAPER, stroke=LINE),
+        *(text(MARGIN, 46 + 28 * at, line, size=22, weight="bold") for at, line in enumerate(title)),
+        text(MARGIN, top - 18, headline(plan).partition(": ")[2], colour=FAINT),
+        *(text(MARGIN, top + 2 + 20 * at, line, colour=colour) for at, line in enumerate(answer)),
         *squares,
         *legend,
         *diagram,
@@ -82,7 +81,7 @@ def _squares(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
     count = min(COLUMNS * MOST_ROWS, size)
     colours = [name for name, squares in _shares(plan, count) for _ in range(squares)]
     drawn = [
-        _element(
+        element(
             "rect",
             x=MARGIN + index % COLUMNS * STEP,
             y=top + index // COLUMNS * STEP,
@@ -97,7 +96,7 @@ def _squares(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
     each = size // count
     words = "one address" if each == 1 else f"{each:,} addresses"
     drawn.append(
-        _text(WIDTH - MARGIN, bottom + 13, f"a square is {words}", colour=FAINT, anchor="end", size=12)
+        text(WIDTH - MARGIN, bottom + 13, f"a square is {words}", colour=FAINT, anchor="end", size=12)
     )
     return drawn, bottom
 
@@ -127,9 +126,9 @@ def _legend(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
         colour = ALARM if name == "missing" else INK
         drawn += [
             _swatch(left, middle, name),
-            _text(left + 22, middle, use_words(plan, name), colour=colour),
-            _text(right - 64, middle, f"{count:,}", anchor="end", colour=colour),
-            _text(right, middle, share(plan, name, count), anchor="end", colour=FAINT),
+            text(left + 22, middle, use_words(plan, name), colour=colour),
+            text(right - 64, middle, f"{count:,}", anchor="end", colour=colour),
+            text(right, middle, share(plan, name, count), anchor="end", colour=FAINT),
         ]
     return drawn, top + (rows - 1) * ROW
 
@@ -145,7 +144,7 @@ def _diagram(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
     steady = [(month, plan.cluster.taken(count)) for month, count in nodes]
     peak = [(month, plan.cluster.taken(plan.cluster.with_surge(count))) for month, count in nodes]
     drawn = [
-        _text(MARGIN, top, "Addresses taken, month by month", weight="bold"),
+        text(MARGIN, top, "Addresses taken, month by month", weight="bold"),
         *scale.grid(),
         scale.area(peak, "surge"),
         scale.area(steady, "pods"),
@@ -157,7 +156,7 @@ def _diagram(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
     key = scale.bottom + 44
     for left, name, words in ((0, "pods", "without an upgrade"), (190, "surge", "during an upgrade")):
         swatch = _swatch(scale.left + left, key, name, _OPACITY[name])
-        drawn += [swatch, _text(scale.left + left + 22, key, words)]
+        drawn += [swatch, text(scale.left + left + 22, key, words)]
     return drawn, key
 
 
@@ -188,22 +187,22 @@ class _Scale:
         step = _step(self.most / 6)
         for count in range(0, int(self.most) + 1, step):
             y = self.y(count)
-            yield _element("line", x1=self.left, y1=y, x2=self.right, y2=y, stroke=LINE)
-            yield _text(self.left - 10, y + 4, f"{count:,}", anchor="end", colour=FAINT, size=12)
+            yield element("line", x1=self.left, y1=y, x2=self.right, y2=y, stroke=LINE)
+            yield text(self.left - 10, y + 4, f"{count:,}", anchor="end", colour=FAINT, size=12)
         for month in range(0, self.months + 1, _step(self.months / 12)):
-            yield _text(self.x(month), self.bottom + 18, str(month), anchor="middle", colour=FAINT, size=12)
-        yield _text(self.right + 20, self.bottom + 18, "months", colour=FAINT, size=12)
+            yield text(self.x(month), self.bottom + 18, str(month), anchor="middle", colour=FAINT, size=12)
+        yield text(self.right + 20, self.bottom + 18, "months", colour=FAINT, size=12)
 
     def area(self, points: list[tuple[float, int]], name: str) -> str:
         """What is below a curve."""
         path = " ".join(f"L{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         path = f"M{self.left:.1f},{self.bottom:.1f} {path} L{self.x(points[-1][0]):.1f},{self.bottom:.1f} Z"
-        return _element("path", d=path, fill=COLOURS[name], fill_opacity=_OPACITY[name])
+        return element("path", d=path, fill=COLOURS[name], fill_opacity=_OPACITY[name])
 
     def line(self, points: list[tuple[float, int]], colour: str) -> str:
         """A curve."""
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
-        return _element("polyline", points=path, fill="none", stroke=colour, stroke_width=1.5)
+        return element("polyline", points=path, fill="none", stroke=colour, stroke_width=1.5)
 
 
 def _months_shown(plan: SubnetPlan) -> int:
@@ -232,11 +231,11 @@ def _sizes(plan: SubnetPlan, scale: _Scale) -> Iterator[str]:
         y, colour = scale.y(capacity), ALARM if is_shown else FAINT
         dashes = {} if is_shown else {"stroke_dasharray": "2 4"}
         width = 2 if is_shown else 1
-        yield _element(
+        yield element(
             "line", x1=scale.left, y1=y, x2=scale.right, y2=y, stroke=colour, stroke_width=width, **dashes
         )
         words = f"/{length}"
-        yield _text(scale.right + 10, y + 4, words, colour=colour, weight="bold" if is_shown else "")
+        yield text(scale.right + 10, y + 4, words, colour=colour, weight="bold" if is_shown else "")
 
 
 def _ends(plan: SubnetPlan, scale: _Scale) -> Iterator[str]:
@@ -254,38 +253,13 @@ def _ends(plan: SubnetPlan, scale: _Scale) -> Iterator[str]:
     rows = [*range(to_right), *reversed(range(to_right, len(shown)))]
     for row, (days, words, colour) in zip(rows, shown, strict=True):
         x, y = scale.x((days or 0) / planning.MONTH), scale.top + 2 + 17 * row
-        yield _element("line", x1=x, y1=y - 12, x2=x, y2=scale.bottom, stroke=colour, stroke_width=1.5)
+        yield element("line", x1=x, y1=y - 12, x2=x, y2=scale.bottom, stroke=colour, stroke_width=1.5)
         anchor, beside = ("start", 7) if row < to_right else ("end", -7)
         label = f"{words}: {duration(days or 0)}"
-        yield _text(x + beside, y, label, colour=colour, anchor=anchor, weight="bold", size=13)
-
-
-# SVG
+        yield text(x + beside, y, label, colour=colour, anchor=anchor, weight="bold", size=13)
 
 
 def _swatch(x: float, y: float, name: str, opacity: float = 1) -> str:
     """The colour of a use, before words at that height."""
     colour = COLOURS[name]
-    return _element("rect", x=x, y=y - 11, width=13, height=13, rx=2, fill=colour, fill_opacity=opacity)
-
-
-def _text(
-    x: float, y: float, words: str, *, size: int = 14, weight: str = "", anchor: str = "", colour: str = INK
-) -> str:
-    given = {"font_weight": weight, "text_anchor": anchor}
-    chosen = {name: value for name, value in given.items() if value}
-    return _element("text", words, x=x, y=y, font_size=size, fill=colour, **chosen)
-
-
-def _element(name: str, content: str = "", **attributes: float | str) -> str:
-    """One element; an attribute's name is written with ``_`` for ``-``."""
-    shown = "".join(f' {key.replace("_", "-")}="{_value(value)}"' for key, value in attributes.items())
-    return f"<{name}{shown}>{_escaped(content)}</{name}>" if content else f"<{name}{shown}/>"
-
-
-def _value(value: float | str) -> str:
-    return _escaped(value) if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def _escaped(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return element("rect", x=x, y=y - 11, width=13, height=13, rx=2, fill=colour, fill_opacity=opacity)

@@ -84,7 +84,8 @@ class Api:
         """One request on the calling thread's connection. Raises ApiError."""
         target = f"{path}?{urlencode(query)}" if query else path
         content = json.dumps(body).encode() if body is not None else None
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        form = "merge-patch+json" if method == "PATCH" else "json"
+        headers = {"Content-Type": f"application/{form}", "Accept": "application/json"}
         connection = self._connection()
         try:
             connection.request(method, target, content, headers)

@@ -11,9 +11,9 @@ import math
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from integration.fabric import armreads as reads
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 SERVER_HEADER = "Microsoft-HTTPAPI/2.0"
 
+Entry = TypeVar("Entry")
 Handler = Callable[["Arm", Request, "Estate", "re.Match[str]"], Response]
 References = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]
 
@@ -137,11 +138,11 @@ class Arm:
         """Let Uniform scale sets apply their models again: what was added to single instances is gone."""
         scalesets.reconcile(self)
 
-    def paged(self, request: Request, entries: list[dict[str, Any]]) -> Response:
-        """One page of a list, with the link to the next one."""
+    def paged(self, request: Request, entries: Sequence[Entry], shown: Callable[[Entry], Any]) -> Response:
+        """One page of a list, with the link to the next one; ``shown``: an entry's document."""
         size = self.page_size or max(len(entries), 1)
         start = int(request.parameter("$skiptoken") or 0)
-        document: dict[str, Any] = {"value": entries[start : start + size]}
+        document: dict[str, Any] = {"value": [shown(entry) for entry in entries[start : start + size]]}
         if start + size < len(entries):
             query = [(k, v) for k, v in request.query if k != "$skiptoken"]
             query.append(("$skiptoken", str(start + size)))

@@ -5,6 +5,7 @@ Source: fields of recorded answers of Microsoft.Network (NIC GET) and Microsoft.
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def subnet_id(estate: Estate, vnet: str, name: str) -> str:
     return f"{vnet_id(estate, vnet)}/subnets/{name}"
 
 
+@functools.lru_cache(maxsize=4096)
 def etag(resource_id: str, revision: int) -> str:
     """The ETag of one revision of a resource: weak, with a GUID, as Microsoft.Network gives."""
     return f'W/"{uuid.uuid5(_NAMESPACE, f"{resource_id.casefold()}#{revision}")}"'

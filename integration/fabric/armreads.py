@@ -5,6 +5,7 @@ Sources: REST references of Microsoft.Network and Microsoft.Compute.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from integration.fabric import armdocuments as documents
@@ -53,8 +54,7 @@ def get_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> R
 
 
 def list_nics(arm: Arm, request: Request, estate: Estate, _: re.Match[str]) -> Response:
-    entries = [documents.nic_document(estate, vm, nic) for vm, nic in nics(estate, uniform=False)]
-    return arm.paged(request, entries)
+    return arm.paged(request, nics(estate, uniform=False), lambda each: documents.nic_document(estate, *each))
 
 
 def scale_set_nics(estate: Estate, match: re.Match[str]) -> list[tuple[Vm, Nic]]:
@@ -68,10 +68,10 @@ def scale_set_nics(estate: Estate, match: re.Match[str]) -> list[tuple[Vm, Nic]]
 
 
 def list_scale_set_nics(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
-    entries = [documents.nic_document(estate, vm, nic) for vm, nic in scale_set_nics(estate, match)]
+    entries = scale_set_nics(estate, match)
     if not entries:
         return not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
-    return arm.paged(request, entries)
+    return arm.paged(request, entries, lambda each: documents.nic_document(estate, *each))
 
 
 def get_scale_set_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
@@ -86,8 +86,8 @@ def get_scale_set_nic(_: Arm, request: Request, estate: Estate, match: re.Match[
 def list_configurations(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vm, nic in scale_set_nics(estate, match):
         if same(nic.name, match["nic"]):
-            entries = [documents.configuration_document(estate, vm, nic, e) for e in nic.configurations]
-            return arm.paged(request, entries)
+            shown = functools.partial(documents.configuration_document, estate, vm, nic)
+            return arm.paged(request, nic.configurations, shown)
     return not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
 
 

@@ -7,6 +7,7 @@ addresses is not documented; here it is sixteen, since the field is the "number 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from integration.fabric.armanswers import not_found
@@ -39,5 +40,5 @@ def list_usage(arm: Arm, request: Request, estate: Estate, match: re.Match[str])
     """The usage of every subnet of a virtual network."""
     for vnet in estate.vnets:
         if same(vnet.name, match["vnet"]):
-            return arm.paged(request, [usage_document(estate, vnet, each) for each in vnet.subnets])
+            return arm.paged(request, vnet.subnets, functools.partial(usage_document, estate, vnet))
     return not_found("Microsoft.Network/virtualNetworks", match["vnet"], estate)

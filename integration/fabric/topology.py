@@ -105,6 +105,32 @@ def build(topology: Topology, seed: str) -> Estate:
     return replace(estate, vms=tuple(_numbered(estate, topology))) if topology.ipv6 else estate
 
 
+def many(nodes: int, addresses: int, vnet: Vnet, seed: str = "many") -> Estate:
+    """So many nodes in the first subnet of a network, and nothing else, in a time that grows with their
+    number. Their secondary addresses are in IP configurations with names that azvnet gives.
+    """
+    subnet = vnet.subnets[0]
+    free = iter(subnet.prefix[RESERVED_AT_START + number] for number in range(nodes * (addresses + 1)))
+    vms = []
+    for number in range(1, nodes + 1):
+        vm = _machine(f"node{number}", seed)
+        nic = _nic(vm, seed, 0, vnet, subnet, next(free))
+        added = tuple(
+            IpConfiguration(f"azvnet-{number:08x}{index:08x}", IPv4Network(next(free)))
+            for index in range(addresses)
+        )
+        vms.append(replace(vm, nics=(replace(nic, configurations=(*nic.configurations, *added)),)))
+    return Estate(
+        subscription=_guid(seed, "subscription"),
+        resource_group="rg-fabric",
+        location="westeurope",
+        environment="AzurePublicCloud",
+        tenant=_guid(seed, "tenant"),
+        vnets=(vnet,),
+        vms=tuple(vms),
+    )
+
+
 def _with_ipv6(vnet: Vnet) -> Vnet:
     prefix = IPV6[vnet.name]
     each = zip(vnet.subnets, prefix.subnets(new_prefix=64), strict=False)

@@ -59,6 +59,12 @@ def kind() -> Path:
     return built("kind")
 
 
+@cache
+def kwok() -> Path:
+    """The folder with kwok; see `built`."""
+    return built("kwok")
+
+
 def built(programs: str) -> Path:
     """A set of programs of ``build.sh``, built when anything they are made of changed.
 

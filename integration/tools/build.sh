@@ -6,6 +6,7 @@
 #   build.sh gvisor       runsc
 #   build.sh kubernetes   etcd, Kubernetes, CoreDNS, helm, its e2e tests
 #   build.sh kind         kind, the kubeadm of that Kubernetes, and the files of kind's node image
+#   build.sh kwok         kwok, which plays the kubelets of nodes that do not exist
 #
 # Prints the folder with the programs: .cache/tools/SET-HASH, where the hash is over all inputs. So a
 # second call costs nothing, and checkouts that differ can share a cache, which AZVNET_TOOLS_CACHE puts
@@ -23,11 +24,11 @@ inputs() {
     cd "$here"
     case $wanted in
         bin) sha256sum build.sh cni/go.mod cni/go.sum criclient/go.mod criclient/go.sum criclient/*.go ;;
-        containerd | gvisor) sha256sum build.sh "$wanted/go.mod" "$wanted/go.sum" ;;
+        containerd | gvisor | kwok) sha256sum build.sh "$wanted/go.mod" "$wanted/go.sum" ;;
         kubernetes) sha256sum build.sh kubernetes/go.mod kubernetes/go.sum kubernetes/*/*.go ;;
         kind) sha256sum build.sh kind/go.mod kind/go.sum kubernetes/go.mod kubernetes/go.sum ;;
         *)
-            echo "build.sh: there is no set '$wanted'; there are bin, containerd, gvisor, kubernetes, kind" >&2
+            echo "build.sh: there is no set '$wanted'; there are bin, containerd, gvisor, kubernetes, kind, kwok" >&2
             exit 2
             ;;
     esac
@@ -60,6 +61,14 @@ counted() { # counted PROGRAM COMMAND...
     fi
     rm "$log"
     say "$program: $(($(date +%s) - begun)) s"
+}
+
+kwok() {
+    build kwok tool
+    stages=$(cd "$here/kwok" && "$go" list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
+    for stage in node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-with-lease pod/fast/pod-delete; do
+        install -m 644 "$stages/$stage.yaml" "$bin"
+    done
 }
 
 modules() { # of Kubernetes; sets version and flags
@@ -141,6 +150,7 @@ case $wanted in
         ;;
     containerd) build containerd -tags no_zfs,no_devmapper,no_tracing tool ;;
     gvisor) build gvisor tool ;;
+    kwok) (kwok) ;;
     kubernetes) (kubernetes) ;;
     kind) (kind) ;;
 esac

@@ -1,0 +1,62 @@
+"""The benchmark with a thousand nodes, small and sped up, so that it goes on working."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.bench.scale import central, figures, independent
+from integration.bench.scale.scenario import Scenario, arrivals
+from integration.tools import kubernetes
+from ipam.value import replace
+
+ROOT = Path(__file__).parents[2]
+NODES, PODS = 10, 150
+SMALL = Scenario(nodes=50, pods=1_500)
+
+
+@pytest.mark.timeout(600)
+def test_every_pod_of_a_small_and_fast_run_has_an_address_and_azure_was_asked_for_them(
+    tmp_path: Path,
+) -> None:
+    kubernetes()
+    results = tmp_path / "results.json"
+    numbers = ["--nodes", str(NODES), "--pods", str(PODS), "--speed", "40", "--start", "4", "--share", "1"]
+    sizes = json.dumps({"low": 4, "batch": 4, "high": 8})
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "integration.bench.scale", *numbers, "--sizes", sizes),
+            *("--no-kwok", "--results", str(results)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = json.loads(results.read_text())
+    assert run["pods"] == PODS
+    assert run["addresses"] >= PODS
+    assert run["writes"] >= NODES
+    assert run["series"]["addressed"][-1][1] == PODS
+
+
+def test_on_paper_the_operator_stays_within_its_share_and_nodes_of_their_own_do_not() -> None:
+    come = arrivals(SMALL)
+    together = figures.of_paper(central.run(SMALL, come), "operator")
+    alone = figures.of_paper(independent.run(SMALL, come), "nodes")
+    assert together.pods == alone.pods == SMALL.pods
+    assert together.throttled == 0
+    assert together.writes_peak < 0.6 < alone.writes_peak
+
+
+def test_on_paper_more_free_addresses_are_fewer_pods_that_wait() -> None:
+    come = arrivals(SMALL)
+    few = central.run(SMALL, come)
+    sizes = replace(SMALL.sizes, low=24, high=40)
+    many = central.run(Scenario(nodes=SMALL.nodes, pods=SMALL.pods, start=32, sizes=sizes), come)
+    assert figures.of_paper(many, "").waited < figures.of_paper(few, "").waited
