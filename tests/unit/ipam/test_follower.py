@@ -102,6 +102,8 @@ def test_pods_that_wait_get_what_was_offered_and_not_begun(machine: FollowedMach
     started = [machine.add_pod(number) for number in range(20)]
     assert started.count(True) == 16
     until(machine, lambda: machine.offered == ())
+    for _ in range(3):
+        machine.follow()
     assert not machine.add_pod(20), "the operator has not seen yet that it was withdrawn"
     machine.operator.work()
     until(machine, lambda: machine.ipam.leaving() == frozenset())
