@@ -139,6 +139,10 @@ cluster-shell: venv ## a shell on a node of it (NODE=node1)
 cluster-conformance: venv ## run Kubernetes' own networking specs on it (ARGS="--focus REGEX")
 	@$(PY) -m integration.cluster conformance $(ARGS)
 
+.PHONY: conformance-compare
+conformance-compare: image kubernetes ## Kubernetes' own networking specs with azvnet and with ptp, into docs/conformance.md (ARGS=--help)
+	@$(PY) -m integration.cluster compare $(ARGS)
+
 .PHONY: cluster-down
 cluster-down: venv ## take it down
 	@$(PY) -m integration.cluster down

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from integration.cluster import standalone
+from integration.cluster import comparison, comparisonpage, standalone
 from integration.cluster.cni import CHOICES
+from integration.cluster.comparison import SELECTIONS
+from integration.cluster.conformance import DOCUMENT
 from integration.cluster.node import PROXY_MODES
 from integration.cluster.program import ClusterError
 from integration.commands import declare, perform
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     up = declare(commands, "up", _up, "bring a cluster up")
     up.add_argument("--nodes", type=int, default=2)
     up.add_argument("--addresses", type=int, default=64, help="secondary addresses of every node NIC")
+    up.add_argument("--dual-stack", action="store_true", help="IPv6 beside IPv4: nodes, pods, services")
     up.add_argument("--proxy", choices=PROXY_MODES, default="nftables", help="mode of kube-proxy")
     up.add_argument(
         "--cni",
@@ -82,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     conformance.add_argument("--focus", help="regular expression (default: all of [sig-network])")
     conformance.add_argument("--services", action="store_true", help="only the specs about services")
     conformance.add_argument("--processes", type=int, default=6, help="how many specs run at once")
+    compare = declare(commands, "compare", _compare, "Kubernetes' own specs on azvnet and on ptp")
+    compare.add_argument("--only", choices=SELECTIONS, help="one selection of specs (default: all)")
+    compare.add_argument("--proxy", choices=PROXY_MODES, default="nftables", help="mode of kube-proxy")
     return parser
 
 
@@ -164,6 +170,29 @@ def _conformance(arguments: argparse.Namespace) -> int:
     passed = sum(spec.passed for spec in specs)
     screen.line(f"  {passed} of {len(specs)} passed; as a table: {folder / 'result.md'}")
     return 0 if specs and passed == len(specs) else 1
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """On clusters of its own; writes the page of results. 1: something is wrong with azvnet."""
+    screen = Screen()
+    found: list[str] = []
+    for selection in [SELECTIONS[arguments.only]] if arguments.only else SELECTIONS.values():
+        runs = {}
+        for contender in comparison.CONTENDERS:
+            screen.heading(f"{selection.name} with {contender}")
+            started = time.monotonic()
+            runs[contender] = comparison.run(selection, contender, arguments.proxy, screen.line)
+            count = comparison.passed(runs[contender].specs)
+            total = len(runs[contender].specs)
+            screen.line(f"  {count} of {total} passed after {time.monotonic() - started:.0f} s")
+        page = DOCUMENT.read_text(encoding="utf-8")
+        page = comparisonpage.with_table(page, selection, arguments.proxy, runs)
+        DOCUMENT.write_text(page, encoding="utf-8")
+        found += comparison.faults(runs, comparisonpage.REASONS)
+    for fault in found:
+        screen.verdict(fault, ok=False)
+    screen.verdict(f"{DOCUMENT.name} has the results", ok=not found)
+    return 1 if found else 0
 
 
 def _kubectl(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from integration.cluster.program import ClusterError, without_proxies
+from integration.marked import with_part, written
 from integration.tools import kubernetes
 
 if TYPE_CHECKING:
@@ -37,14 +38,10 @@ _PAUSE = 1.0
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 MODES = ("nftables", "iptables")
 """Of kube-proxy, as the columns of the page."""
-_PAGE = """\
-# Kubernetes' own specs with azvnet
-
-The end-to-end specs of `[sig-network]` that every conformant cluster has to pass.
-
-On a [cluster](cluster.md) of emulated nodes where azvnet was installed by its manifest, with kube-proxy in
-nftables mode (`make e2e`): {nftables}. On a [kind cluster](kind.md) with kube-proxy in iptables mode, the
-specs that depend on it (`make test-kind`): {iptables}. Both compare this page with the results.
+BEGIN = "<!-- Compared with the results by `make e2e` and `make test-kind`. -->\n"
+"""Of their part of the page."""
+_PART = """\
+nftables: {nftables}; iptables: {iptables}.
 
 {table}
 """
@@ -74,6 +71,7 @@ def run(
     nodes: int,
     taints: Sequence[str] = (),
     focus: str = CONFORMANCE,
+    skip: str = "",
     processes: int = 6,
     minutes: int = 30,
     kubeconfig: str = _KUBECONFIG,
@@ -87,6 +85,7 @@ def run(
         nodes: how many nodes the cluster has.
         taints: keys of taints that nodes have and that the suite should not wait for to go.
         focus: regular expression over the full name of a spec.
+        skip: those of them that this one matches do not run.
         processes: how many specs run at once.
         minutes: after which the suite gives up.
         kubeconfig: an administrator's, as that machine sees it.
@@ -101,6 +100,7 @@ def run(
     programs = kubernetes()
     command = ["nsenter", "-t", str(pid), "-m", "-n", "-u", "-p", "--"] if pid else []
     command += [str(programs / "ginkgo"), f"--procs={processes}", f"--focus={focus}"]
+    command += [f"--skip={skip}"] if skip else []
     command += [
         f"--timeout={minutes}m",
         "--no-color",
@@ -134,7 +134,7 @@ def run(
     if not report.exists():
         tail = "\n".join(output.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
         raise ClusterError(f"the e2e suite ended with code {suite.returncode} and no report\n{tail}")
-    return specs(json.loads(report.read_text(encoding="utf-8")), focus)
+    return specs(json.loads(report.read_text(encoding="utf-8")), focus, skip)
 
 
 def ended(output: Path) -> int:
@@ -142,15 +142,15 @@ def ended(output: Path) -> int:
     return output.read_text(encoding="utf-8", errors="replace").count("•")
 
 
-def specs(report: Sequence[dict[str, Any]], focus: str) -> list[Spec]:
+def specs(report: Sequence[dict[str, Any]], focus: str, skip: str = "") -> list[Spec]:
     """What ginkgo's JSON report says of the specs that were to run."""
-    wanted = re.compile(focus)
+    wanted, unwanted = re.compile(focus), re.compile(skip or r"(?!)")
     found = []
     for suite in report:
         for entry in suite["SpecReports"] or ():
             name = " ".join([*(entry["ContainerHierarchyTexts"] or ()), entry["LeafNodeText"]])
             about = entry.get("Failure", {})
-            is_spec = entry["LeafNodeType"] == "It" and wanted.search(name)
+            is_spec = entry["LeafNodeType"] == "It" and wanted.search(name) and not unwanted.search(name)
             if is_spec or entry["State"] in {"failed", "panicked"}:  # what is not a spec failed before all
                 spec = Spec(
                     name.strip() or entry["LeafNodeType"],
@@ -165,20 +165,20 @@ def specs(report: Sequence[dict[str, Any]], focus: str) -> list[Spec]:
 def table(found: Sequence[Spec]) -> str:
     """One run in Markdown."""
     lines = ["| spec | result | seconds |", "|---|---|--:|"]
-    lines += [f"| {_short(spec.name)} | {spec.state} | {spec.seconds:.1f} |" for spec in found]
+    lines += [f"| {short(spec.name)} | {spec.state} | {spec.seconds:.1f} |" for spec in found]
     passed = sum(spec.passed for spec in found)
     return "\n".join([*lines, "", f"{passed} of {len(found)} passed."])
 
 
 def documented(page: str) -> dict[str, tuple[str, str]]:
-    """What a page says of each spec, in the order of `MODES`; empty: it is not run in that mode."""
-    rows = re.findall(r"^\| (.+) \| (\w*) \| (\w*) \|$", page, re.MULTILINE)
+    """What a page says of each conformance spec, in the order of `MODES`; empty: not run in that mode."""
+    rows = re.findall(r"^\| (.+) \| (\w*) \| (\w*) \|$", written(page, BEGIN), re.MULTILINE)
     return {name: (first, second) for name, first, second in rows if name != "spec"}
 
 
 def document(page: str, mode: str, found: Sequence[Spec]) -> str:
     """A page of the documentation with the results of a run in ``mode`` in place of those that it has."""
-    states = {_short(spec.name): spec.state for spec in found}
+    states = {short(spec.name): spec.state for spec in found}
     columns = [{name: row[at] for name, row in documented(page).items() if row[at]} for at in range(2)]
     columns[MODES.index(mode)] = states
     first, second = columns
@@ -186,7 +186,8 @@ def document(page: str, mode: str, found: Sequence[Spec]) -> str:
     lines += [
         f"| {name} | {first.get(name, '')} | {second.get(name, '')} |" for name in sorted(first | second)
     ]
-    return _PAGE.format(table="\n".join(lines), nftables=_count(first), iptables=_count(second))
+    part = _PART.format(table="\n".join(lines), nftables=_count(first), iptables=_count(second))
+    return with_part(page, BEGIN, part)
 
 
 def _count(states: Mapping[str, str]) -> str:
@@ -194,5 +195,6 @@ def _count(states: Mapping[str, str]) -> str:
     return f"{passed} of {len(states)} passed"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name without the labels that all of its table have."""
     return re.sub(r" ?\[(sig-network|Conformance|NodeConformance|LinuxOnly)\]", "", name).strip()

@@ -15,10 +15,13 @@ import pytest
 
 from integration import tools
 from integration.cluster import Cluster, ClusterError, cni
-from integration.cluster.conformance import document, documented, ended, specs, table
+from integration.cluster.comparison import CONTENDERS, SELECTIONS, Run, faults
+from integration.cluster.comparisonpage import begin, with_table
+from integration.cluster.conformance import BEGIN, Spec, document, documented, ended, specs, table
 from integration.cluster.program import Program
 from integration.cluster.relay import Relay
 from integration.fabric import Fabric
+from integration.marked import END
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +138,17 @@ def test_reference_plugins_get_addresses_that_the_nic_owns() -> None:
         )
 
 
+def test_reference_plugins_get_addresses_of_both_families_where_the_nic_has_them() -> None:
+    with Fabric(nodes=1, addresses=4, ipv6=3, vnet_hosts=0) as fabric:
+        node = fabric.nodes["node1"]
+        ipam = cni.reference_conflist(node)["plugins"][0]["ipam"]
+        (_,), (v6,) = ipam["ranges"]
+        own = node.vm.primary_nic.ipv6[1:]
+        assert (v6["rangeStart"], v6["rangeEnd"], v6["gateway"]) == tuple(map(str, own))
+        assert v6["subnet"] == "fd00:10:10::/64"
+        assert [route["dst"] for route in ipam["routes"]] == ["0.0.0.0/0", "::/0"]
+
+
 REPORT = [
     {
         "SpecReports": [
@@ -184,7 +198,9 @@ def test_report_tells_of_the_specs_that_were_to_run_and_of_no_others() -> None:
 
 def test_page_of_results_gets_those_of_one_mode_and_keeps_the_others() -> None:
     found = specs(REPORT, r"\[sig-network\].*\[Conformance\]")
-    page = document("", "nftables", found)
+    page = document(f"# Title\n{BEGIN}{END}More.\n", "nftables", found)
+    assert page.startswith("# Title\n")
+    assert page.endswith("More.\n")
     assert documented(page) == {"DNS should resolve": ("failed", ""), "Services should work": ("passed", "")}
     assert "1 of 2 passed" in page
     both = document(page, "iptables", found[1:])
@@ -193,6 +209,47 @@ def test_page_of_results_gets_those_of_one_mode_and_keeps_the_others() -> None:
         "Services should work": ("passed", "passed"),
     }
     assert document(both, "iptables", []) == page
+
+
+def compared(ours: str, theirs: str, dropped: dict[str, int] | None = None) -> dict[str, Run]:
+    """A spec that came to these states with azvnet and with ptp."""
+    states = zip(CONTENDERS, (ours, theirs), strict=True)
+    made = {name: (Spec("[sig-network] A", state, 1.0, "why"),) for name, state in states}
+    return {name: Run(specs, (dropped or {}) if name == "azvnet" else {}) for name, specs in made.items()}
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        (compared("passed", "passed"), []),
+        (compared("passed", "failed"), []),
+        (compared("failed", "passed"), ["passed with ptp and not with azvnet"]),
+        (compared("skipped", "passed"), ["passed with ptp and not with azvnet"]),
+        (compared("failed", "failed"), ["nobody says why"]),
+        (compared("passed", "passed", {"node1": 2}), ["dropped 2 packets of node1"]),
+        ({**compared("passed", "passed"), "azvnet": Run((), {})}, ["did not run with azvnet"]),
+    ],
+)
+def test_comparison_finds_fault_with_azvnet_alone(runs: dict[str, Run], words: list[str]) -> None:
+    found = faults(runs, {})
+    assert len(found) == len(words)
+    assert all(word in fault for word, fault in zip(words, found, strict=True))
+
+
+def test_spec_that_passes_nowhere_needs_a_reason_unless_it_passes_with_the_others() -> None:
+    reasons = {"A$": "there is no such image"}
+    assert faults(compared("failed", "failed"), reasons) == []
+    assert len(faults(compared("failed", "passed"), reasons)) == 1
+
+
+def test_table_of_a_comparison_has_a_line_for_each_spec_and_keeps_the_rest_of_the_page() -> None:
+    chosen = SELECTIONS["beyond"]
+    page = f"# Title\n{begin(chosen, 'nftables')}old\n{END}More.\n"
+    found = with_table(page, chosen, "nftables", compared("passed", "failed"))
+    assert "azvnet: 1 of 1 passed, ptp: 0 of 1 passed." in found
+    assert "| A | passed | failed |" in found
+    assert "old" not in found
+    assert (found.splitlines()[0], found.splitlines()[-1]) == ("# Title", "More.")
 
 
 def test_suite_that_fails_before_its_first_spec_is_not_taken_for_one_that_passed() -> None:
