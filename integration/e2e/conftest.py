@@ -2,7 +2,8 @@
 
 The layer runs in one process, so ``cluster`` is shared by all files. It starts without a CNI plugin;
 a test that needs one takes ``ready_cluster``. A test that breaks something repairs it. Tests that break
-azvnet itself, or its nodes, are in ``life`` and share a cluster of their own.
+azvnet itself, or its nodes, are in ``life``, those of both families in ``dual``: each folder has a cluster of
+its own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ADDRESSES = 64
 SMALL = "node3"
 """A node with a few addresses only. It has a taint, so a pod runs there when a test names the node."""
 SMALL_ADDRESSES = 4
-SHARED = ("cluster", "life")
+SHARED = ("cluster", "life", "dual")
 """Fixtures that are clusters which tests share."""
 
 

@@ -18,6 +18,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 LIFE = "integration/e2e/life"
 FABRIC = "integration/tests/fabric/test_cli.py::"
 CLUSTER = "integration/e2e/test_cluster.py::"
+DUAL = "integration/e2e/dual/test_both_families.py::"
 INSTALL = "tests/install/"
 KIND = "integration/kind/tests/"
 INSTALLED = f"{LIFE}/test_install.py::"
@@ -34,6 +35,8 @@ RUN_BY = {
     ),
     r"make demo( ARGS=.*)?": "integration/tests/test_demo.py::test_demo_holds_all_its_checks",
     r"make (test|check)": ".ci/run",
+    r"make cluster ARGS=--dual-stack": f"{DUAL}test_pods_and_nodes_see_each_other",
+    r"make conformance-compare( ARGS=.*)?": f"{DUAL}test_specs_of_kubernetes_for_dual_stack_pass",
     r"(\w+=\w+ )*make cluster": CLUSTER + "test_node_is_ready_when_a_plugin_is_there",
     r"make cluster-shell .*": FABRIC + "test_exec_runs_inside_and_gives_back_the_exit_code",
     r"make cluster-conformance": "integration/e2e/test_conformance.py::test_all_45_conformance_specs",
