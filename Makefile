@@ -173,7 +173,7 @@ bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes,
 	@$(PY) -m integration.bench.pods $(ARGS)
 
 .PHONY: bench-scale
-bench-scale: venv kubernetes ## the operator with 1,000 nodes and 30,000 pods, a quarter of an hour (as root, ARGS=--help)
+bench-scale: operator kubernetes ## the operator with 1,000 nodes and 30,000 pods, a quarter of an hour (as root, ARGS=--help)
 	@$(STEP) "kwok" integration/tools/build.sh kwok
 	@$(PY) -m integration.bench.scale $(ARGS)
 

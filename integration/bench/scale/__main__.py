@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).parents[3]
-BUNDLE = ROOT / "dist/azvnet-operator/azvnet-python"
+BUNDLE = ROOT / "dist/azvnet-operator/azvnet"
 
 
 def main() -> int:
