@@ -26,7 +26,7 @@ class Figures:
 
     name: str
     how: str
-    """``operator``: measured; ``operator, on paper`` and ``1,000 nodes, on paper``: reckoned."""
+    """Who wrote, and whether it was measured or reckoned."""
     last_address: float
     """From the first pod until the last one had its address."""
     pods: int
@@ -98,7 +98,7 @@ def of_paper(region: Region, how: str) -> Figures:
     )
 
 
-def of_run(recorded: Recorded, how: str = "operator") -> Figures:
+def of_run(recorded: Recorded) -> Figures:
     """Of a run that was measured. Moments and waits are those of reality, whatever the speed was."""
     scenario = recorded.scenario
     speed = scenario.speed
@@ -112,7 +112,7 @@ def of_run(recorded: Recorded, how: str = "operator") -> Figures:
     used = last.processor["operator"] - first.processor["operator"]
     return Figures(
         name=scenario.name,
-        how=how,
+        how=f"operator, {scenario.nodes:,} nodes, measured",
         last_address=max(at for _, at, _ in times),
         pods=len(times),
         waited=len(waits),
