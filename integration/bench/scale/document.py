@@ -29,8 +29,8 @@ second, which is three for each node in a minute.
 It takes about a quarter of an hour, has a network namespace of its own and leaves nothing behind. To run it
 again and write this page anew, as root:
 
-```sh
-make bench-scale ARGS="--name 'as shipped' --results docs/scale.json --write"
+```console
+$ make bench-scale ARGS="--name 'as shipped' --results docs/scale.json --write"
 ```
 
 `--nodes`, `--pods` and `--speed` make it smaller; `--sizes '{"low": 8}'`, `--start` and `--share` try other
