@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[2]
 IMAGE = _ROOT / "dist" / "azvnet-image.tar"
+OPERATOR_IMAGE = _ROOT / "dist" / "azvnet-operator-image.tar"
 MANIFEST = _ROOT / "packaging" / "kubernetes" / "azvnet.yaml"
 UNINSTALL = _ROOT / "packaging" / "kubernetes" / "uninstall.yaml"
 CHART = _ROOT / "packaging" / "helm" / "azvnet"
@@ -90,9 +91,18 @@ def uninstall(cluster: Cluster, *, patience: float = 120.0) -> None:
 
 def load(cluster: Cluster) -> None:
     """Give the built image to every node. Raises ImageMissing."""
-    if not IMAGE.exists():
-        raise ImageMissing(f"{IMAGE} is not there; run: make image")
-    cluster.load_image(IMAGE)
+    _load(cluster, IMAGE, "make image")
+
+
+def load_operator(cluster: Cluster) -> None:
+    """Give the operator's built image to every node. Raises ImageMissing."""
+    _load(cluster, OPERATOR_IMAGE, "make operator-image")
+
+
+def _load(cluster: Cluster, archive: Path, how: str) -> None:
+    if not archive.exists():
+        raise ImageMissing(f"{archive} is not there; run: {how}")
+    cluster.load_image(archive)
 
 
 def helm(cluster: Cluster, *arguments: str, patience: float = 120.0) -> str:
