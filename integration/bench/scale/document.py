@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[3] / "docs"
 RESULTS = DOCS / "scale.json"
 Document = dict[str, Any]
+SHOWN = ("as AKS", "low 24, high 40")
+"""Runs that the picture has; the table has all."""
 
 _HEAD = """\
 # The operator and a thousand nodes
@@ -61,6 +63,8 @@ Goals: at most half of both budgets; the 99th percentile of pods that wait at mo
 * Nodes of their own, in mode `node`, use all that Azure takes, reads included, since each asks every ten
   seconds whether its operation has ended; what else needs Azure is throttled with them, and those that
   are refused wait for the window to pass. The operator asks first when most operations have ended.
+* A write is counted when its turn comes, and the PUT follows after a read of the NIC, so that Azure may see a
+  few more in 5 minutes than half.
 * The machine decides as well. etcd, API server, scheduler, kwok, the operator, Azure and a thousand
   agents want two processors for themselves: with others on it the API server answers so late that the
   operator loses its Lease, which is why that lasts 60 s here. `--nodes` takes fewer nodes, and as much
@@ -72,7 +76,7 @@ Goals: at most half of both budgets; the 99th percentile of pods that wait at mo
 def write(results: Path = RESULTS, folder: Path = DOCS) -> None:
     """Write both files."""
     runs = load(results)
-    (folder / "scale.svg").write_text(chart(runs), encoding="utf-8")
+    (folder / "scale.svg").write_text(chart([run for run in runs if run["name"] in SHOWN]), encoding="utf-8")
     (folder / "scale.md").write_text(page(runs), encoding="utf-8")
 
 
