@@ -58,7 +58,7 @@ Goals: at most half of both budgets; the 99th percentile of pods that wait at mo
   what a node has free must last for its pods for ten minutes and an operation. AKS' marks, 8 and 24, do
   not leave that where every node is given three pods a minute: pods wait for a turn, and for the
   operation after it.
-* With `low` 24 and `high` 40 each idle node has 16 addresses more, and nobody waits. That is what a
+* With `low` 24 and `high` 40 each idle node has 16 addresses more, and next to nobody waits. That is what a
   cluster of this size should set where all of it is filled at once.
 * Nodes of their own, in mode `node`, use all that Azure takes, reads included, since each asks every ten
   seconds whether its operation has ended; what else needs Azure is throttled with them, and those that
