@@ -14,6 +14,9 @@ from ipam.value import Value
 
 WINDOW = 300.0
 """Seconds in which Microsoft.Network counts."""
+UNTIL_MADE = 15.0
+"""Seconds from a turn to its request, at most as a rule: a write comes after a read of what is written, which
+waits for a turn of its own. A request counts for so much longer, since Azure counts from when it gets it."""
 PAUSE = 10.0
 """Seconds without requests after one was throttled and no time was named."""
 
@@ -63,7 +66,7 @@ class Meter:
             rounds, at = divmod(beyond - 1, self.allowed)
             # Those that are not in the window yet will be made one window after those that are.
             first = self._times[min(at, len(self._times) - 1)] if self._times else now
-            seconds = max(seconds, first + (rounds + 1) * WINDOW - now)
+            seconds = max(seconds, first + (rounds + 1) * (WINDOW + UNTIL_MADE) - now)
         return seconds
 
     def take(self, now: float) -> None:
@@ -96,5 +99,5 @@ class Meter:
     def _settle(self, now: float) -> None:
         self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._per_second)
         self._at = max(self._at, now)
-        while self._times and self._times[0] <= now - WINDOW:
+        while self._times and self._times[0] <= now - WINDOW - UNTIL_MADE:
             self._times.popleft()

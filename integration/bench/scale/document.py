@@ -63,8 +63,8 @@ Goals: at most half of both budgets; the 99th percentile of pods that wait at mo
 * Nodes of their own, in mode `node`, use all that Azure takes, reads included, since each asks every ten
   seconds whether its operation has ended; what else needs Azure is throttled with them, and those that
   are refused wait for the window to pass. The operator asks first when most operations have ended.
-* A write is counted when its turn comes, and the PUT follows after a read of the NIC, so that Azure may see a
-  few more in 5 minutes than half.
+* A write is counted for 15 s longer than Azure's window, from its turn: the PUT follows after a read of the
+  NIC. The run of 2026-11-27 is from before that, so Azure saw a few more in 5 minutes than half.
 * The machine decides as well. etcd, API server, scheduler, kwok, the operator, Azure and a thousand
   agents want two processors for themselves: with others on it the API server answers so late that the
   operator loses its Lease, which is why that lasts 60 s here. `--nodes` takes fewer nodes, and as much

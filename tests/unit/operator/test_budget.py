@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipam.operator.budget import PAUSE, READS, WINDOW, WRITES, Limits, Meter
+from ipam.operator.budget import PAUSE, READS, UNTIL_MADE, WINDOW, WRITES, Limits, Meter
 from ipam.operator.line import AGEING, Line, Order
 
 SMALL = Limits(20, 8, 1.0)
@@ -36,6 +36,21 @@ def test_never_more_than_the_share_in_any_five_minutes(
             between = sum(begin <= at <= end for at in inside)
             # The last one may be what is left of a whole one.
             assert between <= max(1, limits.burst * share) + (end - begin) * limits.per_second * share + 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(0, 40), st.floats(0, UNTIL_MADE)), max_size=60))
+def test_requests_that_come_some_seconds_after_their_turn_are_not_more_either(
+    moves: list[tuple[float, float]],
+) -> None:
+    now, made = 1000.0, list[float]()
+    meter = Meter(Limits(6, 100, 50.0), 1.0, now)
+    for seconds, later in moves:
+        now += seconds
+        if meter.wait(now) == 0:
+            meter.take(now)
+            made.append(now + later)
+    for end in made:
+        assert sum(end - WINDOW < at <= end for at in made) <= 6
 
 
 @given(st.integers(1, 60), st.floats(0.2, 1.0))
