@@ -18,6 +18,7 @@ from ipam.operator.errors import ClusterError, NotThere
 from ipam.operator.line import Order
 from ipam.operator.nics import Nics
 from ipam.operator.record import Record, Said, What, Wish
+from ipam.operator.rounds import Rounds
 from ipam.operator.turns import Sort, Stopped
 from ipam.operator.work import SCARCE_SECONDS, Hands, Work
 from ipam.provision import exchange, pace, progress
@@ -76,6 +77,7 @@ class Fleet:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._dirty: set[str] = set()
+        self._rounds = Rounds(self.all_records, parts.pods.per_second)
         self._full: dict[str, float] = {}
         """Until when a subnet counts as full, by its id."""
         self.claims = Claims(common.settings.resource_groups)
@@ -203,15 +205,18 @@ class Fleet:
 
     def around(self, record: Record) -> Around:
         """See ``work.Hands``."""
-        node, parts = record.node, self._parts
+        node, parts, region = record.node, self._parts, record.region()
         name, now = node.name, self._common.clock()
+        allowed = parts.turns.account(region).meters[Sort.WRITE].allowed
         seen = parts.nodes.get(name)
         return Around(
             has_node=seen is not None,
             refused=self.claims.why_not(node, seen.provider_id if seen is not None else ""),
             coming=parts.pods.coming(name, node.spec.pool.held),
             arrivals=parts.pods.per_second(name),
-            wait=parts.turns.expected_wait(record.region(), Order.GROWTH),
+            wait=max(
+                parts.turns.expected_wait(region, Order.GROWTH), self._rounds.seconds(region, allowed, now)
+            ),
             subnet_full=now < self._full.get(node.status.nic.subnet.casefold(), 0.0),
             grace=self._common.settings.grace,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from integration.bench.scale.onpaper import Region
 from integration.fabric.armoperations import POLL_AFTER
-from ipam.operator.budget import READS, WRITES, Meter
+from ipam.operator.budget import READS, WINDOW, WRITES, Meter
 from ipam.operator.line import Line, Order
 from ipam.operator.turns import MEAN_SECONDS
 from ipam.provision.plan import OPERATION_SECONDS, Counts, plan
@@ -96,7 +96,8 @@ class _Operator:
     def _reckoned_wait(self, now: float) -> float:
         ahead = self._line.ahead_of(Order.GROWTH)
         for_worker = max(0, self._working + ahead + 1 - self._workers) * MEAN_SECONDS / self._workers
-        return max(self._writes.wait(now, ahead + 1), for_worker)
+        coming = sum(node.rate(now) > 0 for node in self._region.nodes)
+        return max(self._writes.wait(now, ahead + 1), for_worker, coming * WINDOW / self._writes.allowed)
 
     def _serve(self) -> None:
         """Begin work as far as there are workers and writes."""

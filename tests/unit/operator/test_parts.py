@@ -11,9 +11,11 @@ from ipam.operator import fleet
 from ipam.operator.census import Nodes, Pods
 from ipam.operator.claims import Claims, is_of
 from ipam.operator.errors import ClusterError
+from ipam.operator.record import Record
+from ipam.operator.rounds import COUNT_SECONDS, Rounds
 from ipam.operator.telling import changes, reason_of, with_condition
 from ipam.operator.watching import Watching
-from ipam.provision.exchange import AzvnetNode, Machine, Nic, NodeSpec, NodeStatus, Operation
+from ipam.provision.exchange import AzvnetNode, Machine, Nic, NodeSpec, NodeStatus, Operation, PoolCounts
 from ipam.provision.progress import PHASES
 from ipam.value import replace
 from tests.unit.ipam.node import Clock
@@ -306,3 +308,20 @@ def test_the_condition_changes_its_time_only_with_its_verdict() -> None:
 def test_every_state_is_a_reason_as_kubernetes_wants_it(state: str) -> None:
     assert reason_of(state).isalpha()
     assert reason_of(state)[0].isupper()
+
+
+def test_a_round_lasts_as_long_as_every_node_that_pods_come_to_needs_for_a_write() -> None:
+    machine = Machine(resource_id=f"{SUBSCRIPTION}n1", location="westeurope")
+    busy, idle = PoolCounts(arrivals_per_minute=3.0), PoolCounts()
+    pools = {"told": busy, "bound": idle, "idle": idle}
+    records = [
+        Record(AzvnetNode(name, spec=NodeSpec(machine=machine, pool=pool)), 0.0)
+        for name, pool in pools.items()
+    ]
+    rounds = Rounds(lambda: records, {"told": 0.0, "bound": 0.05, "idle": 0.0}.__getitem__)
+    region = records[0].region()
+    assert rounds.seconds(region, 500, 1.0) == 2 * 300 / 500
+    assert rounds.seconds(replace(region, location="elsewhere"), 500, 1.0) == 0
+    records.clear()
+    assert rounds.seconds(region, 500, 1.0 + COUNT_SECONDS / 2) == 2 * 300 / 500, "it is counted now and then"
+    assert rounds.seconds(region, 500, 1.0 + COUNT_SECONDS) == 0
