@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cni_plugin.agent.provision_thread import ProvisionThread, StoppedError
 from ipam.errors import SourceUnreadable
 from ipam.provision import exchange, pace
-from ipam.provision.apiserver import Access, ApiServer, Outdated, Trouble
+from ipam.provision.apiserver import ApiAccess, ApiServer, Outdated, Trouble
 from ipam.provision.fields import FieldError
 from ipam.provision.follower import Follower
 from ipam.provision.machine import this_machine
@@ -245,13 +245,13 @@ class Attempts:
         self.trouble = trouble
 
 
-def access(environ: Mapping[str, str], wanted: ProvisionSettings) -> Access:
+def access(environ: Mapping[str, str], wanted: ProvisionSettings) -> ApiAccess:
     """Where the API server is: as the settings say, or as Kubernetes tells every pod."""
     url = wanted.api.server
     if not url and (host := environ.get("KUBERNETES_SERVICE_HOST")):
         port = environ.get("KUBERNETES_SERVICE_PORT") or "443"
         url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    return Access(url.rstrip("/"), Path(wanted.api.token_file), wanted.api.ca_file)
+    return ApiAccess(url.rstrip("/"), Path(wanted.api.token_file), wanted.api.ca_file)
 
 
 def _read(document: dict[str, Any]) -> AzvnetNode:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.cli.drawing import broken
 from cni_plugin.cli.plan_views import USES, duration, headline, outlook, share, use_words
-from cni_plugin.cli.svg import ALARM, FAINT, FONT, INK, LINE, PAPER, element, text
+from cni_plugin.cli.svg import ALARM, FAINT, FONT, INK, LINE, PAPER, element, svg_text
 from ipam import planning
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def chart(plan: SubnetPlan) -> str:
     body = [
         element("title", f"{plan.subnet}: {headline(plan)}"),
         element("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill=PAPER, stroke=LINE),
-        *(text(MARGIN, 46 + 28 * at, line, size=22, weight="bold") for at, line in enumerate(title)),
-        text(MARGIN, top - 18, headline(plan).partition(": ")[2], colour=FAINT),
-        *(text(MARGIN, top + 2 + 20 * at, line, colour=colour) for at, line in enumerate(answer)),
+        *(svg_text(MARGIN, 46 + 28 * at, line, size=22, weight="bold") for at, line in enumerate(title)),
+        svg_text(MARGIN, top - 18, headline(plan).partition(": ")[2], colour=FAINT),
+        *(svg_text(MARGIN, top + 2 + 20 * at, line, colour=colour) for at, line in enumerate(answer)),
         *squares,
         *legend,
         *diagram,
@@ -96,7 +96,7 @@ def _squares(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
     each = size // count
     words = "one address" if each == 1 else f"{each:,} addresses"
     drawn.append(
-        text(WIDTH - MARGIN, bottom + 13, f"a square is {words}", colour=FAINT, anchor="end", size=12)
+        svg_text(WIDTH - MARGIN, bottom + 13, f"a square is {words}", colour=FAINT, anchor="end", size=12)
     )
     return drawn, bottom
 
@@ -126,9 +126,9 @@ def _legend(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
         colour = ALARM if name == "missing" else INK
         drawn += [
             _swatch(left, middle, name),
-            text(left + 22, middle, use_words(plan, name), colour=colour),
-            text(right - 64, middle, f"{count:,}", anchor="end", colour=colour),
-            text(right, middle, share(plan, name, count), anchor="end", colour=FAINT),
+            svg_text(left + 22, middle, use_words(plan, name), colour=colour),
+            svg_text(right - 64, middle, f"{count:,}", anchor="end", colour=colour),
+            svg_text(right, middle, share(plan, name, count), anchor="end", colour=FAINT),
         ]
     return drawn, top + (rows - 1) * ROW
 
@@ -144,7 +144,7 @@ def _diagram(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
     steady = [(month, plan.cluster.taken(count)) for month, count in nodes]
     peak = [(month, plan.cluster.taken(plan.cluster.with_surge(count))) for month, count in nodes]
     drawn = [
-        text(MARGIN, top, "Addresses taken, month by month", weight="bold"),
+        svg_text(MARGIN, top, "Addresses taken, month by month", weight="bold"),
         *scale.grid(),
         scale.area(peak, "surge"),
         scale.area(steady, "pods"),
@@ -156,7 +156,7 @@ def _diagram(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
     key = scale.bottom + 44
     for left, name, words in ((0, "pods", "without an upgrade"), (190, "surge", "during an upgrade")):
         swatch = _swatch(scale.left + left, key, name, _OPACITY[name])
-        drawn += [swatch, text(scale.left + left + 22, key, words)]
+        drawn += [swatch, svg_text(scale.left + left + 22, key, words)]
     return drawn, key
 
 
@@ -188,10 +188,12 @@ class _Scale:
         for count in range(0, int(self.most) + 1, step):
             y = self.y(count)
             yield element("line", x1=self.left, y1=y, x2=self.right, y2=y, stroke=LINE)
-            yield text(self.left - 10, y + 4, f"{count:,}", anchor="end", colour=FAINT, size=12)
+            yield svg_text(self.left - 10, y + 4, f"{count:,}", anchor="end", colour=FAINT, size=12)
         for month in range(0, self.months + 1, _step(self.months / 12)):
-            yield text(self.x(month), self.bottom + 18, str(month), anchor="middle", colour=FAINT, size=12)
-        yield text(self.right + 20, self.bottom + 18, "months", colour=FAINT, size=12)
+            yield svg_text(
+                self.x(month), self.bottom + 18, str(month), anchor="middle", colour=FAINT, size=12
+            )
+        yield svg_text(self.right + 20, self.bottom + 18, "months", colour=FAINT, size=12)
 
     def area(self, points: list[tuple[float, int]], name: str) -> str:
         """What is below a curve."""
@@ -235,7 +237,7 @@ def _sizes(plan: SubnetPlan, scale: _Scale) -> Iterator[str]:
             "line", x1=scale.left, y1=y, x2=scale.right, y2=y, stroke=colour, stroke_width=width, **dashes
         )
         words = f"/{length}"
-        yield text(scale.right + 10, y + 4, words, colour=colour, weight="bold" if is_shown else "")
+        yield svg_text(scale.right + 10, y + 4, words, colour=colour, weight="bold" if is_shown else "")
 
 
 def _ends(plan: SubnetPlan, scale: _Scale) -> Iterator[str]:
@@ -256,7 +258,7 @@ def _ends(plan: SubnetPlan, scale: _Scale) -> Iterator[str]:
         yield element("line", x1=x, y1=y - 12, x2=x, y2=scale.bottom, stroke=colour, stroke_width=1.5)
         anchor, beside = ("start", 7) if row < to_right else ("end", -7)
         label = f"{words}: {duration(days or 0)}"
-        yield text(x + beside, y, label, colour=colour, anchor=anchor, weight="bold", size=13)
+        yield svg_text(x + beside, y, label, colour=colour, anchor=anchor, weight="bold", size=13)
 
 
 def _swatch(x: float, y: float, name: str, opacity: float = 1) -> str:

@@ -9,7 +9,7 @@ INK, FAINT, PAPER, LINE, ALARM = "#1f2328", "#59636e", "#ffffff", "#d0d7de", "#c
 FONT = "system-ui, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif"
 
 
-def text(
+def svg_text(
     x: float, y: float, words: str, *, size: int = 14, weight: str = "", anchor: str = "", colour: str = INK
 ) -> str:
     """A line of text; ``anchor``: what of it is at ``x``."""

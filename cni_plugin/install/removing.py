@@ -27,7 +27,8 @@ _STATE = re.compile(
     r"azvnet\.db(\.new|\.(corrupt|newer)-[\dTZ.]+)?(-wal|-shm|-journal)?"
     r"|(store|source(-[0-9a-f]{8})?|adoption|attachments|nics)\.lock"
     r"|(agent|http)\.sock(\.[0-9a-f]{8})?"
-    r"|sysctls-before\.json|\.?(traffic|networks|nics|leaving|operator|ipv6-forwarding-before)\.json(\.[0-9a-f]+)?"
+    r"|sysctls-before\.json"
+    r"|\.?(traffic|networks|nics|nics-ipv6|leaving|operator|ipv6-forwarding-before)\.json(\.[0-9a-f]+)?"
 )
 """Names in the state directory (docs/architecture.md, "State"). The directory is named by the environment, so
 only what is known by its name is removed, and nothing below it."""

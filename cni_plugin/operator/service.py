@@ -16,10 +16,10 @@ from cni_plugin import __version__, log
 from cni_plugin.agent.listener import Listener, Page, address_of, listen_on_port
 from cni_plugin.agent.settings import SettingsError as AddressError
 from cni_plugin.agent.signals import Signals
-from ipam.operator.cluster import Cluster
+from ipam.operator.cluster import ClusterApi
 from ipam.operator.main import Operator
-from ipam.operator.pages import Pages
-from ipam.operator.settings import Settings, SettingsError
+from ipam.operator.pages import OperatorPages
+from ipam.operator.settings import OperatorSettingsError, Settings
 from ipam.value import compile_constructors
 
 Write = Callable[[bytes], object]
@@ -29,7 +29,7 @@ def run(settings: Settings, write: Write) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code. ``write`` takes the lines of the log.
 
     Raises:
-        SettingsError: the settings are not possible here; says which.
+        OperatorSettingsError: the settings are not possible here; says which.
         OSError: ``metrics_address`` can't be listened on.
     """
 
@@ -40,8 +40,8 @@ def run(settings: Settings, write: Write) -> int:
 
     compile_constructors()
     signals = Signals((signal.SIGTERM, signal.SIGINT))
-    operator = Operator(settings, Cluster(settings.kubeconfig), _identity(), tell)
-    listener = _listen(settings.metrics_address, Pages(operator))
+    operator = Operator(settings, ClusterApi(settings.kubeconfig), _identity(), tell)
+    listener = _listen(settings.metrics_address, OperatorPages(operator))
     operator.start()
     tell("info", f"azvnet operator {__version__} is up as {operator.identity}")
     signals.wait(None)
@@ -56,13 +56,13 @@ def _identity() -> str:
     return f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
 
 
-def _listen(address: str, pages: Pages) -> Listener | None:
+def _listen(address: str, pages: OperatorPages) -> Listener | None:
     if not address:
         return None
     try:
         where = address_of(address)
     except AddressError as error:
-        raise SettingsError(str(error)) from error
+        raise OperatorSettingsError(str(error)) from error
 
     def answer(path: str, accept: str) -> Page:
         status, content_type, body = pages.answer(path, accept)

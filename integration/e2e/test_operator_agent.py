@@ -106,7 +106,7 @@ class FollowingNode(ProvisionedNode):
         revision = self.told().status.revision + 1
         self.say(
             revision=revision,
-            nic=exchange.Nic(name=self.nic, mac=nic_document.mac_of(self.document())),
+            nic=exchange.NicShown(name=self.nic, mac=nic_document.mac_of(self.document())),
             configurations=nic_document.configurations(self.document()),
             last_read_time=f"read {revision}",
             **{"state": "idle", "text": "", "surplus": 0, "releasing": (), **more},

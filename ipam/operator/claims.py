@@ -65,7 +65,7 @@ class Claims:
             return f"the node does not say which virtual machine it is: {quoted(machine)}"
         if self._groups and place.resource_group.casefold() not in self._groups:
             return f"resource group {quoted(place.resource_group)} is not among those of resource_groups"
-        if provider_id and not is_of(provider_id, machine):
+        if provider_id and not is_id_of(provider_id, machine):
             return f"the node says that it is {quoted(machine)}, and its Node says {quoted(provider_id)}"
         others = self.others(node.name)
         settled = node.name in self._has_nic and not others & self._has_nic
@@ -74,7 +74,7 @@ class Claims:
         return ""
 
 
-def is_of(provider_id: str, machine: str) -> bool:
+def is_id_of(provider_id: str, machine: str) -> bool:
     """Whether ``spec.providerID`` of a Node, as Azure's cloud provider writes it, is that machine."""
     scheme, _, path = provider_id.partition("://")
     return scheme.casefold() == "azure" and path.rstrip("/").casefold() == machine.rstrip("/").casefold()

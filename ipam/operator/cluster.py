@@ -18,8 +18,8 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
 from ipam.operator.errors import ClusterError, Conflict, Expired, NotThere
-from ipam.operator.leader import LeaseConflict, LeaseUnavailable, Record
-from ipam.operator.settings import SettingsError
+from ipam.operator.leader import LeaseConflict, LeaseRecord, LeaseUnavailable
+from ipam.operator.settings import OperatorSettingsError
 from ipam.provision import exchange
 from ipam.quoting import one_line
 
@@ -41,7 +41,7 @@ CONNECTIONS = 32
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-class Kind:
+class ResourceKind:
     """What can be listed and watched: ``watching.Asking``."""
 
     def __init__(self, name: str, listed: Callable[..., Any], **more: Any) -> None:
@@ -79,14 +79,14 @@ class Kind:
                     yield event
 
 
-class Cluster:
+class ClusterApi:
     """Safe for threads.
 
     Args:
         kubeconfig: its path; empty: the service account of the pod.
 
     Raises:
-        SettingsError: there is no such way to the API server.
+        OperatorSettingsError: there is no such way to the API server.
     """
 
     def __init__(self, kubeconfig: str) -> None:
@@ -103,10 +103,10 @@ class Cluster:
         self._core: Any = client.CoreV1Api(made)
         ours = {"group": exchange.GROUP, "version": exchange.VERSION, "plural": exchange.PLURAL}
         self._ours = ours
-        self.azvnet_nodes = Kind("AzvnetNodes", self._custom.list_cluster_custom_object, **ours)
-        self.nodes = Kind("Nodes", self._core.list_node)
+        self.azvnet_nodes = ResourceKind("AzvnetNodes", self._custom.list_cluster_custom_object, **ours)
+        self.nodes = ResourceKind("Nodes", self._core.list_node)
         bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
-        self.pods = Kind("Pods", self._core.list_pod_for_all_namespaces, field_selector=bound)
+        self.pods = ResourceKind("Pods", self._core.list_pod_for_all_namespaces, field_selector=bound)
 
     def read(self, name: str) -> Json:
         """An AzvnetNode. Raises NotThere, ClusterError.
@@ -186,7 +186,7 @@ class LeaseBox:
         self._leases = leases
         self._name, self._namespace = name, namespace
 
-    def read(self) -> Record | None:
+    def read(self) -> LeaseRecord | None:
         """See there."""
         try:
             with _told("Lease"):
@@ -199,7 +199,7 @@ class LeaseBox:
             raise LeaseUnavailable(str(error)) from error
         return _record(found)
 
-    def write(self, record: Record, *, acquires: bool) -> Record:
+    def write(self, record: LeaseRecord, *, acquires: bool) -> LeaseRecord:
         """See there."""
         now = datetime.datetime.now(datetime.UTC)
         try:
@@ -212,7 +212,7 @@ class LeaseBox:
         except ClusterError as error:
             raise LeaseUnavailable(str(error)) from error
 
-    def _create(self, record: Record, now: datetime.datetime) -> Any:
+    def _create(self, record: LeaseRecord, now: datetime.datetime) -> Any:
         spec = client.V1LeaseSpec(
             holder_identity=record.holder,
             lease_duration_seconds=max(1, round(record.seconds)),
@@ -223,7 +223,7 @@ class LeaseBox:
         lease = client.V1Lease(metadata=client.V1ObjectMeta(name=self._name), spec=spec)
         return self._leases.create_namespaced_lease(self._namespace, lease, _request_timeout=LEASE_TIMEOUT)
 
-    def _replace(self, record: Record, now: datetime.datetime, *, acquires: bool) -> Any:
+    def _replace(self, record: LeaseRecord, now: datetime.datetime, *, acquires: bool) -> Any:
         lease = self._leases.read_namespaced_lease(
             self._name, self._namespace, _request_timeout=LEASE_TIMEOUT
         )
@@ -252,7 +252,7 @@ def _configure(access: Any, kubeconfig: str) -> str:
         return _NAMESPACE.read_text().strip()
     except (ConfigException, OSError, LookupError, ValueError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "no kubeconfig, and not in a pod"
-        raise SettingsError(f"{where}: {one_line(str(error))}") from error
+        raise OperatorSettingsError(f"{where}: {one_line(str(error))}") from error
 
 
 @contextlib.contextmanager
@@ -297,9 +297,9 @@ def _lines(answer: Any) -> Iterator[bytes]:
         yield from (line for line in whole if line.strip())
 
 
-def _record(lease: Any) -> Record:
+def _record(lease: Any) -> LeaseRecord:
     spec = lease.spec
-    return Record(
+    return LeaseRecord(
         spec.holder_identity or "",
         float(spec.lease_duration_seconds or 0),
         int(spec.lease_transitions or 0),

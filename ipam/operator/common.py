@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Mapping
 
-    from ipam.operator.cluster import Cluster
+    from ipam.operator.cluster import ClusterApi
     from ipam.operator.settings import Settings
 
 
@@ -33,7 +33,7 @@ class Common:
     def __init__(
         self,
         settings: Settings,
-        cluster: Cluster,
+        cluster: ClusterApi,
         leads: Callable[[], bool],
         clock: Callable[[], float],
         tell: Callable[[str, str], None],

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipam.azure_limits import BLOCK
-from ipam.operator.line import Order
-from ipam.operator.record import AGAIN_SECONDS, AT_REST_SECONDS, STALE, Record, Said, What, Wish
+from ipam.operator.line import Urgency
+from ipam.operator.record import AGAIN_SECONDS, AT_REST_SECONDS, STALE, NodeRecord, Said, What, Wish
 from ipam.provision import progress
 from ipam.provision.plan import OPERATION_SECONDS, Plan, plan, problem
 from ipam.provision.refusals import Kind, Refusal
@@ -45,30 +45,30 @@ class Around(Value):
     grace: float
 
 
-def decide(record: Record, around: Around, now: float) -> Wish:
+def decide(record: NodeRecord, around: Around, now: float) -> Wish:
     """What is to be done next. Notes in the record since when there has been a surplus."""
     if (said := _why_not(record, around, now)) is not None:
         return Wish(What.NOTHING, said=said)
     if not around.has_node:
-        return Wish(What.LEAVE, Order.REMOVAL)
+        return Wish(What.LEAVE, Urgency.REMOVAL)
     spec, status = record.node.spec, record.node.status
     counts = counts_of(record, around, now)
     urgent = max(counts.waiting, counts.coming) > counts.free
     if record.unsure or record.is_unbelieved:
-        return Wish(What.READ, Order.WAITING if urgent else Order.GROWTH)
+        return Wish(What.READ, Urgency.WAITING if urgent else Urgency.GROWTH)
     if spec.seen != status.revision:
         return _at_rest(record, UNNOTICED, now)
     planned = _planned(record, counts, now)
     if spec.dry_run:
         return _at_rest(record, Said(progress.DRY_RUN, _would(planned)), now)
     if planned.grows:
-        return Wish(What.GROW, Order.WAITING if urgent else Order.GROWTH)
+        return Wish(What.GROW, Urgency.WAITING if urgent else Urgency.GROWTH)
     if planned.remove or _may_go_on(record, planned):
-        return Wish(What.SHRINK, Order.REMOVAL)
+        return Wish(What.SHRINK, Urgency.REMOVAL)
     return _at_rest(record, _resting(record, around, planned, now), now)
 
 
-def counts_of(record: Record, around: Around, now: float) -> Counts:
+def counts_of(record: NodeRecord, around: Around, now: float) -> Counts:
     """What the planner counts with."""
     pool = record.node.spec.pool
     counts = pool.counts(
@@ -81,12 +81,12 @@ def counts_of(record: Record, around: Around, now: float) -> Counts:
     return replace(counts, arrivals=max(counts.arrivals, around.arrivals))
 
 
-def may_remove(record: Record, now: float) -> bool:
+def may_remove(record: NodeRecord, now: float) -> bool:
     """Whether the agent is known to hold its marks at this moment."""
     return record.renewed_at is not None and now - record.renewed_at <= FRESH_SECONDS
 
 
-def _may_go_on(record: Record, planned: Plan) -> bool:
+def _may_go_on(record: NodeRecord, planned: Plan) -> bool:
     """Whether the agent offers something that may be taken: what was asked for, or, unasked, IP
     configurations whose operation failed.
     """
@@ -94,7 +94,7 @@ def _may_go_on(record: Record, planned: Plan) -> bool:
     return bool(offered) and (planned.surplus > 0 or any(each.state == "Failed" for each in offered))
 
 
-def _why_not(record: Record, around: Around, now: float) -> Said | None:
+def _why_not(record: NodeRecord, around: Around, now: float) -> Said | None:
     """Why nothing at all may be done."""
     silent = now - record.last_heard
     refused = record.broken or around.refused or impossible(record.node.spec)
@@ -124,7 +124,7 @@ def impossible(spec: NodeSpec) -> str:
     return f"sizes: {wrong}" if wrong else ""
 
 
-def _planned(record: Record, counts: Counts, now: float) -> Plan:
+def _planned(record: NodeRecord, counts: Counts, now: float) -> Plan:
     since = record.surplus_since
     planned = plan(record.node.spec.sizes, counts, 0.0 if since is None else now - since)
     if not planned.surplus:
@@ -134,17 +134,17 @@ def _planned(record: Record, counts: Counts, now: float) -> Plan:
     return planned
 
 
-def _at_rest(record: Record, said: Said, now: float) -> Wish:
+def _at_rest(record: NodeRecord, said: Said, now: float) -> Wish:
     """Nothing but a look at the NIC now and then."""
     spec = record.node.spec
     differs = bool(spec.pool.in_flight or spec.vanished)
     due = min(
         record.read_due, record.read_due - AT_REST_SECONDS + AGAIN_SECONDS if differs else record.read_due
     )
-    return Wish(What.READ if now >= due else What.NOTHING, Order.REST, said)
+    return Wish(What.READ if now >= due else What.NOTHING, Urgency.REST, said)
 
 
-def _resting(record: Record, around: Around, planned: Plan, now: float) -> Said:
+def _resting(record: NodeRecord, around: Around, planned: Plan, now: float) -> Said:
     spec, status = record.node.spec, record.node.status
     if not spec.pool.in_flight:
         record.unlisted_since = None

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ipam.operator.claims import Claims
 from ipam.operator.decide import Around, decide
 from ipam.operator.errors import ClusterError, NotThere
-from ipam.operator.line import Order
-from ipam.operator.nics import Nics
-from ipam.operator.record import Record, Said, What, Wish
+from ipam.operator.line import Urgency
+from ipam.operator.nic_lookup import Nics
+from ipam.operator.record import NodeRecord, Said, What, Wish
 from ipam.operator.rounds import Rounds
 from ipam.operator.turns import Sort, Stopped
 from ipam.operator.work import SCARCE_SECONDS, Hands, Work
@@ -30,7 +30,7 @@ from ipam.value import Value, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ipam.operator.azure import Azure
+    from ipam.operator.arm_pipeline import Azure
     from ipam.operator.census import Nodes, Pods
     from ipam.operator.common import Common
     from ipam.operator.teller import Teller
@@ -81,7 +81,7 @@ class Fleet:
         self._full: dict[str, float] = {}
         """Until when a subnet counts as full, by its id."""
         self.claims = Claims(common.settings.resource_groups)
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, NodeRecord] = {}
 
     # What is heard
 
@@ -109,7 +109,7 @@ class Fleet:
         with self._lock:
             record = self.records.get(each.name)
             if record is None:
-                record = Record(each.node or exchange.AzvnetNode(each.name), now)
+                record = NodeRecord(each.node or exchange.AzvnetNode(each.name), now)
                 self.records[each.name] = record
                 if self._parts.nodes.get(each.name) is None:
                     record.gone_since = now
@@ -121,7 +121,7 @@ class Fleet:
             record.broken = broken
             self._look_at(each.name, *self.claims.note(record.node))
 
-    def taken(self, record: Record, document: Json) -> None:
+    def taken(self, record: NodeRecord, document: Json) -> None:
         """The resource as the API server answered a write, or a read after one that failed.
 
         Raises:
@@ -198,12 +198,12 @@ class Fleet:
             else:
                 self._parts.turns.queue(name, record.region(), _sort(wish.what), wish.order)
                 since = record.queued_since = now if record.queued_since is None else record.queued_since
-                if wish.order is not Order.REST and now - since >= QUEUED_SECONDS:
+                if wish.order is not Urgency.REST and now - since >= QUEUED_SECONDS:
                     said = Said(progress.QUEUED, "it is not its turn yet: requests to Azure are limited")
             if said is not None and not record.broken:  # what can't be read can't be written either
                 self._parts.teller.tell(record, said, keep=wish.what is What.SHRINK)
 
-    def around(self, record: Record) -> Around:
+    def around(self, record: NodeRecord) -> Around:
         """See ``work.Hands``."""
         node, parts, region = record.node, self._parts, record.region()
         name, now = node.name, self._common.clock()
@@ -215,7 +215,7 @@ class Fleet:
             coming=parts.pods.coming(name, node.spec.pool.held),
             arrivals=parts.pods.per_second(name),
             wait=max(
-                parts.turns.expected_wait(region, Order.GROWTH), self._rounds.seconds(region, allowed, now)
+                parts.turns.expected_wait(region, Urgency.GROWTH), self._rounds.seconds(region, allowed, now)
             ),
             subnet_full=now < self._full.get(node.status.nic.subnet.casefold(), 0.0),
             grace=self._common.settings.grace,
@@ -226,7 +226,7 @@ class Fleet:
         threading.Thread(target=self._work, args=(name, sort), name=f"work {name}", daemon=True).start()
 
     def _work(self, name: str, sort: Sort) -> None:
-        record: Record | None = None
+        record: NodeRecord | None = None
         try:
             with self._lock:
                 record = self.records.get(name)
@@ -245,11 +245,11 @@ class Fleet:
                 self._look_at(name)
             self._parts.turns.ended()
 
-    def _unused(self, record: Record | None, sort: Sort) -> None:
+    def _unused(self, record: NodeRecord | None, sort: Sort) -> None:
         if record is not None:
             self._parts.turns.give_back(record.region(), sort)
 
-    def _do(self, record: Record, wish: Wish, sort: Sort) -> None:
+    def _do(self, record: NodeRecord, wish: Wish, sort: Sort) -> None:
         place, name = record.place(), record.node.name
         assert place is not None, "claims were looked at"
         try:
@@ -279,7 +279,7 @@ class Fleet:
         else:
             record.failures, record.not_before, record.trouble = 0, 0.0, None
 
-    def _failed(self, record: Record, refusal: Refusal) -> None:
+    def _failed(self, record: NodeRecord, refusal: Refusal) -> None:
         now = self._common.clock()
         if refusal.kind is not Kind.THROTTLED:  # that is nothing about this node, and all pause
             record.failures += 1
@@ -300,12 +300,12 @@ class Fleet:
         with self._lock:
             self._full[subnet.casefold()] = self._common.clock() + SCARCE_SECONDS
 
-    def all_records(self) -> list[Record]:
+    def all_records(self) -> list[NodeRecord]:
         """Of every node, at this moment."""
         with self._lock:
             return list(self.records.values())
 
-    def counted(self, of: Callable[[Record], str]) -> dict[str, int]:
+    def counted(self, of: Callable[[NodeRecord], str]) -> dict[str, int]:
         """How many nodes have each value of something."""
         return dict(Counter(map(of, self.all_records())))
 

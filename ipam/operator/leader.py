@@ -32,7 +32,7 @@ class LeaseConflict(Exception):
     """Somebody else wrote the Lease in between."""
 
 
-class Record(Value):
+class LeaseRecord(Value):
     """What a Lease says."""
 
     holder: str
@@ -48,10 +48,10 @@ class Record(Value):
 class Box(Protocol):
     """The Lease in the cluster. Each raises LeaseUnavailable."""
 
-    def read(self) -> Record | None:
+    def read(self) -> LeaseRecord | None:
         """What it says; None: there is none."""
 
-    def write(self, record: Record, *, acquires: bool) -> Record:
+    def write(self, record: LeaseRecord, *, acquires: bool) -> LeaseRecord:
         """Create it (no version) or replace that version; as it is afterwards. ``acquires``: it changes
         hands. Raises LeaseConflict.
         """
@@ -82,7 +82,7 @@ class Elector:
         self._clock = clock
         self._tell = tell
         self._until = float("-inf")
-        self._seen: Record | None = None
+        self._seen: LeaseRecord | None = None
         self._seen_at = 0.0
         self._trouble = ""
         self.term = 0
@@ -135,7 +135,7 @@ class Elector:
         began = self._clock()
         found = self._box.read()
         if found is None:
-            self._take(Record(self._identity, self._seconds, 0), began)
+            self._take(LeaseRecord(self._identity, self._seconds, 0), began)
         elif found.holder == self._identity:
             self._hold(replace(found, seconds=self._seconds), began)
         elif not found.holder or self._has_expired(found):
@@ -146,7 +146,7 @@ class Elector:
         elif self._until > began:
             self._until = float("-inf")  # taken from us: somebody edited it
 
-    def _has_expired(self, found: Record) -> bool:
+    def _has_expired(self, found: LeaseRecord) -> bool:
         """Whether it was not renewed for its whole duration while we watched."""
         now = self._clock()
         if self._seen is None or self._seen.version != found.version:
@@ -154,14 +154,14 @@ class Elector:
             return False
         return now - self._seen_at > found.seconds
 
-    def _take(self, wanted: Record, began: float) -> None:
+    def _take(self, wanted: LeaseRecord, began: float) -> None:
         self._write(wanted, began, acquires=True)
         self._tell("info", f"leading as {self._identity}")
 
-    def _hold(self, wanted: Record, began: float) -> None:
+    def _hold(self, wanted: LeaseRecord, began: float) -> None:
         self._write(wanted, began, acquires=False)
 
-    def _write(self, wanted: Record, began: float, *, acquires: bool) -> None:
+    def _write(self, wanted: LeaseRecord, began: float, *, acquires: bool) -> None:
         led = self.leads
         self._seen = self._box.write(wanted, acquires=acquires)
         self._seen_at = began

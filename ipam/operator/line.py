@@ -16,7 +16,7 @@ AGEING = 120.0
 """Seconds: about one operation."""
 
 
-class Order(IntEnum):
+class Urgency(IntEnum):
     """Classes, the most urgent one first."""
 
     WAITING = 0
@@ -27,10 +27,10 @@ class Order(IntEnum):
     """Looking whether all is as it should be."""
 
 
-class Place(Value):
+class PlaceInLine(Value):
     """Of one that waits."""
 
-    order: Order
+    order: Urgency
     since: float
     rank: float
     """The lowest is next."""
@@ -43,10 +43,10 @@ class Line(Generic[K]):
     """Those who wait, each with a key of its own. Not for several threads."""
 
     def __init__(self) -> None:
-        self._places: dict[K, Place] = {}
+        self._places: dict[K, PlaceInLine] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._number = 0
-        self._lengths = dict.fromkeys(Order, 0)
+        self._lengths = dict.fromkeys(Urgency, 0)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -54,7 +54,7 @@ class Line(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._places
 
-    def put(self, key: K, order: Order, now: float) -> None:
+    def put(self, key: K, order: Urgency, now: float) -> None:
         """Begin to wait, or wait in another class: more urgent from now on, less urgent as if always."""
         before = self._places.get(key)
         since = now if before is None else before.since
@@ -67,7 +67,7 @@ class Line(Generic[K]):
         if before is not None:
             self._lengths[before.order] -= 1
         self._lengths[order] += 1
-        self._places[key] = Place(order, since, rank)
+        self._places[key] = PlaceInLine(order, since, rank)
         self._number += 1
         heapq.heappush(self._heap, (rank, self._number, key))
 
@@ -87,21 +87,21 @@ class Line(Generic[K]):
             heapq.heappop(self._heap)
         return None
 
-    def place(self, key: K) -> Place | None:
+    def place(self, key: K) -> PlaceInLine | None:
         """Of one that waits."""
         return self._places.get(key)
 
-    def ahead_of(self, order: Order) -> int:
+    def ahead_of(self, order: Urgency) -> int:
         """How many of the same class, or of a more urgent one, wait."""
         return sum(number for each, number in self._lengths.items() if each <= order)
 
-    def lengths(self) -> dict[Order, int]:
+    def lengths(self) -> dict[Urgency, int]:
         """How many wait in each class."""
         return dict(self._lengths)
 
-    def longest(self, now: float) -> dict[Order, float]:
+    def longest(self, now: float) -> dict[Urgency, float]:
         """Seconds for which the oldest of each class has waited."""
-        found = dict.fromkeys(Order, 0.0)
+        found = dict.fromkeys(Urgency, 0.0)
         for each in self._places.values():
             found[each.order] = max(found[each.order], now - each.since)
         return found

@@ -19,7 +19,7 @@ from ipam.operator.term import Term
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipam.operator.cluster import Cluster
+    from ipam.operator.cluster import ClusterApi
     from ipam.operator.settings import Settings
 
 STOP_SECONDS = 5.0
@@ -35,7 +35,7 @@ class Operator:
     """One process. ``tell`` writes to the log: level and text."""
 
     def __init__(
-        self, settings: Settings, cluster: Cluster, identity: str, tell: Callable[[str, str], None]
+        self, settings: Settings, cluster: ClusterApi, identity: str, tell: Callable[[str, str], None]
     ) -> None:
         self.settings = settings
         self.identity = identity

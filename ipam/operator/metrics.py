@@ -21,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ipam import nic_counts as counts
-from ipam.operator.line import Order
+from ipam.operator.line import Urgency
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ FRESH_SECONDS = 1.0
 _REGION = ("subscription", "location")
 
 
-class Exposition:
+class OperatorExposition:
     """The text of everything, rendered by one thread at a time and at most once a second."""
 
     def __init__(self, operator: Operator) -> None:
@@ -142,7 +142,7 @@ def _turns(term: Term) -> Iterator[Metric]:
             for order, number in account.works[sort].lengths().items():
                 length.add_metric([*where, sort.value, order.name.lower()], number)
                 oldest.add_metric([*where, sort.value, order.name.lower()], longest[order])
-        for order in Order:
+        for order in Urgency:
             number, seconds = account.begun[order]
             waited.add_metric([*where, order.name.lower()], number, seconds)
     yield from (used, throttled, left, length, oldest, waited)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipam.operator.metrics import Exposition
+from ipam.operator.metrics import OperatorExposition
 
 if TYPE_CHECKING:
     from ipam.operator.main import Operator
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _TEXT = "text/plain; charset=utf-8"
 
 
-class Pages:
+class OperatorPages:
     """Safe for threads."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
-        self._metrics = Exposition(operator)
+        self._metrics = OperatorExposition(operator)
 
     def answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
         """Status, content type and body of a page."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from ipam.operator.line import Order
+from ipam.operator.line import Urgency
 from ipam.operator.turns import Region
 from ipam.provision import progress
 from ipam.sources.placement import Placement, placement_of
@@ -63,12 +63,12 @@ class Wish(Value):
     """What is to be done for a node, and how urgent that is."""
 
     what: What
-    order: Order = Order.REST
+    order: Urgency = Urgency.REST
     said: Said | None = None
     """What is told while it is at rest."""
 
 
-class Record:
+class NodeRecord:
     """One node. Changed under the fleet's lock, or by the work on the node, of which there is one at most."""
 
     def __init__(self, node: AzvnetNode, now: float) -> None:

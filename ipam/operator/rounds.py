@@ -15,7 +15,7 @@ from ipam.operator.budget import WINDOW
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ipam.operator.record import Record
+    from ipam.operator.record import NodeRecord
     from ipam.operator.turns import Region
 
 COUNT_SECONDS = 5.0
@@ -30,7 +30,7 @@ class Rounds:
         bound: pods that are bound to a node, per second.
     """
 
-    def __init__(self, records: Callable[[], Iterable[Record]], bound: Callable[[str], float]) -> None:
+    def __init__(self, records: Callable[[], Iterable[NodeRecord]], bound: Callable[[str], float]) -> None:
         self._records = records
         self._bound = bound
         self._counted: tuple[float, Mapping[Region, int]] = (float("-inf"), {})
@@ -43,5 +43,5 @@ class Rounds:
             self._counted = now, nodes
         return nodes.get(region, 0) * WINDOW / allowed
 
-    def _has_arrivals(self, record: Record) -> bool:
+    def _has_arrivals(self, record: NodeRecord) -> bool:
         return bool(record.node.spec.pool.arrivals_per_minute or self._bound(record.node.name))

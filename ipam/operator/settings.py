@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ipam.operator import settings_models
 
 
-class SettingsError(Exception):
+class OperatorSettingsError(Exception):
     """The file can't be read, or has an unknown key or an impossible value; says which."""
 
 
@@ -53,16 +53,16 @@ class Settings(Value):
         """The settings of a decoded document.
 
         Raises:
-            SettingsError: it has an unknown key or an impossible value; names it.
+            OperatorSettingsError: it has an unknown key or an impossible value; names it.
         """
         if not isinstance(document, dict):
-            raise SettingsError(f"it holds a JSON {type(document).__name__}, not an object")
+            raise OperatorSettingsError(f"it holds a JSON {type(document).__name__}, not an object")
         try:
             read = _read(document)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"])
-            raise SettingsError(f"{where}: {problem['msg']}") from error
+            raise OperatorSettingsError(f"{where}: {problem['msg']}") from error
         return cls(
             ArmConfig(read.arm.credential, read.arm.client_id, read.arm.base_url, read.arm.ca_file),
             read.budget.share,
@@ -81,7 +81,8 @@ class Settings(Value):
         """The settings of a file; the defaults without one.
 
         Raises:
-            SettingsError: it can't be read, is not valid JSON, or has an unknown key or an impossible value.
+            OperatorSettingsError: it can't be read, is not valid JSON, or has an unknown key or an
+                impossible value.
         """
         if path is None:
             return cls.of({})
@@ -89,11 +90,11 @@ class Settings(Value):
             document: Any = json.loads(path.read_bytes())
             return cls.of(document)
         except OSError as error:
-            raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-        except SettingsError as error:
-            raise SettingsError(f"{path}: {error}") from error
+            raise OperatorSettingsError(f"cannot read {path}: {error.strerror}") from error
+        except OperatorSettingsError as error:
+            raise OperatorSettingsError(f"{path}: {error}") from error
         except (ValueError, RecursionError) as error:
-            raise SettingsError(f"{path} is not valid JSON: {error}") from error
+            raise OperatorSettingsError(f"{path} is not valid JSON: {error}") from error
 
 
 _read: Callable[[object], settings_models.Settings] = validator(settings_schema.SETTINGS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ipam.operator.census import Nodes
     from ipam.operator.common import Common
-    from ipam.operator.record import Record, Said
+    from ipam.operator.record import NodeRecord, Said
     from ipam.operator.turns import Turns
     from ipam.provision.exchange import NodeStatus
 
@@ -33,19 +33,19 @@ class Teller:
     """Safe for threads. ``taken`` gets a node's resource as it is after a write, or after one that failed."""
 
     def __init__(
-        self, common: Common, nodes: Nodes, turns: Turns, taken: Callable[[Record, dict[str, Any]], None]
+        self, common: Common, nodes: Nodes, turns: Turns, taken: Callable[[NodeRecord, dict[str, Any]], None]
     ) -> None:
         self._common = common
         self._nodes = nodes
         self._turns = turns
         self._taken = taken
         self._lock = threading.Lock()
-        self._wanted: dict[str, tuple[Record, Said, bool]] = {}
+        self._wanted: dict[str, tuple[NodeRecord, Said, bool]] = {}
         self._queue: SimpleQueue[str] = SimpleQueue()
         self.writes = 0
         self.events = 0
 
-    def tell(self, record: Record, said: Said, *, keep: bool) -> None:
+    def tell(self, record: NodeRecord, said: Said, *, keep: bool) -> None:
         """Have it written that a node is in this state, unless that is what it says. ``keep``: what the agent
         was asked for stays.
         """
@@ -74,7 +74,7 @@ class Teller:
         for _ in range(THREADS):
             self._queue.put("")
 
-    def _write(self, record: Record, said: Said, keep: bool) -> None:  # noqa: FBT001 - as it was put there
+    def _write(self, record: NodeRecord, said: Said, keep: bool) -> None:  # noqa: FBT001 - as it was put there
         if record.working:
             return  # it tells by itself
 
@@ -90,7 +90,7 @@ class Teller:
         except ClusterError as error:
             self._common.tell("debug", f"{record.node.name}: {error}")
 
-    def publish(self, record: Record, change: Callable[[NodeStatus], NodeStatus]) -> None:
+    def publish(self, record: NodeRecord, change: Callable[[NodeStatus], NodeStatus]) -> None:
         """See ``work.Hands``."""
         self._turns.check()
         node = record.node
@@ -109,19 +109,19 @@ class Teller:
         record.observed = node.spec.releasing
         self._take(record, document)
 
-    def _take(self, record: Record, document: dict[str, Any]) -> None:
+    def _take(self, record: NodeRecord, document: dict[str, Any]) -> None:
         try:
             self._taken(record, document)
         except FieldError as error:
             raise ClusterError(f"{record.node.name}: {error}") from error
 
-    def _is_to_observe(self, record: Record) -> bool:
+    def _is_to_observe(self, record: NodeRecord) -> bool:
         """Whether the agent waits to be told that what it withdrew is known."""
         if record.observed is None:
             return record.node.status.observed_generation < record.node.generation
         return record.observed != record.node.spec.releasing
 
-    def _event(self, record: Record, said: Said) -> None:
+    def _event(self, record: NodeRecord, said: Said) -> None:
         """Tell whoever looks at the Node that its pods wait in vain; once for each state."""
         if not said.is_problem:
             record.told_event = ""

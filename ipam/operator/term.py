@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ipam.operator.azure import Azure
+from ipam.operator.arm_pipeline import Azure
 from ipam.operator.census import Nodes, Pods
 from ipam.operator.fleet import Fleet
 from ipam.operator.teller import THREADS, Teller
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ipam.operator.common import Common
     from ipam.operator.decide import Around
-    from ipam.operator.record import Record
+    from ipam.operator.record import NodeRecord
     from ipam.operator.turns import Sort
     from ipam.provision.exchange import NodeStatus
 
@@ -85,11 +85,11 @@ class Term:
         """See there."""
         self.common.wait(seconds)
 
-    def around(self, record: Record) -> Around:
+    def around(self, record: NodeRecord) -> Around:
         """See there."""
         return self.fleet.around(record)
 
-    def publish(self, record: Record, change: Callable[[NodeStatus], NodeStatus]) -> None:
+    def publish(self, record: NodeRecord, change: Callable[[NodeStatus], NodeStatus]) -> None:
         """See there."""
         self.teller.publish(record, change)
 
@@ -97,7 +97,7 @@ class Term:
         """See there."""
         return bool(self.fleet.claims.others(name))
 
-    def forget(self, record: Record) -> None:
+    def forget(self, record: NodeRecord) -> None:
         """See there."""
         self.turns.check()
         node = record.node
@@ -123,5 +123,5 @@ class Term:
     def _begin(self, name: str, sort: Sort) -> None:
         self.fleet.begin(name, sort)
 
-    def _taken(self, record: Record, document: dict[str, Any]) -> None:
+    def _taken(self, record: NodeRecord, document: dict[str, Any]) -> None:
         self.fleet.taken(record, document)

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ipam.operator.budget import READS, WRITES, Meter
-from ipam.operator.line import Line, Order
+from ipam.operator.line import Line, Urgency
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Account:
         """Work that has not begun, by name of the node."""
         self.requests: dict[Sort, Line[threading.Event]] = {sort: Line() for sort in Sort}
         """Of work that is under way."""
-        self.begun: dict[Order, tuple[int, float]] = dict.fromkeys(Order, (0, 0.0))
+        self.begun: dict[Urgency, tuple[int, float]] = dict.fromkeys(Urgency, (0, 0.0))
         """Pieces of work that were begun, and the seconds for which they waited together."""
 
 
@@ -94,7 +94,7 @@ class Turns:
         with self._changed:
             yield from list(self._accounts.items())
 
-    def queue(self, node: str, region: Region, sort: Sort, order: Order) -> None:
+    def queue(self, node: str, region: Region, sort: Sort, order: Urgency) -> None:
         """Have work on a node begun when it is its turn; it waits once, whatever it waits for."""
         account = self.account(region)
         with self._changed:
@@ -134,7 +134,7 @@ class Turns:
             account.meters[sort].pause(self._clock(), seconds)
             self._changed.notify()
 
-    def expected_wait(self, region: Region, order: Order) -> float:
+    def expected_wait(self, region: Region, order: Urgency) -> float:
         """Seconds until a write that is asked for now would begin."""
         account = self.account(region)
         with self._changed:
@@ -143,7 +143,7 @@ class Turns:
             for_worker = max(0, self._working + ahead + 1 - self._workers) * MEAN_SECONDS / self._workers
             return max(account.meters[Sort.WRITE].wait(now, ahead + 1), for_worker)
 
-    def request(self, region: Region, sort: Sort, order: Order) -> None:
+    def request(self, region: Region, sort: Sort, order: Urgency) -> None:
         """Wait for the turn of a request of work that is under way.
 
         Raises:

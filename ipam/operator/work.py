@@ -17,7 +17,7 @@ from ipam import nic_counts as counts
 from ipam.azure_limits import BLOCK
 from ipam.operator.decide import UNNOTICED, counts_of, may_remove
 from ipam.operator.errors import Conflict
-from ipam.operator.nics import Nics
+from ipam.operator.nic_lookup import Nics
 from ipam.operator.record import AT_REST_SECONDS, Said, What
 from ipam.provision import exchange, nic_document, progress
 from ipam.provision.exchange import NodeStatus, Operation
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from ipam.operator.decide import Around
-    from ipam.operator.record import Record, Wish
+    from ipam.operator.record import NodeRecord, Wish
     from ipam.provision.nic_document import Document
     from ipam.provision.nic_writer import NicWriter
 
@@ -50,10 +50,10 @@ class Hands(Protocol):
     def wait(self, seconds: float) -> None:
         """Wait for so long. Raises turns.Stopped."""
 
-    def around(self, record: Record) -> Around:
+    def around(self, record: NodeRecord) -> Around:
         """What is known of the rest of the cluster."""
 
-    def publish(self, record: Record, change: Callable[[NodeStatus], NodeStatus]) -> None:
+    def publish(self, record: NodeRecord, change: Callable[[NodeStatus], NodeStatus]) -> None:
         """Change the status at the version in the record, which is the newer one afterwards.
 
         Raises:
@@ -64,7 +64,7 @@ class Hands(Protocol):
     def claimed_elsewhere(self, name: str) -> bool:
         """Whether another node has the machine or the NIC of this one."""
 
-    def forget(self, record: Record) -> None:
+    def forget(self, record: NodeRecord) -> None:
         """Delete the resource of a node that is gone. Raises ClusterError."""
 
     def note_full(self, subnet: str) -> None:
@@ -87,7 +87,7 @@ class Writes(Protocol):
 class Work:
     """One piece of it."""
 
-    def __init__(self, record: Record, hands: Hands, nics: Nics, writes: Writes) -> None:
+    def __init__(self, record: NodeRecord, hands: Hands, nics: Nics, writes: Writes) -> None:
         self._record = record
         self._hands = hands
         self._nics = nics

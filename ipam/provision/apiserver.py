@@ -37,7 +37,7 @@ LONGEST_LINE = 4 << 20
 Document = dict[str, Any]
 
 
-class Access(Value):
+class ApiAccess(Value):
     """Where the API server is, and who asks."""
 
     url: str
@@ -72,7 +72,7 @@ class ApiServer:
         name: of the resource that is meant.
     """
 
-    def __init__(self, access: Access, name: str) -> None:
+    def __init__(self, access: ApiAccess, name: str) -> None:
         self._access = access
         self._name = name
         self._session = arm_http.session(access.url)

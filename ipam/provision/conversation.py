@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ipam.provision.nic_document import Document
-    from ipam.provision.pace import Turns
+    from ipam.provision.pace import Allowance
     from ipam.provision.tally import Tally
     from ipam.sources.arm_answer import ArmAnswer, Ask
 
@@ -33,7 +33,7 @@ class Conversation:
     """
 
     def __init__(
-        self, ask: Ask, wait: Callable[[float], None], tally: Tally, reads: Turns, writes: Turns
+        self, ask: Ask, wait: Callable[[float], None], tally: Tally, reads: Allowance, writes: Allowance
     ) -> None:
         self._ask = ask
         self.wait = wait

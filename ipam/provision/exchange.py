@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
-from ipam.provision.fields import Address, Block, FieldError, Flag, Items, Real, Record, Text, Whole
+from ipam.provision.fields import AddressField, Block, FieldError, Flag, Items, JsonObject, Real, Text, Whole
 from ipam.provision.nic_document import Configuration
 from ipam.provision.plan import OPERATION_SECONDS, Counts, Sizes
 from ipam.value import Value
@@ -52,7 +52,7 @@ class Machine(Value):
     """Lower case with colons; empty: the primary NIC."""
 
 
-class PoolCounts(Value):
+class PoolReport(Value):
     """The pool of the NIC, counted with the status of revision ``NodeSpec.seen``; see ``plan.Counts``. The
     states are disjoint.
     """
@@ -109,7 +109,7 @@ class NodeSpec(Value):
     """Name or id of the subnet that the NIC has to be in; empty: any."""
     dry_run: bool = False
     """Only tell what would be done."""
-    pool: PoolCounts = PoolCounts()
+    pool: PoolReport = PoolReport()
     seen: int = 0
     """``NodeStatus.revision`` with which the pool was counted; 0: none yet."""
     releasing: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class NodeSpec(Value):
     """RFC 3339. Another one with every write; the operator measures by its own clock when it came."""
 
 
-class Nic(Value):
+class NicShown(Value):
     """The NIC that the operator writes."""
 
     id: str = ""
@@ -161,7 +161,7 @@ class NodeStatus(Value):
 
     revision: int = 0
     """One more whenever the configurations have changed; 0: the NIC has not been read yet."""
-    nic: Nic = Nic()
+    nic: NicShown = NicShown()
     configurations: tuple[Configuration, ...] = ()
     addresses: int = 0
     """For pods: IPv4, not the primary one."""
@@ -213,11 +213,13 @@ _COUNT = Whole(_LARGEST)
 _NAME = Text(80)
 _NAMES = Items(_NAME, NIC_CONFIGURATIONS)
 
-SPEC = Record(
+SPEC = JsonObject(
     NodeSpec,
     protocol=_COUNT,
-    machine=Record(Machine, resource_id=_ID, vm_id=_WORD, environment=_WORD, location=_WORD, mac=Text(17)),
-    sizes=Record(
+    machine=JsonObject(
+        Machine, resource_id=_ID, vm_id=_WORD, environment=_WORD, location=_WORD, mac=Text(17)
+    ),
+    sizes=JsonObject(
         Sizes,
         {"shrink_after": "shrinkAfterSeconds"},
         minimum=Whole(MOST_ADDRESSES),
@@ -230,8 +232,8 @@ SPEC = Record(
     ),
     subnet=_ID,
     dry_run=Flag(),
-    pool=Record(
-        PoolCounts,
+    pool=JsonObject(
+        PoolReport,
         held=_COUNT,
         free=_COUNT,
         cooling=_COUNT,
@@ -243,17 +245,17 @@ SPEC = Record(
     ),
     seen=_COUNT,
     releasing=_NAMES,
-    vanished=Items(Address(), MOST_VANISHED),
+    vanished=Items(AddressField(), MOST_VANISHED),
     renew_time=_TIME,
 )
 """``spec`` as JSON."""
 
-STATUS = Record(
+STATUS = JsonObject(
     NodeStatus,
     revision=_COUNT,
-    nic=Record(Nic, id=_ID, name=_NAME, instance=_ID, mac=Text(17), subnet=_ID),
+    nic=JsonObject(NicShown, id=_ID, name=_NAME, instance=_ID, mac=Text(17), subnet=_ID),
     configurations=Items(
-        Record(
+        JsonObject(
             Configuration,
             {"block": "address", "is_ours": "ours"},
             {"block": None, "primary": False, "state": "", "is_ours": False},
@@ -271,11 +273,11 @@ STATUS = Record(
     remedy=Text(1024, cut=True),
     surplus=_COUNT,
     releasing=_NAMES,
-    operation=Record(Operation, kind=_WORD, addresses=_COUNT, since=_TIME),
+    operation=JsonObject(Operation, kind=_WORD, addresses=_COUNT, since=_TIME),
     observed_generation=Whole(_GENERATIONS),
     last_read_time=_TIME,
     conditions=Items(
-        Record(
+        JsonObject(
             Condition,
             type=Text(316),
             status=_WORD,
@@ -330,7 +332,7 @@ class _Metadata(Value):
     generation: int = 0
 
 
-_METADATA = Record(
+_METADATA = JsonObject(
     _Metadata, name=Text(253), uid=Text(128), resource_version=Text(128), generation=Whole(_GENERATIONS)
 )
 

@@ -25,7 +25,7 @@ class FieldError(ValueError):
     """A document has what it must not have; says where, and what."""
 
 
-class Kind(Protocol):
+class FieldKind(Protocol):
     """Of a field."""
 
     def read(self, value: Any, where: str) -> Any:
@@ -93,7 +93,7 @@ class Flag:
         return value
 
 
-class Address:
+class AddressField:
     """An IP address."""
 
     def read(self, value: Any, where: str) -> IPAddress:
@@ -126,7 +126,7 @@ class Block:
 class Items(Value):
     """A list of at most so many."""
 
-    kind: Kind
+    kind: FieldKind
     most: int
 
     def read(self, value: Any, where: str) -> tuple[Any, ...]:
@@ -141,7 +141,7 @@ class Items(Value):
         return [self.kind.write(each) for each in value]
 
 
-class Record(Generic[V]):
+class JsonObject(Generic[V]):
     """An object that is read as a value of a class, and written from one; None is left out.
 
     Args:
@@ -156,13 +156,13 @@ class Record(Generic[V]):
         made: type[V],
         names: Mapping[str, str] | None = None,
         absent: Mapping[str, Any] | None = None,
-        **kinds: Kind,
+        **kinds: FieldKind,
     ) -> None:
         if differ := set(made.__match_args__) ^ set(kinds):
             raise TypeError(f"{made.__qualname__}: {', '.join(sorted(differ))}")
         self._made = made
         self._absent = dict(absent or {})
-        self.fields: Mapping[str, tuple[str, Kind]] = {
+        self.fields: Mapping[str, tuple[str, FieldKind]] = {
             (names or {}).get(name) or camel(name): (name, kinds[name]) for name in made.__match_args__
         }
         """By the names in the document: name in the class, and kind."""

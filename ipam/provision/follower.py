@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ipam.mac import normalize_mac
 from ipam.provision.demand import Arrivals
-from ipam.provision.exchange import MOST_VANISHED, NodeSpec, PoolCounts
+from ipam.provision.exchange import MOST_VANISHED, NodeSpec, PoolReport
 from ipam.provision.handshake import Handshake
 from ipam.provision.nic_pool import NicPool
 from ipam.provision.plan import leaving, plan
@@ -182,7 +182,7 @@ class Follower:
         releasing = len(self._handshake.addresses & self._nic.on_nic() & pool.known - held)
         return replace(
             self._wanted,
-            pool=PoolCounts(
+            pool=PoolReport(
                 held=pool.held,
                 free=len(pool.free),
                 cooling=pool.cooling,

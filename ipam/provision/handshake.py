@@ -170,7 +170,7 @@ class Handshake:
     def _keep(self, known: Offers) -> None:
         """The file first: what it lacks is not held back."""
         if known != self._offers:
-            offers.write(self._ipam.directory, known)
+            offers.keep(self._ipam.directory, known)
             self._offers = known
 
 

@@ -96,7 +96,7 @@ def read(directory: Path) -> Offers:
         return Offers()
 
 
-def write(directory: Path, known: Offers) -> None:
+def keep(directory: Path, known: Offers) -> None:
     """Replace the file. Raises OSError: nothing may be published then."""
     replace_document(
         directory / NAME,

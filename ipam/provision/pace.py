@@ -19,7 +19,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 """Seconds after the first failure, doubled with each, and at most."""
 
 
-class Turns(Protocol):
+class Allowance(Protocol):
     """When a request may be sent."""
 
     def take(self) -> float:

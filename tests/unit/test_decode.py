@@ -146,7 +146,7 @@ def test_an_address_is_the_local_one_where_there_is_a_peer() -> None:
 def test_a_route_to_one_address_over_a_link() -> None:
     target = ip_network("10.1.0.5/32")
     found = route(AF_INET, 32, attribute(1, target.network_address.packed), number(4, 7))
-    assert found == KernelRoute(target, None, 7, 155, 253, 1, (7,))
+    assert found == KernelRoute(target, None, 7, 155, 253, 1, (7,), table=254)
 
 
 @pytest.mark.parametrize(

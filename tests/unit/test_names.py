@@ -18,6 +18,7 @@ COMMAND = "a command's module in cli/ is named as the command"
 EACH_COMMAND = "every command has these two functions, and cli/__init__ calls them"
 EACH_SOURCE = "every source reads, and makes a listing of what it read"
 EACH_STATE = "every part of the host's state has these, and host/__init__ calls them"
+OTHER_PROGRAM = "the operator is a program of its own, whose parts are called as those of the agent are"
 LEVELS = "the errors of addressing, and those of the CNI contract"
 ONE_THING = "the pydantic model, and the same model without pydantic, which a call uses"
 WORK = "the background work of the agent, as each of its pages needs it"
@@ -30,6 +31,13 @@ EXCEPTIONS = {
         "plan": COMMAND,
         "schema": COMMAND,
         "status": COMMAND,
+        "operator": "a command, the program that it is, and what that program does",
+        "metrics": OTHER_PROGRAM,
+        "pages": OTHER_PROGRAM,
+        "service": OTHER_PROGRAM,
+        "settings": OTHER_PROGRAM,
+        "settings_models": OTHER_PROGRAM,
+        "settings_schema": OTHER_PROGRAM,
         "errors": LEVELS,
         "ipam": "the package, and the class that is its face",
         "reclaim": "which address is free again, and what has to happen in the kernel before it is",

@@ -29,7 +29,7 @@ PARTS: dict[str, type[BaseModel]] = {
 }
 SETTINGS: dict[str, type[BaseModel]] = {
     name: getattr(settings_models, name)
-    for name in ("Arm", "Conflist", "Masquerade", "NicProvision", "Platform", "Settings")
+    for name in ("Arm", "Conflist", "KubernetesApi", "Masquerade", "NicProvision", "Platform", "Settings")
 }
 MODELS = {**NETCONF, **PARTS, **SETTINGS}
 VALIDATORS = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from integration.bench.scale.onpaper import Region
 from integration.fabric.armoperations import POLL_AFTER
 from ipam.operator.budget import READS, WINDOW, WRITES, Meter
-from ipam.operator.line import Line, Order
+from ipam.operator.line import Line, Urgency
 from ipam.operator.turns import MEAN_SECONDS
 from ipam.provision.plan import OPERATION_SECONDS, Counts, plan
 
@@ -70,7 +70,7 @@ class _Operator:
             return
         if self._wanted(node).grows:
             urgent = len(node.waiting) > node.free
-            self._line.put(number, Order.WAITING if urgent else Order.GROWTH, self._region.clock.now)
+            self._line.put(number, Urgency.WAITING if urgent else Urgency.GROWTH, self._region.clock.now)
             self._serve()
         else:
             self._line.drop(number)
@@ -94,7 +94,7 @@ class _Operator:
         return self._wait
 
     def _reckoned_wait(self, now: float) -> float:
-        ahead = self._line.ahead_of(Order.GROWTH)
+        ahead = self._line.ahead_of(Urgency.GROWTH)
         for_worker = max(0, self._working + ahead + 1 - self._workers) * MEAN_SECONDS / self._workers
         coming = sum(node.rate(now) > 0 for node in self._region.nodes)
         return max(self._writes.wait(now, ahead + 1), for_worker, coming * WINDOW / self._writes.allowed)

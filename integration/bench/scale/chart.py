@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cni_plugin.cli.svg import FAINT, FONT, LINE, PAPER, element, text
+from cni_plugin.cli.svg import FAINT, FONT, LINE, PAPER, element, svg_text
 from integration.bench.scale.scenario import WRITES
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def chart(runs: Sequence[Document]) -> str:
     body = [
         element("title", "The operator and a thousand nodes"),
         element("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill=PAPER, stroke=LINE),
-        text(
+        svg_text(
             LEFT,
             40,
             f"{runs[0]['about']['pods']:,} pods on 1,000 nodes in ten minutes",
@@ -45,7 +45,7 @@ def chart(runs: Sequence[Document]) -> str:
         y = key + 24 * number
         colour = COLOURS[number % len(COLOURS)]
         body.append(element("line", x1=LEFT, y1=y - 4, x2=LEFT + 26, y2=y - 4, stroke=colour, stroke_width=3))
-        body.append(text(LEFT + 36, y, f"{run['how']}: {run['name']}"))
+        body.append(svg_text(LEFT + 36, y, f"{run['how']}: {run['name']}"))
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="{FONT}">'
     return "\n".join([head, *body, "</svg>"]) + "\n"
@@ -59,14 +59,14 @@ def _panel(runs: Sequence[Document], name: str, words: str, top: float, end: flo
     def place(x: float, y: float) -> str:
         return f"{LEFT + (right - LEFT) * x / end:.1f},{bottom - PANEL * y / most:.1f}"
 
-    drawn = [text(LEFT, top - 14, words, weight="bold")]
+    drawn = [svg_text(LEFT, top - 14, words, weight="bold")]
     for part in (0.0, 0.5, 1.0):
         y = bottom - PANEL * part
         drawn.append(element("line", x1=LEFT, y1=y, x2=right, y2=y, stroke=LINE))
-        drawn.append(text(LEFT - 10, y + 4, f"{most * part:,.0f}", anchor="end", colour=FAINT, size=12))
+        drawn.append(svg_text(LEFT - 10, y + 4, f"{most * part:,.0f}", anchor="end", colour=FAINT, size=12))
     for minute in range(0, int(end / 60) + 1, 2):
         x = LEFT + (right - LEFT) * minute * 60 / end
-        drawn.append(text(x, bottom + 18, f"{minute} min", anchor="middle", colour=FAINT, size=12))
+        drawn.append(svg_text(x, bottom + 18, f"{minute} min", anchor="middle", colour=FAINT, size=12))
     for number, curve in enumerate(curves):
         points = " ".join(place(x, y) for x, y in curve)
         colour = COLOURS[number % len(COLOURS)]

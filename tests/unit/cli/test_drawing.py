@@ -31,7 +31,7 @@ WEB = Facts(
     host=End(HOST, routes=(KernelRoute(ip_network("10.10.0.5/32"), None, 104, 155, 253, 1),)),
     pod=End(
         POD,
-        (LinkAddress(105, ip_address("10.10.0.5"), 16),),
+        (LinkAddress(105, ip_address("10.10.0.5"), 32),),
         (KernelRoute(ip_network("0.0.0.0/0"), ip_address("169.254.1.1"), 105, 155, 0, 1),),
         (Neighbour(105, ip_address("169.254.1.1"), "aa:aa:aa:aa:aa:aa", 0x80),),
     ),
@@ -47,7 +47,7 @@ CNI call   c0ffee
 ┌─ pod ──────────────────────────────────────┐        ┌─ node ─────────────────────────────────────┐
 │ eth0       index 105, peer 104             ╞════════╡ azv0123456789a index 104, peer 105         │
 │ MAC        02:00:00:00:00:01, MTU 1500, up │        │ MAC        aa:aa:aa:aa:aa:aa, MTU 1500, up │
-│ address    10.10.0.5/16                    │        │ address    none                            │
+│ address    10.10.0.5/32                    │        │ address    none                            │
 │ route      default via 169.254.1.1         │        │ route      10.10.0.5 scope link            │
 │ neighbour  169.254.1.1 aa:aa:aa:aa:aa:aa   │        │ neighbour  none                            │
 │            permanent                       │        └──────────────────────┬─────────────────────┘

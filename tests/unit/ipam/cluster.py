@@ -9,7 +9,7 @@ from ipam import state_file
 from ipam.model import IPAddress
 from ipam.provision import exchange, nic_document, offers
 from ipam.provision.conversation import Conversation
-from ipam.provision.exchange import AzvnetNode, Nic, NodeSpec
+from ipam.provision.exchange import AzvnetNode, NicShown, NodeSpec
 from ipam.provision.exchange import Machine as VirtualMachine
 from ipam.provision.follower import Follower
 from ipam.provision.nic_writer import NicTarget, NicWriter
@@ -189,7 +189,7 @@ class Operator:
             state=state,
             revision=node.status.revision + changed,
             configurations=there,
-            nic=Nic("id", "nic", mac=nic_document.mac_of(nic)),
+            nic=NicShown("id", "nic", mac=nic_document.mac_of(nic)),
             last_read_time=str(self._machine.clock()),
             **more,
         )

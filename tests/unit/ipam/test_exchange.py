@@ -17,13 +17,13 @@ from ipam.provision.exchange import (
     AzvnetNode,
     Condition,
     Machine,
-    Nic,
+    NicShown,
     NodeSpec,
     NodeStatus,
     Operation,
-    PoolCounts,
+    PoolReport,
 )
-from ipam.provision.fields import FieldError, Kind
+from ipam.provision.fields import FieldError, FieldKind
 from ipam.provision.nic_document import Configuration
 from ipam.provision.plan import Counts, Sizes
 from ipam.value import replace
@@ -42,7 +42,7 @@ some_specs = st.builds(
     sizes=st.builds(Sizes, *[st.integers(0, 4096)] * 5, st.floats(0, 1e9), st.booleans()),
     subnet=words,
     dry_run=st.booleans(),
-    pool=st.builds(PoolCounts, *[counts] * 7, st.floats(0, 1e6)),
+    pool=st.builds(PoolReport, *[counts] * 7, st.floats(0, 1e6)),
     seen=counts,
     releasing=names,
     vanished=addresses,
@@ -51,7 +51,7 @@ some_specs = st.builds(
 some_statuses = st.builds(
     NodeStatus,
     revision=counts,
-    nic=st.builds(Nic, words, words, words, st.text(max_size=17), words),
+    nic=st.builds(NicShown, words, words, words, st.text(max_size=17), words),
     configurations=st.lists(
         st.builds(
             Configuration,
@@ -116,7 +116,7 @@ def test_what_a_newer_one_wrote_is_passed_over_and_what_an_older_one_left_out_ha
     )
     assert found == AzvnetNode(
         "node-1",
-        spec=NodeSpec(pool=PoolCounts(held=3)),
+        spec=NodeSpec(pool=PoolReport(held=3)),
         status=NodeStatus(configurations=(Configuration("azvnet-1", None, False, "", False),)),
     )
     assert exchange.read({"metadata": {"name": "a"}}) == AzvnetNode("a")
@@ -155,7 +155,7 @@ def test_words_for_people_are_cut_where_they_would_not_be_taken() -> None:
 
 
 def test_counts_are_the_planners_with_what_only_the_operator_knows() -> None:
-    pool = PoolCounts(held=1, free=2, cooling=3, unusable=4, in_flight=5, waiting=6, arrivals_per_minute=30)
+    pool = PoolReport(held=1, free=2, cooling=3, unusable=4, in_flight=5, waiting=6, arrivals_per_minute=30)
     known = Counts(1, 2, 3, 4, 5, 6, arrivals=0.5, configurations=9)
     assert pool.counts(9) == known
     more = {"coming": 7, "write_seconds": 400.0, "subnet_full": True, "no_block": True}
@@ -163,7 +163,7 @@ def test_counts_are_the_planners_with_what_only_the_operator_knows() -> None:
 
 
 def test_what_is_offered_counts_as_free_until_it_is_being_removed() -> None:
-    pool = PoolCounts(held=1, free=2, unusable=4, releasing=16)
+    pool = PoolReport(held=1, free=2, unusable=4, releasing=16)
     assert pool.counts(9) == Counts(1, 18, 0, 4, configurations=9)
     assert pool.counts(9, removing=True) == Counts(1, 2, 0, 20, configurations=9)
 
@@ -185,15 +185,15 @@ def test_the_definition_names_the_resource_as_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("half", "record"), [("spec", exchange.SPEC), ("status", exchange.STATUS)])
-def test_the_definition_has_the_same_fields_with_the_same_bounds(half: str, record: Kind) -> None:
+def test_the_definition_has_the_same_fields_with_the_same_bounds(half: str, record: FieldKind) -> None:
     schema = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][half]
     compare(half, record, schema)
 
 
-def compare(where: str, kind: Kind, schema: dict[str, Any]) -> None:
+def compare(where: str, kind: FieldKind, schema: dict[str, Any]) -> None:
     """A kind of field and the schema of the same field allow the same."""
     assert "description" in schema or where.endswith("[]"), where
-    if isinstance(kind, fields.Record):
+    if isinstance(kind, fields.JsonObject):
         assert schema["type"] == "object", where
         assert set(schema["properties"]) == set(kind.fields), where
         for key, (_, inner) in kind.fields.items():
@@ -212,7 +212,7 @@ def compare(where: str, kind: Kind, schema: dict[str, Any]) -> None:
     elif isinstance(kind, fields.Flag):
         assert schema["type"] == "boolean", where
     else:
-        longest = {fields.Address: 39, fields.Block: 43}[type(kind)]
+        longest = {fields.AddressField: 39, fields.Block: 43}[type(kind)]
         assert (schema["type"], schema["maxLength"]) == ("string", longest), where
 
 
@@ -251,5 +251,5 @@ def test_every_bound_is_exact_as_the_floating_point_number_that_the_api_server_m
 
 def test_every_kind_of_field_is_declared_for_every_field_of_a_class() -> None:
     with pytest.raises(TypeError, match="cut"):
-        fields.Record(fields.Text, most=fields.Whole(5))
+        fields.JsonObject(fields.Text, most=fields.Whole(5))
     assert replace(NodeSpec(), seen=3).seen == 3

@@ -21,7 +21,7 @@ BOTH = Offers("uid-1", (ONE, WITHDRAWN))
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert offers.read(tmp_path) == Offers()
-    offers.write(tmp_path, BOTH)
+    offers.keep(tmp_path, BOTH)
     assert offers.read(tmp_path) == BOTH
 
 
@@ -35,14 +35,14 @@ def test_a_file_that_was_not_written_here_offers_nothing(tmp_path: Path, content
 
 
 def test_an_offer_is_forgotten_ten_minutes_after_it_was_published_last(tmp_path: Path) -> None:
-    offers.write(tmp_path, BOTH)
+    offers.keep(tmp_path, BOTH)
     assert offers.kept(tmp_path, 1000.0) == {FIRST, SECOND}
     assert offers.kept(tmp_path, 900.0 + KEPT_SECONDS) == {FIRST}
     assert offers.kept(tmp_path, 1000.0 + KEPT_SECONDS) == frozenset()
 
 
 def test_an_offer_from_before_the_last_boot_is_kept_for_ten_minutes_of_this_one(tmp_path: Path) -> None:
-    offers.write(tmp_path, BOTH)
+    offers.keep(tmp_path, BOTH)
     assert offers.kept(tmp_path, 30.0) == {FIRST, SECOND}
     assert offers.kept(tmp_path, KEPT_SECONDS + 30.0) == frozenset()
 

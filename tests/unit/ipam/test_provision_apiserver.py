@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipam.provision import apiserver
-from ipam.provision.apiserver import Access, ApiServer, Outdated, Trouble
+from ipam.provision.apiserver import ApiAccess, ApiServer, Outdated, Trouble
 from ipam.provision.exchange import NodeSpec, with_spec
 from tests.unit.ipam.cloud import Cloud, ok, reply, running
 
@@ -36,7 +36,7 @@ def token(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def api(cloud: Cloud, token: Path) -> Iterator[ApiServer]:
-    made = ApiServer(Access(cloud.url, token, ""), "node-1")
+    made = ApiServer(ApiAccess(cloud.url, token, ""), "node-1")
     yield made
     made.close()
 
@@ -129,7 +129,7 @@ def test_a_server_that_wants_to_be_left_alone_says_for_how_long(api: ApiServer, 
 
 
 def test_nobody_there_is_told_with_the_address(token: Path) -> None:
-    api = ApiServer(Access("http://127.0.0.1:9", token, ""), "node-1")
+    api = ApiServer(ApiAccess("http://127.0.0.1:9", token, ""), "node-1")
     with pytest.raises(Trouble, match="does not answer") as trouble:
         api.read()
     assert trouble.value.phase == "no-api"
@@ -138,7 +138,7 @@ def test_nobody_there_is_told_with_the_address(token: Path) -> None:
 
 def test_where_it_is_has_to_be_known(token: Path) -> None:
     with pytest.raises(Trouble, match="KUBERNETES_SERVICE_HOST") as trouble:
-        ApiServer(Access("", token, ""), "node-1").read()
+        ApiServer(ApiAccess("", token, ""), "node-1").read()
     assert "provision.api.server" in trouble.value.remedy
 
 

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ipam.provision import exchange
-from ipam.provision.exchange import Machine, NodeSpec, PoolCounts
+from ipam.provision.exchange import Machine, NodeSpec, PoolReport
 from ipam.provision.plan import Sizes, Unit, leaving
 from ipam.value import replace
 
@@ -85,7 +85,7 @@ class Agent:
         usable = sorted({ip for ips in there.values() for ip in ips} - kept)
         self._run_pods(usable)
         free = [ip for ip in usable if ip not in self.held.values()]
-        pool = PoolCounts(
+        pool = PoolReport(
             held=len(self.held),
             free=len(free),
             releasing=len(kept),

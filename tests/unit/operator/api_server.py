@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ipam.operator.errors import ClusterError, Conflict, Expired, NotThere
-from ipam.operator.leader import LeaseConflict, LeaseUnavailable, Record
+from ipam.operator.leader import LeaseConflict, LeaseRecord, LeaseUnavailable
 from ipam.value import replace
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ PAGE = 3
 
 
 class ApiServer:
-    """``cluster.Cluster``, as far as the operator uses it; each operator has one ``View`` of it."""
+    """``cluster.ClusterApi``, as far as the operator uses it; each operator has one ``View`` of it."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -29,7 +29,7 @@ class ApiServer:
         """Watches from before this version are refused (410)."""
         self.objects: dict[str, dict[str, Json]] = {"AzvnetNodes": {}, "Nodes": {}, "Pods": {}}
         self.history: list[tuple[int, str, str, Json]] = []
-        self.lease: Record | None = None
+        self.lease: LeaseRecord | None = None
         self.events: list[tuple[str, str, str]] = []
         self.status_writes = 0
         self.before_status: list[Callable[[], object]] = []
@@ -174,12 +174,12 @@ class Box:
     def __init__(self, view: View) -> None:
         self._view = view
 
-    def read(self) -> Record | None:
+    def read(self) -> LeaseRecord | None:
         if self._view.is_away:
             raise LeaseUnavailable("it is away")
         return self._view.server.lease
 
-    def write(self, record: Record, *, acquires: bool) -> Record:
+    def write(self, record: LeaseRecord, *, acquires: bool) -> LeaseRecord:
         if self._view.is_away:
             raise LeaseUnavailable("it is away")
         server = self._view.server

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.operator.budget import PAUSE, READS, UNTIL_MADE, WINDOW, WRITES, Limits, Meter
-from ipam.operator.line import AGEING, Line, Order
+from ipam.operator.line import AGEING, Line, Urgency
 
 SMALL = Limits(20, 8, 1.0)
 
@@ -93,10 +93,15 @@ def test_a_turn_that_was_not_used_is_there_again() -> None:
 def test_pods_that_wait_come_first_and_the_oldest_of_a_class() -> None:
     line: Line[str] = Line()
     for at, (name, order) in enumerate(
-        [("rest", Order.REST), ("removal", Order.REMOVAL), ("growth", Order.GROWTH), ("older", Order.WAITING)]
+        [
+            ("rest", Urgency.REST),
+            ("removal", Urgency.REMOVAL),
+            ("growth", Urgency.GROWTH),
+            ("older", Urgency.WAITING),
+        ]
     ):
         line.put(name, order, float(at))
-    line.put("newer", Order.WAITING, 9.0)
+    line.put("newer", Urgency.WAITING, 9.0)
     served = []
     while (found := line.first()) is not None:
         served.append(found[1])
@@ -106,26 +111,26 @@ def test_pods_that_wait_come_first_and_the_oldest_of_a_class() -> None:
 
 def test_whose_pods_begin_to_wait_moves_ahead_and_whose_do_not_any_more_moves_back() -> None:
     line: Line[str] = Line()
-    line.put("a", Order.GROWTH, 0.0)
-    line.put("b", Order.GROWTH, 1.0)
-    line.put("b", Order.WAITING, 2.0)
+    line.put("a", Urgency.GROWTH, 0.0)
+    line.put("b", Urgency.GROWTH, 1.0)
+    line.put("b", Urgency.WAITING, 2.0)
     assert line.first() == (2.0, "b")
-    line.put("b", Order.REST, 3.0)
+    line.put("b", Urgency.REST, 3.0)
     assert line.first() == (AGEING, "a")
-    assert line.lengths() == {Order.WAITING: 0, Order.GROWTH: 1, Order.REMOVAL: 0, Order.REST: 1}
+    assert line.lengths() == {Urgency.WAITING: 0, Urgency.GROWTH: 1, Urgency.REMOVAL: 0, Urgency.REST: 1}
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 30), st.sampled_from(list(Order)), st.floats(0, 100)),
+        st.tuples(st.integers(0, 30), st.sampled_from(list(Urgency)), st.floats(0, 100)),
         min_size=1,
         max_size=120,
     )
 )
-def test_nobody_starves(arrivals: list[tuple[int, Order, float]]) -> None:
+def test_nobody_starves(arrivals: list[tuple[int, Urgency, float]]) -> None:
     """However many urgent ones keep coming, who waits is overtaken only by those that came soon after."""
     line: Line[int] = Line()
-    since: dict[int, tuple[float, Order]] = {}
+    since: dict[int, tuple[float, Urgency]] = {}
     now = 0.0
     for number, (_, order, seconds) in enumerate(arrivals):
         now += seconds

@@ -22,7 +22,7 @@ from ipam.provision.refusals import Kind
 from tests.unit.operator.world import FAST, World
 
 if TYPE_CHECKING:
-    from ipam.operator.record import Record
+    from ipam.operator.record import NodeRecord
     from tests.unit.operator.agent import Agent
 
 
@@ -249,7 +249,7 @@ def test_a_defect_about_one_node_is_logged_and_others_are_served(
     broken, good = place.agent("node1"), place.agent("node2")
     decide_well = decide.decide
 
-    def fails(record: Record, *more: Any) -> object:
+    def fails(record: NodeRecord, *more: Any) -> object:
         if record.node.name == "node1":
             raise ZeroDivisionError("oh")
         return decide_well(record, *more)

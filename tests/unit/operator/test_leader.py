@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipam.operator.leader import Elector, LeaseConflict, LeaseUnavailable, Record
+from ipam.operator.leader import Elector, LeaseConflict, LeaseRecord, LeaseUnavailable
 from ipam.value import replace
 from tests.unit.ipam.node import Clock
 
@@ -17,17 +17,17 @@ class Lease:
     """The Lease in an API server."""
 
     def __init__(self) -> None:
-        self.record: Record | None = None
+        self.record: LeaseRecord | None = None
         self.is_away = False
         self.loses_answers = False
         self.acquired: list[str] = []
 
-    def read(self) -> Record | None:
+    def read(self) -> LeaseRecord | None:
         if self.is_away:
             raise LeaseUnavailable("it is away")
         return self.record
 
-    def write(self, record: Record, *, acquires: bool) -> Record:
+    def write(self, record: LeaseRecord, *, acquires: bool) -> LeaseRecord:
         if self.is_away:
             raise LeaseUnavailable("it is away")
         if (self.record.version if self.record else "") != record.version:
@@ -129,7 +129,7 @@ def test_a_renewal_counts_from_before_it_was_asked_for(place: Place) -> None:
     a = place.candidate("a")
     write = place.lease.write
 
-    def slowly(record: Record, *, acquires: bool) -> Record:
+    def slowly(record: LeaseRecord, *, acquires: bool) -> LeaseRecord:
         place.clock.advance(9.0)
         return write(record, acquires=acquires)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ipam.operator import settings_models
 from ipam.operator.line import AGEING
-from ipam.operator.metrics import Exposition
+from ipam.operator.metrics import OperatorExposition
 from ipam.operator.record import STALE
 from ipam.provision.progress import PHASES, QUEUED
 from tests.unit.operator.world import World
@@ -63,7 +63,7 @@ def test_every_metric_is_listed_and_no_other(place: World) -> None:
     operator = place.operator()
     agent.pods = 3
     place.soon(lambda: len(agent.held) == 3)
-    text = Exposition(operator).encode("")[1].decode()  # type: ignore[arg-type]
+    text = OperatorExposition(operator).encode("")[1].decode()  # type: ignore[arg-type]
     exposed = set(re.findall(r"^# TYPE (azvnet_\S+)", text, re.MULTILINE))
     listed = {re.sub(r"\{.*", "", each) for each in named("| metric | is |")}
     assert exposed == listed

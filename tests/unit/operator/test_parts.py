@@ -9,13 +9,13 @@ import pytest
 
 from ipam.operator import fleet
 from ipam.operator.census import Nodes, Pods
-from ipam.operator.claims import Claims, is_of
+from ipam.operator.claims import Claims, is_id_of
 from ipam.operator.errors import ClusterError
-from ipam.operator.record import Record
+from ipam.operator.record import NodeRecord
 from ipam.operator.rounds import COUNT_SECONDS, Rounds
 from ipam.operator.telling import changes, reason_of, with_condition
 from ipam.operator.watching import Watching
-from ipam.provision.exchange import AzvnetNode, Machine, Nic, NodeSpec, NodeStatus, Operation, PoolCounts
+from ipam.provision.exchange import AzvnetNode, Machine, NicShown, NodeSpec, NodeStatus, Operation, PoolReport
 from ipam.provision.progress import PHASES
 from ipam.value import replace
 from tests.unit.ipam.node import Clock
@@ -216,7 +216,7 @@ def _eventually(what: Any) -> None:
 
 def node(name: str, machine: str = "vm1", nic: str = "", location: str = "westeurope") -> AzvnetNode:
     said = Machine(f"{SUBSCRIPTION}{machine}", "", "AzurePublicCloud", location)
-    return AzvnetNode(name, spec=NodeSpec(machine=said), status=NodeStatus(nic=Nic(id=nic)))
+    return AzvnetNode(name, spec=NodeSpec(machine=said), status=NodeStatus(nic=NicShown(id=nic)))
 
 
 def claims(*nodes: AzvnetNode, groups: tuple[str, ...] = ()) -> Claims:
@@ -265,7 +265,7 @@ def test_what_can_not_be_is_said(said: AzvnetNode, groups: tuple[str, ...], prov
 
 
 def test_azure_writes_provider_ids_in_any_case() -> None:
-    assert is_of(f"azure://{SUBSCRIPTION.lower()}VM1", f"{SUBSCRIPTION}vm1/")
+    assert is_id_of(f"azure://{SUBSCRIPTION.lower()}VM1", f"{SUBSCRIPTION}vm1/")
     assert not claims(node("a"), groups=("nodes",)).why_not(node("a"), f"Azure://{SUBSCRIPTION.upper()}VM1")
 
 
@@ -312,10 +312,10 @@ def test_every_state_is_a_reason_as_kubernetes_wants_it(state: str) -> None:
 
 def test_a_round_lasts_as_long_as_every_node_that_pods_come_to_needs_for_a_write() -> None:
     machine = Machine(resource_id=f"{SUBSCRIPTION}n1", location="westeurope")
-    busy, idle = PoolCounts(arrivals_per_minute=3.0), PoolCounts()
+    busy, idle = PoolReport(arrivals_per_minute=3.0), PoolReport()
     pools = {"told": busy, "bound": idle, "idle": idle}
     records = [
-        Record(AzvnetNode(name, spec=NodeSpec(machine=machine, pool=pool)), 0.0)
+        NodeRecord(AzvnetNode(name, spec=NodeSpec(machine=machine, pool=pool)), 0.0)
         for name, pool in pools.items()
     ]
     rounds = Rounds(lambda: records, {"told": 0.0, "bound": 0.05, "idle": 0.0}.__getitem__)

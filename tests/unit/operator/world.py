@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ipam.operator import azure as operator_azure
+from ipam.operator import arm_pipeline
 from ipam.operator.common import Common
 from ipam.operator.leader import Elector
 from ipam.operator.settings import Settings
@@ -263,7 +263,7 @@ class World:
 def world(folder: Path, monkeypatch: pytest.MonkeyPatch, **azure: Any) -> Iterator[World]:
     """A world; at its end nothing may have been done that must not be done."""
     with AzureService(folder, **azure) as service:
-        monkeypatch.setattr(operator_azure, "AZURE", Endpoints(imds=service.imds))
+        monkeypatch.setattr(arm_pipeline, "AZURE", Endpoints(imds=service.imds))
         made = World(service)
         try:
             yield made

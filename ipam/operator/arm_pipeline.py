@@ -21,7 +21,7 @@ from ipam.sources import AZURE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ipam.operator.line import Order
+    from ipam.operator.line import Urgency
     from ipam.operator.turns import Region, Turns
     from ipam.provision.nic_document import Document
     from ipam.sources import ArmConfig
@@ -65,7 +65,7 @@ class Azure:
         self._pipelines: dict[str, tuple[float, Requests]] = {}
 
     def conversation(
-        self, place: Placement, region: Region, order: Order, begun_with: Sort | None
+        self, place: Placement, region: Region, order: Urgency, begun_with: Sort | None
     ) -> OneWork:
         """For one piece of work, which has had its turn for a request of sort ``begun_with``.
 
@@ -112,7 +112,7 @@ class OneWork:
         pipeline: Requests,
         place: Placement,
         region: Region,
-        order: Order,
+        order: Urgency,
         begun_with: Sort | None,
     ) -> None:
         self._azure = azure
@@ -142,9 +142,9 @@ class OneWork:
 
 
 class Sorted:
-    """``pace.Turns`` for one sort of requests."""
+    """``pace.Allowance`` for one sort of requests."""
 
-    def __init__(self, turns: Turns, region: Region, sort: Sort, order: Order, *, ready: bool) -> None:
+    def __init__(self, turns: Turns, region: Region, sort: Sort, order: Urgency, *, ready: bool) -> None:
         self._turns = turns
         self._region, self._sort, self._order = region, sort, order
         self._ready = ready

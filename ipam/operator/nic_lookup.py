@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ipam.mac import normalize_mac
 from ipam.provision import nic_document
-from ipam.provision.exchange import Nic
+from ipam.provision.exchange import NicShown
 from ipam.provision.nic_writer import NicTarget, NicWriter
 from ipam.provision.refusals import Kind, Refusal
 from ipam.provision.which_nic import find_nic
@@ -17,7 +17,7 @@ from ipam.quoting import quoted
 
 if TYPE_CHECKING:
     from ipam.operator.inventory import Inventory
-    from ipam.operator.record import Record
+    from ipam.operator.record import NodeRecord
     from ipam.provision.conversation import Conversation
     from ipam.provision.nic_document import Document
 
@@ -37,13 +37,13 @@ class Nics:
         self._groups = groups
         """Resource groups in lower case; none: any."""
 
-    def writer(self, record: Record) -> NicWriter:
+    def writer(self, record: NodeRecord) -> NicWriter:
         """What writes the node's NIC, as it was found before. Raises Refusal."""
         if record.target is None or record.target_of != record.identity:
             return self.find(record)[0]
         return self._to(record.target)
 
-    def find(self, record: Record) -> tuple[NicWriter, Document]:
+    def find(self, record: NodeRecord) -> tuple[NicWriter, Document]:
         """The node's NIC, read when no operation on it is in progress.
 
         Raises:
@@ -72,7 +72,7 @@ class Nics:
             raise Refusal(Kind.REFUSED, f"NIC {target.name} is not that of {machine.resource_id}")
         return self._found(record, target, nic)
 
-    def clear(self, record: Record) -> int:
+    def clear(self, record: NodeRecord) -> int:
         """Take everything that we gave the NIC of a node that is gone; how many addresses.
 
         Raises:
@@ -88,19 +88,19 @@ class Nics:
             writer.remove([each.name for each in ours])
         return sum(len(each.addresses) for each in ours)
 
-    def shown(self, nic: Document, target: NicTarget) -> Nic:
+    def shown(self, nic: Document, target: NicTarget) -> NicShown:
         """The NIC as the node is told."""
         try:
             mac = normalize_mac(nic_document.mac_of(nic))
         except ValueError:  # a machine that is off has none
             mac = ""
-        return Nic(target.nic, target.name, target.instance, mac, nic_document.subnet_of(nic))
+        return NicShown(target.nic, target.name, target.instance, mac, nic_document.subnet_of(nic))
 
     def _to(self, target: NicTarget) -> NicWriter:
         first = min(self._first_poll, INSTANCE_FIRST_POLL) if target.instance else self._first_poll
         return NicWriter(self._arm, target, first)
 
-    def _found(self, record: Record, target: NicTarget, nic: Document) -> tuple[NicWriter, Document]:
+    def _found(self, record: NodeRecord, target: NicTarget, nic: Document) -> tuple[NicWriter, Document]:
         there, said = nic_document.location_of(nic), record.node.spec.machine.location
         if there and there.casefold() != said.casefold():
             # The budget is that of a region, and a node that names another one would have one of its own.
@@ -122,13 +122,13 @@ class Nics:
             raise Refusal(Kind.REFUSED, f"resource group {group} is not among those of resource_groups")
 
 
-def _of_status(record: Record) -> NicTarget | None:
+def _of_status(record: NodeRecord) -> NicTarget | None:
     """The NIC that an operator wrote before, which nobody else can have put there."""
     nic = record.node.status.nic
     return NicTarget(nic.id, nic.name, nic.instance) if nic.id else None
 
 
-def _belongs(nic: Document, target: NicTarget, record: Record) -> bool:
+def _belongs(nic: Document, target: NicTarget, record: NodeRecord) -> bool:
     """Whether a NIC is that of the node's machine, and the one by which its pods leave."""
     spec = record.node.spec
     machine = spec.machine.resource_id.rstrip("/").casefold()
