@@ -22,6 +22,8 @@ from tests.unit.ipam.cluster import ApiServer, FollowedMachine
 from tests.unit.ipam.machine import KilledError
 from tests.unit.ipam.node import Node
 
+pytestmark = pytest.mark.timeout(600)
+
 few = st.integers(0, 12)
 maybe = st.none() | few
 
@@ -173,4 +175,5 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=max(5, settings().max_examples // 2), stateful_step_count=40)
+# Each history ends with half an hour in which everything has to work again: it takes a second by itself.
+TestHistories.settings = settings(max_examples=max(5, settings().max_examples // 4), stateful_step_count=40)
