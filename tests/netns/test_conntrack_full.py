@@ -21,7 +21,8 @@ ELSEWHERE = ip_address("198.51.100.7")
 ASSURED = 0x2 | 0x4 | 0x8
 """IPS_SEEN_REPLY, IPS_ASSURED and IPS_CONFIRMED: the kernel gives up no such entry for a new one."""
 STATUS = 3
-BATCH = 400
+BATCH = 64
+"""Requests at once. What is refused is answered with a copy of it, and some hundreds of these fill a socket."""
 
 
 def fill() -> None:
