@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ipam.sources.placement import Placement
 
 FRESH_SECONDS = 30.0
-"""A machine that is not in a list as old as that is looked for in a new one."""
+"""A machine that is not in a list as old as that, or was found in it before, is looked for in a new one: who
+asks again does so because what was found did not fit, or could not be read."""
 _IDENTITY = ("id", "name", "location")
 
 
@@ -52,18 +53,22 @@ class _Group:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_machine: dict[str, list[Document]] = {}
+        self._asked: set[str] = set()
+        """Machines that were found in this list before."""
         self._read_at = float("-inf")
 
     def nics(self, arm: Conversation, place: Placement, clock: Callable[[], float]) -> list[Document]:
         machine = place.resource_id.casefold()
         with self._lock:
-            if machine not in self._by_machine and clock() - self._read_at > FRESH_SECONDS:
+            is_used = machine in self._asked or machine not in self._by_machine
+            if is_used and clock() - self._read_at > FRESH_SECONDS:
                 found: dict[str, list[Document]] = {}
                 for owner, nic in which_nic.nics_by_machine(arm, place):
                     found.setdefault(owner, []).append(_extract(nic))
                 self._by_machine, self._read_at = found, clock()
-            # What was found is used up: whoever asks again does so because it did not fit.
-            return self._by_machine.pop(machine, [])
+                self._asked.clear()
+            self._asked.add(machine)
+            return self._by_machine.get(machine, [])
 
 
 def _extract(nic: Document) -> Document:

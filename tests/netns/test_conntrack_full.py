@@ -22,7 +22,7 @@ ASSURED = 0x2 | 0x4 | 0x8
 """IPS_SEEN_REPLY, IPS_ASSURED and IPS_CONFIRMED: the kernel gives up no such entry for a new one."""
 STATUS = 3
 BATCH = 64
-"""Requests at once. What is refused is answered with a copy of it, and some hundreds of these fill a socket."""
+"""Requests at once: each that is refused is answered with a copy, and some hundreds of them fill a socket."""
 
 
 def fill() -> None:
