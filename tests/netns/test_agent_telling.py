@@ -109,12 +109,14 @@ def test_the_four_states_add_up_at_every_scrape_while_pods_come_and_go(
     assert len(scrapes) > 10
     states = ("free", "assigned", "cooling", "quarantined")
     for scrape in scrapes:
-        told = {state: scrape["azvnet_pool_addresses", state] for state in states}
+        told = {state: scrape["azvnet_pool_addresses", "ipv4", state] for state in states}
         assert sum(told.values()) == scrape["azvnet_pool_known_addresses",], told
         assert scrape["azvnet_store_up",] == 1
     assert {scrape["azvnet_pool_known_addresses",] for scrape in scrapes} == {16}
     # A page is rendered once a second: the calls may all lie between two of them.
-    eventually(lambda: samples(node)["azvnet_pool_addresses", "cooling"] > 0, "released addresses cool down")
+    eventually(
+        lambda: samples(node)["azvnet_pool_addresses", "ipv4", "cooling"] > 0, "released addresses cool down"
+    )
     # A call is counted when the caller has its answer.
     eventually(lambda: samples(node)["azvnet_call_duration_seconds_count", "ok", "DEL"] == 48, "each DEL")
     last = samples(node)
@@ -153,7 +155,7 @@ def test_errors_are_told_with_the_code_that_the_caller_got(
     eventually(lambda: samples(node).get(counted) == 1, "it is counted")
     told = samples(node)
     assert told["azvnet_pool_exhausted_total",] >= 1
-    assert told["azvnet_pool_addresses", "assigned"] == 1
+    assert told["azvnet_pool_addresses", "ipv4", "assigned"] == 1
 
 
 def test_a_repair_is_counted(node: Node, telling_agent: NewAgent) -> None:
@@ -190,8 +192,8 @@ def test_not_ready_when_the_host_itself_carries_the_pods_addresses(
     telling_agent(node)
     eventually(lambda: "carried by the node itself" in get(node.sandbox, "/readyz").body, "said")
     told = samples(node)
-    assert told["azvnet_pool_addresses", "free"] == 0
-    assert told["azvnet_pool_addresses", "on_host"] == told["azvnet_pool_known_addresses",] == 1
+    assert told["azvnet_pool_addresses", "ipv4", "free"] == 0
+    assert told["azvnet_pool_addresses", "ipv4", "on_host"] == told["azvnet_pool_known_addresses",] == 1
     assert node.status().code == 50
 
 
