@@ -194,6 +194,7 @@ def test_rules_that_the_kernel_does_not_list_are_a_problem(busy_node: Node) -> N
     assert "routing_rule can't be checked: Bad file descriptor" in busy_node.sandbox.ask(ask)
 
 
+@pytest.mark.alone("an agent makes the rule as soon as the table is there")
 def test_an_add_that_may_not_make_the_rule_fails_and_says_how(busy_node: Node) -> None:
     source_table(busy_node, TAKING["by the node's address"])
 
