@@ -15,7 +15,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
 
-from cni_plugin.agent.settings import SettingsError
+from ipam.settings_file import SettingsError
 from ipam.value import Value
 
 SECONDS = 5.0

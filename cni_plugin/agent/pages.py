@@ -26,10 +26,11 @@ from cni_plugin.agent.listener import (
     listen_on_port,
 )
 from cni_plugin.agent.readiness import Readiness
-from cni_plugin.agent.settings import Settings, SettingsError
+from cni_plugin.agent.settings import Settings
 from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from cni_plugin.checks import Problem
 from cni_plugin.node import Node
+from ipam.settings_file import SettingsError
 
 if TYPE_CHECKING:
     from ipam.provision.progress import Progress

@@ -24,12 +24,13 @@ from cni_plugin.agent.pages import Pages
 from cni_plugin.agent.provisioning import Provisioning
 from cni_plugin.agent.readiness import Readiness
 from cni_plugin.agent.server import Server
-from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
+from cni_plugin.agent.settings import Settings, SettingsFile
 from cni_plugin.agent.signals import Signals
 from cni_plugin.checks import Problem
 from cni_plugin.kernel.deferred_delete import Unregistering
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.node import Node
+from ipam.settings_file import SettingsError
 from ipam.value import compile_constructors
 
 LOOK_SECONDS = 2.0

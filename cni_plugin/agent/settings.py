@@ -6,15 +6,15 @@ Owns reading it, noticing changes, and the message for an invalid one. Its keys 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cni_plugin.agent import settings_schema
 from cni_plugin.agent.ip_masq_files import networks_of
 from ipam.model import IPNetwork
+from ipam.settings_file import SettingsError, checked, settings_in
 from ipam.sources import ArmConfig
-from ipam.validation import ValidationError, validator
+from ipam.validation import validator
 from ipam.value import Value, replace
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 Seen = tuple[int, int, int]
 """Inode, time of the last change and size of a file."""
-
-
-class SettingsError(Exception):
-    """The file can't be read, or has an unknown key or an impossible value; says which."""
 
 
 class Conflist(Value):
@@ -104,14 +100,7 @@ class Settings(Value):
         Raises:
             SettingsError: it has an unknown key or an impossible value; names it.
         """
-        if not isinstance(document, dict):
-            raise SettingsError(f"it holds a JSON {type(document).__name__}, not an object")
-        try:
-            read = _read(document)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise SettingsError(f"{where}: {problem['msg']}") from error
+        read = checked(document, _read)
         if read.source == "file" and not read.file:
             raise SettingsError("file: the source is a file, and none is named")
         return cls(
@@ -140,15 +129,7 @@ class Settings(Value):
         if path is None:
             return cls.of({})
         seen = _seen(path)
-        try:
-            document: Any = json.loads(path.read_bytes())
-            return replace(cls.of(document), path=path, seen=seen)
-        except OSError as error:
-            raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-        except SettingsError as error:
-            raise SettingsError(f"{path}: {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise SettingsError(f"{path} is not valid JSON: {error}") from error
+        return replace(settings_in(path, cls.of), path=path, seen=seen)
 
 
 def _conflist(read: settings_models.Conflist) -> Conflist:

@@ -18,8 +18,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run until a signal ends it."""
     from cni_plugin.agent import service
-    from cni_plugin.agent.settings import Settings, SettingsError
+    from cni_plugin.agent.settings import Settings
     from cni_plugin.cni.errors import CniError
+    from ipam.settings_file import SettingsError
 
     try:
         return service.run(os.environ, Settings.read(options.config))

@@ -24,11 +24,12 @@ def run(options: argparse.Namespace) -> int:
             raise
         sys.stderr.write("azvnet operator: it is not in this bundle, but in the image azvnet-operator\n")
         return 2
-    from ipam.operator.settings import OperatorSettingsError, Settings
+    from ipam.operator.settings import Settings
+    from ipam.settings_file import SettingsError
 
     try:
         return service.run(Settings.read(options.config), _write)
-    except OperatorSettingsError as error:
+    except SettingsError as error:
         sys.stderr.write(f"azvnet operator: {error}\n")
         return 2
     except OSError as error:

@@ -244,8 +244,9 @@ def _usage(options: argparse.Namespace) -> SubnetUsage:
         SourceUnreadable: it does not.
         CannotPlan: the settings can't be read.
     """
-    from cni_plugin.agent.settings import Settings, SettingsError
+    from cni_plugin.agent.settings import Settings
     from ipam import sources
+    from ipam.settings_file import SettingsError
 
     try:
         settings = Settings.read(options.config)

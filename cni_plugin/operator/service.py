@@ -14,12 +14,11 @@ from http import HTTPStatus
 
 from cni_plugin import __version__, log
 from cni_plugin.agent.listener import Listener, Page, address_of, listen_on_port
-from cni_plugin.agent.settings import SettingsError as AddressError
 from cni_plugin.agent.signals import Signals
 from ipam.operator.cluster import ClusterApi
 from ipam.operator.main import Operator
 from ipam.operator.pages import OperatorPages
-from ipam.operator.settings import OperatorSettingsError, Settings
+from ipam.operator.settings import Settings
 from ipam.value import compile_constructors
 
 Write = Callable[[bytes], object]
@@ -29,7 +28,7 @@ def run(settings: Settings, write: Write) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code. ``write`` takes the lines of the log.
 
     Raises:
-        OperatorSettingsError: the settings are not possible here; says which.
+        SettingsError: the settings are not possible here; says which.
         OSError: ``metrics_address`` can't be listened on.
     """
 
@@ -59,10 +58,7 @@ def _identity() -> str:
 def _listen(address: str, pages: OperatorPages) -> Listener | None:
     if not address:
         return None
-    try:
-        where = address_of(address)
-    except AddressError as error:
-        raise OperatorSettingsError(str(error)) from error
+    where = address_of(address)
 
     def answer(path: str, accept: str) -> Page:
         status, content_type, body = pages.answer(path, accept)

@@ -19,9 +19,9 @@ from urllib3.exceptions import HTTPError
 
 from ipam.operator.errors import ClusterError, Conflict, Expired, NotThere
 from ipam.operator.leader import LeaseConflict, LeaseRecord, LeaseUnavailable
-from ipam.operator.settings import OperatorSettingsError
 from ipam.provision import exchange
 from ipam.quoting import one_line
+from ipam.settings_file import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ class ClusterApi:
         kubeconfig: its path; empty: the service account of the pod.
 
     Raises:
-        OperatorSettingsError: there is no such way to the API server.
+        SettingsError: there is no such way to the API server.
     """
 
     def __init__(self, kubeconfig: str) -> None:
@@ -252,7 +252,7 @@ def _configure(access: Any, kubeconfig: str) -> str:
         return _NAMESPACE.read_text().strip()
     except (ConfigException, OSError, LookupError, ValueError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "no kubeconfig, and not in a pod"
-        raise OperatorSettingsError(f"{where}: {one_line(str(error))}") from error
+        raise SettingsError(f"{where}: {one_line(str(error))}") from error
 
 
 @contextlib.contextmanager

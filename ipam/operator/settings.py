@@ -5,23 +5,19 @@ Owns reading it and the message for an invalid one. Its keys are declared in ``s
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipam.operator import settings_schema
+from ipam.settings_file import checked, settings_in
 from ipam.sources import ArmConfig
-from ipam.validation import ValidationError, validator
+from ipam.validation import validator
 from ipam.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipam.operator import settings_models
-
-
-class OperatorSettingsError(Exception):
-    """The file can't be read, or has an unknown key or an impossible value; says which."""
 
 
 class LeaseSettings(Value):
@@ -53,16 +49,9 @@ class Settings(Value):
         """The settings of a decoded document.
 
         Raises:
-            OperatorSettingsError: it has an unknown key or an impossible value; names it.
+            SettingsError: it has an unknown key or an impossible value; names it.
         """
-        if not isinstance(document, dict):
-            raise OperatorSettingsError(f"it holds a JSON {type(document).__name__}, not an object")
-        try:
-            read = _read(document)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise OperatorSettingsError(f"{where}: {problem['msg']}") from error
+        read = checked(document, _read)
         return cls(
             ArmConfig(read.arm.credential, read.arm.client_id, read.arm.base_url, read.arm.ca_file),
             read.budget.share,
@@ -81,20 +70,9 @@ class Settings(Value):
         """The settings of a file; the defaults without one.
 
         Raises:
-            OperatorSettingsError: it can't be read, is not valid JSON, or has an unknown key or an
-                impossible value.
+            SettingsError: it can't be read, is not valid JSON, or has an unknown key or an impossible value.
         """
-        if path is None:
-            return cls.of({})
-        try:
-            document: Any = json.loads(path.read_bytes())
-            return cls.of(document)
-        except OSError as error:
-            raise OperatorSettingsError(f"cannot read {path}: {error.strerror}") from error
-        except OperatorSettingsError as error:
-            raise OperatorSettingsError(f"{path}: {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise OperatorSettingsError(f"{path} is not valid JSON: {error}") from error
+        return cls.of({}) if path is None else settings_in(path, cls.of)
 
 
 _read: Callable[[object], settings_models.Settings] = validator(settings_schema.SETTINGS)

@@ -22,8 +22,8 @@ from cni_plugin.agent.listener import (
     is_of_the_node_alone,
     listen_on_port,
 )
-from cni_plugin.agent.settings import SettingsError
 from cni_plugin.agent.unixsocket import UnixSocket
+from ipam.settings_file import SettingsError
 from tests.unit.agent.work import get, read_answer
 from tests.waiting import eventually
 

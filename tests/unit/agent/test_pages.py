@@ -14,9 +14,9 @@ import pytest
 from cni_plugin import __version__
 from cni_plugin.agent import network_ready
 from cni_plugin.agent.journal import Journal
-from cni_plugin.agent.settings import SettingsError
 from cni_plugin.agent.unixsocket import SocketOwner, UnixSocket
 from cni_plugin.checks import EXHAUSTED, Problem
+from ipam.settings_file import SettingsError
 from tests.unit.agent.conftest import NewFront
 from tests.unit.agent.test_conflist import CONFLIST
 from tests.unit.agent.work import Answer, Front, Place, Work, get, new_settings

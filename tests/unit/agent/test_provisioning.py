@@ -14,11 +14,11 @@ from cni_plugin.addresses import outlook
 from cni_plugin.agent import provision_thread
 from cni_plugin.agent.journal import Journal
 from cni_plugin.agent.provisioning import Provisioning
-from cni_plugin.agent.settings import SettingsError
 from ipam.errors import AddressUnavailable, PoolExhausted, SourceEmpty
 from ipam.model import Attachment, Owner, Reservation
 from ipam.provision.plan import Sizes
 from ipam.provision.progress import Progress
+from ipam.settings_file import SettingsError
 from tests.unit.agent.work import Place, Work, new_settings
 from tests.waiting import eventually
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugin.agent.settings import Settings, SettingsError, SettingsFile
+from cni_plugin.agent.settings import Settings, SettingsFile
+from ipam.settings_file import SettingsError
 
 
 @pytest.fixture

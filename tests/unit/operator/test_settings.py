@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ipam.operator.settings import OperatorSettingsError, Settings
+from ipam.operator.settings import Settings
+from ipam.settings_file import SettingsError
 
 
 def test_nothing_has_to_be_set() -> None:
@@ -37,7 +38,7 @@ def test_resource_groups_are_compared_without_case() -> None:
 def test_what_is_impossible_is_named(document: object, named: str, tmp_path: Path) -> None:
     path = tmp_path / "operator.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(OperatorSettingsError) as found:
+    with pytest.raises(SettingsError) as found:
         Settings.read(path)
     assert str(path) in str(found.value)
     assert named in str(found.value)
@@ -47,10 +48,10 @@ def test_what_is_impossible_is_named(document: object, named: str, tmp_path: Pat
 def test_what_is_not_json_is_said(text: str, tmp_path: Path) -> None:
     path = tmp_path / "operator.json"
     path.write_text(text)
-    with pytest.raises(OperatorSettingsError, match="not valid JSON"):
+    with pytest.raises(SettingsError, match="not valid JSON"):
         Settings.read(path)
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(OperatorSettingsError, match="No such file"):
+    with pytest.raises(SettingsError, match="No such file"):
         Settings.read(tmp_path / "none.json")
