@@ -7,7 +7,6 @@ other host. Nothing is retried here. It must not know what the resource says, no
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -129,9 +128,10 @@ class ApiServer:
             )
             with response:
                 if response.status_code != 200:
-                    raise _refused("watch", response.status_code, _json(response.raw.read(LONGEST_LINE)), {})
+                    said = arm_http.json_object(response.raw.read(LONGEST_LINE))
+                    raise _refused("watch", response.status_code, said, {})
                 for line in _lines(response):
-                    yield from _events(_json(line))
+                    yield from _events(arm_http.json_object(line))
         except (requests.RequestException, HTTPError, OSError) as error:
             raise _not_answered(self._access.url, error) from error
 
@@ -153,7 +153,7 @@ class ApiServer:
             )
         except (requests.RequestException, arm_http.AnswerRefused, HTTPError, OSError) as error:
             raise _not_answered(self._access.url, error) from error
-        document = _json(response.content)
+        document = arm_http.json_object(response.content)
         if response.status_code not in {200, 201}:
             raise _refused(f"{method} {PLURAL}", response.status_code, document, response.headers)
         return document
@@ -199,14 +199,6 @@ def _events(event: Document) -> Iterator[tuple[Document | None, str]]:
         yield told, version
     elif kind == "DELETED":
         yield None, version
-
-
-def _json(text: bytes) -> Document:
-    try:
-        document = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _not_answered(url: str, error: Exception) -> Trouble:

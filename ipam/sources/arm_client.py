@@ -7,7 +7,6 @@ whatever the SDK's models know. It must not know what is asked.
 
 from __future__ import annotations
 
-import json
 import logging
 import typing
 from typing import TYPE_CHECKING, Any
@@ -120,15 +119,7 @@ class Requests:
         except (arm_http.AnswerRefused, ValueError) as error:
             raise NotAnswered(f"{self._endpoint}: {arm_errors.words_of(str(error))}") from error
         lower = {name.lower(): str(value) for name, value in response.headers.items()}
-        return ArmAnswer(int(response.status_code), _document(text), lower)
-
-
-def _document(text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        return ArmAnswer(int(response.status_code), arm_http.json_object(text), lower)
 
 
 def endpoint(config: ArmConfig, place: Placement) -> str:

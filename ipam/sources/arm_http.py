@@ -8,6 +8,7 @@ many bytes and seconds. It must not know tokens or what is asked.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -30,6 +31,15 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 class AnswerRefused(Exception):
     """An answer that is not used, and why."""
+
+
+def json_object(body: str | bytes) -> dict[str, Any]:
+    """What a body says; empty where it is not a JSON object: the answer's status says more than that does."""
+    try:
+        document = json.loads(body) if body.strip() else {}
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def session(origin: str = "", connections: int = 10) -> requests.Session:
