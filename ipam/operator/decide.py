@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipam.azure_limits import BLOCK
 from ipam.operator.line import Urgency
-from ipam.operator.record import AGAIN_SECONDS, AT_REST_SECONDS, STALE, NodeRecord, Said, What, Wish
+from ipam.operator.record import STALE, NodeRecord, Said, What, Wish
 from ipam.provision import progress
-from ipam.provision.plan import OPERATION_SECONDS, Plan, plan, problem
-from ipam.provision.refusals import Kind, Refusal
+from ipam.provision.pace import AGAIN_SECONDS, AT_REST_SECONDS
+from ipam.provision.plan import OPERATION_SECONDS, Plan, plan_at, problem
+from ipam.provision.refusals import Kind
 from ipam.value import Value, replace
 
 if TYPE_CHECKING:
@@ -125,12 +125,7 @@ def impossible(spec: NodeSpec) -> str:
 
 
 def _planned(record: NodeRecord, counts: Counts, now: float) -> Plan:
-    since = record.surplus_since
-    planned = plan(record.node.spec.sizes, counts, 0.0 if since is None else now - since)
-    if not planned.surplus:
-        record.surplus_since = None
-    elif since is None:
-        record.surplus_since = now
+    planned, record.surplus_since = plan_at(record.node.spec.sizes, counts, record.surplus_since, now)
     return planned
 
 
@@ -153,7 +148,7 @@ def _resting(record: NodeRecord, around: Around, planned: Plan, now: float) -> S
     if planned.limited:
         return Said(planned.limited, *progress.LIMITS[planned.limited])
     if around.subnet_full:
-        return scarce(Kind.SUBNET_FULL, "the subnet was full a moment ago: addresses are taken one by one")
+        return Said(*progress.scarce(Kind.SUBNET_FULL))
     since = record.unlisted_since
     if since is not None and now - since > progress.LISTED_SECONDS:
         return Said(
@@ -166,18 +161,13 @@ def _resting(record: NodeRecord, around: Around, planned: Plan, now: float) -> S
             progress.LISTING, "addresses are on the NIC, and the node's source does not list them yet"
         )
     if now < record.no_block_until:
-        return scarce(Kind.NO_BLOCK, "the subnet had no free block a moment ago: single addresses are taken")
+        return Said(*progress.scarce(Kind.NO_BLOCK))
     return Said(progress.IDLE, f"the NIC has {len(status.configurations)} IP configurations")
-
-
-def scarce(kind: Kind, text: str) -> Said:
-    """What is told where the subnet has too little."""
-    return Said(kind.value, text, Refusal(kind, text).remedy)
 
 
 def _would(planned: Plan) -> str:
     if planned.grows:
-        return f"would add {planned.add + planned.blocks * BLOCK} addresses (dryRun)"
+        return f"would add {planned.added} addresses (dryRun)"
     if planned.remove:
         return f"would remove {planned.remove} addresses (dryRun)"
     return "nothing would be done (dryRun)"

@@ -20,10 +20,11 @@ from ipam.operator.nic_lookup import Nics
 from ipam.operator.record import NodeRecord, Said, What, Wish
 from ipam.operator.rounds import Rounds
 from ipam.operator.turns import Sort, Stopped
-from ipam.operator.work import SCARCE_SECONDS, Hands, Work
+from ipam.operator.work import Hands, Work
 from ipam.provision import exchange, pace, progress
 from ipam.provision.fields import FieldError
 from ipam.provision.nic_document import NotANic
+from ipam.provision.pace import SCARCE_SECONDS
 from ipam.provision.refusals import Kind, Refusal
 from ipam.value import Value, replace
 

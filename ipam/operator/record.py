@@ -6,13 +6,15 @@ It must not know how anything is read or written.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from ipam.operator.line import Urgency
 from ipam.operator.turns import Region
 from ipam.provision import progress
+from ipam.provision.pace import AT_REST_SECONDS
+from ipam.provision.timestamps import seconds_of
 from ipam.sources.placement import Placement, placement_of
 from ipam.value import Value
 
@@ -22,10 +24,6 @@ if TYPE_CHECKING:
 
 STALE = "stale"
 """A state that only an operator tells: the node's agent does not say anything."""
-AT_REST_SECONDS = 600.0
-"""Seconds after which a NIC is read again when everything is as it should be."""
-AGAIN_SECONDS = 60.0
-"""The same while something differs."""
 UNBELIEVED_SECONDS = 15.0
 """An agent that has seen nothing so long after the NIC was read waits for another read."""
 
@@ -156,8 +154,7 @@ def _number(version: str) -> int:
 def _until_next_read(node: AzvnetNode) -> float:
     """Seconds until the NIC should be read again, by what the operator before us wrote."""
     try:
-        read = datetime.fromisoformat(node.status.last_read_time)
-        age = (datetime.now(UTC) - read).total_seconds()
-    except (ValueError, TypeError):
+        age = time.time() - seconds_of(node.status.last_read_time)
+    except ValueError:
         return 0.0
     return min(AT_REST_SECONDS, max(0.0, AT_REST_SECONDS - age))

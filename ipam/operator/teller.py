@@ -7,14 +7,15 @@ node tells it itself. It must not know what is done for a node.
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ipam.operator import telling
 from ipam.operator.errors import ClusterError, Conflict, NotThere
 from ipam.operator.turns import Stopped
-from ipam.operator.work import rfc3339
 from ipam.provision.fields import FieldError
+from ipam.provision.timestamps import rfc3339
 from ipam.value import replace
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Teller:
         node = record.node
         # What is told of the machine before says nothing about the generation that names another one.
         observed = node.status.observed_generation if record.is_another_machine else node.generation
-        after = telling.with_condition(change(node.status), observed, rfc3339())
+        after = telling.with_condition(change(node.status), observed, rfc3339(time.time()))
         changed = telling.changes(node.status, after)
         if not changed:
             return

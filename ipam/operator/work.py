@@ -10,7 +10,6 @@ way any more. It must not know budgets, nor what is next.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from ipam import nic_counts as counts
@@ -18,11 +17,13 @@ from ipam.azure_limits import BLOCK
 from ipam.operator.decide import UNNOTICED, counts_of, may_remove
 from ipam.operator.errors import Conflict
 from ipam.operator.nic_lookup import Nics
-from ipam.operator.record import AT_REST_SECONDS, Said, What
+from ipam.operator.record import Said, What
 from ipam.provision import exchange, nic_document, progress
 from ipam.provision.exchange import NodeStatus, Operation
+from ipam.provision.pace import AT_REST_SECONDS, SCARCE_SECONDS
 from ipam.provision.plan import plan
 from ipam.provision.refusals import Kind, Refusal
+from ipam.provision.timestamps import rfc3339
 from ipam.value import replace
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ ANSWER_SECONDS = 20.0
 """An agent that was asked for addresses to be removed answers sooner, or does not follow."""
 LOOK_SECONDS = 0.2
 MOST_CONFLICTS = 8
-SCARCE_SECONDS = 600.0
-"""So long it is remembered that a subnet was full, or had no free block."""
 
 
 class Hands(Protocol):
@@ -171,7 +170,7 @@ class Work:
                 surplus=0,
                 releasing=(),
                 operation=None,
-                last_read_time=rfc3339(),
+                last_read_time=rfc3339(time.time()),
             )
 
         self._publish(change)
@@ -187,7 +186,7 @@ class Work:
         number = wanted.add or wanted.blocks
         text = f"adding {f'{number} blocks of {BLOCK}' if wanted.blocks else number} addresses to the NIC"
         writer = self._nics.writer(record)
-        self._begin(progress.GROWING, text, number * (BLOCK if wanted.blocks else 1))
+        self._begin(progress.GROWING, text, wanted.added)
         if any(each.is_ours and each.state == "Failed" for each in record.node.status.configurations):
             # An operation that failed marks everything on the NIC; the next one that succeeds sets it up.
             self._note(writer.rewrite())
@@ -202,7 +201,7 @@ class Work:
         self._note(nic)
 
     def _begin(self, kind: str, text: str, addresses: int) -> None:
-        operation = Operation(kind, addresses, rfc3339())
+        operation = Operation(kind, addresses, rfc3339(time.time()))
         self._record.unsure = True
         self._publish(
             lambda status: replace(status, state=kind, text=text, remedy="", surplus=0, operation=operation)
@@ -258,7 +257,7 @@ class Work:
             if not names or not may_remove(record, self._hands.clock()):
                 return frozenset()
             size = sum(len(e.addresses) for e in node.status.configurations if e.name in names)
-            operation = Operation(exchange.SHRINKING, size, rfc3339())
+            operation = Operation(exchange.SHRINKING, size, rfc3339(time.time()))
             text = f"taking {size} addresses from the NIC"
             noted = tuple(sorted(names))
             record.unsure = True
@@ -309,11 +308,6 @@ class Work:
                 continue
             return
         raise Conflict(f"{self._record.node.name}: it was written {MOST_CONFLICTS} times meanwhile")
-
-
-def rfc3339() -> str:
-    """The time of the wall, for people and for who reads it roughly."""
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _is_for_pods(each: nic_document.Configuration) -> bool:

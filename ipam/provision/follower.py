@@ -8,9 +8,7 @@ threads, CNI or how the settings are written.
 
 from __future__ import annotations
 
-import calendar
 import math
-import time
 from typing import TYPE_CHECKING
 
 from ipam.mac import normalize_mac
@@ -20,6 +18,7 @@ from ipam.provision.handshake import Handshake
 from ipam.provision.nic_pool import NicPool
 from ipam.provision.plan import leaving, plan
 from ipam.provision.progress import DRY_RUN, QUIET, Progress
+from ipam.provision.timestamps import rfc3339, seconds_of
 from ipam.provision.told import Told
 from ipam.value import replace
 
@@ -38,7 +37,6 @@ RENEW_SECONDS, OFFERING_SECONDS = 120.0, 30.0
 silent for five minutes, and begins no removal where it was silent for one."""
 CONTINUED_SECONDS = 600.0
 """An agent whose predecessor wrote so recently believes what the operator had said to that."""
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Follower:
@@ -110,7 +108,7 @@ class Follower:
         if not may_write or not self._is_due(spec):
             return None
         self._handshake.publishing()
-        return replace(spec, renew_time=time.strftime(_TIME, time.gmtime(self._wall_clock())))
+        return replace(spec, renew_time=rfc3339(self._wall_clock()))
 
     def wrote(self, node: AzvnetNode) -> None:
         """The resource as the API server has it after a write of what ``step`` returned. Raises OSError."""
@@ -146,7 +144,7 @@ class Follower:
 
     def _seconds_since(self, text: str) -> float:
         try:
-            return abs(self._wall_clock() - calendar.timegm(time.strptime(text, _TIME)))
+            return abs(self._wall_clock() - seconds_of(text))
         except ValueError:
             return math.inf
 

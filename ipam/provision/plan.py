@@ -93,6 +93,11 @@ class Plan(Value):
     """What keeps the pool from having them: ``maximum``, ``nic-full``; empty: nothing."""
 
     @property
+    def added(self) -> int:
+        """Addresses that are added, those of blocks included."""
+        return self.add + self.blocks * BLOCK
+
+    @property
     def grows(self) -> bool:
         """Whether addresses are added."""
         return bool(self.add or self.blocks)
@@ -141,6 +146,18 @@ def plan(sizes: Sizes, counts: Counts, surplus_for: float = 0.0) -> Plan:
     )
     surplus = max(0, surplus)
     return Plan(remove=surplus if surplus_for >= sizes.shrink_after else 0, surplus=surplus)
+
+
+def plan_at(sizes: Sizes, counts: Counts, since: float | None, now: float) -> tuple[Plan, float | None]:
+    """The next step, and since when every plan has had a surplus; None: this one has none.
+
+    ``since``: the same of the plan before.
+    ``now``: seconds of a clock that does not jump.
+    """
+    planned = plan(sizes, counts, 0.0 if since is None else now - since)
+    if not planned.surplus:
+        return planned, None
+    return planned, now if since is None else since
 
 
 def leaving(units: Iterable[Unit], most: int) -> tuple[Unit, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ipam.provision.refusals import Kind
+from ipam.provision.refusals import Kind, Refusal
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -38,6 +38,19 @@ QUIET = (STARTING, IDLE, QUEUED, GROWING, SHRINKING, LISTING, DRY_RUN)
 _CLUSTER = (NO_API, API_DENIED, NO_DEFINITION, API_REFUSED, NO_OPERATOR)
 PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind in Kind), *_CLUSTER)))
 """Every ``Progress.phase``."""
+
+
+_SCARCE = {
+    Kind.SUBNET_FULL: "the subnet was full a moment ago: addresses are taken one by one",
+    Kind.NO_BLOCK: "the subnet had no free block a moment ago: single addresses are taken",
+}
+
+
+def scarce(kind: Kind) -> tuple[str, str, str]:
+    """State, text and remedy while it is remembered that the subnet had too little: ``Kind.SUBNET_FULL`` or
+    ``Kind.NO_BLOCK``.
+    """
+    return kind.value, _SCARCE[kind], Refusal(kind, _SCARCE[kind]).remedy
 
 
 class Progress(Value):

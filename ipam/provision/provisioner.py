@@ -18,7 +18,8 @@ from ipam.provision import nic_document, offers, pace
 from ipam.provision.demand import Arrivals
 from ipam.provision.nic_document import NotANic
 from ipam.provision.nic_pool import NicPool
-from ipam.provision.plan import Counts, Plan, leaving, plan
+from ipam.provision.pace import AGAIN_SECONDS, AT_REST_SECONDS, SCARCE_SECONDS
+from ipam.provision.plan import Counts, Plan, leaving, plan_at
 from ipam.provision.progress import (
     DRY_RUN,
     GROWING,
@@ -26,6 +27,7 @@ from ipam.provision.progress import (
     LIMITS,
     SHRINKING,
     Progress,
+    scarce,
 )
 from ipam.provision.refusals import Kind, Refusal
 from ipam.value import replace
@@ -40,13 +42,6 @@ if TYPE_CHECKING:
     from ipam.provision.pool_view import PoolView
     from ipam.provision.progress import Surroundings
     from ipam.provision.tally import Tally
-
-AGAIN_SECONDS = 60.0
-"""Seconds after which the NIC is read again while the source lacks something: it may have been taken away."""
-AT_REST_SECONDS = 600.0
-"""The same when it lacks nothing: an empty listing is never believed, so all may be gone without a sign."""
-SCARCE_SECONDS = 600.0
-"""So long it is remembered that the subnet was full, or had no free block."""
 
 
 class Provisioner:
@@ -138,12 +133,7 @@ class Provisioner:
             subnet_full=now < self._subnet_full_until,
             no_block=now < self._no_block_until,
         )
-        since = self._surplus_since
-        wanted = plan(self._sizes, seen, 0.0 if since is None else now - since)
-        if not wanted.surplus:
-            self._surplus_since = None
-        elif since is None:
-            self._surplus_since = now
+        wanted, self._surplus_since = plan_at(self._sizes, seen, self._surplus_since, now)
         return wanted, pool
 
     def _act(self) -> None:
@@ -218,15 +208,11 @@ class Provisioner:
         if wanted.limited:
             return Progress(wanted.limited, *LIMITS[wanted.limited])
         if now < self._subnet_full_until:
-            return _scarce(
-                Kind.SUBNET_FULL, "the subnet was full a moment ago: addresses are taken one by one"
-            )
+            return Progress(*scarce(Kind.SUBNET_FULL))
         if (listing := self._nic.listing(pool)) is not None:
             return listing
         if now < self._no_block_until:
-            return _scarce(
-                Kind.NO_BLOCK, "the subnet had no free block a moment ago: single addresses are taken"
-            )
+            return Progress(*scarce(Kind.NO_BLOCK))
         if self._dry_run:
             return Progress(DRY_RUN, "the plan is only logged (provision.dry_run)")
         return Progress(IDLE, f"the NIC has {len(self._nic.configurations)} IP configurations")
@@ -240,7 +226,7 @@ class Provisioner:
             return
         self._told = wanted
         if wanted.grows:
-            self._around.tell("info", f"dry run: would add {wanted.add + wanted.blocks * BLOCK} addresses")
+            self._around.tell("info", f"dry run: would add {wanted.added} addresses")
         elif wanted.remove:
             self._around.tell("info", f"dry run: would remove {wanted.remove} addresses")
 
@@ -259,7 +245,3 @@ class Provisioner:
         self.progress = replace(
             self.progress, phase=refusal.kind.value, text=str(refusal), remedy=refusal.remedy
         )
-
-
-def _scarce(kind: Kind, text: str) -> Progress:
-    return Progress(kind.value, text, Refusal(kind, text).remedy)

@@ -12,9 +12,9 @@ from ipam import nic_counts as counts
 from ipam.ipam import Ipam
 from ipam.model import IPAddress
 from ipam.provision import offers
+from ipam.provision.pace import AT_REST_SECONDS
 from ipam.provision.plan import Sizes
 from ipam.provision.progress import IDLE, LISTED_SECONDS, LISTING, NOT_LISTED
-from ipam.provision.provisioner import AT_REST_SECONDS
 from ipam.sources.arm_answer import ArmAnswer
 from ipam.value import replace
 from tests.unit.ipam.arm_service import ArmService, refusal

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.fabric.model import Placement
 from ipam.operator.record import STALE, UNBELIEVED_SECONDS
-from ipam.operator.work import rfc3339
 from ipam.provision import progress
 from ipam.provision.plan import Sizes
 from ipam.provision.refusals import Kind
+from ipam.provision.timestamps import rfc3339
 from ipam.value import replace
 from tests.unit.operator.world import World, clock, world
 
@@ -210,7 +211,7 @@ def test_an_agent_that_does_not_believe_what_was_there_before_it_is_told_again(p
     place.soon(lambda: place.says("node1", progress.IDLE))
     agent.is_silent = True
     before, read = place.status("node1").last_read_time, clock()
-    place.soon(lambda: rfc3339() != before and clock() > read + UNBELIEVED_SECONDS)
+    place.soon(lambda: rfc3339(time.time()) != before and clock() > read + UNBELIEVED_SECONDS)
     place.api.write_spec("node1", {**place.api.node("node1")["spec"], "seen": 0, "renewTime": "another"})
     place.soon(lambda: place.status("node1").last_read_time != before)
 
