@@ -9,7 +9,6 @@ its own.
 from __future__ import annotations
 
 import contextlib
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import pytest
 from integration.cluster import Cluster, images, rollout
 from integration.e2e import diagnosis
 from integration.e2e.scene import Scene, dropped
-from integration.e2e.space import Space
+from integration.e2e.space import Space, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -70,10 +69,8 @@ def ready_cluster(cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(ready_cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own. It goes after the test, with all that is in it; nobody waits."""
-    name = f"t-{secrets.token_hex(4)}"
-    ready_cluster.kubectl("create", "namespace", name)
-    yield name
-    ready_cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with own_namespace(ready_cluster) as name:
+        yield name
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ Owns waiting and what an error says about the pods concerned. Must not know what
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from integration.cluster import ClusterError
@@ -13,7 +15,7 @@ from integration.e2e.ends import HTTP, UDP, Host, Pod
 from integration.waiting import found_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from subprocess import CompletedProcess
 
     from integration.cluster import Cluster
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
 
 ASKER = "vm2"
 """The machine that tells pods to ask; no node, and nothing of Kubernetes runs on it."""
+
+
+@contextlib.contextmanager
+def own_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace that goes in the end, with all that is in it; nobody waits for that."""
+    name = f"t-{secrets.token_hex(4)}"
+    cluster.kubectl("create", "namespace", name)
+    # No pod is admitted before; right after a start of the API server that takes some seconds.
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 class Space:

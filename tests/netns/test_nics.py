@@ -116,6 +116,17 @@ def unreached(pod: Pod, *more: str) -> list[str]:
     return [each for each in every if not ping(pod, each)]
 
 
+def are_reached(node: Node, addresses: list[str], *, outside: Sequence[str], own: Sequence[str]) -> None:
+    """Pods are reached at all these: from outside, and by the node from each of its own addresses."""
+    fabric = Pod("fabric", f"{NETNS_DIR}/{FABRIC}", node.sandbox)
+    for source in outside:
+        assert [ping(fabric, each, "-I", source) for each in addresses] == [True] * len(addresses)
+    for address in addresses:
+        for source in own:
+            done = node.sandbox.run("ping", "-n", "-c1", "-W1", "-I", source, address, check=False)
+            assert not done.returncode, f"the node reaches {address} from {source}"
+
+
 def _strictness(node: Node, value: int) -> None:
     for name in ("all", "default", "eth0", "eth1"):
         node.sandbox.run("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter={value}")
@@ -133,13 +144,7 @@ def test_pods_of_both_nics_reach_everybody_whatever_the_source_check(
     assert addresses == ["10.20.0.5", "10.20.0.6"]
     assert unreached(first, *addresses) == []
     assert unreached(one, usual, addresses[1]) == []
-    fabric = Pod("fabric", f"{NETNS_DIR}/{FABRIC}", node.sandbox)
-    for source in (NEIGHBOUR, OUTSIDE):
-        assert [ping(fabric, each, "-I", source) for each in (usual, *addresses)] == [True] * 3
-    for address in (usual, *addresses):
-        for source in (ADDRESS, SECOND_ADDRESS):
-            done = node.sandbox.run("ping", "-n", "-c1", "-W1", "-I", source, address, check=False)
-            assert not done.returncode, f"the node reaches {address} from {source}"
+    are_reached(node, [usual, *addresses], outside=(NEIGHBOUR, OUTSIDE), own=(ADDRESS, SECOND_ADDRESS))
 
 
 def test_one_table_and_the_fewest_rules_serve_all_pods_of_a_nic(two_nics: Node) -> None:

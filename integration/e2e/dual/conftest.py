@@ -5,14 +5,13 @@ It goes before other tests have theirs: two clusters at once are a lot for a sma
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.cluster import Cluster, images, rollout
 from integration.e2e import diagnosis
-from integration.e2e.space import Space
+from integration.e2e.space import Space, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,10 +34,8 @@ def dual() -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(dual: Cluster) -> Iterator[str]:
     """A namespace of the test's own. It goes after the test, with all that is in it; nobody waits."""
-    name = f"t-{secrets.token_hex(4)}"
-    dual.kubectl("create", "namespace", name)
-    yield name
-    dual.kubectl("delete", "namespace", name, "--wait=false")
+    with own_namespace(dual) as name:
+        yield name
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ It goes before other tests have theirs: two clusters at once are a lot for a sma
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from integration.cluster.api import Api
 from integration.e2e import diagnosis
 from integration.e2e.growth.operated import Operated
 from integration.e2e.scene import dropped
+from integration.e2e.space import own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,12 +36,8 @@ def operated() -> Iterator[Operated]:
 @pytest.fixture
 def namespace(operated: Operated) -> Iterator[str]:
     """A namespace of the test's own. It goes after the test, with all that is in it; nobody waits."""
-    name = f"t-{secrets.token_hex(4)}"
-    operated.cluster.kubectl("create", "namespace", name)
-    wanted = ["--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s"]
-    operated.cluster.kubectl("wait", *wanted)
-    yield name
-    operated.cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with own_namespace(operated.cluster) as name:
+        yield name
 
 
 @pytest.fixture(autouse=True)

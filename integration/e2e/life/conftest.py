@@ -5,7 +5,6 @@ It goes before other tests have theirs: two clusters at once are a lot for a sma
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from integration.cluster import Cluster, rollout, wait_until
 from integration.cluster.api import Api
 from integration.e2e.scene import dropped
+from integration.e2e.space import own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,9 +58,5 @@ def api(life: Cluster) -> Iterator[Api]:
 @pytest.fixture
 def namespace(life: Cluster) -> Iterator[str]:
     """A namespace of the test's own. It goes after the test, with all that is in it; nobody waits."""
-    name = f"t-{secrets.token_hex(4)}"
-    life.kubectl("create", "namespace", name)
-    # No pod is admitted before; right after a start of the API server that takes some seconds.
-    life.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
-    yield name
-    life.kubectl("delete", "namespace", name, "--wait=false")
+    with own_namespace(life) as name:
+        yield name
