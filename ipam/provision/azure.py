@@ -14,10 +14,10 @@ from ipam.provision.conversation import Conversation
 from ipam.provision.nic_writer import NicWriter
 from ipam.provision.refusals import Kind, Refusal
 from ipam.provision.which_nic import find_nic
-from ipam.sources import AZURE, imds
+from ipam.sources import AZURE
 from ipam.sources.arm_answer import ArmAnswer, NotAnswered
 from ipam.sources.bounded import OneAtATime, StillBusy
-from ipam.sources.placement import placement
+from ipam.sources.placement import own_placement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +60,7 @@ class ThisMachine:
         from ipam.sources import arm_client
 
         try:
-            compute = imds.document(AZURE.imds, "compute", time.monotonic() + IMDS_SECONDS)
-            place = placement(compute)
+            place = own_placement(AZURE.imds, time.monotonic() + IMDS_SECONDS)
             access = arm_client.Access(self._config, place, AZURE.imds)
         except SourceUnreadable as error:
             raise Refusal(Kind.UNREACHABLE, str(error), error.retry_after) from error

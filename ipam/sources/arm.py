@@ -28,7 +28,7 @@ from ipam.sources.arm_nic import fits, nic_of, spaces_of, vnet_ids
 from ipam.sources.bounded import OneAtATime, StillBusy
 from ipam.sources.managed_identity import NoToken
 from ipam.sources.nic import builder, listing, not_a_document
-from ipam.sources.placement import Placement, last_parts, placement
+from ipam.sources.placement import Placement, last_parts, own_placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ class Reader:
         if time.monotonic() - self._remembered_since > REMEMBERED:
             self._forget_machine()
         if self._place is None:
-            place = placement(imds.document(self._imds, "compute", until))
+            place = own_placement(self._imds, until)
             if place.subscription != self._subscription:
                 self._client = None
             self._place, self._subscription = place, place.subscription

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ipam.errors import SourceUnreadable
 from ipam.quoting import LONGEST_VALUE, one_line, quoted
-from ipam.sources import arm_errors, imds
+from ipam.sources import arm_errors
 from ipam.sources.arm_answer import NotAnswered
 from ipam.sources.managed_identity import NoToken
-from ipam.sources.placement import Placement, placement
+from ipam.sources.placement import Placement, own_placement
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def read(subnet: SubnetId, config: ArmConfig, imds_endpoint: str, until: float) 
     from ipam.sources.arm_client import Access, Requests
 
     try:
-        environment = placement(imds.document(imds_endpoint, "compute", until)).environment
+        environment = own_placement(imds_endpoint, until).environment
     except SourceUnreadable as error:
         if not config.base_url:
             raise SourceUnreadable(f"which cloud this is can't be asked: {error}", ELSEWHERE) from error

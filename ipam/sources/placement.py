@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipam.errors import SourceUnreadable
 from ipam.quoting import quoted
-from ipam.sources import documents_schema
+from ipam.sources import documents_schema, imds
 from ipam.sources.documents import json_document
 from ipam.validation import validator
 from ipam.value import Value, replace
@@ -49,6 +49,11 @@ class Placement(Value):
     vm_id: str = ""
     """Unique: another one means that a machine was made again."""
     location: str = ""
+
+
+def own_placement(imds_endpoint: str, until: float) -> Placement:
+    """Where this machine is. ``until``: a moment of ``time.monotonic``. Raises SourceUnreadable."""
+    return placement(imds.document(imds_endpoint, "compute", until))
 
 
 def placement(compute: bytes) -> Placement:
