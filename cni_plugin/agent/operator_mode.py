@@ -7,7 +7,6 @@ what follows is ``ipam.provision.follower``'s. It must not know that.
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections.abc import Mapping
@@ -239,7 +238,7 @@ class Attempts:
         if self.trouble is None:
             self._since = self._at
         self._failures += 1
-        chance = random.random()  # noqa: S311 - it spreads requests, nobody has to be unable to guess it
+        chance = pace.chance()
         usual = pace.pause(self._failures, 0.0, chance)
         self.pause = max(min(LONGEST_PAUSE, usual), trouble.retry_after * (1 + chance / 4))
         self.trouble = trouble

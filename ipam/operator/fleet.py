@@ -7,7 +7,6 @@ its turn and is then asked for again. It must not know how Azure or the API serv
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -274,7 +273,7 @@ class Fleet:
         except ClusterError as error:
             self._common.tell("warning", f"{name}: the API server could not be told: {error}")
             record.failures, record.trouble = record.failures + 1, None
-            record.not_before = self._common.clock() + pace.pause(record.failures, 0.0, _chance())
+            record.not_before = self._common.clock() + pace.pause(record.failures, 0.0, pace.chance())
         except Exception as error:  # noqa: BLE001 - other nodes are served whatever happens with one
             self._failed(record, Refusal(Kind.REFUSED, f"internal error: {type(error).__name__}: {error}"))
         else:
@@ -291,7 +290,7 @@ class Fleet:
         elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
             record.target = None
         record.unsure = True
-        pause = pace.pause(max(1, record.failures), refusal.retry_after, _chance())
+        pause = pace.pause(max(1, record.failures), refusal.retry_after, pace.chance())
         record.not_before = now + pause
         record.trouble = Said(refusal.kind.value, str(refusal), refusal.remedy)
         self._common.tell("warning", f"{record.node.name}: {refusal.kind.value}: {refusal}")
@@ -325,10 +324,6 @@ def read(document: Json, known: AzvnetNode | None) -> AzvnetNode:
     rest = {name: value for name, value in status.items() if name != "configurations"}
     node = exchange.read({**document, "status": rest})
     return replace(node, status=replace(node.status, configurations=known.status.configurations))
-
-
-def _chance() -> float:
-    return random.random()  # noqa: S311 - it spreads requests, nobody has to be unable to guess it
 
 
 def _sort(what: What) -> Sort:

@@ -5,11 +5,11 @@ It must not know what the objects mean, nor how they are asked for.
 
 from __future__ import annotations
 
-import random
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ipam.operator.errors import ClusterError, Expired
+from ipam.provision import pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -124,5 +124,4 @@ class Watching(Generic[T]):
         self._failures += 1
         if self._failures == 1:
             self._tell("warning", f"following {self._name}: {text}")
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16))
-        self._stop.wait(longest * (0.5 + random.random() / 2))  # noqa: S311 - it spreads requests
+        self._stop.wait(pace.pause(self._failures, 0.0, pace.chance(), first=FIRST_PAUSE, most=LONGEST_PAUSE))

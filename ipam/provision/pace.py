@@ -6,6 +6,7 @@ Network allows 1,000 writes and 10,000 reads in 5 minutes to all nodes of a subs
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -57,11 +58,24 @@ class Bucket:
         return max(0.0, -self._left * self._seconds)
 
 
-def pause(failures: int, retry_after: float, chance: float) -> float:
-    """Seconds until the next attempt after that many failures in a row.
+def chance() -> float:
+    """In [0, 1): it spreads requests, and nobody has to be unable to guess it."""
+    return random.random()  # noqa: S311 - see above
+
+
+def pause(
+    failures: int,
+    retry_after: float,
+    chance: float,
+    *,
+    first: float = FIRST_PAUSE,
+    most: float = LONGEST_PAUSE,
+) -> float:
+    """Seconds until the next attempt after that many failures in a row: ``first``, doubled with each, and at
+    ``most``.
 
     Never before ``retry_after`` is over. ``chance``, in [0, 1), spreads the nodes of a cluster, which all
     were refused at the same moment.
     """
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
+    longest = min(most, first * 2.0 ** min(failures - 1, 16))
     return max(retry_after * (1 + chance / 4), longest * (1 + chance) / 2)

@@ -9,7 +9,6 @@ threads, CNI or how the settings are written.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 from ipam import nic_counts as counts
@@ -239,8 +238,7 @@ class Provisioner:
             self._no_block_until = now + SCARCE_SECONDS
         elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
             self._writer = None  # looked up again, with another token
-        chance = random.random()  # noqa: S311 - it spreads requests, nobody has to be unable to guess it
-        seconds = pace.pause(self._failures, refusal.retry_after, chance)
+        seconds = pace.pause(self._failures, refusal.retry_after, pace.chance())
         self._not_before = now + seconds
         self.progress = replace(
             self.progress, phase=refusal.kind.value, text=str(refusal), remedy=refusal.remedy
