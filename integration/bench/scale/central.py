@@ -13,8 +13,9 @@ from integration.bench.scale.onpaper import Region
 from integration.fabric.armoperations import POLL_AFTER
 from ipam.operator.budget import READS, WINDOW, WRITES, Meter
 from ipam.operator.line import Line, Urgency
+from ipam.operator.rounds import COUNT_SECONDS
 from ipam.operator.turns import MEAN_SECONDS
-from ipam.provision.plan import OPERATION_SECONDS, Counts, plan
+from ipam.provision.plan import OPERATION_SECONDS, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +50,8 @@ class _Operator:
         self._readers: deque[Callable[[], None]] = deque()
         self._working = 0
         self._serves_at = self._reckoned_at = -1.0
-        self._wait = 0.0
+        self._wait = self._round = 0.0
+        self._counted_at = float("-inf")
         for number, node in enumerate(region.nodes):
             node.wake = self._told(number, node)
         region.clock.at(LOOK_SECONDS, self._look_at_all)
@@ -77,16 +79,8 @@ class _Operator:
 
     def _wanted(self, node: Node) -> Plan:
         now = self._region.clock.now
-        seen = Counts(
-            held=node.held,
-            free=node.free,
-            in_flight=node.in_flight,
-            waiting=len(node.waiting),
-            arrivals=node.rate(now),
-            write_seconds=OPERATION_SECONDS + self._expected_wait(now),
-            configurations=node.configurations,
-        )
-        return plan(self._region.scenario.sizes, seen)
+        seconds = OPERATION_SECONDS + self._expected_wait(now)
+        return plan(self._region.scenario.sizes, node.counts(now, seconds))
 
     def _expected_wait(self, now: float) -> float:
         if now != self._reckoned_at:
@@ -96,8 +90,10 @@ class _Operator:
     def _reckoned_wait(self, now: float) -> float:
         ahead = self._line.ahead_of(Urgency.GROWTH)
         for_worker = max(0, self._working + ahead + 1 - self._workers) * MEAN_SECONDS / self._workers
-        coming = sum(node.rate(now) > 0 for node in self._region.nodes)
-        return max(self._writes.wait(now, ahead + 1), for_worker, coming * WINDOW / self._writes.allowed)
+        if now - self._counted_at >= COUNT_SECONDS:
+            coming = sum(node.rate(now) > 0 for node in self._region.nodes)
+            self._counted_at, self._round = now, coming * WINDOW / self._writes.allowed
+        return max(self._writes.wait(now, ahead + 1), for_worker, self._round)
 
     def _serve(self) -> None:
         """Begin work as far as there are workers and writes."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from integration.bench.scale.onpaper import Region
 from integration.fabric.armoperations import POLL_AFTER
 from ipam.provision import pace
-from ipam.provision.plan import Counts, plan
+from ipam.provision.plan import plan
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -65,16 +65,7 @@ class _Agent:
             self._region.clock.start(self._grow())
 
     def _wanted(self) -> Plan:
-        node, now = self._node, self._region.clock.now
-        seen = Counts(
-            held=node.held,
-            free=node.free,
-            in_flight=node.in_flight,
-            waiting=len(node.waiting),
-            arrivals=node.rate(now),
-            configurations=node.configurations,
-        )
-        return plan(self._region.scenario.sizes, seen)
+        return plan(self._region.scenario.sizes, self._node.counts(self._region.clock.now))
 
     def _grow(self) -> Generator[float, None, None]:
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from integration.bench.scale.scenario import READS, WINDOW, WRITES, Scenario
 from integration.fabric.armoperations import NETWORK, RECORDED_SECONDS
 from ipam.provision.demand import WINDOW as RATE_WINDOW
+from ipam.provision.plan import OPERATION_SECONDS, Counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +111,18 @@ class Node:
         while self.recent and self.recent[0] < now - RATE_WINDOW:
             self.recent.popleft()
         return len(self.recent) / RATE_WINDOW
+
+    def counts(self, now: float, write_seconds: float = OPERATION_SECONDS) -> Counts:
+        """What the planner counts with."""
+        return Counts(
+            held=self.held,
+            free=self.free,
+            in_flight=self.in_flight,
+            waiting=len(self.waiting),
+            arrivals=self.rate(now),
+            write_seconds=write_seconds,
+            configurations=self.configurations,
+        )
 
 
 class Region:
