@@ -1,4 +1,4 @@
-"""``provision.mode: operator``: the agent tells the operator of the cluster, and follows what that says.
+"""``provision.mode: operator``: the agent tells the cluster's operator, and follows what that says.
 
 Owns the two threads that read and write the node's resource, and the pauses after failures. What is said and
 what follows is ``ipam.provision.follower``'s. It must not know that.
@@ -260,7 +260,7 @@ def _read(document: dict[str, Any]) -> AzvnetNode:
         raise Trouble(
             API_REFUSED,
             f"the node's resource can't be read: {error}",
-            "The operator is of another version than the agent: upgrade the chart.",
+            "The operator does not have the agent's version: upgrade the chart.",
         ) from error
 
 

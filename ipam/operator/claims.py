@@ -62,15 +62,15 @@ class Claims:
         machine = node.spec.machine.resource_id
         place = placement_of(machine, node.spec.machine.environment)
         if place is None or not node.spec.machine.location:
-            return f"the node does not say which virtual machine it is: {quoted(machine)}"
+            return f"spec.machine does not name a virtual machine and its region: {quoted(machine)}"
         if self._groups and place.resource_group.casefold() not in self._groups:
-            return f"resource group {quoted(place.resource_group)} is not among those of resource_groups"
+            return f"resource group {quoted(place.resource_group)} is not listed in resource_groups"
         if provider_id and not is_id_of(provider_id, machine):
-            return f"the node says that it is {quoted(machine)}, and its Node says {quoted(provider_id)}"
+            return f"spec.machine is {quoted(machine)}, but the Node's providerID is {quoted(provider_id)}"
         others = self.others(node.name)
         settled = node.name in self._has_nic and not others & self._has_nic
         if others and not settled:
-            return f"{_named(others)} says to have the same machine or NIC"
+            return f"another node claims the same machine or NIC: {_named(others)}"
         return ""
 
 

@@ -123,7 +123,7 @@ class ClusterApi:
             with contextlib.closing(answer):
                 found: list[Json] = _json(answer.read()).get("items") or []
         if not found:
-            raise NotThere(f"{name}: there is none")
+            raise NotThere(f"{name}: not found")
         return found[0]
 
     def write_status(self, name: str, changed: Json, version: str) -> Json:
@@ -228,7 +228,7 @@ class LeaseBox:
             self._name, self._namespace, _request_timeout=LEASE_TIMEOUT
         )
         if lease.metadata.resource_version != record.version:
-            raise Conflict("Lease: it has another version")
+            raise Conflict("Lease: it was changed in the meantime")
         lease.spec.holder_identity = record.holder
         lease.spec.lease_duration_seconds = max(1, round(record.seconds))
         lease.spec.lease_transitions = record.transitions
@@ -285,7 +285,7 @@ def _error_of(what: str, status: Json) -> ClusterError:
 def _json(text: bytes) -> Json:
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise ValueError("no JSON object")  # noqa: TRY004 - as if it were no JSON at all
+        raise ValueError("not a JSON object")  # noqa: TRY004 - as if it were no JSON at all
     return found
 
 

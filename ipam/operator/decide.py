@@ -26,7 +26,7 @@ FRESH_SECONDS = 60.0
 """Nothing is taken from a NIC unless its agent was seen to write so recently: it does every 30 s then."""
 
 
-UNNOTICED = Said(progress.LISTING, "the node has not taken notice yet of what its NIC has")
+UNNOTICED = Said(progress.LISTING, "the node's agent has not confirmed yet what its NIC has")
 
 
 class Around(Value):
@@ -101,14 +101,14 @@ def _why_not(record: NodeRecord, around: Around, now: float) -> Said | None:
     if not around.has_node:
         gone = now - (now if record.gone_since is None else record.gone_since)
         if min(gone, silent) < around.grace:
-            return Said(STALE, "there is no Node of this name")
+            return Said(STALE, "there is no Node with this name")
     elif refused:
-        return Said(Kind.REFUSED.value, refused, "See docs/operator.md: states.")
+        return Said(Kind.REFUSED.value, refused, "See the table of states in docs/operator.md.")
     elif silent > STALE_SECONDS:
         return Said(
             STALE,
-            f"the node's agent has not said anything for more than {STALE_SECONDS:.0f} s",
-            "Look whether the agent runs there, with provision.mode operator, and reaches the API server.",
+            f"the node's agent has not written its resource for more than {STALE_SECONDS:.0f} s",
+            "Check that the agent runs there with provision.mode operator and can reach the API server.",
         )
     if now < record.not_before:
         status = record.node.status
@@ -153,13 +153,11 @@ def _resting(record: NodeRecord, around: Around, planned: Plan, now: float) -> S
     if since is not None and now - since > progress.LISTED_SECONDS:
         return Said(
             progress.NOT_LISTED,
-            f"the node's source has not listed addresses of the NIC for {progress.LISTED_SECONDS:.0f} s",
-            "Look at the source (azvnet status on the node).",
+            f"the node's source has not listed all addresses of its NIC for {progress.LISTED_SECONDS:.0f} s",
+            "Check the source (run azvnet status on the node).",
         )
     if spec.pool.in_flight:
-        return Said(
-            progress.LISTING, "addresses are on the NIC, and the node's source does not list them yet"
-        )
+        return Said(progress.LISTING, "the node's source does not list all addresses of its NIC yet")
     if now < record.no_block_until:
         return Said(*progress.scarce(Kind.NO_BLOCK))
     return Said(progress.IDLE, f"the NIC has {len(status.configurations)} IP configurations")

@@ -115,7 +115,7 @@ class Fleet:
                     record.gone_since = now
             elif each.node is not None and not record.take(each.node, now):
                 return
-            broken = f"its resource can't be understood: {each.why}" if each.node is None else ""
+            broken = f"its resource is not valid: {each.why}" if each.node is None else ""
             if broken and broken != record.broken:
                 self._common.tell("warning", f"{each.name}: {broken}")
             record.broken = broken
@@ -199,7 +199,7 @@ class Fleet:
                 self._parts.turns.queue(name, record.region(), _sort(wish.what), wish.order)
                 since = record.queued_since = now if record.queued_since is None else record.queued_since
                 if wish.order is not Urgency.REST and now - since >= QUEUED_SECONDS:
-                    said = Said(progress.QUEUED, "it is not its turn yet: requests to Azure are limited")
+                    said = Said(progress.QUEUED, "it waits for its turn: requests to Azure are limited")
             if said is not None and not record.broken:  # what can't be read can't be written either
                 self._parts.teller.tell(record, said, keep=wish.what is What.SHRINK)
 
@@ -269,9 +269,9 @@ class Fleet:
         except Refusal as refusal:
             self._failed(record, refusal)
         except NotANic as error:
-            self._failed(record, Refusal(Kind.REFUSED, f"what ARM shows is not a NIC: {error}"))
+            self._failed(record, Refusal(Kind.REFUSED, f"the NIC that ARM returned can't be used: {error}"))
         except ClusterError as error:
-            self._common.tell("warning", f"{name}: the API server could not be told: {error}")
+            self._common.tell("warning", f"{name}: its status could not be written: {error}")
             record.failures, record.trouble = record.failures + 1, None
             record.not_before = self._common.clock() + pace.pause(record.failures, 0.0, pace.chance())
         except Exception as error:  # noqa: BLE001 - other nodes are served whatever happens with one

@@ -91,7 +91,7 @@ class Operator:
             self.term.run(self._stopping)
             self.term = None
             if not self._stopping.is_set():
-                self._tell("warning", "this operator does not lead any more")
+                self._tell("warning", "this operator no longer leads")
 
     def _leads_in(self, term: int) -> bool:
         return self.elector.leads and self.elector.term == term

@@ -76,7 +76,7 @@ class _Operator(Collector):
     def _writes(self) -> Iterator[Metric]:
         found = dict(self._operator.counters)
         ended = CounterMetricFamily(
-            "azvnet_operator_writes", "Writes to NICs that have ended, by outcome.", labels=["outcome"]
+            "azvnet_operator_writes", "Finished writes to NICs, by outcome.", labels=["outcome"]
         )
         for counter, number in sorted(found.items()):
             if outcome := counts.outcome_of(counter):
@@ -90,8 +90,8 @@ class _Operator(Collector):
         took.add_metric([], list(zip(limits, sums, strict=True)), found.get(counts.WRITE_SECONDS, 0))
         yield took
         for name, counter, text in (
-            ("added_addresses", counts.ADDED, "Addresses that NICs were given."),
-            ("removed_addresses", counts.REMOVED, "Addresses that were taken from NICs."),
+            ("added_addresses", counts.ADDED, "Addresses added to NICs."),
+            ("removed_addresses", counts.REMOVED, "Addresses removed from NICs."),
         ):
             yield CounterMetricFamily(f"azvnet_operator_{name}", text, value=found.get(counter, 0))
 
@@ -101,16 +101,20 @@ def _fleet(term: Term) -> Iterator[Metric]:
     for state, number in sorted(term.fleet.counted(lambda record: record.node.status.state).items()):
         nodes.add_metric([state or "new"], number)
     yield nodes
-    pods = GaugeMetricFamily("azvnet_operator_waiting_pods", "Pods that found no address, as agents say.")
+    pods = GaugeMetricFamily(
+        "azvnet_operator_waiting_pods", "Pods that found no free address, as counted by the agents."
+    )
     pods.add_metric([], sum(each.node.spec.pool.waiting for each in term.fleet.all_records()))
     yield pods
-    yield GaugeMetricFamily("azvnet_operator_pods", "Pods that are followed.", value=len(term.pods))
-    yield GaugeMetricFamily("azvnet_operator_working", "Nodes that are worked on.", value=term.turns.working)
+    yield GaugeMetricFamily("azvnet_operator_pods", "Pods being tracked.", value=len(term.pods))
+    yield GaugeMetricFamily("azvnet_operator_working", "Nodes being worked on.", value=term.turns.working)
     yield CounterMetricFamily(
         "azvnet_operator_status_writes", "Writes of status to the API server.", value=term.teller.writes
     )
     yield CounterMetricFamily(
-        "azvnet_operator_events", "Events about pods that wait in vain.", value=term.teller.events
+        "azvnet_operator_events",
+        "Events about pods that can't be given an address.",
+        value=term.teller.events,
     )
 
 
@@ -124,7 +128,7 @@ def _turns(term: Term) -> Iterator[Metric]:
     left = GaugeMetricFamily("azvnet_operator_budget_left", "Requests that are allowed at once.", labels=kind)
     length = GaugeMetricFamily("azvnet_operator_queue", "Nodes that wait for their turn.", labels=queued)
     oldest = GaugeMetricFamily(
-        "azvnet_operator_queue_oldest_seconds", "How long the first of them has waited.", labels=queued
+        "azvnet_operator_queue_oldest_seconds", "How long the first of them has been waiting.", labels=queued
     )
     waited = SummaryMetricFamily(
         "azvnet_operator_queue_wait_seconds",

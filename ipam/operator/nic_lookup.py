@@ -69,7 +69,7 @@ class Nics:
         self._check_group(target.nic)
         nic = self._to(target).read()
         if not _belongs(nic, target, record):
-            raise Refusal(Kind.REFUSED, f"NIC {target.name} is not that of {machine.resource_id}")
+            raise Refusal(Kind.REFUSED, f"NIC {target.name} is not attached to {machine.resource_id}")
         return self._found(record, target, nic)
 
     def clear(self, record: NodeRecord) -> int:
@@ -104,7 +104,9 @@ class Nics:
         there, said = nic_document.location_of(nic), record.node.spec.machine.location
         if there and there.casefold() != said.casefold():
             # The budget is that of a region, and a node that names another one would have one of its own.
-            raise Refusal(Kind.REFUSED, f"NIC {target.name} is in {there}, and the node says {quoted(said)}")
+            raise Refusal(
+                Kind.REFUSED, f"NIC {target.name} is in {there}, but spec.machine says {quoted(said)}"
+            )
         record.target, record.target_of = target, record.identity
         return self._to(target), nic
 
@@ -119,7 +121,7 @@ class Nics:
     def _check_group(self, nic: str) -> None:
         group = nic.casefold().partition("/resourcegroups/")[2].partition("/")[0]
         if self._groups and group not in self._groups:
-            raise Refusal(Kind.REFUSED, f"resource group {group} is not among those of resource_groups")
+            raise Refusal(Kind.REFUSED, f"resource group {group} is not listed in resource_groups")
 
 
 def _of_status(record: NodeRecord) -> NicTarget | None:

@@ -26,7 +26,7 @@ class Lease(BaseModel):
         15.0,
         ge=1,
         le=300,
-        description="Seconds after which another operator leads when this one does not renew it any more.",
+        description="Seconds after the last renewal until another operator may lead.",
     )
 
 
@@ -40,7 +40,7 @@ class Budget(BaseModel):
         50.0,
         ge=0,
         le=300,
-        description="Seconds from a write to the first question whether it has ended; most take longer.",
+        description="Seconds from a write to the first poll of its operation; most operations take longer.",
     )
 
 
@@ -58,7 +58,7 @@ class Settings(BaseModel):
     )
     grace_seconds: Seconds = Field(
         600.0,
-        description="Seconds for which a Node is gone before its IP configurations are taken from the NIC.",
+        description="Seconds that a Node must have been gone before its IP configurations are removed.",
     )
     kubeconfig: str = Field("", description="Path of a kubeconfig; empty: the service account of the pod.")
     metrics_address: str = Field(

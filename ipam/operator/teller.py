@@ -132,6 +132,6 @@ class Teller:
             return
         record.told_event = said.state
         regarding = {"api_version": "v1", "kind": "Node", "name": seen.name, "uid": seen.uid}
-        text = f"pods wait for addresses that the NIC can't be given: {said.text}. {said.remedy}".rstrip()
+        text = f"pods wait, and no addresses can be added to the NIC: {said.text}. {said.remedy}".rstrip()
         self._common.cluster.event(regarding, f"Addresses{telling.reason_of(said.state)}", text)
         self.events += 1

@@ -125,7 +125,8 @@ class Work:
             # The agent does not hold them back any more, so they stay. A write that somebody else has
             # prepared to remove them must not arrive after that.
             self._hands.tell(
-                "warning", f"{self._record.node.name}: a removal is given up: the marks are gone"
+                "warning",
+                f"{self._record.node.name}: a removal was abandoned: the agent no longer marks the addresses",
             )
             self._note(writer.rewrite())
         else:
@@ -139,7 +140,7 @@ class Work:
         def check() -> None:
             held = frozenset(self._record.node.spec.releasing)
             if not may_remove(self._record, self._hands.clock()) or not held.issuperset(names):
-                raise Refusal(Kind.BUSY, "a removal that was begun waits for the node's agent")
+                raise Refusal(Kind.BUSY, "an unfinished removal is waiting for the node's agent")
 
         self._writes.check = check
         return writer.remove(names)
@@ -218,7 +219,7 @@ class Work:
         names = self._promised()
         if not names:
             self._publish(lambda status: replace(status, surplus=0))
-            raise Refusal(Kind.BUSY, "what the node's agent offers can't be taken from its NIC now")
+            raise Refusal(Kind.BUSY, "what the node's agent offers can't be removed from its NIC now")
         nic = self._remove(writer, names)
         left = {each.name for each in nic_document.configurations(nic)}
         gone = sum(len(e.addresses) for e in record.node.status.configurations if e.name in names - left)
@@ -233,7 +234,7 @@ class Work:
         )
         if not wanted.remove:
             return False
-        text = f"the node is asked for up to {wanted.remove} addresses that may be taken from its NIC"
+        text = f"the node is asked to release up to {wanted.remove} addresses"
         self._publish(
             lambda status: replace(
                 status, surplus=wanted.remove, state=progress.SHRINKING, text=text, remedy=""
@@ -258,7 +259,7 @@ class Work:
                 return frozenset()
             size = sum(len(e.addresses) for e in node.status.configurations if e.name in names)
             operation = Operation(exchange.SHRINKING, size, rfc3339(time.time()))
-            text = f"taking {size} addresses from the NIC"
+            text = f"removing {size} addresses from the NIC"
             noted = tuple(sorted(names))
             record.unsure = True
             try:
@@ -292,12 +293,12 @@ class Work:
                 removed = self._nics.clear(record)
                 if removed:
                     self._hands.count({counts.REMOVED: removed})
-                    self._hands.tell("info", f"{name} is gone: {removed} addresses were taken from its NIC")
+                    self._hands.tell("info", f"{name} is gone: {removed} addresses were removed from its NIC")
             except Refusal as refusal:
                 if refusal.kind is not Kind.NOT_FOUND:
                     raise
         self._hands.forget(record)
-        self._hands.tell("info", f"{name} is gone and forgotten")
+        self._hands.tell("info", f"{name} is gone, and its resource was deleted")
 
     def _publish(self, change: Callable[[NodeStatus], NodeStatus]) -> None:
         """As ``Hands.publish``, on top of whatever the agent writes meanwhile."""
@@ -307,7 +308,9 @@ class Work:
             except Conflict:
                 continue
             return
-        raise Conflict(f"{self._record.node.name}: it was written {MOST_CONFLICTS} times meanwhile")
+        raise Conflict(
+            f"{self._record.node.name}: its resource was changed {MOST_CONFLICTS} times in the meantime"
+        )
 
 
 def _is_for_pods(each: nic_document.Configuration) -> bool:

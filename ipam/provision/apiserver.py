@@ -162,8 +162,8 @@ class ApiServer:
         if not self._access.url:
             raise Trouble(
                 NO_API,
-                "where the API server is, is not known: the environment has no KUBERNETES_SERVICE_HOST",
-                "Set provision.api.server to its URL where the agent does not run in a pod.",
+                "the address of the API server is not known: KUBERNETES_SERVICE_HOST is not set",
+                "If the agent does not run in a pod, set provision.api.server to the URL.",
             )
         try:
             token = self._access.token_file.read_text(encoding="ascii").strip()
@@ -183,7 +183,7 @@ def _lines(response: requests.Response) -> Iterator[bytes]:
     while part := response.raw.read1(1 << 16, decode_content=False):
         *whole, kept = (kept + part).split(b"\n")
         if len(kept) > LONGEST_LINE:
-            raise Trouble(NO_API, "the API server sends an event without an end", "It is tried again.")
+            raise Trouble(NO_API, "the API server sent an event that does not end", "The agent tries again.")
         yield from whole
 
 
@@ -205,7 +205,7 @@ def _not_answered(url: str, error: Exception) -> Trouble:
     return Trouble(
         NO_API,
         f"the API server does not answer: {one_line(str(error))}",
-        f"Check from the node that {url} answers. Pods get what is free meanwhile.",
+        f"Check from the node that {url} answers. Until it does, pods get the addresses that are free.",
     )
 
 
@@ -219,12 +219,12 @@ def _refused(what: str, status: int, document: Document, headers: Any) -> Except
         return Outdated(text)
     phase, remedy = _BY_STATUS.get(status, (API_REFUSED, "See the message."))
     if status >= 500:
-        phase, remedy = NO_API, "It is tried again. Look at the control plane if it lasts."
+        phase, remedy = NO_API, "The agent tries again. If this lasts, check the control plane."
     return Trouble(phase, text, remedy, after)
 
 
 _ACCOUNT = (
-    "The API server does not accept the token: the agent's pod needs that of a service account of this "
+    "The API server rejects the token: the agent's pod needs that of a service account of this "
     "cluster (provision.api.token_file)."
 )
 _ROLE = (
@@ -235,13 +235,11 @@ _DEFINITION = (
     "Install the CustomResourceDefinition azvnetnodes.azvnet.io; the chart does with "
     "agent.provision.mode=operator."
 )
-_UPGRADE = (
-    "The CustomResourceDefinition in the cluster is of another version than the agent: upgrade the chart."
-)
+_UPGRADE = "The CustomResourceDefinition in the cluster does not have the agent's version: upgrade the chart."
 _BY_STATUS = {
     401: (API_DENIED, _ACCOUNT),
     403: (API_DENIED, _ROLE),
     404: (NO_DEFINITION, _DEFINITION),
     422: (API_REFUSED, _UPGRADE),
-    429: (NO_API, "The API server asks to wait; it is tried again."),
+    429: (NO_API, "The API server is limiting requests; the agent tries again."),
 }

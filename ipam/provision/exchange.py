@@ -1,4 +1,4 @@
-"""What the agent of a node and the operator of the cluster tell each other: the resource AzvnetNode. Pure.
+"""What the agent of a node and the cluster's operator tell each other: the resource AzvnetNode. Pure.
 
 One writer for each half: ``spec`` is written by the agent of the node that it is named after, ``status`` by
 the operator. Both are read strictly (``fields``). The CustomResourceDefinition with the same fields and
@@ -296,10 +296,10 @@ def read(document: object) -> AzvnetNode:
     """A resource as the API server shows it.
 
     Raises:
-        FieldError: something in it is of another type or beyond its bounds; says what.
+        FieldError: something in it has the wrong type or is out of bounds; says what.
     """
     if not isinstance(document, dict):
-        raise FieldError("it is no JSON object")
+        raise FieldError("it is not a JSON object")
     found = _METADATA.read(document.get("metadata"), "metadata")
     return AzvnetNode(
         found.name,

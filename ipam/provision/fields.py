@@ -45,7 +45,7 @@ class Text(Value):
         """See ``Kind``."""
         text: str = _typed(value, str, where)
         if len(text) > self.most:
-            raise FieldError(f"{where}: {len(text)} characters are more than {self.most}")
+            raise FieldError(f"{where}: {len(text)} characters, more than {self.most}")
         return text
 
     def write(self, value: str) -> str:
@@ -133,7 +133,7 @@ class Items(Value):
         """See ``Kind``."""
         items = _typed(value, list, where)
         if len(items) > self.most:
-            raise FieldError(f"{where}: {len(items)} items are more than {self.most}")
+            raise FieldError(f"{where}: {len(items)} items, more than {self.most}")
         return tuple(self.kind.read(each, f"{where}[{at}]") for at, each in enumerate(items))
 
     def write(self, value: tuple[Any, ...]) -> list[Any]:
@@ -198,7 +198,7 @@ def camel(name: str) -> str:
 def _typed(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
     # In Python a bool is an int, in JSON it is not.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise FieldError(f"{where}: {quoted(value)} is of another type")
+        raise FieldError(f"{where}: {quoted(value)} has the wrong type")
     return value
 
 

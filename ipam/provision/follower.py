@@ -1,4 +1,4 @@
-"""The node's half of growing and shrinking where the operator of the cluster writes the NIC.
+"""The node's half of growing and shrinking where the cluster's operator writes the NIC.
 
 Owns what the agent says in its resource and when, and what follows on the node from what the operator says
 there. The operator decides: here it is only said what is needed, what can go (``handshake``) and what was
@@ -213,7 +213,7 @@ class Follower:
 
     def _telling(self, spec: NodeSpec, pool: PoolView) -> Progress:
         if self._node is None:
-            return Progress(text="this node has not told the operator anything yet")
+            return Progress(text="this node has not written its resource for the operator yet")
         limits = spec.pool.counts(max(1, len(self._nic.configurations)))
         told = self._told.progress(self._node.status, grows=plan(spec.sizes, limits).grows)
         listing = self._nic.listing(pool)

@@ -1,4 +1,4 @@
-"""The node's half of a removal that the operator of the cluster makes: offering, withdrawing, forgetting.
+"""The node's half of a removal that the cluster's operator makes: offering, withdrawing, forgetting.
 
 An IP configuration is offered when all its addresses are marked in the store, so that no ADD can take one,
 and the file of ``offers`` says so; then it may be published. Once published it may be taken. So the marks
@@ -119,7 +119,7 @@ class Handshake:
         lost = [each for each in self._offered if each.addresses not in marked]
         if lost:
             names = {each.name for each in lost}
-            self._tell("warning", f"{', '.join(sorted(names))} can't go: an address of it is in use")
+            self._tell("warning", f"{', '.join(sorted(names))} can't be removed: an address of it is in use")
             self._withdraw(names)
             self._ipam.mark_gone(ip for each in lost for ip in each.addresses)
 

@@ -1,4 +1,4 @@
-"""The virtual machine that this is, as the operator of the cluster has to know it.
+"""The virtual machine that this is, as the cluster's operator has to know it.
 
 It must not know what for.
 """

@@ -119,7 +119,7 @@ class NicWriter:
             except Refusal as refusal:
                 if refusal.kind is not Kind.CHANGED:
                     raise
-        raise Refusal(Kind.CHANGED, f"{self._target.name} was changed {MOST_CHANGES} times meanwhile")
+        raise Refusal(Kind.CHANGED, f"{self._target.name} was changed {MOST_CHANGES} times in the meantime")
 
     def _change(self, edit: Callable[[Document], Document], *, blocks: bool = False) -> Document:
         written = False
@@ -129,14 +129,14 @@ class NicWriter:
             if self._names(changed) == self._names(document):
                 return self._nic_of(document)
             if written:
-                raise Refusal(Kind.WIPED, f"{self._target.name}: the change was made and is gone again")
+                raise Refusal(Kind.WIPED, f"{self._target.name}: the change was made, and was undone")
             try:
                 self._put(changed, etag, blocks=blocks)
                 written = True
             except Refusal as refusal:
                 if refusal.kind is not Kind.CHANGED:
                     raise
-        raise Refusal(Kind.CHANGED, f"{self._target.name} was changed {MOST_CHANGES} times meanwhile")
+        raise Refusal(Kind.CHANGED, f"{self._target.name} was changed {MOST_CHANGES} times in the meantime")
 
     def _settled(self) -> tuple[Document, str]:
         """What is written to, and its ETag, when no operation on it is in progress."""

@@ -1,4 +1,4 @@
-"""IP configurations that the operator of the cluster may take from the NIC: a file beside the store.
+"""IP configurations that the cluster's operator may take from the NIC: a file beside the store.
 
 What was offered once may be taken until it is certain that the operator knows that it was withdrawn. The
 file is written before an offer is published, and outlives the agent, its mode and the store: none of the

@@ -20,16 +20,16 @@ QUEUED = "queued"
 """The node waits for its turn, where NICs share a budget of requests."""
 NO_API, API_DENIED, NO_DEFINITION = "no-api", "api-denied", "no-definition"
 API_REFUSED, NO_OPERATOR = "api-refused", "no-operator"
-"""Where the operator of the cluster writes the NIC: why it is not told, or does not answer."""
+"""Where the cluster's operator writes the NIC: why it is not told, or does not answer."""
 LISTED_SECONDS = 300.0
 """A source that does not list an address so long after Azure has set it up is a problem to be told."""
 LIMITS = {
     "maximum": (
-        "the pool has as many addresses as it may",
+        "the pool has as many addresses as provision.maximum allows",
         "Raise provision.maximum, or run fewer pods here.",
     ),
     "nic-full": (
-        "the NIC has as many IP configurations as it can have",
+        "the NIC has as many IP configurations as Azure allows",
         "Use blocks (provision.prefixes), or run fewer pods here.",
     ),
 }
@@ -41,8 +41,8 @@ PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind
 
 
 _SCARCE = {
-    Kind.SUBNET_FULL: "the subnet was full a moment ago: addresses are taken one by one",
-    Kind.NO_BLOCK: "the subnet had no free block a moment ago: single addresses are taken",
+    Kind.SUBNET_FULL: "the subnet was full a few minutes ago: addresses are added one by one",
+    Kind.NO_BLOCK: "the subnet had no free block a few minutes ago: single addresses are added instead",
 }
 
 

@@ -104,7 +104,7 @@ class Provisioner:
         except Refusal as refusal:
             self._failed(refusal)
         except NotANic as error:
-            self._failed(Refusal(Kind.REFUSED, f"what ARM shows is not a NIC: {error}"))
+            self._failed(Refusal(Kind.REFUSED, f"the NIC that ARM returned can't be used: {error}"))
         else:
             self._unsure = False
             self._failures, self._not_before = 0, 0.0
@@ -165,7 +165,7 @@ class Provisioner:
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
             # An API that does not know blocks ignores the field without a word (azure-cli#32553).
             self._no_block_until = self._around.clock() + SCARCE_SECONDS
-            self._around.tell("warning", "blocks were asked for, and single addresses were given")
+            self._around.tell("warning", "blocks were requested, but Azure gave single addresses")
         self._done()
 
     def _remove(self, writer: NicWriter, units: Iterable[Unit], *, cooldown: float) -> None:

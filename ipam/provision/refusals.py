@@ -53,23 +53,23 @@ class Refusal(Exception):
 
 
 _REMEDIES = {
-    Kind.THROTTLED: "The subscription's requests are throttled; it is tried again when Retry-After is over. "
+    Kind.THROTTLED: "The subscription's requests are throttled; azvnet tries again when Retry-After is over. "
     "Larger steps (provision.batch) or blocks (provision.prefixes) need fewer requests.",
-    Kind.BUSY: "Another operation on the NIC or its machine is in progress; it is tried again after it.",
-    Kind.CHANGED: "Something else keeps changing the NIC; it is tried again.",
+    Kind.BUSY: "Another operation on the NIC or its machine is in progress; azvnet tries again after it.",
+    Kind.CHANGED: "Something else keeps changing the NIC; azvnet tries again.",
     Kind.SUBNET_FULL: "Free addresses in the NIC's subnet (lower provision.low and provision.high of its "
     "nodes, delete what is unused), or extend its address prefix; all addresses of a NIC are in one subnet.",
     Kind.NO_BLOCK: "The subnet has no free /28: single addresses are taken instead. Reserve a range "
     "of the subnet for blocks.",
     Kind.NIC_FULL: "A NIC has 256 IP configurations at most: use blocks (provision.prefixes), or fewer pods.",
-    Kind.ADDRESS_TAKEN: "Something else took the address at the same moment; it is tried again.",
+    Kind.ADDRESS_TAKEN: "Something else took the address at the same moment; azvnet tries again.",
     Kind.FORBIDDEN: "Give the identity the role that docs/provisioning.md lists, on the resource groups that "
     "the message names; it takes effect after some minutes.",
     Kind.NO_IDENTITY: "Give the machine a managed identity, or name one as arm.client_id.",
     Kind.NOT_FOUND: "The machine or its NIC is not where IMDS says; it is looked up again.",
-    Kind.SERVER_ERROR: "Azure Resource Manager has an internal problem; it is tried again.",
+    Kind.SERVER_ERROR: "Azure Resource Manager had an internal error; azvnet tries again.",
     Kind.UNREACHABLE: "Check from the node's own network that the endpoint answers on port 443.",
-    Kind.WIPED: "Something undid the change: an update of the scale set's model does. It is tried again.",
+    Kind.WIPED: "Something undid the change, such as an update of the scale set's model; azvnet tries again.",
     Kind.REFUSED: "See the code in the message.",
 }
 _BY_CODE = {

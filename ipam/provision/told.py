@@ -23,9 +23,7 @@ WORK_SECONDS = 900.0
 """For the end of an operation, or of the wait for one's turn."""
 SILENT_SECONDS = 1800.0
 """The NIC is read once in ten minutes at rest, and that is told."""
-_REMEDY = (
-    "Look at the operator: kubectl get pods -A -l app.kubernetes.io/component=operator, and what they log."
-)
+_REMEDY = "Check the operator: kubectl get pods -A -l app.kubernetes.io/component=operator, and their logs."
 
 
 class Told:
@@ -47,11 +45,11 @@ class Told:
         if silent > _patience(status.state, grows=grows):
             return Progress(
                 NO_OPERATOR,
-                f"the operator of the cluster has said nothing of this node for {silent:.0f} s",
+                f"the cluster's operator has not written the status of this node for {silent:.0f} s",
                 _REMEDY,
             )
         if not status.state:
-            return Progress(text="the operator has not looked at this node yet")
+            return Progress(text="the operator has not handled this node yet")
         if status.state in PHASES:
             return Progress(status.state, status.text, status.remedy)
         # A newer operator: what it says in words is still true.

@@ -45,7 +45,7 @@ def find_nic(
     there = nic_document.subnet_of(nic).casefold()
     if subnet and there != subnet.casefold() and there.rpartition("/")[2] != subnet.casefold():
         # All IP configurations of a NIC are in one subnet: another NIC is needed, not another setting.
-        raise Refusal(Kind.REFUSED, f"NIC {nic.get('name')} is in {there}, and provision.subnet is {subnet}")
+        raise Refusal(Kind.REFUSED, f"NIC {nic.get('name')} is in {there}, but provision.subnet is {subnet}")
     instance = place.resource_id if place.scale_set else ""
     return NicTarget(str(nic.get("id", "")), str(nic.get("name", "")), instance)
 

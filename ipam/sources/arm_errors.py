@@ -94,5 +94,5 @@ def _remedy(status: int, place: Placement) -> str:
     if status == 429:
         return "The subscription's requests are throttled; the read is retried when Retry-After is over."
     if status >= 500:
-        return "Azure Resource Manager has an internal problem; the read is retried automatically."
+        return "Azure Resource Manager had an internal error; the read is retried automatically."
     return "See the code in the message."

@@ -290,7 +290,7 @@ def unusable_because(row: Row, now: float) -> str:
     if (row["quarantined_until"] or 0.0) > now:
         return str(row["quarantine_reason"])
     if row["leaving_since"] is not None:
-        return "it is being taken from the NIC, or is gone from it"
+        return "it is being removed from the NIC, or is no longer on it"
     return "" if row["misses"] == 0 else "its source does not list it any more"
 
 

@@ -18,8 +18,8 @@ WIDTH, LEFT, RIGHT, PANEL, GAP, TOP = 960, 80, 40, 170, 62, 96
 COLOURS = ("#218bff", "#cf222e", "#bf8700", "#8250df", "#4ac26b", "#0a3069")
 PANELS = (
     ("addressed", "pods with an address"),
-    ("waiting", "pods that wait for one"),
-    ("writes", "writes to Azure in the last 5 minutes, % of what it takes"),
+    ("waiting", "pods waiting for an address"),
+    ("writes", "writes to Azure in the last 5 minutes, % of its limit"),
 )
 
 
@@ -34,7 +34,7 @@ def chart(runs: Sequence[Document]) -> str:
         svg_text(
             LEFT,
             40,
-            f"{runs[0]['about']['pods']:,} pods on 1,000 nodes in ten minutes",
+            f"{_scale(runs[0]) * runs[0]['about']['pods']:,.0f} pods on 1,000 nodes in ten minutes",
             size=22,
             weight="bold",
         ),
@@ -76,6 +76,10 @@ def _panel(runs: Sequence[Document], name: str, words: str, top: float, end: flo
 
 def _points(run: Document, name: str) -> list[tuple[float, float]]:
     """A curve; of fewer nodes as if they were a thousand, writes as percent of the limit."""
-    scale = 1_000 / run["about"]["nodes"]
-    factor = scale * (100 / WRITES if name == "writes" else 1)
+    factor = _scale(run) * (100 / WRITES if name == "writes" else 1)
     return [(x, y * factor) for x, y in run["series"][name]]
+
+
+def _scale(run: Document) -> float:
+    """By how much a run of fewer nodes is scaled up."""
+    return 1_000 / float(run["about"]["nodes"])

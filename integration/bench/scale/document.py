@@ -22,54 +22,56 @@ _HEAD = """\
 
 `make bench-scale` runs a real etcd, API server and scheduler, kwok for the nodes, and `azvnet operator`
 against the emulated Azure Resource Manager with Azure's limits: 1,000 writes and 10,000 reads in 5 minutes
-for a subscription in a region, and the buckets of Resource Manager before that. An operation takes one of
-the 39 recorded times (median 71 s, 95th percentile 152 s), and its addresses are in the metadata service 5
-s after its end. The thousand nodes are one process with the agent's own code for the protocol, over pools
-in memory; kubelets try again after 10 to 15 s, as real ones do. In ten minutes 30,000 pods come, 50 in a
-second, which is three for each node in a minute.
+per subscription and region, behind Resource Manager's own token buckets. An operation takes one of the 39
+recorded times (median 71 s, 95th percentile 152 s), and its addresses appear in the metadata service 5 s
+after it has ended. One process plays the thousand nodes: it runs the agent's own protocol code over pools
+in memory, and its kubelets retry after 10 to 15 s, as real ones do. 30,000 pods arrive in ten minutes: 50
+per second, or three per node and minute.
 
-It takes about a quarter of an hour, has a network namespace of its own and leaves nothing behind. To run it
-again and write this page anew, as root:
+The benchmark takes about a quarter of an hour, runs in a network namespace of its own and cleans up after
+itself. To run it again and rewrite this page, as root:
 
 ```console
 $ make bench-scale ARGS="--name 'as shipped' --results docs/scale.json --write"
 ```
 
 `--nodes`, `--pods` and `--speed` make it smaller; `--sizes '{"low": 8}'`, `--start` and `--share` try other
-settings; `--paper` reckons instead of measuring.
+settings; `--paper` simulates instead of measuring.
 
-![pods with an address, pods that wait, and writes, over time](scale.svg)
+![pods with an address, waiting pods, and writes, over time](scale.svg)
 
 ## Results
 """
 
 _COLUMNS = """
-* *start*: addresses that each NIC had for pods before the first one came.
-* *waited*: pods that were refused an address at least once, and how long those waited since they were
-  bound to a node.
-* *writes*, *reads*: the most in any 5 minutes, of what Azure takes. *429*: requests that Azure refused.
-* *on paper*: events in virtual time with the product's planner, budgets and pauses, the same arrivals and
-  the same operation times. "1,000 nodes" are nodes in mode `node`, none of which knows of the others.
+* *start*: addresses for pods that each NIC had before the first pod arrived.
+* *waited*: pods that were refused an address at least once. *p50*, *p99*, *most*: how long those pods
+  waited, from the time they were bound to a node.
+* *writes*, *reads*: the most in any 5 minutes, as a share of Azure's limit. *429*: requests that Azure
+  throttled.
+* *on paper*: a simulation in virtual time with the product's planner, budgets and back-off, the same
+  arrivals and the same operation times. "1,000 nodes" are nodes in mode `node`, which do not coordinate.
 
-Goals: at most half of both budgets; the 99th percentile of pods that wait at most one operation (152 s).
+Goals: at most half of both limits, and a 99th percentile of waiting times of at most one operation (152 s).
 
-## What it says
-* A thousand nodes that share half of the writes (500 in 5 minutes) have a turn every ten minutes each. So
-  what a node has free must last for its pods for ten minutes and an operation. AKS' marks, 8 and 24, do
-  not leave that where every node is given three pods a minute: pods wait for a turn, and for the
-  operation after it.
-* With `low` 24 and `high` 40 each idle node has 16 addresses more, and next to nobody waits. That is what a
-  cluster of this size should set where all of it is filled at once.
-* Nodes of their own, in mode `node`, use all that Azure takes, reads included, since each asks every ten
-  seconds whether its operation has ended; what else needs Azure is throttled with them, and those that
-  are refused wait for the window to pass. The operator asks first when most operations have ended.
-* A write is counted for 15 s longer than Azure's window, from its turn: the PUT follows after a read of the
-  NIC. The run of 2026-11-27 is from before that, so Azure saw a few more in 5 minutes than half.
-* The machine decides as well. etcd, API server, scheduler, kwok, the operator, Azure and a thousand
-  agents want two processors for themselves: with others on it the API server answers so late that the
-  operator loses its Lease, which is why that lasts 60 s here. `--nodes` takes fewer nodes, and as much
-  less of Azure's limits, so that each has the same turns; the picture shows them as if they were a
-  thousand.
+## What the results mean
+* With half of Azure's writes (500 in 5 minutes), each of a thousand nodes gets a turn every ten minutes.
+  What a node has free must therefore last for ten minutes and one operation. AKS' thresholds, 8 and 24, are
+  too low for that if every node gets three pods per minute: pods wait for the node's turn, and then for the
+  operation.
+* With `low` 24 and `high` 40 each idle node holds 16 more addresses, and almost no pod waits. Use these
+  settings for a cluster of this size if all of it may fill up at once.
+* Nodes that write their own NICs (mode `node`) use up everything Azure allows, reads included, because each
+  of them polls its operation every ten seconds. Everything else in the subscription that needs Azure is
+  throttled with them, and a throttled node waits until the window has passed. The operator polls for the
+  first time when most operations have ended.
+* The operator counts a write from the node's turn, and for 15 s longer than Azure's window, because the PUT
+  follows a read of the NIC. The run of 2026-11-27 was made before it did so, so Azure saw slightly more
+  than half in 5 minutes.
+* The machine matters as well. etcd, API server, scheduler, kwok, the operator, Azure and a thousand agents
+  need two processors to themselves: on a busy machine the API server answers so slowly that the operator
+  loses its Lease, which therefore lasts 60 s here. `--nodes` runs fewer nodes and scales Azure's limits down
+  with them, so that each node gets its turn as often; the picture shows them as if they were a thousand.
 """
 
 
@@ -112,9 +114,9 @@ def _table(runs: Iterable[Document]) -> Iterable[str]:
         about = run["about"]
         yield (
             f"\nMeasured with {about['nodes']:,} nodes and {about['pods']:,} pods on {about['date']}, "
-            f"{about['machine']}, load {about['load']} in the last quarter of an hour: the operator took "
-            f"{run['operator_seconds']:.0f} s of a processor while the pods came "
-            f"({run['operator_share']:.0%} of one), and {run['operator_mib']:.0f} MiB at the most.\n"
+            f"{about['machine']}, load average {about['load']} over 15 minutes: the operator used "
+            f"{run['operator_seconds']:.0f} s of processor time while the pods arrived "
+            f"({run['operator_share']:.0%} of one processor) and {run['operator_mib']:.0f} MiB at most.\n"
         )
 
 

@@ -1,6 +1,6 @@
 """The results for people and for programs: a table on the screen, and a file that runs are added to.
 
-It must not know how anything was measured or reckoned.
+It must not know how anything was measured or simulated.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def show(found: Figures, screen: Screen) -> None:
     screen.line()
     if found.operator_mib:
         screen.line(
-            f"  the operator: {found.operator_mib:.0f} MiB at the most, {found.operator_seconds:.1f} s of a "
-            f"processor, {found.operator_share:.0%} of one on average"
+            f"  the operator: {found.operator_mib:.0f} MiB at most, {found.operator_seconds:.1f} s of "
+            f"processor time, {found.operator_share:.0%} of one processor on average"
         )
     screen.heading("Goals")
     for what, value, most in goals(found):
@@ -61,9 +61,9 @@ def show(found: Figures, screen: Screen) -> None:
 def goals(found: Figures) -> list[tuple[str, float, float]]:
     """What was wanted: what, value, limit."""
     return [
-        ("writes in 5 minutes, of what Azure takes", found.writes_peak, 0.5),
-        ("reads in 5 minutes, of what Azure takes", found.reads_peak, 0.5),
-        ("the 99th percentile of waiting pods", found.wait_99, OPERATION),
+        ("writes in 5 minutes, as a share of Azure's limit", found.writes_peak, 0.5),
+        ("reads in 5 minutes, as a share of Azure's limit", found.reads_peak, 0.5),
+        ("99th percentile of waiting times", found.wait_99, OPERATION),
     ]
 
 

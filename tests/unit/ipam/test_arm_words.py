@@ -215,8 +215,8 @@ def test_the_sdk_is_not_loaded_by_anybody_else(module: str) -> None:
         (429, "requests are throttled"),
         (430, "See the code"),
         (499, "See the code"),
-        (500, "an internal problem"),
-        (503, "an internal problem"),
+        (500, "an internal error"),
+        (503, "an internal error"),
     ],
 )
 def test_each_status_has_its_remedy(status: int, words: str) -> None:

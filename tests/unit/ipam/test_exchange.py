@@ -125,22 +125,22 @@ def test_what_a_newer_one_wrote_is_passed_over_and_what_an_older_one_left_out_ha
 @pytest.mark.parametrize(
     ("half", "wrong", "says"),
     [
-        ("spec", {"pool": {"held": "3"}}, "spec.pool.held: '3' is of another type"),
-        ("spec", {"pool": {"held": True}}, "spec.pool.held: True is of another type"),
+        ("spec", {"pool": {"held": "3"}}, "spec.pool.held: '3' has the wrong type"),
+        ("spec", {"pool": {"held": True}}, "spec.pool.held: True has the wrong type"),
         ("spec", {"pool": {"held": -1}}, "spec.pool.held: -1 is not between 0 and 2147483647"),
         ("spec", {"pool": {"arrivalsPerMinute": float("nan")}}, "spec.pool.arrivalsPerMinute: nan is not"),
-        ("spec", {"dryRun": 1}, "spec.dryRun: 1 is of another type"),
-        ("spec", {"releasing": ["a"] * 257}, "spec.releasing: 257 items are more than 256"),
+        ("spec", {"dryRun": 1}, "spec.dryRun: 1 has the wrong type"),
+        ("spec", {"releasing": ["a"] * 257}, "spec.releasing: 257 items, more than 256"),
         ("spec", {"vanished": ["10.1.0"]}, "spec.vanished[0]: '10.1.0' is not an IP address"),
-        ("spec", {"subnet": "a" * 1025}, "spec.subnet: 1025 characters are more than 1024"),
-        ("spec", [], "spec: [] is of another type"),
+        ("spec", {"subnet": "a" * 1025}, "spec.subnet: 1025 characters, more than 1024"),
+        ("spec", [], "spec: [] has the wrong type"),
         (
             "status",
             {"configurations": [{"name": "a", "address": "10.1.0.1/28"}]},
             "status.configurations[0].address: '10.1.0.1/28' is neither an IP address nor a block",
         ),
         ("status", {"configurations": [{}]}, "status.configurations[0]: Configuration: no value for name"),
-        ("metadata", None, "metadata: None is of another type"),
+        ("metadata", None, "metadata: None has the wrong type"),
     ],
 )
 def test_what_must_not_be_there_is_refused(half: str, wrong: object, says: str) -> None:

@@ -1,4 +1,4 @@
-"""A node whose NIC the operator of the cluster writes: what the agent says, marks, withdraws and tells."""
+"""A node whose NIC the cluster's operator writes: what the agent says, marks, withdraws and tells."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ FIVE, SIX, SEVEN = ips(5, 6, 7)
 def test_it_is_given_to_nobody_and_says_why(node: Node) -> None:
     ipam = node.ready(5, 6)
     assert ipam.mark_leaving([(FIVE,), (SIX,)], 30.0) == ((FIVE,), (SIX,))
-    with pytest.raises(PoolExhausted, match="it is being taken from the NIC"):
+    with pytest.raises(PoolExhausted, match="it is being removed from the NIC"):
         reserve(ipam, P1, owner(), ANY)
-    with pytest.raises(AddressUnavailable, match="it is being taken from the NIC"):
+    with pytest.raises(AddressUnavailable, match="it is being removed from the NIC"):
         reserve(ipam, P1, owner(), asking(requested=FIVE))
     assert counts(ipam) == PoolCounts(free=0, assigned=0, cooling=0, quarantined=2)
     assert [each.state for each in ipam.addresses()] == [AddressState.QUARANTINED] * 2
@@ -126,7 +126,7 @@ def test_the_mark_outlives_the_store(node: Node) -> None:
     refresh(ipam)
     assert ipam.leaving() == {FIVE}
     assert reserve(ipam, P1, owner(), ANY).ip == SIX
-    with pytest.raises(PoolExhausted, match="it is being taken from the NIC"):
+    with pytest.raises(PoolExhausted, match="it is being removed from the NIC"):
         reserve(ipam, P2, owner(), ANY)
 
 
@@ -171,7 +171,7 @@ def test_what_is_gone_stays_with_its_pod_and_is_given_to_nobody_after_it(node: N
     assert counts(ipam) == PoolCounts(free=0, assigned=1, cooling=0, quarantined=0)
     release(ipam, P1)
     node.clock.advance(1000)
-    with pytest.raises(PoolExhausted, match="or is gone from it"):
+    with pytest.raises(PoolExhausted, match="or is no longer on it"):
         reserve(ipam, P2, owner(), ANY)
 
 
@@ -185,7 +185,7 @@ def test_what_is_gone_is_given_to_nobody_after_the_store_was_lost_either(node: N
     assert ipam.leaving() == {FIVE}
     release(ipam, P1)
     node.clock.advance(1000)
-    with pytest.raises(PoolExhausted, match="or is gone from it"):
+    with pytest.raises(PoolExhausted, match="or is no longer on it"):
         reserve(ipam, P2, owner(), ANY)
 
 

@@ -103,11 +103,11 @@ def test_what_is_out_of_date_has_to_be_read_again(api: ApiServer, cloud: Cloud, 
         (status(403, "Forbidden", "cannot update azvnetnodes"), "api-denied", "provision.node_name"),
         (reply("404 Not Found", b"404 page not found\n"), "no-definition", "azvnetnodes.azvnet.io"),
         (status(422, "Invalid", "spec.pool.held: Invalid value"), "api-refused", "upgrade the chart"),
-        (status(429, "TooManyRequests", "try again later"), "no-api", "asks to wait"),
+        (status(429, "TooManyRequests", "try again later"), "no-api", "limiting requests"),
         (status(500, "InternalError", "etcdserver: no leader"), "no-api", "control plane"),
         (reply("503 Service Unavailable", b"shutting down"), "no-api", "control plane"),
         (reply("302 Found", Location="https://elsewhere.invalid/"), "api-refused", "See the message"),
-        (b"nonsense", "no-api", "Pods get what is free"),
+        (b"nonsense", "no-api", "pods get the addresses that are free"),
     ],
 )
 def test_a_refusal_says_what_it_is_and_what_to_do(
@@ -216,6 +216,6 @@ def test_an_event_without_an_end_is_not_collected_for_ever(
 
     answers: list[bytes | Callable[[socket.socket], None]] = [forever]
     cloud.answers = answers
-    with pytest.raises(Trouble, match="without an end"):
+    with pytest.raises(Trouble, match="does not end"):
         list(api.watch("7"))
     assert sum(sent) < 20_000_000

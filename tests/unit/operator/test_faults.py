@@ -237,7 +237,7 @@ def test_an_api_server_that_refuses_what_is_told_is_not_asked_all_the_time(place
 
     operator.view.write_status = refuse  # type: ignore[method-assign]
     agent.pods = 12
-    place.soon(lambda: sum("could not be told" in text for _, text in operator.told) == 2)
+    place.soon(lambda: sum("status could not be written" in text for _, text in operator.told) == 2)
     assert len(asked) < 20
     operator.view.write_status = refusing  # type: ignore[method-assign]
     _settled(place, agent)

@@ -93,8 +93,8 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(place: World) -> 
 @pytest.mark.parametrize(
     ("provider_id", "word"),
     [
-        ("azure:///subscriptions/s/resourceGroups/g/providers/x/y", "its Node says"),
-        ("kind://node1", "its Node"),
+        ("azure:///subscriptions/s/resourceGroups/g/providers/x/y", "the Node's providerID"),
+        ("kind://node1", "the Node's providerID"),
     ],
 )
 def test_a_machine_that_is_not_that_of_the_node_is_refused(place: World, provider_id: str, word: str) -> None:

@@ -252,12 +252,12 @@ def test_two_that_have_the_same_nic_are_both_left_alone() -> None:
 @pytest.mark.parametrize(
     ("said", "groups", "provider", "word"),
     [
-        (node("a", location=""), (), "", "does not say"),
-        (node("a", "vm1/../../x"), (), "", "does not say"),
-        (node("a", "vm1?api-version=1"), (), "", "does not say"),
+        (node("a", location=""), (), "", "does not name"),
+        (node("a", "vm1/../../x"), (), "", "does not name"),
+        (node("a", "vm1?api-version=1"), (), "", "does not name"),
         (node("a"), ("other",), "", "resource_groups"),
-        (node("a"), ("nodes",), f"azure://{SUBSCRIPTION}vm2", "its Node says"),
-        (node("a"), (), "aws:///i-1", "its Node says"),
+        (node("a"), ("nodes",), f"azure://{SUBSCRIPTION}vm2", "the Node's providerID"),
+        (node("a"), (), "aws:///i-1", "the Node's providerID"),
     ],
 )
 def test_what_can_not_be_is_said(said: AzvnetNode, groups: tuple[str, ...], provider: str, word: str) -> None:
