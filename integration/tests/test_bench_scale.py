@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.bench.scale import central, figures, independent
-from integration.bench.scale.scenario import Scenario, arrivals
+from integration.bench.scale import central, clairvoyant, figures, independent
+from integration.bench.scale.scenario import Arrival, Scenario, arrivals
 from integration.tools import kubernetes
 from ipam.value import replace
 
@@ -60,3 +60,19 @@ def test_on_paper_more_free_addresses_are_fewer_pods_that_wait() -> None:
     sizes = replace(SMALL.sizes, low=24, high=40)
     many = central.run(Scenario(nodes=SMALL.nodes, pods=SMALL.pods, start=32, sizes=sizes), come)
     assert figures.of_paper(many, "").waited < figures.of_paper(few, "").waited
+
+
+def test_on_paper_who_knows_all_pods_writes_each_nic_once_and_leaves_fewer_waiting() -> None:
+    come = arrivals(SMALL)
+    operator = figures.of_paper(central.run(SMALL, come), "operator")
+    best = figures.of_paper(clairvoyant.run(SMALL, come), "best")
+    assert best.writes == SMALL.nodes
+    assert best.writes_peak <= 0.5
+    assert best.addresses == SMALL.pods
+    assert 0 < best.waited < operator.waited
+    assert best.wait_most < operator.wait_most
+
+
+def test_who_knows_all_pods_begins_with_the_node_that_runs_out_first() -> None:
+    come = [Arrival(at, node) for at, node in enumerate((1, 2, 2, 3, 2, 1, 2))]
+    assert clairvoyant.lacking(1, come) == [(2, 3), (1, 1)]

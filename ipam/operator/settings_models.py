@@ -52,7 +52,7 @@ class Settings(BaseModel):
     arm: Arm = Arm()
     budget: Budget = Budget()
     lease: Lease = Lease()
-    workers: int = Field(256, ge=1, le=2000, description="NICs that are worked on at the same time.")
+    workers: int = Field(512, ge=1, le=2000, description="NICs that are worked on at the same time.")
     resource_groups: list[Annotated[str, Field(min_length=1)]] = Field(
         [], description="Resource groups whose machines are served; empty: all that the identity may change."
     )

@@ -42,7 +42,7 @@ SETTINGS = model(
         "arm": model_field(ARM, default=Made({})),
         "budget": model_field(BUDGET, default=Made({})),
         "lease": model_field(LEASE, default=Made({})),
-        "workers": model_field({"type": "int", "ge": 1, "le": 2000}, default=256),
+        "workers": model_field({"type": "int", "ge": 1, "le": 2000}, default=512),
         "resource_groups": model_field(
             {"type": "list", "items_schema": {"type": "str", "min_length": 1}}, default=[]
         ),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from integration.bench import place
 from integration.bench.scale import document, figures, report
+from integration.bench.scale.report import BEST
 from integration.bench.scale.scenario import Scenario, arrivals
 from integration.cluster.api import ApiError
 from integration.cluster.program import ClusterError
@@ -97,11 +98,15 @@ def _options() -> argparse.Namespace:
 
 def on_paper(options: argparse.Namespace, screen: Screen) -> None:
     """The same without running anything."""
-    from integration.bench.scale import central, independent
+    from integration.bench.scale import central, clairvoyant, independent
 
     scenario = _scenario(options)
-    for run, how in ((central.run, "operator, on paper"), (independent.run, "1,000 nodes, on paper")):
-        region = run(scenario, arrivals(scenario))
+    come = arrivals(scenario)
+    for region, how in (
+        (central.run(scenario, come), "operator, on paper"),
+        (clairvoyant.run(scenario, come), BEST),
+        (independent.run(scenario, come), "1,000 nodes, on paper"),
+    ):
         found = figures.of_paper(region, how)
         report.show(found, screen)
         if options.results is not None:

@@ -14,6 +14,7 @@ from integration.fabric.armoperations import POLL_AFTER
 from ipam.operator.budget import READS, WINDOW, WRITES, Meter
 from ipam.operator.line import Line, Urgency
 from ipam.operator.rounds import COUNT_SECONDS
+from ipam.operator.settings import Settings
 from ipam.operator.turns import MEAN_SECONDS
 from ipam.provision.plan import OPERATION_SECONDS, plan
 
@@ -28,14 +29,13 @@ LOOK_SECONDS = 5.0
 """Between two looks at all nodes."""
 TOLD_SECONDS = 1.0
 """From a change on a node until the operator knows."""
+SETTINGS = Settings.of({})
 
 
-def run(
-    scenario: Scenario, arrivals: Sequence[Arrival], *, workers: int = 256, first_poll: float = 50.0
-) -> Region:
+def run(scenario: Scenario, arrivals: Sequence[Arrival], settings: Settings = SETTINGS) -> Region:
     """All nodes, from the first pod to the last one that has an address."""
     region = Region(scenario)
-    _Operator(region, workers, first_poll)
+    _Operator(region, settings.workers, settings.first_poll)
     region.come(arrivals)
     return region
 

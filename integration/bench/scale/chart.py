@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 WIDTH, LEFT, RIGHT, PANEL, GAP, TOP = 960, 80, 40, 170, 62, 96
-COLOURS = ("#218bff", "#cf222e", "#bf8700", "#8250df", "#4ac26b", "#0a3069")
+COLOURS = ("#218bff", "#cf222e", "#bf8700", "#8250df", "#4ac26b", "#0a3069", "#57606a")
 PANELS = (
     ("addressed", "pods with an address"),
     ("waiting", "pods waiting for an address"),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 HEADERS = ("run", "how", "last address", "waited", "p50", "p99", "most", "writes", "reads", "throttled")
+BEST = "best possible, on paper"
+"""An operator that knows all arrivals in advance."""
 RIGHT = frozenset(range(2, 10))
 
 

@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from ipam.operator.budget import WRITES, Meter
 from ipam.operator.settings import Settings
 from ipam.settings_file import SettingsError
 
 
 def test_nothing_has_to_be_set() -> None:
     found = Settings.read(None)
-    assert (found.share, found.workers, found.grace, found.resource_groups) == (0.5, 256, 600.0, ())
+    assert (found.share, found.workers, found.grace, found.resource_groups) == (0.5, 512, 600.0, ())
     assert found.lease.name == "azvnet-operator"
+
+
+def test_the_writes_that_are_allowed_in_a_window_do_not_wait_for_a_worker() -> None:
+    """An operation may last for most of a window, and its worker waits for its end."""
+    found = Settings.read(None)
+    assert found.workers >= Meter(WRITES, found.share, 0.0).allowed
 
 
 def test_resource_groups_are_compared_without_case() -> None:
