@@ -131,7 +131,7 @@ def pool_addresses(
 def _not_on_nic(each: AddressStatus, who: Reservation) -> Problem:
     ip = str(each.address.ip)
     text = (
-        f"{ip} of {holder_name(who)} is not listed by the source any more: the virtual network drops what "
+        f"{ip} of {holder_name(who)} is no longer listed by the source: the virtual network drops what "
         "the pod sends"
     )
     remedy = "Give the NIC this IP configuration again, or delete the pod."
@@ -151,7 +151,7 @@ def vanished(lost: Sequence[Reservation]) -> list[Problem]:
         "model does, and the virtual network drops what the pods send. Delete the pods, so that new ones get "
         "addresses that the NIC has, and find who changed the NIC in the activity log of its resource group"
     )
-    over = "no pod lacks its address on the NIC any more"
+    over = "the NIC has the addresses of all pods again"
     subject = " ".join(sorted(str(each.ip) for each in lost))
     return [Problem(VANISHED, text, subject, level="error", over=over)]
 
@@ -226,7 +226,7 @@ def store_problems(state: str, error: str, unknown: int, *, agent_runs: bool) ->
         text = error
     elif unknown:
         endpoints = "1 endpoint is alive" if unknown == 1 else f"{unknown} endpoints are alive"
-        why = error or "the store does not know them"
+        why = error or "they are not in the store"
         text = f"{endpoints}, but {why}: the agent, or the next ADD, adopts what is alive"
     elif state == "missing" and agent_runs:
         text = f"{error}, though the agent runs"

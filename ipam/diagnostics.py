@@ -1,7 +1,7 @@
 """Why no address can be given out, in terms an operator can act on.
 
-One message per cause: the pool is exhausted, the source was never readable, the requested address is
-not available. It reads the store within the transaction that failed, and must not change it.
+One message per cause: the pool is exhausted, the source has never been read successfully, the requested
+address is not available. It reads the store within the transaction that failed, and must not change it.
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ def source_words(tx: Transaction, source: str) -> str:
     """Which source, how old its last listing is, and its last error."""
     row = source_records.row_of_source(tx, source)
     if row is None or row["attempt_wall"] is None:
-        return "its source was not read yet"
+        return "its source has not been read yet"
     name = row["name"] or "the source"
     if row["success_at"] is not None:
         words = f"{name} was read {max(0.0, tx.now - row['success_at']):.0f} s ago"
     elif row["success_wall"] is not None:
         words = f"{name} was read before the node was restarted"
     else:
-        words = f"{name} was never readable"
+        words = f"{name} has never been read successfully"
     if row["error"]:
         words += f", last attempt failed: {row['error']}"
     return words

@@ -76,8 +76,9 @@ def choose_nic(nics: Sequence[ListedNic], wanted: str, source: str) -> str:
     if wanted:
         if wanted in macs or ANY_NIC in macs:
             return wanted
+        others = f", only {', '.join(macs)}" if macs else ""
         raise SourceEmpty(
-            f"source {source} lists no NIC with MAC {wanted}, only {', '.join(macs) or 'none at all'}",
+            f"source {source} lists no NIC with MAC {wanted}{others}",
             "Pods need addresses of the NIC by which their packets leave: see `ip route get 1.1.1.1`, or "
             "name the NIC as `master`.",
         )

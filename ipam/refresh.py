@@ -150,7 +150,7 @@ def _read(
         # says so.
         unreadable = SourceUnreadable(
             f"source {config.environment}: {type(error).__name__}: {error}",
-            "The source answered something unexpected; the log has the details.",
+            "The source returned something unexpected; see the log for details.",
         )
         store.write(partial(_failed, config=config, error=unreadable))
         raise unreadable from error
@@ -244,7 +244,7 @@ def _as_known(store: Store | ReadOnlyStore, state: SourceState, config: SourceCo
         return state
     row = store.read(lambda tx: source_records.row_of_source(tx, config.key))
     empty = row is not None and row["error_kind"] == SourceEmpty.__name__
-    words = f"{state.error} (asked {state.attempt_age or 0:.0f} s ago, again in {state.retry_in:.0f} s)"
+    words = f"{state.error} (last tried {state.attempt_age or 0:.0f} s ago, again in {state.retry_in:.0f} s)"
     raise SourceEmpty(words, state.remedy) if empty else SourceUnreadable(words, state.remedy, state.retry_in)
 
 

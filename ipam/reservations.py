@@ -37,8 +37,8 @@ def reserve(
     """One reservation for each family, or the error as a value: raising it would undo what was counted."""
     if not tx.adopted:
         return AdoptionNeeded(
-            "the store is new and does not know yet which addresses are in use",
-            "The next ADD or the agent looks at the node's endpoints and fills it.",
+            "the store is new, and it is not known yet which addresses are in use",
+            "The next ADD, or the agent, fills it from the endpoints on the node.",
         )
     if request.looked_at is not None:
         others = _same_pod(tx, attachment, owner)
@@ -282,7 +282,7 @@ def _already_reserved(held: tuple[Reservation, ...]) -> AlreadyReserved:
     attachment = held[0].attachment
     addresses = ", ".join(str(each.ip) for each in held)
     return AlreadyReserved(
-        f"container {attachment.container_id}, {attachment.ifname} holds {addresses} already",
+        f"container {attachment.container_id}, {attachment.ifname} already holds {addresses}",
         "Run DEL for this attachment before another ADD.",
         held,
     )

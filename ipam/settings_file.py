@@ -28,7 +28,7 @@ def checked(document: object, validate: Callable[[object], Read]) -> Read:
         SettingsError: it has an unknown key or an impossible value; names it.
     """
     if not isinstance(document, dict):
-        raise SettingsError(f"it holds a JSON {type(document).__name__}, not an object")
+        raise SettingsError(f"it is a JSON {type(document).__name__}, not an object")
     try:
         return validate(document)
     except ValidationError as error:

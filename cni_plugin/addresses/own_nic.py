@@ -77,7 +77,7 @@ def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node:
             option = "" if family is IPV4 else "-6 "
             raise UplinkUnclear(
                 f"what a pod sends from {reservation.ip} does not leave by {link.name}, its NIC",
-                f"Look at `ip {option}rule`: one in front of {NIC_PRIORITY} leads it elsewhere.",
+                f"Look at `ip {option}rule`: one in front of {NIC_PRIORITY} sends it elsewhere.",
             )
 
 
@@ -108,7 +108,7 @@ def _require_usable(link: Link, family: Family, node: Node) -> None:
         )
     if family is IPV6 and way_out.router_of(link, node) is None:
         raise UplinkUnclear(
-            f"{link.name}, the NIC of pods' addresses, has no default route of IPv6: no router is known",
+            f"{link.name}, the NIC of pods' addresses, has no IPv6 default route: no router is known",
             f"Azure announces it there: see net.ipv6.conf.{link.name}.accept_ra, or systemd-networkd's "
             f"IPv6AcceptRA, and `ip -6 route show default dev {link.name}`.",
         )
@@ -125,7 +125,7 @@ def review(node: Node) -> list[str]:
                 with _alone(node):
                     _follow(listed, family, node)
     except (CniError, IpamError, OSError) as error:
-        return [f"whether pods' packets leave by their NIC can't be ensured: {error}"]
+        return [f"cannot ensure that pods' packets leave by their NIC: {error}"]
     return []
 
 

@@ -58,7 +58,7 @@ def _link_of(route: KernelRoute | None, node: Node) -> Link | None:
         named = ", ".join(f"{link.name} ({link.mac})" for link in links)
         raise UplinkUnclear(
             f"packets leave the node by several NICs: {named}",
-            "A pod's address belongs to one of them, and the fabric drops what leaves by another. Use one "
+            "A pod's address belongs to one of them, and Azure drops packets that leave by another. Use one "
             "default route, or name the NIC as `master` and add a rule for its addresses.",
         )
     return links[0] if links else None
@@ -89,8 +89,8 @@ def nic_of_pods(out: WayOut, listed: Callable[[], Sequence[ListedNic]], node: No
         if len(group) == 1:
             return usual if group[0] == ANY_NIC else group[0]
     raise UplinkUnclear(
-        f"of the NICs {', '.join(nic.mac for nic in nics)} "
-        f"{'several carry' if macs else 'none carries'} what pods with its addresses send",
+        f"{'several' if macs else 'none'} of the NICs {', '.join(nic.mac for nic in nics)} would carry the "
+        "packets of pods that have its addresses",
         "Look at `ip rule` and `ip route get 8.8.8.8 from ADDRESS iif LINK`, or name the NIC as `master`.",
     )
 
@@ -122,8 +122,8 @@ def _mac_of(link: Link | None) -> str:
     if link is not None and not link.mac:
         raise UplinkUnclear(
             f"the packets of pods leave by {link.name}, which is not a NIC",
-            "The fabric drops packets that leave by another NIC than their address's. Route pods over it "
-            "(`ip rule`), or name it as `master`.",
+            "Azure drops packets that leave by a NIC that does not own their source address. Route pods over "
+            "that NIC (`ip rule`), or name it as `master`.",
         )
     return link.mac if link is not None else ""
 

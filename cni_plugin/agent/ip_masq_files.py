@@ -66,7 +66,7 @@ def read_ip_masq(pattern: str) -> IpMasq:
 
 def _decoded(content: bytes) -> dict[str, object]:
     if len(content) > LARGEST_BYTES:
-        raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
+        raise ValueError(f"it is larger than {LARGEST_BYTES} bytes")
     text = content.decode()
     if text.lstrip().startswith("{"):
         found: dict[str, object] = json.loads(text)

@@ -124,7 +124,7 @@ class Maintenance:
             if self._node.ipam.needs_adoption():
                 recovery.adopt(self._node)
         except (IpamError, OSError) as error:
-            self._journal.write("error", f"cannot write what is alive to the store: {error}")
+            self._journal.write("error", f"cannot record the live endpoints in the store: {error}")
 
     def _loop(self) -> None:
         next_read = next_look = 0.0
@@ -236,7 +236,7 @@ class Maintenance:
         try:
             problems += self._outbound.decide(self._settings.outbound, thorough=thorough)
         except OSError as error:
-            problems.append(f"how packets leave can't be decided: {error}")
+            problems.append(f"cannot decide which packets to masquerade: {error}")
         problems += own_nic.review(self._node)
         for state in host.STATES:
             try:

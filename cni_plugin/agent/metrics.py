@@ -62,18 +62,18 @@ OK, OTHER = "ok", "other"
 INTERNAL = 999
 """The code of an internal error."""
 POOL_COUNTERS = (
-    ("exhausted", "Times that no address was there to give."),
-    ("cooldown_shortened", "Addresses given out before their cooldown was over, for want of others."),
-    ("quarantined", "Times that an address was set aside because something else carries it."),
-    ("reclaimed", "Addresses freed whose holder was gone."),
-    ("adopted", "Live pods written again to a store that was lost."),
+    ("exhausted", "Times that no address was available."),
+    ("cooldown_shortened", "Addresses given out before their cooldown was over, because no other was free."),
+    ("quarantined", "Times that an address was quarantined because something else carries it."),
+    ("reclaimed", "Addresses freed because their holder was gone."),
+    ("adopted", "Live pods restored to a store that was lost."),
 )
 """Events in the store, and what each is."""
 PROVISION_COUNTERS = (
     ("reads", counts.READS, "Requests to Azure Resource Manager that read, polls included."),
-    ("throttled", counts.THROTTLED, "Requests to Azure Resource Manager that it throttled."),
+    ("throttled", counts.THROTTLED, "Requests that Azure Resource Manager throttled."),
     ("added_addresses", counts.ADDED, "Addresses that were added to the NIC."),
-    ("removed_addresses", counts.REMOVED, "Addresses that were taken from the NIC."),
+    ("removed_addresses", counts.REMOVED, "Addresses that were removed from the NIC."),
 )
 """Names, events in the store, and what each is."""
 REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
@@ -186,17 +186,17 @@ class NodeCollector(Collector):
             "protocol": str(protocol.VERSION),
             "python": platform.python_version(),
         }
-        yield InfoMetricFamily("azvnet_build", "What runs here.", about)
+        yield InfoMetricFamily("azvnet_build", "The running version; always 1.", about)
         yield GaugeMetricFamily(
             "azvnet_ready",
-            "Whether an address could be given at the last look.",
+            "Whether an address could be given at the last check.",
             int(not self._why_not_ready()),
         )
         kinds = Counter(problem.kind for problem in self._problems())
         yield _labelled(
             GaugeMetricFamily,
             "azvnet_problems",
-            "What is wrong although pods get addresses, by kind.",
+            "Problems that exist although pods get addresses, by kind.",
             "kind",
             {kind: kinds[kind] for kind in sorted({*checks.KINDS, *kinds})},
         )
@@ -205,7 +205,7 @@ class NodeCollector(Collector):
         yield _labelled(
             CounterMetricFamily,
             "azvnet_repairs",
-            "Things that something else took from a pod and that were put back.",
+            "Repairs of what something else had changed, by kind.",
             "kind",
             {kind: repairs.get(kind, 0) for kind in sorted({*REPAIRS, *repairs})},
         )
@@ -235,13 +235,13 @@ def _provision(progress: Progress | None) -> Iterator[Metric]:
     yield _labelled(
         GaugeMetricFamily,
         "azvnet_provision_state",
-        "What is done to the NIC's IP configurations; 1 for the present state.",
+        "What is being done to the NIC's IP configurations; 1 for the current state.",
         "state",
         {progress.phase if progress else "off": 1},
     )
     yield GaugeMetricFamily(
         "azvnet_provision_in_flight_addresses",
-        "Addresses that are on the NIC and that the source does not list yet.",
+        "Addresses on the NIC that the source does not list yet.",
         progress.in_flight if progress else 0,
     )
     yield GaugeMetricFamily(
@@ -266,7 +266,7 @@ def _provision_counters(found: Mapping[str, int], progress: Progress | None) -> 
     yield _labelled(
         CounterMetricFamily,
         "azvnet_provision_writes",
-        "Writes of the NIC, by how they ended.",
+        "Writes of the NIC, by outcome.",
         "outcome",
         {each: found.get(counts.writes_ended(each), 0) for each in sorted(outcomes)},
     )
@@ -291,7 +291,7 @@ def _pool(overview: Overview, pool: Mapping[int, Mapping[str, int]]) -> Iterator
             addresses.add_metric((f"ipv{version}", state), numbers.get(state, 0))
     yield addresses
     yield GaugeMetricFamily(
-        "azvnet_pool_known_addresses", "Addresses that the node knows of, in whatever state.", overview.known
+        "azvnet_pool_known_addresses", "All addresses in the pool, whatever their state.", overview.known
     )
     for event, text in POOL_COUNTERS:
         name = "quarantines" if event == "quarantined" else event

@@ -54,7 +54,7 @@ class InstalledConflist:
         """Why the conflist is not where the runtime looks for it; empty: it is, or none is wanted."""
         self.use(settings)
         if settings.conflist is not None:
-            self.why_not = f"the conflist {settings.conflist.destination} has not been looked at yet"
+            self.why_not = f"the conflist {settings.conflist.destination} has not been checked yet"
 
     def use(self, settings: Settings) -> None:
         """Apply new settings."""

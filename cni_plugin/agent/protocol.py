@@ -73,7 +73,7 @@ class UnknownVersion(ProtocolError):
     """The caller speaks another version; ``refusal`` makes the reply that it understands."""
 
     def __init__(self, version: int) -> None:
-        super().__init__(f"the caller speaks version {version} of the protocol, this agent version {VERSION}")
+        super().__init__(f"the caller uses protocol version {version}, this agent version {VERSION}")
         self.version = version
 
 
@@ -142,7 +142,7 @@ def encode_reply(reply: ReplyFrame) -> bytes:
     """
     room = MAX_PART - len(reply.stdout)
     if room < 0:
-        raise TooLarge(f"a reply of {len(reply.stdout)} bytes; {MAX_PART} are possible")
+        raise TooLarge(f"a reply of {len(reply.stdout)} bytes; at most {MAX_PART} are possible")
     stderr = reply.stderr[-room:] if room else b""
     header = _REPLY_HEADER.pack(
         b"AZVR", reply.version, reply.kind, len(reply.stdout), len(stderr), reply.code
@@ -190,9 +190,11 @@ def read_request(
         if len(descriptors) != bool(flags & NETNS_ATTACHED):
             raise Malformed(f"flags {flags:#x}, but {len(descriptors)} descriptors are attached")
         if max(env_len, stdin_len) > limit:
-            raise TooLarge(f"environment of {env_len} and stdin of {stdin_len} bytes; {limit} are possible")
+            raise TooLarge(
+                f"environment of {env_len} and stdin of {stdin_len} bytes; at most {limit} are possible"
+            )
         if not admit(env_len + stdin_len):
-            raise TooLarge(f"no room for {env_len + stdin_len} bytes beside the calls under way")
+            raise TooLarge(f"no room for {env_len + stdin_len} bytes next to the calls in progress")
         body = _receive(sock, env_len + stdin_len, deadline)
         if env_len and body[env_len - 1]:
             raise Malformed("the environment does not end with NUL")
@@ -241,7 +243,7 @@ def _receive(sock: socket, size: int, deadline: float) -> bytes:
             _wait_until(sock, SO_RCVTIMEO, deadline)
             got = sock.recv_into(view[have:])
         except (TimeoutError, BlockingIOError):
-            raise TooSlow(f"only {have} of {size} bytes came in time") from None
+            raise TooSlow(f"only {have} of {size} bytes arrived in time") from None
         except OSError as error:
             raise Gone(f"the connection broke: {error.strerror}") from None
         if not got:
@@ -258,14 +260,14 @@ def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> byt
             _REQUEST_HEADER.size, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
         )
     except (TimeoutError, BlockingIOError):
-        raise TooSlow("nothing came in time") from None
+        raise TooSlow("nothing arrived in time") from None
     except OSError as error:
         raise Gone(f"the connection broke: {error.strerror}") from None
     for level, kind, rights in control:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
             descriptors += [fd for (fd,) in Struct("=i").iter_unpack(rights[: len(rights) // 4 * 4])]
     if not data:
-        raise Gone("the connection was closed before anything came")
+        raise Gone("the connection was closed before anything arrived")
     return data
 
 
@@ -277,6 +279,6 @@ def _send(sock: socket, data: bytes, deadline: float) -> None:
             _wait_until(sock, SO_SNDTIMEO, deadline)
             view = view[sock.send(view, MSG_NOSIGNAL) :]
     except (TimeoutError, BlockingIOError):
-        raise TooSlow("not everything was taken in time") from None
+        raise TooSlow("the reply was not read completely in time") from None
     except OSError as error:
         raise Gone(f"the connection broke: {error.strerror}") from None

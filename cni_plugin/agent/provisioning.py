@@ -102,8 +102,8 @@ class Provisioning:
             return ""
         now = running.latest
         if now.is_problem:
-            return f"more addresses can't be had now ({now.phase}): {now.text}"
-        return "addresses are on the way: the NIC is given more"
+            return f"no more addresses can be added now ({now.phase}): {now.text}"
+        return "addresses are on the way: more are being added to the NIC"
 
     def problems(self) -> list[Problem]:
         """What an operator should know, though pods may get addresses."""

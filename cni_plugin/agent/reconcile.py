@@ -139,5 +139,5 @@ class Reconciler:
 
     def _repaired(self, difference: Difference, held: Sequence[Reservation]) -> None:
         self.repairs[difference.kind] += 1
-        text = f"{difference.kind} of {held[0].attachment} was put back: {difference.text}"
+        text = f"{difference.kind} of {held[0].attachment} was restored: {difference.text}"
         self._say("warning", text, address=str(difference.ip or held[0].ip))

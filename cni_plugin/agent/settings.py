@@ -102,7 +102,7 @@ class Settings(Value):
         """
         read = checked(document, _read)
         if read.source == "file" and not read.file:
-            raise SettingsError("file: the source is a file, and none is named")
+            raise SettingsError("file: source is file, and no file is set")
         return cls(
             source=read.source,
             file=read.file,
@@ -158,9 +158,7 @@ def _provision(read: settings_models.Settings) -> ProvisionSettings:
     from ipam.provision import plan
 
     if read.source == "file":
-        raise SettingsError(
-            "provision.mode: what is added to the NIC would not be in the file of source file"
-        )
+        raise SettingsError("provision.mode: the file of source file would not list what is added to the NIC")
     wanted = read.provision
     sizes = plan.Sizes(
         minimum=wanted.minimum,

@@ -36,9 +36,9 @@ class Masquerade(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     non_masquerade_cidrs: list[str] = Field(
-        [], description="Destinations that see pods' own addresses, beside those that are known to be inside."
+        [], description="Destinations that see pods' own addresses, in addition to the virtual network."
     )
-    link_local: bool = Field(True, description="Whether 169.254.0.0/16 is reached with the node's address.")
+    link_local: bool = Field(True, description="Whether pods reach 169.254.0.0/16 with the node's address.")
     random_fully: bool = Field(False, description="Whether the kernel chooses source ports at random.")
     file: str = Field(
         "/etc/config/ip-masq*", description="Files of ip-masq-agent, as a pattern; empty: none is read."
@@ -86,15 +86,15 @@ class NicProvision(BaseModel):
         description="Who does it: nobody, each node's agent with its own identity in Azure, or the operator "
         "of the cluster.",
     )
-    minimum: int = Field(0, ge=0, description="The pool is never made smaller.")
-    batch: int = Field(16, ge=1, description="Each step is a multiple of it.")
-    low: int = Field(8, ge=0, description="Fewer that are free: grow.")
-    high: int = Field(24, ge=1, description="More that are free: shrink.")
-    maximum: int = Field(250, ge=1, le=4080, description="The pool is never made larger.")
+    minimum: int = Field(0, ge=0, description="The pool never gets fewer addresses.")
+    batch: int = Field(16, ge=1, description="Each step is a multiple of this.")
+    low: int = Field(8, ge=0, description="The pool grows when fewer addresses are free.")
+    high: int = Field(24, ge=1, description="The pool shrinks when more addresses are free.")
+    maximum: int = Field(250, ge=1, le=4080, description="The pool never gets more addresses.")
     shrink_after_seconds: Seconds = Field(
-        600.0, description="Seconds for which there have to be too many before some are removed."
+        600.0, description="Seconds for which too many have to be free before some are removed."
     )
-    prefixes: bool = Field(False, description="Whether /28 blocks are taken, not single addresses.")
+    prefixes: bool = Field(False, description="Whether to add /28 blocks instead of single addresses.")
     subnet: str = Field("", description="Name or id of the subnet that the NIC has to be in; empty: any.")
     dry_run: bool = Field(False, description="Only log what would be done.")
     node_name: str = Field(

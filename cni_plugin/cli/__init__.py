@@ -63,5 +63,5 @@ def _command(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        sys.stderr.write(f"azvnet {name}: it is not in the operator's image, but in the image azvnet\n")
+        sys.stderr.write(f"azvnet {name}: not in the operator's image; use the image azvnet\n")
         sys.exit(2)

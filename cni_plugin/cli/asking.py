@@ -62,7 +62,9 @@ def ask_agent(run_dir: Path) -> AgentSeen:
     except PermissionError:
         return AgentSeen(FORBIDDEN, str(path), reason="only root can read the state directory")
     except OSError as error:
-        return AgentSeen(HANGS, str(path), reason=f"it does not take connections: {error.strerror or error}")
+        return AgentSeen(
+            HANGS, str(path), reason=f"it does not accept connections: {error.strerror or error}"
+        )
     try:
         info = json.loads(get_page(run_dir / HTTP_SOCKET, "/info"))
         return AgentSeen(

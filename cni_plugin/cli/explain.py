@@ -60,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--udp", action="store_true", help="UDP instead of TCP")
     parser.add_argument(
-        "--probe", action="store_true", help="also send a real packet, and see what becomes of it"
+        "--probe", action="store_true", help="also send a real packet, and show what happens to it"
     )
     parser.add_argument("--output", choices=("text", "json"), default="text", help="for people, or programs")
 
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         return SEVERAL if isinstance(error, KeyError) else DROPPED
     pods = _pods(source, target.ip, seen, node)
     if target.ip.version == 6 and target.ip.is_link_local and not target.link and source not in pods:
-        sys.stderr.write(f"azvnet explain: say by which link, for example {target.ip}%eth0\n")
+        sys.stderr.write(f"azvnet explain: name the link, for example {target.ip}%eth0\n")
         return WRONG
     answer = _probe(options, pods.get(source), source) if options.probe else None
     translated = (ip_address(answer.source), ip_address(answer.target)) if answer and answer.source else None

@@ -194,10 +194,12 @@ def gather(known: Attached, seen: Survey, node: Node) -> Facts:
     unknown: dict[str, str] = {}
     owner = known.owner
     why = seen.store_error or "it was lost"
-    lost = f"the store does not know this attachment: {why}, or another IPAM plugin gave its addresses"
+    lost = f"this attachment is not in the store: {why}, or another IPAM plugin gave its addresses"
     first = known.held[0] if known.held else None
     if not owner.pod_name:
-        unknown["pod"] = "the runtime did not name it, or the store was lost since" if first else lost
+        unknown["pod"] = (
+            "the runtime did not pass its name, or the store has been lost since" if first else lost
+        )
     if first is None or not first.created_at:
         unknown["since"] = "it was adopted from the kernel, which does not have it" if first else lost
     if not owner.call_id:

@@ -27,7 +27,7 @@ def filters(node: Node, target: IPAddress) -> list[str]:
         drops = packet_filter.forward_drops(family_of(target).number)
         return [
             *packets.check(node, in_use=True),
-            *(f"{each} drops what no rule of it allows" for each in drops),
+            *(f"{each} drops everything that its rules do not allow" for each in drops),
         ]
     except OSError as error:
         return [f"packet filters can't be read: {error}"]

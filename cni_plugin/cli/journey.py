@@ -283,10 +283,10 @@ class Traveller:
             here = lookup.source_for(source)
             found = lookup.look_up(self._node.host, source, here)
         except OSError as error:
-            raise _Dropped(f"nothing leads to {source}: {error.strerror}") from error
+            raise _Dropped(f"no route leads to {source}: {error.strerror}") from error
         link = self._links.get(found.route.index) if found.route else None
         if link is None:
-            raise _Dropped(f"nothing leads to {source}, so nothing comes from there")
+            raise _Dropped(f"no route leads to {source}, so nothing can arrive from there")
         self._hops.append(Hop("network", link.name, f"arrives from {source}"))
         return link
 
@@ -305,11 +305,11 @@ class Traveller:
         if source not in self._pods:
             return ""
         if target in traffic.IMDS:
-            return "the metadata service answers the node's primary address only"
+            return "the metadata service only answers the node's primary address"
         if packets.is_outside(source, target, self._node.run_dir):
             self._notes.append(
-                f"{source} is a secondary address: outside the virtual network it is answered only by way of "
-                "a NAT gateway or a firewall"
+                f"{source} is a secondary address: outside the virtual network it is answered only "
+                "through a NAT gateway or a firewall"
             )
         return ""
 

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if not any(f"{error.name}.".startswith(f"{part}.") for part in _PARTS):
             raise
-        sys.stderr.write("azvnet operator: it is not in this bundle, but in the image azvnet-operator\n")
+        sys.stderr.write("azvnet operator: not in this bundle; use the image azvnet-operator\n")
         return 2
     from ipam.operator.settings import Settings
     from ipam.settings_file import SettingsError

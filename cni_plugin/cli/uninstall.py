@@ -85,7 +85,7 @@ def recorded(state: HostState, node: Node) -> dict[str, str]:
     try:
         return state.recorded(node)
     except OSError as error:
-        say(f"note: {state.KIND} can't be looked at: {error.strerror}")
+        say(f"note: {state.KIND} can't be checked: {error.strerror}")
         return {}
 
 
@@ -106,7 +106,7 @@ def restore(state: HostState, values: dict[str, str], node: Node, place: Place, 
         if restored:
             say(restored)
     except OSError as error:
-        say(f"note: {state.KIND} can't be put back: {error.strerror}")
+        say(f"note: {state.KIND} can't be restored: {error.strerror}")
 
 
 def wait() -> None:

@@ -108,7 +108,7 @@ class LimitedConnectivity(CniError):
 
 
 class AttachmentExists(CniError):
-    """ADD for something that is attached already, or the pod has an interface of that name."""
+    """ADD for something that is already attached, or the pod has an interface of that name."""
 
     code = 104
 

@@ -64,7 +64,7 @@ class Datapath(Protocol):
             ask: returns the addresses once the interface is up, for a plugin that needs it to ask (DHCP).
 
         Raises:
-            AttachmentExists: it is attached already, or an interface of that name is in the pod.
+            AttachmentExists: it is already attached, or an interface of that name is in the pod.
             AddressCarried: the host has a route to one of the addresses.
             KernelRefused: any other step failed.
         """

@@ -203,7 +203,7 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
     existing = host_link(names, host)
     if naming.is_finished(existing, names.attachment):
         raise AttachmentExists(
-            f"{names.attachment} is attached already",
+            f"{names.attachment} is already attached",
             "Nothing was changed. DEL it before another ADD.",
         )
     if existing is not None:
@@ -211,7 +211,7 @@ def _make_room(endpoint: Endpoint, host_ifname: str, host: Netlink, pod: Netlink
         return host_ifname
     if pod.one_link(encode.get_link(name=names.attachment.ifname)) is not None:
         raise AttachmentExists(
-            f"the pod has an interface {names.attachment.ifname} already, and it is not ours",
+            f"the pod already has an interface {names.attachment.ifname}, and it is not ours",
             "Nothing was changed. Another plugin made it, or CNI_IFNAME is wrong.",
         )
     if host.one_link(encode.get_link(name=host_ifname)) is None:
@@ -247,7 +247,7 @@ def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> 
             if route is None or route.index != index:
                 raise AddressCarried(address.ip, route) from error
         raise AttachmentExists(
-            f"{made.names.attachment} is attached already", "Nothing was changed. DEL it first."
+            f"{made.names.attachment} is already attached", "Nothing was changed. DEL it first."
         ) from error
 
 

@@ -63,9 +63,11 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     for name in uplinks(node.host, IPV4) if forwards else ():
         with suppress(FileNotFoundError):  # it has just gone
             if sysctl.read(f"ipv4/conf/{name}/forwarding") == "0":
-                found.append(f"net.ipv4.conf.{name}.forwarding is 0: what comes in by {name} reaches no pod")
+                found.append(
+                    f"net.ipv4.conf.{name}.forwarding is 0: packets that arrive on {name} reach no pod"
+                )
     for chain in packet_filter.forward_drops():
-        found += [f"{chain} has policy DROP: no pod reaches anything that no rule of it allows"]
+        found += [f"{chain} has policy DROP: pods reach only what its rules allow"]
     return found
 
 

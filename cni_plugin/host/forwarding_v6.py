@@ -79,10 +79,10 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     found = []
     out = list(uplinks(node.host, IPV6))
     if not out:
-        found.append("there is no default route of IPv6: pods reach nothing outside the node by IPv6")
+        found.append("there is no IPv6 default route: pods reach nothing outside the node by IPv6")
     of_4 = packet_filter.forward_drops()
     found += [
-        f"{chain} has policy DROP: no pod reaches anything by IPv6 that no rule of it allows"
+        f"{chain} has policy DROP: by IPv6 pods reach only what its rules allow"
         for chain in packet_filter.forward_drops(IPV6.number)
         if chain not in of_4
     ]
@@ -97,7 +97,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
             if sysctl.read(f"ipv6/conf/{name}/forwarding") == "1" and _learns(name):
                 found.append(
                     f"net.ipv6.conf.{name}.accept_ra is 1 and {name} forwards: it ignores router "
-                    "advertisements, so its default route of IPv6 ends; set accept_ra to 2"
+                    "advertisements, so its IPv6 default route expires; set accept_ra to 2"
                 )
     return found
 

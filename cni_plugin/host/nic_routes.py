@@ -169,7 +169,7 @@ def _change(requests: Sequence[Request], host: Netlink) -> list[str]:
                 host.change([request])
         except OSError as error:
             raise KernelRefused(
-                f"the routes of a NIC of pods can't be set: {error.strerror}",
+                f"the routes of pods' NICs can't be set: {error.strerror}",
                 "See `ip rule` and `ip route show table all proto 155`.",
             ) from error
     return [each.what for each in requests]
@@ -212,7 +212,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
 
 
 def _wrong(decided: Sequence[NicOfPods], family: Family, node: Node) -> Iterator[str]:
-    links, lost = node.host.links(encode.dump_links()), "what its pods send reaches nothing"
+    links, lost = node.host.links(encode.dump_links()), "its pods reach nothing"
     leading = {(each.source, each.table) for each in _of_nics(family, node)}
     for nic in decided:
         link = link_of(nic, links)

@@ -101,7 +101,7 @@ def _keep(write: Callable[[], T], run_dir: Path) -> T:
         return write()
     except OSError as error:
         raise StateUnavailable(
-            f"what is decided about pods' packets can't be written to {run_dir}: {error.strerror}",
+            f"the settings for pods' packets can't be written to {run_dir}: {error.strerror}",
             f"Free some space: `df -h {run_dir}; df -i {run_dir}` shows what is used.",
         ) from error
 
@@ -145,7 +145,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     if ends != {f"{number}/{len(found)}]" for number in range(1, len(found) + 1)} or any(
         f"[{first} " not in each for each in found
     ):
-        return [f"nf_tables table inet {TABLE} is not as it was written"]
+        return [f"nf_tables table inet {TABLE} was changed by something else"]
     return [*_too_old(), *_masqueraded_twice(node), *_untracked()]
 
 
@@ -170,7 +170,7 @@ def _untracked() -> list[str]:
     if not most or tracked < most:
         return []
     limit = f"no more than {most} (net.netfilter.nf_conntrack_max)"
-    return [f"the kernel tracks {tracked} connections, and {limit}: new ones of pods are dropped"]
+    return [f"the kernel tracks {tracked} connections, and {limit}: new connections of pods are dropped"]
 
 
 def _masqueraded_twice(node: Node) -> list[str]:

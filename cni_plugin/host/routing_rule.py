@@ -100,7 +100,7 @@ def _add(priority: int, family: Family, host: Netlink) -> str:
 def _delete(priority: int, family: Family, host: Netlink) -> str:
     with suppress(FileNotFoundError):  # another call has just removed it
         host.change([rules.delete_rule(priority, family)])
-    return f"routing rule {priority}{_of(family)} of azvnet was removed: it is not needed any more"
+    return f"routing rule {priority}{_of(family)} of azvnet was removed: it is no longer needed"
 
 
 def recorded(node: Node) -> dict[str, str]:

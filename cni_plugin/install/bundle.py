@@ -86,7 +86,8 @@ class Bundle:
             if its != own:
                 reason = f"the bundle {self.directory} is for {_MACHINES.get(its, 'another architecture')}"
                 raise Refused(
-                    f"{reason}, this machine is {_MACHINES.get(own, own)}", "Take the other bundle."
+                    f"{reason}, this machine is {_MACHINES.get(own, own)}",
+                    "Use the bundle for this machine's architecture.",
                 )
 
     def copy(self, target: Path) -> None:

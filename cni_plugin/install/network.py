@@ -38,7 +38,7 @@ class ConflistPlan:
         before = destination.read_bytes() if destination.exists() else None
         if before is not None and not names_us(before):
             raise Refused(
-                f"{destination} is not of azvnet: it does not name the plugin",
+                f"{destination} is not azvnet's: it does not name the plugin",
                 "Move it away, or leave the network alone with --no-conflist.",
             )
         if source is None and before is None:

@@ -42,7 +42,7 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refused(
                 f"{path} can't be read: {error}",
-                "Move it away; then look after the conflist and empty directories yourself.",
+                "Move it away; then remove the conflist and empty directories by hand.",
             ) from error
 
     def write(self, prefix: Path) -> None:

@@ -117,7 +117,7 @@ def _restore_conflists(place: Place, record: Record, say: Say) -> None:
         else:
             file = ConflistFile(path, path)
             network.write_conflist(file, before.encode(errors="surrogateescape"))
-            say(f"{name} is as it was before")
+            say(f"{name} is back to what it was before")
 
 
 def _take_conflist(removal: Removal, say: Say) -> None:
@@ -132,7 +132,10 @@ def _take_conflist(removal: Removal, say: Say) -> None:
         atomic.sync(left.parent)
         say(f"removed {place.conf_dir / CONFLIST}")
     else:
-        say(f"note: {place.conf_dir / CONFLIST} stays, the installation did not write it; pods fail with it")
+        say(
+            f"note: {place.conf_dir / CONFLIST} stays, since install did not write it; until it is removed, "
+            "new pods fail"
+        )
 
 
 def _take_state(removal: Removal, say: Say) -> None:

@@ -137,7 +137,7 @@ def _with_addresses(
         except AddressTaken as error:
             refused = error
     raise refused or errors.KernelRefused(
-        f"{ADDRESS_ATTEMPTS} addresses in a row are in use on this host already",
+        f"{ADDRESS_ATTEMPTS} addresses in a row are already in use on this host",
         "See `ip route show proto 155` and `ip route get ADDRESS`; they are set aside for five minutes.",
     )
 
@@ -170,7 +170,7 @@ def _finished(verb_call: VerbCall, node: Node, existing: tuple[Reservation, ...]
     if finished:
         addresses = ", ".join(str(each.ip) for each in existing)
         raise errors.AttachmentExists(
-            f"{attachment} is attached already, as {addresses}",
+            f"{attachment} is already attached, as {addresses}",
             "Nothing was changed. DEL it before another ADD.",
         )
     return None

@@ -207,7 +207,9 @@ def test_without_the_api_server_pods_get_what_is_free(node: FollowingNode) -> No
             node.add(f"{node.name}-pod-{number}").done()
 
         def told() -> bool:
-            return "can't be had now (no-api)" in node.add(f"{node.name}-late").document["msg"]
+            return (
+                "no more addresses can be added now (no-api)" in node.add(f"{node.name}-late").document["msg"]
+            )
 
         eventually(told, "a pod that waits is told why", patience=PATIENCE)
         assert node.is_ready() is False, "there is no address left"

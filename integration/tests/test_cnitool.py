@@ -68,7 +68,7 @@ def test_second_add_is_refused_and_harms_nothing(fabric: Fabric, node: Machine) 
     again = pod.cnitool("add")
 
     assert not again.ok
-    assert "attached already" in again.stderr
+    assert "already attached" in again.stderr
     assert residue.snapshot(node) == before
     assert pod.addresses() == [result["ips"][0]["address"]]
     assert pod.cnitool("check").ok

@@ -411,7 +411,7 @@ def test_forwarding_goes_off_again_with_azvnet_and_only_with_the_capability(
     done = place.pod(removal)
     assert done.run_to_end("uninstall") == 0, done.log("uninstall")
     assert place.node.run(["cat", switch]).stdout == ("0\n" if capable else "1\n")
-    assert ("ip_forward can't be put back: Operation not permitted" in done.log("uninstall")) != capable
+    assert ("ip_forward can't be restored: Operation not permitted" in done.log("uninstall")) != capable
 
 
 def files(place: Place) -> str:

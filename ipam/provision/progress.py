@@ -60,7 +60,7 @@ class Progress(Value):
     text: str = "the NIC has not been read yet"
     remedy: str = ""
     in_flight: int = 0
-    """Addresses that are on the NIC and that the source does not list yet."""
+    """Addresses on the NIC that the source does not list yet."""
     configurations: int = 0
     """IP configurations of the NIC when it was read last, the primary one included; 0: it was not."""
     vanished: tuple[Reservation, ...] = ()

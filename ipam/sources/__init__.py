@@ -98,7 +98,7 @@ def subnet_usage(
 def _read_arm(config: ArmConfig | None, endpoints: Endpoints, until: float) -> Listing:
     if config is None:
         raise SourceUnreadable(
-            "source arm is read by the agent only, and it has not done so yet",
+            "source arm is read by the agent only, which has not done so yet",
             "Start the agent, or choose another `ipam.environment`.",
         )
     _expect_no_guessing()
@@ -162,7 +162,7 @@ def _first_answer(
 def _none_answered(
     config: SourceConfig, endpoints: Endpoints, failed: list[SourceUnreadable]
 ) -> SourceUnreadable:
-    no_file = f"there is no {config.file}" if config.file else "no file is named"
+    no_file = f"there is no {config.file}" if config.file else "no file is set"
     elsewhere = f" Elsewhere write the addresses to {config.file}." if config.file else ""
     return SourceUnreadable(
         f"source auto: {no_file}; " + ("; ".join(str(error) for error in failed) or "no answer in time"),
@@ -185,5 +185,5 @@ def _read_one(name: str, config: SourceConfig, until: float, endpoints: Endpoint
         from ipam.sources import wireserver
 
         return wireserver.read(endpoints.wireserver, until)
-    message = f"there is no source {quoted(name)}"
+    message = f"unknown source {quoted(name)}"
     raise SourceUnreadable(message, "Use auto, file, imds, wireserver or arm as `ipam.environment`.")

@@ -196,7 +196,7 @@ class Reader:
             except SourceUnreadable as error:
                 if not all(built.mac in self._imds_nics for _, built in known):
                     raise
-                warnings.append(f"what IMDS said before is used: {error}")
+                warnings.append(f"IMDS can't be read, so what it returned before is used: {error}")
         nics = tuple(nic_of(nic, built, self._imds_nics.get(built.mac)) for nic, built in known)
         if self._inside is None:
             self._inside = self._address_space(found)

@@ -71,7 +71,7 @@ class Access:
             self.scopes = [f"{self.endpoint}/.default"]
         else:
             raise SourceUnreadable(
-                f"source arm: the endpoint of cloud {quoted(place.environment)} is not known",
+                f"source arm: the endpoint of cloud {quoted(place.environment)} is unknown",
                 "Set arm.base_url to it, or choose another `ipam.environment`.",
             )
         self.credential, self.identity = _credential(config, authority, imds_endpoint)

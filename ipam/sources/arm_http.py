@@ -85,7 +85,7 @@ class _Bounded(HTTPAdapter):
 
 def _body(response: Response, until: float) -> bytes:
     if response.headers.get("Content-Encoding", "identity").lower() not in {"identity", ""}:
-        raise AnswerRefused("the answer is compressed although this was not asked for")
+        raise AnswerRefused("the answer is compressed, which was not requested")
     parts: list[bytes] = []
     size = 0
     while part := response.raw.read1(1 << 16, decode_content=False):

@@ -92,7 +92,7 @@ def read(subnet: SubnetId, config: ArmConfig, imds_endpoint: str, until: float) 
         environment = own_placement(imds_endpoint, until).environment
     except SourceUnreadable as error:
         if not config.base_url:
-            raise SourceUnreadable(f"which cloud this is can't be asked: {error}", ELSEWHERE) from error
+            raise SourceUnreadable(f"cannot find out which cloud this is: {error}", ELSEWHERE) from error
         environment = ""
     place = Placement(environment, subnet.text, subnet.subscription, subnet.group, subnet.name, "")
     requests = Requests(Access(config, place, imds_endpoint))
@@ -114,7 +114,7 @@ def usage_of(subnet: SubnetId, ask: Ask, identity: str) -> SubnetUsage:
         raise arm_errors.unreachable(str(error).partition(": ")[0], str(error)) from error
     name = subnet.text.casefold()
     if counts.get(name, -1) < 0:
-        raise SourceUnreadable(f"ARM gives no count of the addresses in use in {subnet.text}", INSTEAD)
+        raise SourceUnreadable(f"ARM does not report how many addresses are in use in {subnet.text}", INSTEAD)
     others = {key: count for key, count in counts.items() if key != name}
     return SubnetUsage(
         one_line(str(document.get("name") or subnet.name), LONGEST_VALUE),
@@ -179,6 +179,6 @@ def _prefix(subnet: SubnetId, document: dict[str, Any]) -> IPv4Network:
         (found,) = [each for each in networks if isinstance(each, IPv4Network)]
     except (ValueError, TypeError):
         raise SourceUnreadable(
-            f"{subnet.text} does not have one IPv4 prefix but {quoted(texts)}", INSTEAD
+            f"{subnet.text} needs exactly one IPv4 prefix, and has {quoted(texts)}", INSTEAD
         ) from None
     return found

@@ -64,7 +64,7 @@ def placement(compute: bytes) -> Placement:
         raise SourceUnreadable(
             f"source arm: IMDS gives this machine the resource id {quoted(document.resource_id)}, which is "
             "not that of a virtual machine",
-            "Choose another `ipam.environment`: this machine is not one that ARM knows.",
+            "Choose another `ipam.environment`: ARM does not know this machine.",
         )
     return replace(found, vm_id=document.vm_id, location=document.location)
 

@@ -330,7 +330,7 @@ class Store:
         import sqlite3
 
         if is_damage(error):
-            return self._unavailable(f"a store that was just made can't be read either: {error}")
+            return self._unavailable(f"a newly created store can't be read either: {error}")
         if is_locked(error):
             return self._locked()
         name = getattr(error, "sqlite_errorname", "")

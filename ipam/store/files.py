@@ -62,11 +62,11 @@ class StoreFiles:
             return "is empty"
         if found.st_size % PAGE_SIZE:
             # SQLite itself would take what is missing of the last page for zeros.
-            return "is cut off within a page"
+            return "is truncated in the middle of a page"
         for path in self._side_files:
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.lstat(path).st_mode):
-                    return f"has beside it {path.name}, which is not a regular file"
+                    return f"has {path.name} next to it, which is not a regular file"
         return ""
 
     def move_aside(self, found_bad: Identity | None, why: str = CORRUPT) -> Path | None:

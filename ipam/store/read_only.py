@@ -146,7 +146,7 @@ class ReadOnlyStore:
         if version > len(schema.MIGRATIONS):
             raise StoreUnavailable(
                 f"{self._files.database} was written by a newer azvnet (store version {version})",
-                f"Use that version; this one knows store version {len(schema.MIGRATIONS)}.",
+                f"Use that version; this one supports store version {len(schema.MIGRATIONS)}.",
             )
         problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
         if problems != ["ok"]:

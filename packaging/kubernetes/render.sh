@@ -1,6 +1,6 @@
 #!/bin/sh
-# The plain manifests are what the chart comes to with its defaults: render.sh writes them anew, or, with --check,
-# says whether they are so. HELM is the helm to use; by default the one that `make kubernetes` builds.
+# The plain manifests are the chart rendered with its defaults. render.sh writes them again; with --check it
+# only checks that they are up to date. HELM is the helm to use; by default the one that `make kubernetes` builds.
 set -eu
 cd "$(dirname "$0")/../.."
 helm=${HELM:-$(integration/tools/build.sh kubernetes)/helm}
@@ -12,13 +12,13 @@ render() { # render FILE WHAT [ARGUMENT...]
     file=$1
     {
         printf '# %s\n' "$2"
-        printf '# Made of packaging/helm/azvnet by packaging/kubernetes/render.sh: change it there.\n'
+        printf '# Generated from packaging/helm/azvnet by packaging/kubernetes/render.sh: edit the chart instead.\n'
         shift 2
         "$helm" template azvnet packaging/helm/azvnet --namespace kube-system --kube-version 1.34.0 "$@"
     } >"$work/$file"
     if [ "$check" = --check ]; then
         diff -u "packaging/kubernetes/$file" "$work/$file" || {
-            echo "render: $file is not what the chart comes to: run packaging/kubernetes/render.sh" >&2
+            echo "render: $file is not up to date with the chart: run packaging/kubernetes/render.sh" >&2
             exit 1
         }
     else

@@ -70,7 +70,7 @@ def test_a_nodes_bundle_is_no_larger_than_it_was_without_the_operator(bundle: Bu
 def test_a_nodes_bundle_says_in_one_line_where_the_operator_is(bundle: Bundle) -> None:
     done = run(bundle.azvnet, {}, arguments=["operator"])
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "azvnet operator: it is not in this bundle, but in the image azvnet-operator\n"
+    assert done.stderr == "azvnet operator: not in this bundle; use the image azvnet-operator\n"
 
 
 def test_the_operators_bundle_is_no_larger_than_it_was(operator_bundle: Bundle) -> None:
@@ -141,7 +141,7 @@ def test_the_operator_starts_and_says_what_is_missing_in_one_line(
 def test_other_commands_are_said_to_be_in_the_other_image(operator_bundle: Bundle, command: str) -> None:
     done = run(operator_bundle.azvnet, {}, arguments=[command])
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"azvnet {command}: it is not in the operator's image, but in the image azvnet\n"
+    assert done.stderr == f"azvnet {command}: not in the operator's image; use the image azvnet\n"
 
 
 def test_it_is_the_same_version(bundle: Bundle, operator_bundle: Bundle) -> None:

@@ -152,7 +152,7 @@ def test_another_plugins_conflist_is_never_overwritten(forge: Forge, node: Node)
     done = node.run("install", f"--bundle={forge.bundle()}")
 
     assert done.returncode == 1
-    assert "is not of azvnet" in done.stderr
+    assert "is not azvnet's" in done.stderr
     assert (tree(node.root / "etc"), tree(node.bin_dir)) == before
 
 

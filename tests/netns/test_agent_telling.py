@@ -214,7 +214,7 @@ def test_trouble_of_a_live_pod_is_told_until_it_is_over(node: Node, telling_agen
 
     eventually(lambda: kinds()["not-on-nic"] == kinds()["host-has-pod-address"] == 1, "both are counted")
     told = get(node.sandbox, "/readyz").body
-    assert f"{addresses[0]} of default/lost is not listed by the source any more" in told
+    assert f"{addresses[0]} of default/lost is no longer listed by the source" in told
     assert f"the host itself carries {addresses[1]} of default/doubled" in told
     subnet["IPAddresses"] = listed
     node.sandbox.write(INTERFACES, json.dumps(document))
@@ -226,7 +226,7 @@ def test_trouble_of_a_live_pod_is_told_until_it_is_over(node: Node, telling_agen
         return [each["level"] for each in log if words in each["msg"]]
 
     def told_twice() -> bool:
-        words = ("is not listed by the source any more", "the host itself carries")
+        words = ("is no longer listed by the source", "the host itself carries")
         return [levels(each) for each in words] == [["error", "info"]] * 2
 
     eventually(told_twice, "each is logged when it begins and when it ends, and not again")

@@ -265,7 +265,7 @@ def test_filters_and_translations_of_others_are_named(node: Node, pods: list[Pod
     node.sandbox.run("iptables", "-P", "FORWARD", "DROP")
     node.sandbox.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-d", "1.2.3.4", "-j", "MASQUERADE")
     notes = explained(explain, "web", OUTSIDE)["notes"]
-    assert "chain FORWARD of nf_tables table filter drops what no rule of it allows" in notes
+    assert "chain FORWARD of nf_tables table filter drops everything that its rules do not allow" in notes
     assert "chain POSTROUTING of nf_tables table nat may translate addresses" in notes
 
 
@@ -355,7 +355,7 @@ def test_a_pods_own_address_outside_is_noted_and_imds_does_not_answer_it(
     assert explained(explain, "plain", SECOND)["notes"] == []
     assert explained(explain, "web", f"{OUTSIDE}:443")["notes"] == []
     datagram = explained(explain, "plain", "169.254.169.254:80", "--udp", code=DROPPED)
-    assert datagram["reason"] == "the metadata service answers the node's primary address only"
+    assert datagram["reason"] == "the metadata service only answers the node's primary address"
 
 
 def test_for_people_it_is_a_table_with_a_verdict(pods: list[Pod], explain: Explain) -> None:

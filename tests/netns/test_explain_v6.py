@@ -148,7 +148,10 @@ def test_chains_of_ipv6_are_named_and_those_of_ipv4_are_not(dual: Node, web: Pod
     notes = explain(WEB, OUTSIDE_V6)["notes"]
     assert notes == [
         f"chain {chain} of nf_tables table {table} {words}"
-        for chain, words in (("on", "drops what no rule of it allows"), ("out", "may translate addresses"))
+        for chain, words in (
+            ("on", "drops everything that its rules do not allow"),
+            ("out", "may translate addresses"),
+        )
         for table in ("ip6 six", "both")
     ]
 
@@ -163,7 +166,7 @@ def test_a_filter_of_ipv6_that_drops_is_named_by_explain_and_status(
     status = json.loads(executable.command(dual.sandbox, "status", "--output", "json").stdout)
     for each in ("nf_tables table ip6 filter", "ip6tables-legacy"):
         named = f"chain FORWARD of {each}"
-        assert f"{named} drops what no rule of it allows" in explain(WEB, OUTSIDE_V6)["notes"]
+        assert f"{named} drops everything that its rules do not allow" in explain(WEB, OUTSIDE_V6)["notes"]
         assert f"{named} has policy DROP: no pod reaches anything by IPv6" in json.dumps(status["problems"])
 
 
@@ -212,7 +215,7 @@ def test_what_the_node_sends_to_a_link_local_address_needs_a_link(
 ) -> None:
     done = executable.command(dual.sandbox, "explain", "--from", ADDRESS_V6, "--to", ROUTER)
     assert done.returncode == 2
-    assert f"say by which link, for example {ROUTER}%eth0" in done.stderr
+    assert f"name the link, for example {ROUTER}%eth0" in done.stderr
 
 
 def test_a_link_that_a_pod_does_not_have_is_named(web: Pod, explain: Explain) -> None:

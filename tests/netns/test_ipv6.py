@@ -477,7 +477,7 @@ def test_status_names_both_addresses_of_a_pod_and_what_keeps_ipv6_from_it(
         "ipv6": (1, 8),
     }
     dual.sandbox.run("ip", "-6", "route", "del", "default")
-    assert "there is no default route of IPv6" in json.dumps(status()["problems"])
+    assert "there is no IPv6 default route" in json.dumps(status()["problems"])
 
 
 # The node

@@ -369,7 +369,7 @@ def test_status_names_a_table_that_is_missing_or_not_as_it_was(node: Node) -> No
 
     assert named() == []
     node.sandbox.run("sh", "-ec", DAMAGE["one rule is deleted"])
-    assert named() == ["nf_tables table inet azvnet is not as it was written"]
+    assert named() == ["nf_tables table inet azvnet was changed by something else"]
     node.sandbox.run("nft", "flush", "ruleset")
     assert named() == [
         "nf_tables table inet azvnet is missing: pods reach nothing outside the virtual network"

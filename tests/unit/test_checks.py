@@ -90,7 +90,7 @@ def test_an_address_is_lost_only_if_its_own_source_was_read_since() -> None:
     of_other = replace(lost(6, held(6, "other")), source="file")
     (found,) = checks.pool_addresses([lost(5), of_other], frozenset(), [READ, NEVER_READ])
     assert (found.kind, found.subject, found.level) == (checks.NOT_ON_NIC, ip_of(5), "error")
-    assert found.text.startswith(f"{ip_of(5)} of default/web is not listed")
+    assert found.text.startswith(f"{ip_of(5)} of default/web is no longer listed")
     assert "delete the pod" in found.remedy
 
 
@@ -223,7 +223,7 @@ def test_a_store_that_lacks_what_is_alive_or_cannot_be_read(
 
 def test_endpoints_that_a_readable_store_lacks_are_said_to_be_unknown_to_it() -> None:
     (found,) = checks.store_problems("ok", "", 1, agent_runs=True)
-    assert found.text.startswith("1 endpoint is alive, but the store does not know them")
+    assert found.text.startswith("1 endpoint is alive, but they are not in the store")
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,9 @@ NO_EFFECT = {
 """Keys of Azure CNI and of the spec that are accepted without effect, with the reason. ``False`` and empty
 values are not reported."""
 ROUTED_INSTEAD = {
-    "bridge": "pods are routed, without a bridge, and reach the same",
-    "tunnel": "pods are routed and reach the same, but packets between pods of one node do not leave it, so "
-    "no network security group filters them",
+    "bridge": "pods are routed, without a bridge, and reach the same destinations",
+    "tunnel": "pods are routed and reach the same destinations, but packets between pods of one node do not "
+    "leave it, so no network security group filters them",
 }
 """Modes of Azure CNI that are treated as ``transparent``, and what that means. They move the uplink's address
 to a bridge; the connectivity they give does not depend on that (docs/configuration.md)."""

@@ -105,7 +105,7 @@ class NetConf(BaseModel):
     name: str = Field(description="Name of the network.")
     type: str = Field("azvnet", description="Name of the plugin's executable.")
     mode: str = Field(
-        "transparent", description="The datapath: transparent. bridge and tunnel are treated as it."
+        "transparent", description="The datapath: transparent. bridge and tunnel are treated as transparent."
     )
     master: str = Field(
         "", description="Name of the uplink; by default it is found by the NIC's MAC address."
@@ -120,7 +120,7 @@ class NetConf(BaseModel):
         default={"type": "azvnet-ipam"}, description="Which IPAM plugin, with its configuration."
     )
     dns: DnsConf = Field(default=DnsConf(), description="Reported in the result.")
-    strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning of them.")
+    strict: bool = Field(False, description="Refuse unknown keys (code 2) instead of warning about them.")
     log_level: Annotated[Literal["off", "error", "warning", "info", "debug"], BeforeValidator(level)] = Field(
         "info", alias="logLevel", description="The least important level that is logged."
     )

@@ -61,9 +61,9 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "prose": ("all of it, please", "line 1"),
     "a list as JSON's end": ('{"nonMasqueradeCIDRs": [', "Expecting"),
     "JSON without end": ('{"nonMasqueradeCIDRs": ' + "[" * 50_000, "recursion"),
-    "a byte too much": ("# ".ljust(LARGEST_BYTES + 1), "more than"),
+    "a byte too much": ("# ".ljust(LARGEST_BYTES + 1), "larger than"),
     "what is not text": (b"\xff\xfe", "can't decode"),
-    "much too large": (b" " * (1 << 18), "more than"),
+    "much too large": (b" " * (1 << 18), "larger than"),
 }
 
 

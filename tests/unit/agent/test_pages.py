@@ -472,7 +472,7 @@ def test_trouble_is_said_when_it_begins_changes_and_ends(
     place.list_addresses(1)
     eventually(lambda: any(each["msg"].startswith("ready") for each in said(tmp_path)), "ready")
     messages = [each["msg"] for each in said(tmp_path)]
-    assert sum("not read yet" in each for each in messages) == 1
+    assert sum("not been read yet" in each for each in messages) == 1
     assert messages[-1] == "ready: pods get addresses"
 
 

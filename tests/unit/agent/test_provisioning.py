@@ -85,7 +85,7 @@ def test_a_pod_without_an_address_is_told_what_is_done(place: Place, agent: Prov
     for error in (PoolExhausted("none is free", "Wait."), SourceEmpty("none is listed", "Wait.")):
         with pytest.raises(type(error)) as told, outlook.told("default/web", place.node):
             raise error
-        assert str(told.value) == f"{error}; addresses are on the way: the NIC is given more"
+        assert str(told.value) == f"{error}; addresses are on the way: more are being added to the NIC"
         assert told.value.remedy == "Wait."
     assert agent.waiting() == {"default/web"}
 
@@ -167,7 +167,7 @@ def test_a_node_that_is_not_in_azure_is_told_and_goes_on(place: Place, work: Wor
         eventually(made.problems, "the problem is told")
         assert made.progress is not None
         assert made.progress.phase == "unreachable"
-        assert "can't be had now" in made.outlook("default/web")
+        assert "no more addresses can be added now" in made.outlook("default/web")
     finally:
         made.stop()
 

@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
         ("{", "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ("\udcff", "is not valid JSON"),
-        ("[]", "holds a JSON list, not an object"),
+        ("[]", "is a JSON list, not an object"),
         ('{"refresh": 1}', "refresh: "),
         ('{"refresh_seconds": 0}', "refresh_seconds: "),
         ('{"refresh_seconds": "often"}', "refresh_seconds: "),
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
         ('{"conflist": {}}', "conflist.source: "),
         ('{"conflist": {"source": "/a", "target": "/b"}}', "conflist.target: "),
         ('{"file": 1}', "file: "),
-        ('{"source": "file", "file": ""}', "file: the source is a file, and none is named"),
+        ('{"source": "file", "file": ""}', "file: source is file, and no file is set"),
         ('{"arm": {"credential": "password"}}', "arm.credential: "),
     ],
 )

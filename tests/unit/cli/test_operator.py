@@ -46,4 +46,4 @@ def test_outside_of_a_cluster_it_says_what_is_missing() -> None:
 def test_a_bundle_without_it_says_where_it_is() -> None:
     done = azvnet("operator", before="sys.modules['kubernetes'] = None")
     assert done.returncode == 2
-    assert done.stderr == "azvnet operator: it is not in this bundle, but in the image azvnet-operator\n"
+    assert done.stderr == "azvnet operator: not in this bundle; use the image azvnet-operator\n"

@@ -229,7 +229,7 @@ def test_an_address_that_the_nic_lost_is_wrong_once_the_source_was_read() -> Non
     lost = replace(status_of("10.1.0.5", AddressState.ASSIGNED, held), listed=False)
     seen = replace(picture(), addresses=(lost, status_of("10.1.0.6", AddressState.FREE)))
     (wrong,) = find_problems(seen)
-    assert wrong.startswith("10.1.0.5 of default/web is not listed by the source any more")
+    assert wrong.startswith("10.1.0.5 of default/web is no longer listed by the source")
     assert seen.overview is not None
     never_read = replace(seen.overview, sources=(replace(SOURCE, success_age=None),))
     assert find_problems(replace(seen, overview=never_read)) == []

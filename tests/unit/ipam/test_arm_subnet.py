@@ -82,14 +82,14 @@ def test_all_pages_are_read() -> None:
 
 @pytest.mark.parametrize("value", [-1.0, None, "7", float("nan"), float("inf")])
 def test_no_count_is_not_none_in_use(value: object) -> None:
-    with pytest.raises(SourceUnreadable, match="no count of the addresses in use") as refused:
+    with pytest.raises(SourceUnreadable, match="does not report how many addresses are in use") as refused:
         counted([entry("pods", value)], addressPrefix="10.0.0.0/24")
     assert "--used" in refused.value.remedy
 
 
 @pytest.mark.parametrize("usages", [[], [entry("web", 3.0)], ["pods"]])
 def test_a_list_without_the_subnet_is_not_none_in_use(usages: list[Any]) -> None:
-    with pytest.raises(SourceUnreadable, match="no count"):
+    with pytest.raises(SourceUnreadable, match="does not report how many"):
         counted(usages, addressPrefix="10.0.0.0/24")
 
 
@@ -112,7 +112,7 @@ def test_of_a_dual_stack_subnet_the_ipv4_prefix_counts() -> None:
     [{}, {"addressPrefix": "x"}, {"addressPrefixes": ["10.0.0.0/24", "10.1.0.0/24"]}, {"addressPrefixes": 5}],
 )
 def test_a_prefix_that_can_not_be_planned_with_is_refused(properties: dict[str, Any]) -> None:
-    with pytest.raises(SourceUnreadable, match="does not have one IPv4 prefix"):
+    with pytest.raises(SourceUnreadable, match="needs exactly one IPv4 prefix"):
         counted([entry("pods", 7.0)], **properties)
 
 

@@ -64,7 +64,7 @@ class TestBothFamilies:
         assert [str(each.gateway) for each in made] == ["10.0.0.1", "fd00::1"]
         confirmed = ipam.confirm(*made)
         assert ipam.held_by(P1) == confirmed == tuple(replace(each, confirmed=True) for each in made)
-        with pytest.raises(AlreadyReserved, match=r"holds 10\.0\.0\.5, fd00::5 already") as refused:
+        with pytest.raises(AlreadyReserved, match=r"already holds 10\.0\.0\.5, fd00::5") as refused:
             ipam.reserve(P1, owner("web"), BOTH)
         assert refused.value.reservations == confirmed
 
@@ -238,7 +238,7 @@ class TestTwoSources:
 
     def test_a_source_that_was_never_read_gives_nothing_though_another_was(self, node: Node) -> None:
         ipam = node.ready(5)
-        with pytest.raises(NoAddressesKnown, match="its source was not read yet"):
+        with pytest.raises(NoAddressesKnown, match="its source has not been read yet"):
             reserve(ipam, P1, owner(), asking(FILE.key))
 
     def test_the_overview_shows_each_and_the_worst_first(self, node: Node) -> None:

@@ -76,7 +76,7 @@ def test_two_interfaces_of_one_container_are_two_attachments(node: Node) -> None
 def test_a_second_reservation_is_refused_and_harms_nothing(node: Node) -> None:
     ipam = node.ready()
     made = reserve(ipam, P1, owner(call_id="first"), ANY)
-    with pytest.raises(AlreadyReserved, match=r"pod-1, eth0 holds 10\.0\.0\.5 already") as refused:
+    with pytest.raises(AlreadyReserved, match=r"pod-1, eth0 already holds 10\.0\.0\.5") as refused:
         reserve(ipam, P1, owner(call_id="second"), ANY)
     assert refused.value.reservations == (made,)
     assert ipam.reservations() == (made,)
@@ -361,13 +361,13 @@ class TestExhaustion:
     def test_a_source_that_was_never_readable_is_another_error(self, node: Node) -> None:
         ipam = node.process()
         ipam.adopt(())
-        with pytest.raises(NoAddressesKnown, match="its source was not read yet"):
+        with pytest.raises(NoAddressesKnown, match="its source has not been read yet"):
             reserve(ipam, P1, owner(), ANY)
         node.says = SourceUnreadable("source imds: no answer", "ask the platform team")
         with pytest.raises(SourceUnreadable):
             refresh(ipam)
         with pytest.raises(
-            NoAddressesKnown, match="never readable, last attempt failed: source imds: no"
+            NoAddressesKnown, match="has never been read successfully, last attempt failed: source imds: no"
         ) as e:
             reserve(ipam, P1, owner(), ANY)
         assert e.value.remedy == "ask the platform team"

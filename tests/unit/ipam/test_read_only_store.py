@@ -163,7 +163,7 @@ def test_no_store_is_said_and_none_is_made(node: Node) -> None:
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b"no store" * 1024), "not a database"),
         (lambda path: path.write_bytes(path.read_bytes()[: 2 * 4096]), "malformed"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "cut off"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is truncated"),
         (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
     ],
     ids=["emptied", "other-content", "cut", "cut-within-a-page", "directory"],
@@ -268,7 +268,7 @@ for number in range(150):
 def test_whether_an_address_could_be_given_is_told_as_an_add_would_tell_it(node: Node) -> None:
     empty = node.process()
     empty.adopt(())
-    with pytest.raises(NoAddressesKnown, match="not read yet"):
+    with pytest.raises(NoAddressesKnown, match="not been read yet"):
         empty.require_available(ANY)
     ipam = node.ready(5, 6)
     ipam.require_available(ANY)

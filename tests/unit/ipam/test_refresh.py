@@ -283,7 +283,7 @@ class TestFailure:
         with pytest.raises(SourceUnreadable):
             ipam.refresh(CONFIG, deadline=5)
         node.clock.advance(0.5)
-        with pytest.raises(SourceUnreadable, match=r"no answer \(asked 0 s ago, again in 0 s\)") as told:
+        with pytest.raises(SourceUnreadable, match=r"no answer \(last tried 0 s ago, again in 0 s\)") as told:
             node.process().refresh(CONFIG, deadline=5)
         assert told.value.remedy == "look"
         assert node.reads == 1

@@ -546,7 +546,7 @@ class TestAuto:
     CONFIG = SourceConfig("auto", file="/nonexistent/interfaces.json")
 
     def test_with_no_file_named_none_is_looked_for(self, cloud: Cloud) -> None:
-        with pytest.raises(SourceUnreadable, match="no file is named") as raised:
+        with pytest.raises(SourceUnreadable, match="no file is set") as raised:
             sources.read(SourceConfig("auto", file=""), 2, endpoints=Endpoints(cloud.url, cloud.url))
         assert "write the addresses" not in raised.value.remedy
 
