@@ -1,7 +1,7 @@
-"""``provision.mode: operator``: the agent tells the cluster's operator, and follows what that says.
+"""``provision.mode: operator``: the agent reports to the cluster's operator, and follows its decisions.
 
-Owns the two threads that read and write the node's resource, and the pauses after failures. What is said and
-what follows is ``ipam.provision.follower``'s. It must not know that.
+Owns the two threads that read and write the node's resource, and the pauses after failures. What is
+reported and how the agent reacts is up to ``ipam.provision.follower``. It must not know that.
 """
 
 from __future__ import annotations

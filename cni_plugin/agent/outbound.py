@@ -1,7 +1,7 @@
-"""Deciding under which address pods' packets leave: from the settings, ip-masq-agent's files and the cloud.
+"""Which source address pods' packets get: decided from the settings, ip-masq-agent's files and the cloud.
 
-Owns the decision and when it changes. It must not know how the kernel is made to do it, nor how a source is
-read.
+Owns the decision and when it changes. It must not know how the kernel is configured for it, nor how a
+source is read.
 """
 
 from __future__ import annotations

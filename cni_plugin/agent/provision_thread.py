@@ -1,6 +1,6 @@
-"""A thread that works on the NIC's addresses step by step, and what it needs of the node.
+"""A thread that works on the NIC's addresses step by step, and what it needs from the node.
 
-Owns when a step is taken, and what becomes of its errors. It must not know what a step is.
+Owns when a step is taken, and how its errors are handled. It must not know what a step is.
 """
 
 from __future__ import annotations

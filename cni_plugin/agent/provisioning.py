@@ -1,8 +1,8 @@
-"""The agent's part in growing and shrinking its NIC, as the settings say who does it.
+"""The agent's part in growing and shrinking its NIC, depending on the mode in the settings.
 
-Owns which pods wait, and what they and others are told. The work is that of a thread (``node_mode``,
-``operator_mode``). Nothing here delays a call. Without the setting nothing of ``ipam.provision`` is loaded.
-It must not know how a NIC is changed.
+Owns which pods wait, and what errors say about addresses on the way. The work is done by a thread
+(``node_mode``, ``operator_mode``). Nothing here delays a call. Without the setting nothing of
+``ipam.provision`` is loaded. It must not know how a NIC is changed.
 """
 
 from __future__ import annotations

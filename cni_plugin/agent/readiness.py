@@ -1,8 +1,8 @@
 """Whether a pod could get an address from this node now, and if not, why, in words.
 
-Owns that check. STATUS asks the pool the same question (``allocate.require_available``); the agent adds its
-own state. Whether the agent does its work is a separate check: a full node is not its fault, and a rollout
-must not wait for pods to go. It must not know who asks.
+Owns that check. STATUS checks the pool in the same way (``allocate.require_available``); the agent adds
+its own state. Whether the agent works is a separate check: a full node is not a failure of the agent, and
+a rollout must not wait for pods to be deleted. It must not know who uses the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The operator's settings of the agent: a JSON file, all of it optional.
+"""The settings of the agent, written by the node's administrator: a JSON file, all of it optional.
 
 Owns reading it, noticing changes, and the message for an invalid one. Its keys are declared in
 ``settings_models``. What concerns a pod is not here but in the netconf of its call.

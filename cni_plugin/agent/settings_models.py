@@ -1,7 +1,8 @@
-"""The operator's settings as pydantic models: the one truth about their keys, values and defaults.
+"""The agent's settings as pydantic models: the single source of truth for keys, values and defaults.
 
-What the agent reads a file with is made of them beforehand (``settings_schema``, packaging/
-compile_models.py). It must not be imported when the product runs: pydantic takes 6 MiB and 75 ms.
+The schema with which the agent reads a file is compiled from them at build time (``settings_schema``,
+packaging/compile_models.py). It must not be imported when the product runs: pydantic takes 6 MiB and 75
+ms.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Azure Resource Manager for all nodes: one pipeline for each cloud, within the budget of each region.
 
-Owns whose token it is, how a request waits for its turn, and what throttling does to all. It must not know
-what a NIC is changed for.
+Owns which token is used, how a request waits for its turn, and that throttling stops all requests. It
+must not know what a NIC is changed for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all parts of one term share: the settings, the API server, the clock, the log, and whether it is over.
+"""What all parts of one term of leadership share: settings, API server, clock, log, whether it is over.
 
 It must not know the parts.
 """

@@ -1,7 +1,7 @@
-"""What is to be done for a node now, from what it says and what is known of it. Pure: no I/O, no clock.
+"""What has to be done for a node now, from its resource and its record. Pure: no I/O, no clock.
 
-How many addresses it should have is up to ``ipam.provision.plan``; here is when that may be followed. It must
-not know budgets, nor how anything is done.
+How many addresses the node should have is up to ``ipam.provision.plan``; this module decides when that
+plan may be carried out. It must not know budgets, nor how anything is done.
 """
 
 from __future__ import annotations

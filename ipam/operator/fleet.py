@@ -1,8 +1,8 @@
 """All nodes while this operator leads: what each needs next, its turn, and the work on it.
 
-Owns the records of nodes and the threads that look at them. Whatever changes (the node's resource, its pods,
-its Node, the time) leads to one question, what is to be done now, whose answer waits in the queue until it is
-its turn and is then asked for again. It must not know how Azure or the API server are asked.
+Owns the records of nodes and the threads that look at them. Whatever changes (the node's resource, its
+pods, its Node, the time) leads to one question, what is to be done now, whose answer waits in the queue
+until it is its turn and is then asked for again. It must not know how Azure or the API server are asked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ipam.operator.arm_pipeline import Azure
     from ipam.operator.census import Nodes, Pods
     from ipam.operator.common import Common
-    from ipam.operator.teller import Teller
+    from ipam.operator.status_writer import StatusWriter
     from ipam.operator.turns import Turns
     from ipam.provision.exchange import AzvnetNode
 
@@ -61,7 +61,7 @@ class Parts(Hands, Protocol):
     pods: Pods
     turns: Turns
     azure: Azure
-    teller: Teller
+    status_writer: StatusWriter
 
     @property
     def is_complete(self) -> bool:
@@ -201,7 +201,7 @@ class Fleet:
                 if wish.order is not Urgency.REST and now - since >= QUEUED_SECONDS:
                     said = Said(progress.QUEUED, "it waits for its turn: requests to Azure are limited")
             if said is not None and not record.broken:  # what can't be read can't be written either
-                self._parts.teller.tell(record, said, keep=wish.what is What.SHRINK)
+                self._parts.status_writer.put(record, said, keep=wish.what is What.SHRINK)
 
     def around(self, record: NodeRecord) -> Around:
         """See ``work.Hands``."""

@@ -1,8 +1,8 @@
-"""Which NICs the machines of a resource group have: listed once for all nodes that are looked up.
+"""Which NICs the machines of a resource group have: listed once for all nodes whose NIC is looked up.
 
-A machine's NICs are found by what they say themselves, which takes no right to read machines. A list of a
-thousand NICs is tens of megabytes, and every node begins with the question: so one list serves all of them,
-and of each NIC only that is kept which tells it from others. It must not know what a NIC is looked up for.
+A machine's NICs are found by the machine that each NIC names, so no right to read machines is needed. A
+list of a thousand NICs is tens of megabytes, and every node needs this once: so one list serves all of
+them, and of each NIC only what identifies it is kept. It must not know what a NIC is looked up for.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Which of several operators works: the one that holds a Lease (coordination.k8s.io/v1).
+"""Leader election: the operator that holds a Lease (coordination.k8s.io/v1) works, the others wait.
 
-The elector of the official client can't be asked whether it still leads, keeps time with the wall clock,
-which jumps, and does not give the lease back at its end, so that a successor waits for nothing. This one is
-asked before every write. It says yes only while no other could have taken the lease: others count the lease's
-whole duration from when they saw it renewed, this one two thirds of it from before it asked to renew it.
+The official client's elector can't be asked whether it still leads, keeps time with the wall clock, which
+jumps, and does not release the lease at its end, so a successor waits for nothing. This elector is asked
+before every write. It confirms only while no other operator can have taken the lease: others wait for the
+whole duration of the lease after they saw it renewed, while this one counts two thirds of it from before
+the renewal.
 
 It must not know what a leader does, nor how a Lease is stored.
 """

@@ -1,7 +1,8 @@
-"""Who is next where requests are scarce: nodes with pods that wait, then growth, then removal, then the rest.
+"""The queue for scarce requests: nodes with waiting pods first, then growth, then removal, then the rest.
 
-Within a class the oldest is first. Each class is ``AGEING`` seconds behind the one before it, so that whoever
-has waited longer by that goes first all the same: nobody starves. Pure. It must not know what is waited for.
+Within a class the oldest is first. Each class is ``AGEING`` seconds behind the one before it, so a node
+that has waited that much longer goes first nevertheless: none starves. Pure. It must not know what is
+waited for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The operator: it tries to lead, and works while it does.
+"""The operator's process: it tries to become the leader, and works while it is.
 
-Owns its threads and their beginning and end. Whoever stops leading forgets everything: what was seen by then
-may be old when it leads again. It must not know signals, standard streams or HTTP.
+Owns its threads and when they begin and end. When it stops leading it discards everything that it knows,
+which may be outdated by the time it leads again. It must not know signals, standard streams or HTTP.
 """
 
 from __future__ import annotations

@@ -109,12 +109,14 @@ def _fleet(term: Term) -> Iterator[Metric]:
     yield GaugeMetricFamily("azvnet_operator_pods", "Pods being tracked.", value=len(term.pods))
     yield GaugeMetricFamily("azvnet_operator_working", "Nodes being worked on.", value=term.turns.working)
     yield CounterMetricFamily(
-        "azvnet_operator_status_writes", "Writes of status to the API server.", value=term.teller.writes
+        "azvnet_operator_status_writes",
+        "Writes of status to the API server.",
+        value=term.status_writer.writes,
     )
     yield CounterMetricFamily(
         "azvnet_operator_events",
         "Events about pods that can't be given an address.",
-        value=term.teller.events,
+        value=term.status_writer.events,
     )
 
 

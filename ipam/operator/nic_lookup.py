@@ -1,6 +1,6 @@
-"""Which NIC is a node's, and whether it still is: looked up, checked with every read, cleared when it is not.
+"""Which NIC is a node's, and whether it still is: looked up, verified with every read.
 
-Owns what is believed of what a node says about itself: Azure has to agree. It must not know plans.
+Owns how a node's claims about itself are verified against Azure. It must not know plans.
 """
 
 from __future__ import annotations

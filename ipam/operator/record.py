@@ -1,7 +1,7 @@
-"""What the leading operator knows of one node: what the node says, and what became of what was done.
+"""What the leading operator knows of one node: its resource, and the results of work on it.
 
-It is forgotten with the end of leading; whoever leads next finds what matters in the resource and on the NIC.
-It must not know how anything is read or written.
+The record ends with the term; the next leader finds what matters in the resource and on the NIC. It must
+not know how anything is read or written.
 """
 
 from __future__ import annotations

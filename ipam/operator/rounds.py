@@ -1,8 +1,8 @@
-"""How long a round takes: until each node that pods come to has had a turn to write its NIC.
+"""How long a round takes: the time until every node that gets new pods has had a turn to write its NIC.
 
-A step has to last until the node's next turn. Where pods come to all nodes of a cluster evenly, all need one
-at about the same time, which the queue shows only when it is too late for larger steps. Owns counting these
-nodes now and then. It must not know what a step is.
+A step has to last until the node's next turn. If pods arrive on all nodes of a cluster evenly, all of
+them need a turn at about the same time, and the queue shows that only when it is too late for larger
+steps. Owns counting these nodes from time to time. It must not know what a step is.
 """
 
 from __future__ import annotations

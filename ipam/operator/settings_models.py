@@ -1,7 +1,7 @@
-"""The operator's settings as pydantic models: the one truth about their keys, values and defaults.
+"""The operator's settings as pydantic models: the single source of truth for keys, values and defaults.
 
-What a file is read with is made of them beforehand (``settings_schema``, packaging/compile_models.py). It
-must not be imported when the product runs.
+The schema with which a file is read is compiled from them at build time (``settings_schema``,
+packaging/compile_models.py). It must not be imported when the product runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One term: from the moment at which this operator leads until it does not any more.
 
-Owns the parts and their threads: what watches the cluster, what decides, what serves turns, what tells. With
-the end of the term all of it is thrown away. It must not know what a part does.
+Owns the parts and their threads: what watches the cluster, what decides, what serves turns, what tells.
+With the end of the term all of it is thrown away. It must not know what a part does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ipam.operator.arm_pipeline import Azure
 from ipam.operator.census import Nodes, Pods
 from ipam.operator.fleet import Fleet
-from ipam.operator.teller import THREADS, Teller
+from ipam.operator.status_writer import THREADS, StatusWriter
 from ipam.operator.turns import Turns
 from ipam.operator.watching import Watching
 
@@ -38,7 +38,7 @@ class Term:
         self.pods = Pods(self._moved, clock)
         self.turns = Turns(settings.share, settings.workers, self._begin, common.leads, clock)
         self.azure = Azure(settings.arm, settings.workers, self.turns, common.wait, common.count, clock)
-        self.teller = Teller(common, self.nodes, self.turns, self._taken)
+        self.status_writer = StatusWriter(common, self.nodes, self.turns, self._taken)
         self.fleet = Fleet(common, self)
         self._threads: list[threading.Thread] = []
         sinks: tuple[tuple[Any, Any], ...] = (
@@ -63,7 +63,7 @@ class Term:
     def run(self, stop: threading.Event) -> None:
         """Lead until the lease is lost or ``stop`` is set."""
         targets: list[Callable[[], None]] = [each.run for each in self._watches]
-        targets += [self.turns.run, self.fleet.run, *([self.teller.run] * THREADS)]
+        targets += [self.turns.run, self.fleet.run, *([self.status_writer.run] * THREADS)]
         threads = [threading.Thread(target=e, name=e.__qualname__, daemon=True) for e in targets]
         for each in threads:
             each.start()
@@ -72,7 +72,7 @@ class Term:
             pass
         self.common.ended.set()
         self.turns.stop()
-        self.teller.stop()
+        self.status_writer.stop()
         self.fleet.wake()
 
     # What work on a node is done with: see ``work.Hands``
@@ -91,7 +91,7 @@ class Term:
 
     def publish(self, record: NodeRecord, change: Callable[[NodeStatus], NodeStatus]) -> None:
         """See there."""
-        self.teller.publish(record, change)
+        self.status_writer.publish(record, change)
 
     def claimed_elsewhere(self, name: str) -> bool:
         """See there."""

@@ -1,7 +1,7 @@
-"""Requests to Azure in an order, within the budget of their subscription and region: threads wait for turns.
+"""Requests to Azure in order, within the budget of their subscription and region: threads wait for turns.
 
-Two kinds wait: work on a node that has not begun, which needs a worker besides, and requests of work that is
-under way. One thread serves all of them. It must not know what a turn is used for.
+Two kinds wait: work on a node that has not begun, which also needs a worker, and requests of work in
+progress. One thread serves all of them. It must not know what a turn is used for.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Work on one node, in a thread of its own: its NIC is read and written, and the node is told.
+"""Work on one node, in a thread of its own: its NIC is read and written, then the status of its resource.
 
-Owns the order that is safe at any interruption. What is begun is in the resource before it is begun at Azure,
-so that whoever leads next reads the NIC first. IP configurations are taken away only when the agent has
-published that it holds every address of them back, in the very version of the resource that the removal is
-noted in; from then on it may not give them out, and what is noted stays noted until no write can be under
-way any more. It must not know budgets, nor what is next.
+Owns the order that is safe at any interruption. An operation is recorded in the resource before it is
+sent to Azure, so that the next leader reads the NIC first. IP configurations are removed only when the
+agent has published that it assigns none of their addresses, in the very version of the resource in which
+the removal is recorded; from then on the agent may not assign them, and the record stays until no write
+can be in progress any more. It must not know budgets, nor what is next.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Requests to Azure Resource Manager within a budget, whose refusals are told apart.
+"""Requests to Azure Resource Manager within a budget; refusals become ``Refusal`` with its kind.
 
-It must not know what is asked for, nor how a request is sent.
+It must not know what is requested, nor how a request is sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast pods come, from looks at who holds addresses: no I/O, no clock of its own.
+"""How fast pods arrive, from repeated snapshots of who holds addresses: no I/O, no clock of its own.
 
 It must not know what the rate is used for.
 """

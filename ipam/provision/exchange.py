@@ -1,9 +1,9 @@
-"""What the agent of a node and the cluster's operator tell each other: the resource AzvnetNode. Pure.
+"""The resource AzvnetNode, through which a node's agent and the cluster's operator cooperate. Pure.
 
-One writer for each half: ``spec`` is written by the agent of the node that it is named after, ``status`` by
-the operator. Both are read strictly (``fields``). The CustomResourceDefinition with the same fields and
-bounds is packaging/helm/azvnet/files/azvnetnodes.azvnet.io.yaml; a unit test holds one against the other. It
-must not know how a resource is read or written, nor what follows from it.
+Each half has one writer: the agent of the node with that name writes ``spec``, the operator writes
+``status``. Both are read strictly (``fields``). The CustomResourceDefinition with the same fields and
+bounds is packaging/helm/azvnet/files/azvnetnodes.azvnet.io.yaml; a unit test compares the two. It must
+not know how a resource is read or written, nor what follows from it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Fields of documents that travel between programs: how each is read, checked and written. Pure.
+"""Fields of documents that programs exchange: how each is read, checked and written. Pure.
 
-Who reads may be older or newer than who wrote: fields that are not known are passed over, and for those that
-are absent there is a default. Whatever is there is of the right type and within its bounds, or the document
-is refused. It must not know what a document is about.
+The reader may be older or newer than the writer: unknown fields are ignored, and absent ones have a
+default. A field that is present has the right type and is within its bounds, or the document is refused.
+It must not know what a document is about.
 """
 
 from __future__ import annotations

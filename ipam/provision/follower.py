@@ -1,9 +1,9 @@
-"""The node's half of growing and shrinking where the cluster's operator writes the NIC.
+"""The node's half of growing and shrinking if the cluster's operator writes the NIC.
 
-Owns what the agent says in its resource and when, and what follows on the node from what the operator says
-there. The operator decides: here it is only said what is needed, what can go (``handshake``) and what was
-lost. Without either, pods get what is free as ever. It must not know how a resource is read or written,
-threads, CNI or how the settings are written.
+Owns what the agent writes into its resource and when, and how it reacts to what the operator writes
+there. The operator decides; the agent only reports what is needed, what may be removed (``handshake``)
+and what was lost. Without either, pods still get the addresses that are free. It must not know how a
+resource is read or written, threads, CNI or how the settings are written.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ipam.provision.demand import Arrivals
 from ipam.provision.exchange import MOST_VANISHED, NodeSpec, PoolReport
 from ipam.provision.handshake import Handshake
 from ipam.provision.nic_pool import NicPool
+from ipam.provision.operator_progress import OperatorProgress
 from ipam.provision.plan import leaving, plan
 from ipam.provision.progress import DRY_RUN, QUIET, Progress
 from ipam.provision.timestamps import rfc3339, seconds_of
-from ipam.provision.told import Told
 from ipam.value import replace
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Follower:
         self._arrivals = Arrivals()
         self._handshake = Handshake(ipam, around.clock, around.tell)
         self._nic = NicPool(ipam, around, self._handshake.kept)
-        self._told = Told(around.clock)
+        self._operator_progress = OperatorProgress(around.clock)
         self._resumed = False
         self._node: AzvnetNode | None = None
         self._wrote_at: float | None = None
@@ -125,7 +125,7 @@ class Follower:
             self._machine_since = node.generation
         self._node = node
         self._handshake.follow(node)
-        self._told.note(node)
+        self._operator_progress.note(node)
         read = (node.status.revision, node.status.last_read_time)
         if read != self._noted and self._is_about_this_nic(node.status):
             self._nic.note(node.status.configurations, node.status.nic.mac)
@@ -215,7 +215,7 @@ class Follower:
         if self._node is None:
             return Progress(text="this node has not written its resource for the operator yet")
         limits = spec.pool.counts(max(1, len(self._nic.configurations)))
-        told = self._told.progress(self._node.status, grows=plan(spec.sizes, limits).grows)
+        told = self._operator_progress.progress(self._node.status, grows=plan(spec.sizes, limits).grows)
         listing = self._nic.listing(pool)
         return listing if listing is not None and told.phase in QUIET and told.phase != DRY_RUN else told
 

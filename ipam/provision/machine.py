@@ -1,4 +1,4 @@
-"""The virtual machine that this is, as the cluster's operator has to know it.
+"""The virtual machine of this node, as its resource describes it to the cluster's operator.
 
 It must not know what for.
 """

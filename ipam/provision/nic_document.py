@@ -1,9 +1,8 @@
-"""IP configurations of a NIC, added to and taken from its document in Azure Resource Manager. Pure.
+"""Adding IP configurations to a NIC's document in Azure Resource Manager, and removing them from it. Pure.
 
-A PUT replaces the whole NIC ("Network Interfaces - Create Or Update"), so what it says has to be what the
-last GET said but for our own change: documents are copied as they are, fields that nobody here knows
-included, and only configurations that bear a name of ours are ever removed. It must not know how documents
-come and go.
+A PUT replaces the whole NIC ("Network Interfaces - Create Or Update"), so it has to repeat the last GET
+except for our own change: documents are copied as they are, unknown fields included, and only
+configurations with a name of ours are ever removed. It must not know how documents are read and written.
 """
 
 from __future__ import annotations

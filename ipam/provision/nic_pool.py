@@ -1,8 +1,8 @@
-"""What a NIC has, held against the pool of its addresses: on the way, lost, fit to go, and the marks for it.
+"""What a NIC has, compared with the pool of its addresses: on the way, lost, removable, and their marks.
 
-Whoever changes the NIC, the same holds on the node. What the NIC does not have is given to nobody while the
-source still lists it, whoever took it. What it has can be given out again, unless somebody may take it in a
-moment. It must not know who changes a NIC, nor when.
+The same rules hold on the node whoever changes the NIC. Addresses that the NIC does not have are given to
+no pod, though the source may still list them. Addresses that it has may be given out again, unless
+something may remove them at any moment. It must not know who changes a NIC, nor when.
 """
 
 from __future__ import annotations

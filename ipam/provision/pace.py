@@ -1,7 +1,7 @@
-"""How often Azure Resource Manager is asked: a budget of this node, and pauses after failures.
+"""How often requests are sent to Azure Resource Manager: this node's budget, and pauses after failures.
 
 Network allows 1,000 writes and 10,000 reads in 5 minutes to all nodes of a subscription and region
-("Throttling Resource Manager requests"). It must not know what is asked.
+("Throttling Resource Manager requests"). It must not know what is requested.
 """
 
 from __future__ import annotations

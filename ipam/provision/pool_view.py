@@ -1,4 +1,4 @@
-"""The pool as the provisioner looks at it: the IPv4 addresses of one NIC by state. Pure.
+"""The pool as the provisioner sees it: the IPv4 addresses of one NIC by state. Pure.
 
 It must not know where they come from.
 """

@@ -1,4 +1,4 @@
-"""What is counted of requests to Azure Resource Manager and of what they changed.
+"""Counters of requests to Azure Resource Manager and of what they changed.
 
 It must not know where counts are kept.
 """

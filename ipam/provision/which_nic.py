@@ -1,4 +1,4 @@
-"""Which NIC of this machine is grown, and how it is written to.
+"""Which NIC of this machine is grown and shrunk, and by which resource it is written.
 
 It must not know how a NIC is changed.
 """

@@ -13,7 +13,7 @@ from ipam.operator.claims import Claims, is_id_of
 from ipam.operator.errors import ClusterError
 from ipam.operator.record import NodeRecord
 from ipam.operator.rounds import COUNT_SECONDS, Rounds
-from ipam.operator.telling import changes, reason_of, with_condition
+from ipam.operator.status_changes import changes, reason_of, with_condition
 from ipam.operator.watching import Watching
 from ipam.provision.exchange import AzvnetNode, Machine, NicShown, NodeSpec, NodeStatus, Operation, PoolReport
 from ipam.provision.progress import PHASES

@@ -1,7 +1,7 @@
-"""Writing status: what people and agents are told of nodes, and Events where pods wait in vain.
+"""Writing the status of nodes' resources, and Events about pods that can't be given an address.
 
-Nodes at rest are told by a few threads of their own, so that none of them waits for the API server; work on a
-node tells it itself. It must not know what is done for a node.
+A few threads write the status of idle nodes, so that none of these waits for the API server; work on a
+node writes its status itself. It must not know what is done for a node.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ipam.operator import telling
+from ipam.operator import status_changes
 from ipam.operator.errors import ClusterError, Conflict, NotThere
 from ipam.operator.turns import Stopped
 from ipam.provision.fields import FieldError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 THREADS = 8
 
 
-class Teller:
+class StatusWriter:
     """Safe for threads. ``taken`` gets a node's resource as it is after a write, or after one that failed."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Teller:
         self.writes = 0
         self.events = 0
 
-    def tell(self, record: NodeRecord, said: Said, *, keep: bool) -> None:
+    def put(self, record: NodeRecord, said: Said, *, keep: bool) -> None:
         """Have it written that a node is in this state, unless that is what it says. ``keep``: what the agent
         was asked for stays.
         """
@@ -97,8 +97,8 @@ class Teller:
         node = record.node
         # What is told of the machine before says nothing about the generation that names another one.
         observed = node.status.observed_generation if record.is_another_machine else node.generation
-        after = telling.with_condition(change(node.status), observed, rfc3339(time.time()))
-        changed = telling.changes(node.status, after)
+        after = status_changes.with_condition(change(node.status), observed, rfc3339(time.time()))
+        changed = status_changes.changes(node.status, after)
         if not changed:
             return
         try:
@@ -133,5 +133,5 @@ class Teller:
         record.told_event = said.state
         regarding = {"api_version": "v1", "kind": "Node", "name": seen.name, "uid": seen.uid}
         text = f"pods wait, and no addresses can be added to the NIC: {said.text}. {said.remedy}".rstrip()
-        self._common.cluster.event(regarding, f"Addresses{telling.reason_of(said.state)}", text)
+        self._common.cluster.event(regarding, f"Addresses{status_changes.reason_of(said.state)}", text)
         self.events += 1

@@ -1,4 +1,4 @@
-"""What is written into the status of a node's resource: what has changed of it, and its condition. Pure.
+"""What has to be written into the status of a node's resource: changed fields, and its condition. Pure.
 
 It must not know how it is written, nor why something changed.
 """

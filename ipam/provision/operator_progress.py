@@ -1,6 +1,6 @@
-"""What an agent tells of an operator that writes its NIC: what that says, or that it says nothing.
+"""What an agent reports as its state if an operator writes its NIC: the operator's, or that there is none.
 
-It must not know how either is read, nor what is done about it.
+It must not know how the operator's status is read, nor what is done about it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SILENT_SECONDS = 1800.0
 _REMEDY = "Check the operator: kubectl get pods -A -l app.kubernetes.io/component=operator, and their logs."
 
 
-class Told:
+class OperatorProgress:
     """Args: clock: seconds of a clock that does not jump."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
