@@ -169,7 +169,7 @@ bench: build tools ## whole calls against ptp + host-local, as a table with rati
 	@$(PY) -m integration.bench $(ARGS)
 
 .PHONY: bench-pods
-bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes, beside ptp + host-local (ARGS=--help)
+bench-pods: image kubernetes ## 100 pods at once on a node of a real Kubernetes, compared with ptp + host-local (ARGS=--help)
 	@$(PY) -m integration.bench.pods $(ARGS)
 
 .PHONY: bench-scale
@@ -178,7 +178,7 @@ bench-scale: operator kubernetes ## the operator with 1,000 nodes and 30,000 pod
 	@$(PY) -m integration.bench.scale $(ARGS)
 
 .PHONY: bench-traffic
-bench-traffic: build tools ## speed of pods' packets beside ptp and bridge, as a table with ratios (as root, ARGS=--help)
+bench-traffic: build tools ## speed of pods' packets compared with ptp and bridge, as a table with ratios (as root, ARGS=--help)
 	@packaging/bootstrap.sh traffic
 	@$(PY) -m integration.bench.traffic $(ARGS)
 

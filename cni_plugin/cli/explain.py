@@ -56,13 +56,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS[:PORT]",
         required=True,
         type=_target,
-        help="where the packet is sent, ADDRESS%%LINK if it is link-local; without a port it is an ICMP echo",
+        help="the destination, ADDRESS%%LINK if it is link-local; without a port an ICMP echo is sent",
     )
     parser.add_argument("--udp", action="store_true", help="UDP instead of TCP")
     parser.add_argument(
         "--probe", action="store_true", help="also send a real packet, and show what happens to it"
     )
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="for people, or programs")
+    parser.add_argument(
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        help="text, or JSON for programs (default: text)",
+    )
 
 
 def _target(text: str) -> Target:

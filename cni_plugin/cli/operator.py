@@ -12,7 +12,9 @@ _PARTS = ("kubernetes", "ipam.operator", "cni_plugin.operator")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """All optional: everything has a default."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (JSON); see docs/operator.md")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the operator's settings (JSON); see docs/operator.md"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

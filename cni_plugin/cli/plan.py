@@ -81,7 +81,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         choices=("text", "json", "svg"),
         default="text",
-        help="for people, for programs, or as a picture",
+        help="text, JSON for programs, or a picture (default: text)",
     )
 
 
@@ -91,10 +91,13 @@ def _add_subnet(parser: argparse.ArgumentParser) -> None:
         "--used",
         metavar="N",
         type=_count,
-        help="addresses of the subnet that something else has (default: 0)",
+        help="addresses of the subnet that something else uses (default: 0)",
     )
     parser.add_argument(
-        "--size", metavar="/N", type=_length, help="ask about a subnet of this size, such as /20"
+        "--size",
+        metavar="/N",
+        type=_length,
+        help="check whether a subnet of this size is large enough, such as /20",
     )
     parser.add_argument(
         "--from-node",

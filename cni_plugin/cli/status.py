@@ -62,7 +62,10 @@ ADDRESSES = ("ADDRESS", "STATE", "FOR", "WHO OR WHY")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What can be asked for."""
     parser.add_argument(
-        "--output", choices=("table", "json"), default="table", help="for people, or for programs"
+        "--output",
+        choices=("table", "json"),
+        default="table",
+        help="a table, or JSON for programs (default: table)",
     )
     parser.add_argument(
         "--addresses", action="store_true", help="also list every address, its state and the reason for it"
