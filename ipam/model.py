@@ -95,8 +95,8 @@ class Nic(Value):
     subnets: tuple[IPNetwork, ...] = ()
     configurations: tuple[tuple[IPAddress, str], ...] = ()
     """Addresses with the names of their IP configurations, where the source has them (ARM)."""
-    public: tuple[IPAddress, ...] = ()
-    """Those of ``addresses`` with a public address of their own, where the source says so (IMDS, ARM)."""
+    public: tuple[IPAddress, ...] | None = None
+    """Those of ``addresses`` with a public address of their own; None where the source does not say."""
 
 
 class Listing(Value):

@@ -117,7 +117,7 @@ class SourceReader:
 
     def __call__(self, config: SourceConfig, seconds: float, before: str) -> Listing:
         """As ``ipam.sources.read``."""
-        listing = sources.read(config, seconds, before, arm=self._settings.arm)
+        listing = sources.read(config, seconds, before, arm=self._settings.arm, public=True)
         if any(nic.addresses for nic in listing.nics):  # an empty document is not believed
             self._listings = {**self._listings, config.key: listing}
         return listing

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cni_plugin.agent.settings import OutboundSettings
-    from ipam.model import Listing
+    from ipam.model import IPAddress, Listing
 
 
 class Outbound:
@@ -49,9 +49,14 @@ class Outbound:
         except IpMasqError as error:
             return [str(error)]
         listings = tuple(self._listings())
-        decided = self._by_listings(listings, settings, files, thorough=thorough) if listings else None
-        if decided is None:  # what the process before this one decided holds until a source was read
-            decided = traffic.read_decision(self._run_dir) or traffic.default_decision()
+        before = traffic.read_decision(self._run_dir)
+        doubtful: tuple[IPAddress, ...] = ()
+        if listings:
+            decided = self._by_listings(listings, settings, files, thorough=thorough)
+            doubtful = _not_told(before.public if before else (), listings)
+            decided = replace(decided, public=_in_order({*decided.public, *doubtful}))
+        else:  # what the process before this one decided holds until a source was read
+            decided = before or traffic.default_decision()
         flags = replace(
             decided,
             link_local=settings.link_local or files.link_local,
@@ -61,7 +66,10 @@ class Outbound:
             wireserver=settings.wireserver,
         )
         traffic.write_decision(flags, self._run_dir)
-        return []
+        if not doubtful:
+            return []
+        named = ", ".join(map(str, doubtful))
+        return [f"whether {named} still has a public address is not known: it is not masqueraded, as before"]
 
     def _by_listings(
         self, listings: tuple[Listing, ...], settings: OutboundSettings, files: IpMasq, *, thorough: bool
@@ -81,10 +89,24 @@ class Outbound:
         subnets = [network for nic in nics for network in nic.subnets]
         subnets += [IPv6Network((int(ip), traffic.SUBNET_V6), strict=False) for ip in v6]
         inside = [*usual, *subnets, *(files.networks or ()), *settings.non_masquerade]
-        public = {ip for nic in nics for ip in nic.public}
+        public = {ip for nic in nics for ip in nic.public or ()}
         if thorough or listings != self._seen:
             self._uplinks = traffic.links_with({ip for nic in nics for ip in nic.own_addresses})
             self._seen = listings
         pool = collapsed(ip_network(each.ip) for nic in nics for each in nic.addresses)
-        ordered = tuple(sorted(public, key=lambda ip: (ip.version, int(ip))))
-        return Traffic(collapsed(inside), public=ordered, pool=pool, uplinks=self._uplinks)
+        return Traffic(collapsed(inside), public=_in_order(public), pool=pool, uplinks=self._uplinks)
+
+
+def _not_told(before: Iterable[IPAddress], listings: Iterable[Listing]) -> tuple[IPAddress, ...]:
+    """Those that had a public address, are still listed, and of which no source says whether they have one.
+
+    Masquerading them would show the pod under another address, and only because a service did not answer.
+    """
+    nics = [nic for each in listings for nic in each.nics]
+    told = {each.ip for nic in nics if nic.public is not None for each in nic.addresses}
+    untold = {each.ip for nic in nics if nic.public is None for each in nic.addresses} - told
+    return _in_order(untold.intersection(before))
+
+
+def _in_order(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    return tuple(sorted(addresses, key=lambda ip: (ip.version, int(ip))))

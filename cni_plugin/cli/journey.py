@@ -306,6 +306,8 @@ class Traveller:
             return ""
         if target in traffic.IMDS:
             return "the metadata service only answers the node's primary address"
+        if packets.leaves_publicly(source, target, self._node.run_dir):
+            self._notes.append(f"{source} has a public address of its own, under which the Internet sees it")
         if packets.is_outside(source, target, self._node.run_dir):
             self._notes.append(
                 f"{source} is a secondary address: outside the virtual network it is answered only "

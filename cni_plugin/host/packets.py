@@ -245,9 +245,23 @@ def is_outside(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
         OSError: as ``traffic.default_decision``.
     """
     decided = _decided(run_dir)
-    if source in decided.public or target.is_link_local or _is_of_platform(target):
-        return False
-    return not any(target in each for each in _inside(decided, target))
+    return source not in decided.public and _is_beyond(decided, target)
+
+
+def leaves_publicly(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
+    """Whether Azure gives a packet outside the public address that its source has for itself.
+
+    Raises:
+        OSError: as ``traffic.default_decision``.
+    """
+    decided = _decided(run_dir)
+    return source in decided.public and _is_beyond(decided, target)
+
+
+def _is_beyond(decided: Traffic, target: IPAddress) -> bool:
+    """Whether it is outside the virtual network, and not the platform."""
+    inside = _inside(decided, target)
+    return not (target.is_link_local or _is_of_platform(target) or any(target in each for each in inside))
 
 
 def _inside(decided: Traffic, target: IPAddress) -> tuple[IPNetwork, ...]:

@@ -116,6 +116,13 @@ def _add_address(address: argparse.ArgumentParser) -> None:
         each.add_argument("addresses", nargs="+", metavar="N|ADDRESS")
         each.set_defaults(run=_address, do=do)
     remove.set_defaults(state=None)
+    public = actions.add_parser("public", help="give specific ones a public IP of their own")
+    public.add_argument("--basic", action="store_true", help="of the Basic SKU, which IMDS shows elsewhere")
+    private = actions.add_parser("private", help="take it away from specific ones")
+    for each, do in ((public, "address-public"), (private, "address-private")):
+        each.add_argument("machine")
+        each.add_argument("addresses", nargs="+", metavar="ADDRESS")
+        each.set_defaults(run=_address, do=do, state=None)
 
 
 def _add_faults(commands: Any) -> None:
@@ -236,6 +243,8 @@ def _address(arguments: argparse.Namespace) -> int:
     what = {"machine": arguments.machine, "addresses": arguments.addresses}
     if arguments.state is not None:
         what["state"] = arguments.state
+    if "basic" in arguments:
+        what["basic"] = arguments.basic
     for address in control.ask(_name(arguments), arguments.do, **what) or ():
         print(address)
     return 0

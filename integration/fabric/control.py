@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 from dataclasses import asdict
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -195,6 +195,17 @@ def _address_state(fabric: Fabric, machine: str, addresses: list[str], state: st
     fabric.set_state(machine, [IPv4Address(word) for word in addresses], state)
 
 
+def _address_public(fabric: Fabric, machine: str, addresses: list[str], basic: bool) -> list[str]:
+    _machine(fabric, machine)
+    return [str(fabric.give_public(machine, ip_address(word), basic=basic)) for word in addresses]
+
+
+def _address_private(fabric: Fabric, machine: str, addresses: list[str]) -> None:
+    _machine(fabric, machine)
+    for word in addresses:
+        fabric.take_public(machine, ip_address(word))
+
+
 def _clear(fabric: Fabric, surface: str | None) -> None:
     fabric.clear_faults(surface)
 
@@ -229,6 +240,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "address-add": _address_add,
     "address-remove": _address_remove,
     "address-state": _address_state,
+    "address-public": _address_public,
+    "address-private": _address_private,
     "reboot": _reboot,
     "vf": _vf,
     "arm": _arm,

@@ -12,8 +12,15 @@ from xml.sax.saxutils import quoteattr
 from integration.fabric.model import Placement
 
 if TYPE_CHECKING:
-    from integration.fabric.model import Estate, Nic, Vm
+    from collections.abc import Mapping
+    from ipaddress import IPv4Address, IPv6Address
+    from typing import TypeAlias
 
+    from integration.fabric.model import Estate, Nic, PublicIp, Vm
+
+    Public: TypeAlias = Mapping[IPv4Address | IPv6Address, PublicIp]
+
+NO_PUBLIC: Public = {}
 _SINCE = {
     "azEnvironment": "2018-10-01",
     "evictionPolicy": "2020-12-01",
@@ -100,9 +107,28 @@ def compute_document(estate: Estate, vm: Vm, version: str) -> dict[str, Any]:
     return {name: value for name, value in document.items() if _SINCE.get(name, "") <= version}
 
 
-def network_document(vm: Vm) -> dict[str, Any]:
-    """``/metadata/instance/network``: the primary address first, /28 blocks not shown."""
-    return {"interface": [_interface(nic) for nic in vm.nics]}
+def network_document(vm: Vm, public: Public = NO_PUBLIC) -> dict[str, Any]:
+    """``/metadata/instance/network``: the primary address first, /28 blocks not shown.
+
+    ``public``: public IPs by private address; it has those of the Basic SKU, and of IPv4, alone.
+    """
+    return {"interface": [_interface(nic, public) for nic in vm.nics]}
+
+
+def load_balancer_document(vm: Vm, public: Public) -> dict[str, Any] | None:
+    """``/metadata/loadbalancer``: public IPs of the Standard SKU (load-balancer/howto-load-balancer-imds);
+    None where the machine has none.
+    """
+    addresses = []
+    for nic in vm.nics:
+        single: list[IPv4Address | IPv6Address] = [*(entry.address for entry in nic.delivered), *nic.ipv6]
+        addresses += [
+            {"frontendIpAddress": str(public[each].address), "privateIpAddress": str(each)}
+            for each in single
+            if each in public and not public[each].basic
+        ]
+    inner = {"publicIpAddresses": addresses, "inboundRules": [], "outboundRules": []}
+    return {"loadbalancer": inner} if addresses else None
 
 
 def wireserver_document(vm: Vm) -> bytes:
@@ -125,9 +151,10 @@ def wireserver_document(vm: Vm) -> bytes:
     return "".join(lines).encode()
 
 
-def _interface(nic: Nic) -> dict[str, Any]:
+def _interface(nic: Nic, public: Public) -> dict[str, Any]:
+    shown = {private: str(each.address) for private, each in public.items() if each.basic}
     addresses = [
-        {"privateIpAddress": str(entry.address), "publicIpAddress": ""}
+        {"privateIpAddress": str(entry.address), "publicIpAddress": shown.get(entry.address, "")}
         for entry in sorted(nic.delivered, key=lambda entry: not entry.primary)
         if entry.single
     ]

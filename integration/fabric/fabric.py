@@ -11,7 +11,7 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
-from integration.fabric import armcontrol, changes, clouds, records, topology
+from integration.fabric import armcontrol, changes, clouds, publicips, records, topology
 from integration.fabric.arm import Arm
 from integration.fabric.certificates import authority
 from integration.fabric.control import ControlServer
@@ -266,6 +266,22 @@ class Fabric:
         """Set ``provisioningState`` of secondary addresses of a node's primary NIC."""
         wanted = tuple(addresses)
         self.change(lambda estate: changes.set_state(estate, node, wanted, State(state)))
+
+    def give_public(
+        self, node: str, address: IPv4Address | IPv6Address, *, basic: bool = False
+    ) -> IPv4Address | IPv6Address:
+        """Give the configuration with that address a public IP of its own; returns it.
+
+        Raises:
+            changes.RefusedChange: there is no such configuration, or it has one.
+        """
+        self.change(lambda estate: publicips.with_public(estate, node, address, basic=basic))
+        estate = self.estate
+        return publicips.translated(estate, [estate.vm(node)])[address].address
+
+    def take_public(self, node: str, address: IPv4Address | IPv6Address) -> None:
+        """Take it away again. Raises changes.RefusedChange: there is none."""
+        self.change(lambda estate: publicips.without_public(estate, node, address))
 
     def change(self, how: Callable[[Estate], Estate]) -> None:
         """Change the estate by a function from estate to estate; what it raises changes nothing."""

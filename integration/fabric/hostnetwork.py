@@ -18,6 +18,7 @@ from integration.fabric import namespaces as ns
 from integration.fabric import ruleset
 from integration.fabric.hostnetwork_v6 import HostNetworkV6
 from integration.fabric.model import FABRIC_MAC, IMDS, WIRESERVER
+from integration.fabric.publicips import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,6 +102,7 @@ class HostNetwork:
         self._mtu = mtu
         self._routes: dict[str, set[IPv4Network]] = {}
         self._owned: dict[str, frozenset[IPv4Network]] = {}
+        self._reached = ""
         self._lock = threading.RLock()
         self._v6 = HostNetworkV6(self.netns)
         ns.write_sysctls(self.netns, _SYSCTLS)
@@ -169,7 +171,8 @@ class HostNetwork:
         with self._lock:
             removals: list[str] = []
             additions: list[str] = []
-            script = _who_reaches_whom(estate) if not self._owned else ""
+            script = _who_reaches_whom(estate)
+            script, self._reached = (script if script != self._reached else ""), script
             for nic in (nic for vm in estate.vms for nic in vm.nics if nic.mac in self.ports):
                 port = self.ports[nic.mac]
                 wanted = frozenset(entry.block for entry in nic.delivered)
@@ -299,4 +302,6 @@ def _who_reaches_whom(estate: Estate) -> str:
     gateways = [subnet.gateway for vnet in estate.vnets for subnet in vnet.subnets]
     outside = {INTERNET, *(name for vnet in estate.vnets for name in vnet.behind_gateway)}
     egress = [nic.primary_ip for vm in estate.vms for nic in vm.nics if nic.vnet not in outside]
-    return ruleset.networks(reachable, gateways, egress)
+    given = ((private, own.address) for private, own in translated(estate, estate.vms).items())
+    public = [(a, b) for a, b in given if isinstance(a, IPv4Address) and isinstance(b, IPv4Address)]
+    return ruleset.networks(reachable, gateways, egress, public)

@@ -6,15 +6,17 @@ since it has no route to a neighbour; that announces itself (`routers`) and answ
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from integration.fabric import namespaces as ns
 from integration.fabric import ruleset_v6
+from integration.fabric.publicips import translated
 from integration.fabric.routers import LIFETIME, Router, Routers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv6Address, IPv6Network
+    from ipaddress import IPv6Network
 
     from integration.fabric.model import Estate
 
@@ -127,4 +129,6 @@ def _who_reaches_whom(estate: Estate) -> str:
         and b.prefix_v6
     ]
     egress = [nic.ipv6[0] for vm in estate.vms for nic in vm.nics if nic.ipv6 and nic.vnet not in outside]
-    return ruleset_v6.networks(reachable, egress)
+    pairs = ((private, own.address) for private, own in translated(estate, estate.vms).items())
+    public = [(a, b) for a, b in pairs if isinstance(a, IPv6Address) and isinstance(b, IPv6Address)]
+    return ruleset_v6.networks(reachable, egress, public)

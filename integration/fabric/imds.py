@@ -10,8 +10,9 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from integration.fabric.documents import compute_document, network_document
+from integration.fabric.documents import compute_document, load_balancer_document, network_document
 from integration.fabric.limits import RateLimit
+from integration.fabric.publicips import translated
 from integration.fabric.web import Request, Response, json_response
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ VERSIONS = (
     "2025-04-07",
 )
 """The versions that the documentation lists, oldest first."""
+
+LOAD_BALANCER_SINCE = "2020-10-01"
+NOT_BALANCED = "No load balancer metadata is found. Is this virtual machine behind one that is not Basic?"
 
 SERVER_HEADER = "IMDS/150.870.65.1854"
 
@@ -108,11 +112,17 @@ class Imds:
         version = request.parameter("api-version")
         if version not in VERSIONS:
             return _bad_version()
+        public = translated(estate, [vm])
+        if parts == ["metadata", "loadbalancer"]:
+            if version < LOAD_BALANCER_SINCE:
+                return _bad_version()
+            found = load_balancer_document(vm, public)
+            return error(404, NOT_BALANCED) if found is None else json_response(200, found)
         if parts[:2] != ["metadata", "instance"]:
             return error(404)
         document = {
             "compute": compute_document(estate, vm, version),
-            "network": network_document(self._ordered(vm)),
+            "network": network_document(self._ordered(vm), public),
         }
         return _filtered(document, parts[2:], request.parameter("format"))
 

@@ -240,6 +240,16 @@ class Vm:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicIp:
+    """A public IP address, which an IP configuration may have for itself."""
+
+    name: str
+    address: IPv4Address | IPv6Address
+    basic: bool = False
+    """Of the retired Basic SKU, which another document of IMDS shows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Estate:
     """Everything that exists at one moment."""
 
@@ -251,6 +261,7 @@ class Estate:
     tenant: str
     vnets: tuple[Vnet, ...]
     vms: tuple[Vm, ...] = field(default=())
+    public_ips: tuple[PublicIp, ...] = ()
 
     def vm(self, name: str) -> Vm:
         """The machine with that computer name; KeyError if there is none."""

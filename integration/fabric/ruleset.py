@@ -24,6 +24,9 @@ PUBLIC = IPv4Network("198.51.100.0/24")
 OUTBOUND = IPv4Address("203.0.113.1")
 """The public address that outbound connections get (TEST-NET-3)."""
 
+FIRST_PUBLIC_IP = OUTBOUND + 9
+"""The first of those that IP configurations may have for themselves."""
+
 INTERNET_PORT = "internet"
 
 GENERAL_COUNTERS = {
@@ -53,6 +56,8 @@ table {TABLE} {{
   set reachable {{ type ipv4_addr . ipv4_addr; flags interval; }}
   set gateways {{ type ipv4_addr; }}
   set egress {{ type ipv4_addr; }}
+  map public_out {{ type ipv4_addr : ipv4_addr; }}
+  map public_in {{ type ipv4_addr : ipv4_addr; }}
   set refused {{ type ipv4_addr . ipv4_addr . inet_service; flags interval; }}
   chain faults {{ }}
   chain from_nic {{
@@ -85,6 +90,7 @@ table {TABLE} {{
     oifname "{INTERNET_PORT}" ip saddr @egress accept
     oifname "{INTERNET_PORT}" counter name no_egress drop
     iifname "{INTERNET_PORT}" ct state established,related accept
+    iifname "{INTERNET_PORT}" ct status dnat accept
     iifname "{INTERNET_PORT}" counter name inbound drop
     counter name not_peered drop
   }}
@@ -93,8 +99,13 @@ table {TABLE} {{
     icmp type {{ destination-unreachable, redirect, time-exceeded, parameter-problem }} drop
     jump faults
   }}
+  chain inbound {{
+    type nat hook prerouting priority -100; policy accept;
+    iifname "{INTERNET_PORT}" dnat to ip daddr map @public_in
+  }}
   chain outbound {{
     type nat hook postrouting priority 100; policy accept;
+    oifname "{INTERNET_PORT}" snat to ip saddr map @public_out
     oifname "{INTERNET_PORT}" snat to {OUTBOUND}
   }}
 }}
@@ -131,14 +142,19 @@ def networks(
     reachable: Iterable[tuple[IPv4Network, IPv4Network]],
     gateways: Iterable[IPv4Address],
     egress: Iterable[IPv4Address],
+    public: Iterable[tuple[IPv4Address, IPv4Address]] = (),
 ) -> str:
-    """Replace who reaches whom."""
+    """Replace who reaches whom; ``public``: private addresses with the public ones that are theirs alone."""
+    pairs = list(public)
     flushes = "".join(f"flush set {TABLE} {name}\n" for name in ("reachable", "gateways", "egress"))
+    flushes += "".join(f"flush map {TABLE} {name}\n" for name in ("public_out", "public_in"))
     return (
         flushes
         + _elements("reachable", (f"{a} . {b}" for a, b in reachable))
         + _elements("gateways", map(str, gateways))
-        + _elements("egress", map(str, egress))
+        + _elements("egress", map(str, (*egress, *(private for private, _ in pairs))))
+        + _elements("public_out", (f"{private} : {public}" for private, public in pairs))
+        + _elements("public_in", (f"{public} : {private}" for private, public in pairs))
     )
 
 

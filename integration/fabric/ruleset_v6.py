@@ -19,6 +19,8 @@ PUBLIC_V6 = IPv6Network("2001:db8:100::/48")
 """What plays the Internet (RFC 3849)."""
 OUTBOUND_V6 = IPv6Address("2001:db8:200::1")
 """The public address that outbound connections get."""
+FIRST_PUBLIC_IP_V6 = OUTBOUND_V6 + 15
+"""The first of those that IP configurations may have for themselves."""
 
 
 def base() -> str:
@@ -31,6 +33,8 @@ table {TABLE} {{
   map ports {{ type ifname : verdict; }}
   set reachable {{ type ipv6_addr . ipv6_addr; flags interval; }}
   set egress {{ type ipv6_addr; }}
+  map public_out {{ type ipv6_addr : ipv6_addr; }}
+  map public_in {{ type ipv6_addr : ipv6_addr; }}
   chain from_nic {{
     type filter hook prerouting priority -300; policy accept;
     iifname "lo" accept
@@ -51,11 +55,17 @@ table {TABLE} {{
     oifname "{INTERNET_PORT}" ip6 saddr @egress accept
     oifname "{INTERNET_PORT}" counter name no_egress_v6 drop
     iifname "{INTERNET_PORT}" ct state established,related accept
+    iifname "{INTERNET_PORT}" ct status dnat accept
     iifname "{INTERNET_PORT}" counter name inbound_v6 drop
     counter name not_peered_v6 drop
   }}
+  chain inbound {{
+    type nat hook prerouting priority -100; policy accept;
+    iifname "{INTERNET_PORT}" dnat to ip6 daddr map @public_in
+  }}
   chain outbound {{
     type nat hook postrouting priority 100; policy accept;
+    oifname "{INTERNET_PORT}" snat to ip6 saddr map @public_out
     oifname "{INTERNET_PORT}" snat to {OUTBOUND_V6}
   }}
 }}
@@ -81,11 +91,23 @@ def owned(name: str, blocks: Iterable[IPv6Network]) -> str:
     return f"flush set {TABLE} owned_{name}\n" + _elements(f"owned_{name}", map(str, blocks))
 
 
-def networks(reachable: Iterable[tuple[IPv6Network, IPv6Network]], egress: Iterable[IPv6Address]) -> str:
-    """Replace who reaches whom."""
+def networks(
+    reachable: Iterable[tuple[IPv6Network, IPv6Network]],
+    egress: Iterable[IPv6Address],
+    public: Iterable[tuple[IPv6Address, IPv6Address]] = (),
+) -> str:
+    """Replace who reaches whom; ``public``: as of IPv4."""
+    own = list(public)
     flushes = "".join(f"flush set {TABLE} {name}\n" for name in ("reachable", "egress"))
+    flushes += "".join(f"flush map {TABLE} {name}\n" for name in ("public_out", "public_in"))
     pairs = (f"{a} . {b}" for a, b in reachable)
-    return flushes + _elements("reachable", pairs) + _elements("egress", map(str, egress))
+    return (
+        flushes
+        + _elements("reachable", pairs)
+        + _elements("egress", map(str, (*egress, *(private for private, _ in own))))
+        + _elements("public_out", (f"{private} : {public}" for private, public in own))
+        + _elements("public_in", (f"{public} : {private}" for private, public in own))
+    )
 
 
 def _elements(set_name: str, elements: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from integration.tests.pods import dropped
 from integration.traffic.ends import LOST
 from integration.traffic.family import IPV4, IPV6, Family
 from integration.traffic.measure import Explained, measure
-from integration.traffic.scene import FAMILIES, NODE, scene
+from integration.traffic.scene import FAMILIES, NODE, PUBLIC, scene
 from integration.traffic.table import PAGE, table, with_table, written
 
 if TYPE_CHECKING:
@@ -50,9 +50,19 @@ def test_explain_agrees_with_every_packet(measured: list[Explained]) -> None:
 
 
 def test_what_leaves_the_node_arrives_as_it_left(measured: list[Explained]) -> None:
-    """But for node ports and host ports of another node, which translates again."""
+    """But for node ports and host ports of another node, which translates again, and for what Azure makes of
+    a public address.
+    """
     for cell in (each.cell for each in measured):
-        assert cell.answer in {cell.wire, LOST} or not cell.wire or "of another node" in cell.target.title
+        changed = cell.public or "of another node" in cell.target.title
+        assert cell.answer in {cell.wire, LOST} or not cell.wire or changed
+
+
+def test_only_what_a_public_address_sends_to_the_internet_leaves_with_it(measured: list[Explained]) -> None:
+    public = {each.cell.target.title for each in measured if each.cell.public}
+    assert public == {"the Internet"}
+    senders = {each.cell.sender.title for each in measured if each.cell.public}
+    assert senders == {PUBLIC}
 
 
 def test_the_node_itself_is_never_refused_nor_translated(measured: list[Explained]) -> None:

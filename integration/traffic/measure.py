@@ -57,6 +57,11 @@ class Cell:
         return self.wire or self.answer
 
     @property
+    def public(self) -> bool:
+        """Whether the far end saw the sender's public address."""
+        return bool(self.answer) and self.answer == self.sender.public
+
+    @property
     def question(self) -> list[str]:
         """For ``azvnet explain``."""
         family, target = self.sender.family, self.target
@@ -97,6 +102,8 @@ class Explained:
             and not any("secondary address" in note for note in said["notes"])
         ):
             found.append("no note on what Azure does with it")
+        if cell.public and not any("public address of its own" in note for note in said["notes"]):
+            found.append("no note on the public address")
         return f"{cell}: {', '.join(found)}: {said['reason']}" if found else ""
 
 

@@ -12,6 +12,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from integration import plugins
@@ -36,7 +37,8 @@ MODES = ("nftables", "iptables")
 """Of kube-proxy."""
 POD, SECOND, NODE = "pod", "pod of a second NIC", "node"
 OPEN, PLAIN = "pod, source `arm`, platform open", "the same, `ipMasq: false`"
-HOME = {POD: "node1", SECOND: "node1", NODE: "node1", OPEN: "node2", PLAIN: "node2"}
+PUBLIC = "the same, with a public address"
+HOME = {POD: "node1", SECOND: "node1", NODE: "node1", OPEN: "node2", PLAIN: "node2", PUBLIC: "node2"}
 BACKEND, PUBLISHED = "backend", "published"
 SERVICE_PORT, HOST_PORT = 80, 9080
 BOTH = (Kind.TCP, Kind.UDP)
@@ -45,6 +47,7 @@ QUERY = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0) + b"\3vm1\0" + struct.pack
 SETTINGS = {
     "source": "arm",
     "platform": {"imds": "open", "wireserver": "open"},
+    "refresh_seconds": 1,
     "reconcile_seconds": 0.5,
 }
 ON_PREMISES = {4: "192.168.7.0/24", 6: "fd00:192:168::/64"}
@@ -63,6 +66,8 @@ class Sender:
     address: str
     node_addresses: tuple[str, ...]
     """Of its node's NICs, the primary one first."""
+    public: str = ""
+    """The public address of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +213,8 @@ def scene(family: Family) -> Iterator[Scene]:
             where = (node.namespaces.net, family, of_node[0])
             if title != NODE:
                 where = (spaces[node.name, title], family, made.address_of(node.name, title))
-            made.senders.append(Sender(title, node, *where, of_node))
+            public = _public(fabric, node, where[-1]) if title == PUBLIC else ""
+            made.senders.append(Sender(title, node, *where, of_node, public))
         for netns in (*spaces.values(), *(each.namespaces.net for each in fabric.machines.values())):
             made.witness.listen(netns)
         yield made
@@ -261,11 +267,22 @@ def _agent(node: Machine) -> Iterator[None]:
 
 def _pod(node: Machine, role: str) -> Pod:
     mappings = [{"hostPort": HOST_PORT, "containerPort": PORT, "protocol": kind.value} for kind in BOTH]
-    name = {POD: "first", SECOND: "second", PLAIN: "plain", OPEN: "open"}.get(role, role)
+    name = {POD: "first", SECOND: "second", PLAIN: "plain", OPEN: "open", PUBLIC: "public"}.get(role, role)
     more = {"capabilities": {"portMappings": mappings}} if role == PUBLISHED else {}
     pod = Pod.make(node, name, network=name if role in {PLAIN, SECOND} else "azvnet", **more)
     pod.add()
     return pod
+
+
+def _public(fabric: Fabric, node: Machine, address: str) -> str:
+    """Give an address of a node a public one of its own, which the agent there knows of then."""
+    given = str(fabric.give_public(node.name, ip_address(address)))
+    known = found_within(
+        AGENT_PATIENCE,
+        lambda: f"saddr {address} " in node.run(["nft", "list", "table", "inet", "azvnet"]).stdout,
+    )
+    assert known, f"the agent did not write that {address} is {given} outside"
+    return given
 
 
 @contextlib.contextmanager

@@ -59,6 +59,8 @@ def word(cell: Cell) -> str:
     names = dict.fromkeys(nodes, "node") | {cell.sender.address: own}
     if cell.answer == REFUSED:
         return REFUSED
+    if cell.public:
+        return "its public address"
     if cell.answer == LOST:
         return f"no answer, sent as {names.get(cell.wire, cell.wire)}"
     return names.get(cell.answer, "other node")

@@ -58,6 +58,7 @@ def read(
     *,
     endpoints: Endpoints = AZURE,
     arm: ArmConfig | None = None,
+    public: bool = False,
 ) -> Listing:
     """Read the source that ``config`` names.
 
@@ -65,7 +66,8 @@ def read(
     whichever lists addresses first; the one that answered last time has a head start.
 
     ``deadline`` is in seconds, ``last`` the ``Listing.source`` of the last successful read. Without ``arm``
-    the source ``arm`` is refused, since loading the SDK is for the agent alone.
+    the source ``arm`` is refused, since loading the SDK is for the agent alone. ``public``: as ``imds.read``
+    has it; without it, which addresses have a public one may not be complete.
 
     Raises:
         SourceUnreadable: no answer, or not an address document; for ``auto``, the error of each source.
@@ -74,11 +76,11 @@ def read(
     if config.environment == "arm":
         return _read_arm(arm, endpoints, until)
     if config.environment != "auto":
-        return _read_one(config.environment, config, until, endpoints)
+        return _read_one(config.environment, config, until, endpoints, public=public)
     if config.file and Path(config.file).exists():
         return _read_one("file", config, until, endpoints)
     order = ("wireserver", "imds") if last == "wireserver" else ("imds", "wireserver")
-    return _first_answer(order, config, until, endpoints)
+    return _first_answer(order, config, until, endpoints, public=public)
 
 
 def subnet_usage(
@@ -115,7 +117,7 @@ def _expect_no_guessing() -> None:
 
 
 def _first_answer(
-    order: tuple[str, str], config: SourceConfig, until: float, endpoints: Endpoints
+    order: tuple[str, str], config: SourceConfig, until: float, endpoints: Endpoints, *, public: bool
 ) -> Listing:
     """The first listing with an address for pods in it; an empty one only if no source has more.
 
@@ -125,7 +127,7 @@ def _first_answer(
 
     def ask(name: str) -> None:
         try:
-            answers.put(_read_one(name, config, until, endpoints))
+            answers.put(_read_one(name, config, until, endpoints, public=public))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
             answers.put(error)
 
@@ -172,7 +174,9 @@ def _none_answered(
     )
 
 
-def _read_one(name: str, config: SourceConfig, until: float, endpoints: Endpoints) -> Listing:
+def _read_one(
+    name: str, config: SourceConfig, until: float, endpoints: Endpoints, *, public: bool = False
+) -> Listing:
     if name == "file":
         from ipam.sources import file
 
@@ -180,7 +184,7 @@ def _read_one(name: str, config: SourceConfig, until: float, endpoints: Endpoint
     if name == "imds":
         from ipam.sources import imds
 
-        return imds.read(endpoints.imds, until)
+        return imds.read(endpoints.imds, until, public=public)
     if name == "wireserver":
         from ipam.sources import wireserver
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ipam.model import IPNetwork, Listing, Nic
     from ipam.sources import ArmConfig
+    from ipam.sources.nic import NicBuilder
 
 NETWORK_API = "2024-05-01"
 COMPUTE_API = "2024-07-01"
@@ -188,7 +189,7 @@ class Reader:
 
     def _listing(self, found: list[NetworkInterface], until: float) -> Listing:
         warnings: list[str] = []
-        begun = [(nic, builder(nic.mac_address or "", nic.primary, warnings)) for nic in found]
+        begun = [(nic, _begun(nic, warnings)) for nic in found]
         known = [(nic, built) for nic, built in begun if built is not None]
         if not all(fits(nic, self._imds_nics.get(built.mac)) for nic, built in known):
             try:
@@ -218,3 +219,7 @@ class Reader:
                 return (), f"the address space of {identifier} can't be read: {error.status_code}"
             spaces += spaces_of(vnet)
         return tuple(dict.fromkeys(spaces)), ""
+
+
+def _begun(nic: NetworkInterface, warnings: list[str]) -> NicBuilder | None:
+    return builder(nic.mac_address or "", nic.primary, warnings, says_public=True)

@@ -81,6 +81,25 @@ IMDS_ADDRESS = model(
     },
     {"extra_fields_behavior": "ignore"},
 )
+IMDS_FRONTENDS = model(
+    "ImdsFrontends",
+    {
+        "addresses": model_field(
+            {"type": "list", "items_schema": {"type": "any"}}, default=[], alias="publicIpAddresses"
+        )
+    },
+    {"extra_fields_behavior": "ignore"},
+)
+IMDS_LOAD_BALANCER = model(
+    "ImdsLoadBalancer",
+    {"inner": model_field(IMDS_FRONTENDS, alias="loadbalancer")},
+    {"extra_fields_behavior": "ignore"},
+)
+IMDS_FRONTEND = model(
+    "ImdsFrontend",
+    {"private": model_field({"type": "str"}, alias="privateIpAddress")},
+    {"extra_fields_behavior": "ignore"},
+)
 IMDS_COMPUTE = model(
     "ImdsCompute",
     {

@@ -46,6 +46,8 @@ class Get(Value):
     url: str
     headers: Mapping[str, str]
     remedy: str
+    final: frozenset[int] = frozenset()
+    """Statuses that are an answer here, and not retried."""
 
     def unreadable(self, why: str) -> SourceUnreadable:
         """The error with the reason ``why``."""
@@ -73,7 +75,7 @@ def get(request: Get, until: float) -> bytes:
             if answer.status == 200:
                 return answer.body
             failed = _bad_status(request, answer)
-            again = answer.status in RETRIED
+            again = answer.status in RETRIED - request.final
             wait = max(pause, answer.retry_after)
         except (http.client.IncompleteRead, ConnectionResetError) as error:
             # RemoteDisconnected is one too: the service was restarted in the middle of it.

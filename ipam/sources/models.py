@@ -81,6 +81,24 @@ class ImdsAddress(Part):
     public: Any = Field(alias="publicIpAddress", default="")
 
 
+class ImdsFrontends(Part):
+    """What is in it; load balancing rules are not read."""
+
+    addresses: list[Any] = Field(alias="publicIpAddresses", default=[])
+
+
+class ImdsLoadBalancer(Part):
+    """The document ``loadbalancer``."""
+
+    inner: ImdsFrontends = Field(alias="loadbalancer")
+
+
+class ImdsFrontend(Part):
+    """An address with a public one of its own."""
+
+    private: str = Field(alias="privateIpAddress")
+
+
 class ImdsCompute(Part):
     """The section ``compute``."""
 

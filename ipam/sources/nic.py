@@ -61,7 +61,8 @@ class NicBuilder(Value):
     entries: list[Entry] = field(default_factory=list)
     entries_v6: list[Entry] = field(default_factory=list)
     configurations: dict[IPAddress, str] = field(default_factory=dict)
-    public: list[IPAddress] = field(default_factory=list)
+    public: list[IPAddress] | None = None
+    """Those with a public address; None: the document does not say."""
 
     def add_subnet(self, prefix: str) -> IPNetwork | None:
         """A subnet of this NIC; None when ``prefix`` is not a network, or one too many."""
@@ -84,7 +85,7 @@ class NicBuilder(Value):
         for ip in self._addresses_of(entry.text):
             if entry.configuration:
                 self.configurations.setdefault(ip, entry.configuration[:LONGEST_NAME])
-            if entry.public:
+            if entry.public and self.public is not None:
                 self.public.append(ip)
             if entry.own:
                 self.own.append(ip)
@@ -118,7 +119,8 @@ class NicBuilder(Value):
         own = frozenset(self.own)
         free = tuple(address for ip, address in self.addresses.items() if ip not in own)
         names = tuple(self.configurations.items())
-        public = tuple(each.ip for each in free if each.ip in self.public)
+        listed = self.public
+        public = None if listed is None else tuple(each.ip for each in free if each.ip in listed)
         return Nic(self.mac, self.primary, tuple(self.own), free, tuple(self.subnets), names, public)
 
     def _addresses_of(self, text: str) -> Iterable[IPAddress]:
@@ -142,10 +144,19 @@ class NicBuilder(Value):
         self.warnings.append(f"NIC {self.mac}: {what}: {why}")
 
 
-def builder(mac: str, primary: bool | None, warnings: list[str]) -> NicBuilder | None:  # noqa: FBT001
-    """Start a NIC; None, with a warning, when ``mac`` is not a MAC address."""
+def builder(
+    mac: str,
+    primary: bool | None,  # noqa: FBT001
+    warnings: list[str],
+    *,
+    says_public: bool = False,
+) -> NicBuilder | None:
+    """Start a NIC; None, with a warning, when ``mac`` is not a MAC address.
+
+    ``says_public``: the document says which addresses have a public one of their own.
+    """
     try:
-        return NicBuilder(normalize_mac(mac), primary, warnings)
+        return NicBuilder(normalize_mac(mac), primary, warnings, public=[] if says_public else None)
     except ValueError:
         warnings.append(f"NIC {quoted(mac)} is skipped: this is not a MAC address")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,41 @@ def test_what_an_earlier_process_decided_holds_until_a_source_was_read(tmp_path:
 def test_addresses_with_a_public_one_of_their_own_are_known(tmp_path: Path) -> None:
     nic = Nic("00:0d:3a:00:00:01", True, (), (), (SUBNET,), public=(IPv4Address("100.64.0.7"),))
     assert decide(tmp_path, [Listing("imds", (nic,))]).public == (IPv4Address("100.64.0.7"),)
+
+
+def with_addresses(*addresses: str, public: Sequence[str] | None) -> Nic:
+    known = None if public is None else tuple(map(IPv4Address, public))
+    given = tuple(
+        PoolAddress(IPv4Interface(f"{each}/16"), IPv4Address("100.64.0.1"), NIC.mac) for each in addresses
+    )
+    return replace(NIC, addresses=given, public=known)
+
+
+def test_an_address_of_which_nobody_says_whether_it_is_public_stays_as_it_was_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    """The wireserver, for example, has no public addresses in its document."""
+    before = decide(
+        tmp_path, [Listing("imds", (with_addresses("100.64.0.7", "100.64.0.8", public=["100.64.0.7"]),))]
+    )
+    silent = Listing("wireserver", (with_addresses("100.64.0.7", "100.64.0.8", public=None),))
+    settings = Settings.of({"masquerade": {"file": f"{tmp_path}/ip-masq*"}})
+    for _ in range(2):
+        (said,) = Outbound(tmp_path, lambda: [silent]).decide(settings.outbound)
+        assert "whether 100.64.0.7 still has a public address is not known" in said
+        assert traffic.read_decision(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "nic",
+    [
+        pytest.param(with_addresses("100.64.0.7", public=[]), id="it has none any more"),
+        pytest.param(with_addresses("100.64.0.8", public=None), id="the NIC does not have it any more"),
+    ],
+)
+def test_an_address_that_is_known_not_to_be_public_is_masqueraded(tmp_path: Path, nic: Nic) -> None:
+    decide(tmp_path, [Listing("imds", (with_addresses("100.64.0.7", public=["100.64.0.7"]),))])
+    assert decide(tmp_path, [Listing("imds", (nic,))]).public == ()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"non_masquerade": ["x"]}', "nonsense"])
