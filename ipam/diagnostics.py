@@ -47,9 +47,8 @@ def nothing_free(tx: Transaction, scope: Scope, family: int, request: AddressReq
     if reasons:
         parts.append(f"{reasons.total()} in quarantine ({_counted(reasons)})")
     message = f"no free IPv{family} address: {len(rows)} known, {', '.join(parts)}"
-    return PoolExhausted(
-        f"{message}; {source_words(tx, request.source)}", _remedy(len(rows), carried=bool(own))
-    )
+    said = f"{message}; {source_words(tx, request.source)}"
+    return PoolExhausted(said, _remedy(len(rows), carried=bool(own)), family=family)
 
 
 def _remedy(known: int, *, carried: bool) -> str:

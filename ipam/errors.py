@@ -22,7 +22,12 @@ class IpamError(Exception):
 
 
 class PoolExhausted(IpamError):
-    """No address can be given out now; says how many there are and who holds them."""
+    """No address of a family can be given out now; says how many there are and who holds them."""
+
+    def __init__(self, message: str, remedy: str = "", *, family: int) -> None:
+        super().__init__(message, remedy)
+        self.family = family
+        """The IP version of which there is none."""
 
 
 class SourceUnreadable(IpamError):

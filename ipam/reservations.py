@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from ipam.store.transaction import Row, Transaction
 
 
+def exhausted(family: int) -> str:
+    """The name of the counter of requests that found no address of a family."""
+    return f"exhausted ipv{family}"
+
+
 def reserve(
     tx: Transaction, attachment: Attachment, owner: Owner, request: AddressRequest
 ) -> tuple[Reservation, ...] | IpamError:
@@ -54,7 +59,8 @@ def reserve(
     try:
         chosen = _choose_all(tx, scope := _scope(tx, source, request), request)
     except IpamError as error:
-        tx.count("exhausted", int(isinstance(error, PoolExhausted)))
+        if isinstance(error, PoolExhausted):
+            tx.count(exhausted(error.family), 1)
         return error
     if any(choice.shortened for choice in chosen):
         tx.count("cooldown_shortened", sum(choice.shortened for choice in chosen))

@@ -28,4 +28,7 @@ def told(pod: str, node: Node) -> Iterator[None]:
         words = node.outlook(pod) if node.outlook is not None else ""
         if not words:
             raise
-        raise type(error)(f"{error}; {words}", error.remedy) from error
+        text = f"{error}; {words}"
+        if isinstance(error, PoolExhausted):
+            raise PoolExhausted(text, error.remedy, family=error.family) from error
+        raise SourceEmpty(text, error.remedy) from error

@@ -85,7 +85,8 @@ def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
     """Make sure that pods' packets could leave by the NIC that a network names, on a node with several.
 
     Raises:
-        UplinkUnclear: as ``ensure``.
+        way_out.NicUnusable: they could not, nor do those of the pods that it has.
+        UplinkUnclear: which link it is is not clear.
     """
     if (netconf.master or netconf.our_ipam.subnet) and len(_listed(node, IPV4)) > 1:
         link = way_out.any_uplink(mac, netconf, node)
@@ -99,15 +100,15 @@ def _require_usable(link: Link, family: Family, node: Node) -> None:
     """Up, and with an address: what leaves the virtual network has that. Of IPv6 with a router as well."""
     remedy = "Configure it as Azure's DHCP answers say: pods' packets to the Internet leave with its address."
     if not link.up:
-        raise UplinkUnclear(f"{link.name}, the NIC of pods' addresses, is down", remedy)
+        raise way_out.NicUnusable(f"{link.name}, the NIC of pods' addresses, is down", remedy)
     every = node.host.addresses(encode.dump_addresses(family.number))
     own = (each for each in every if each.index == link.index)
     if all(family is IPV6 and each.ip.is_link_local for each in own):
-        raise UplinkUnclear(
+        raise way_out.NicUnusable(
             f"{link.name}, the NIC of pods' addresses, has no IPv{family.version} address", remedy
         )
     if family is IPV6 and way_out.router_of(link, node) is None:
-        raise UplinkUnclear(
+        raise way_out.NicUnusable(
             f"{link.name}, the NIC of pods' addresses, has no IPv6 default route: no router is known",
             f"Azure announces it there: see net.ipv6.conf.{link.name}.accept_ra, or systemd-networkd's "
             f"IPv6AcceptRA, and `ip -6 route show default dev {link.name}`.",

@@ -30,6 +30,10 @@ BEYOND, BEYOND_V6 = IPv4Address("8.8.8.8"), IPv6Address("2001:4860:4860::8888")
 """Addresses outside the virtual network for route lookups: nothing is sent to them."""
 
 
+class NicUnusable(UplinkUnclear):
+    """The NIC is known and carries nothing: neither of the next pod, nor of those that it has."""
+
+
 def way_out(node: Node) -> WayOut:
     """How packets leave the node.
 

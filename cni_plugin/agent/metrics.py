@@ -47,6 +47,7 @@ from cni_plugin.node import Node
 from ipam import nic_counts as counts
 from ipam.errors import IpamError
 from ipam.model import AddressState, Overview, SourceState
+from ipam.reservations import exhausted
 
 if TYPE_CHECKING:
     from ipam.provision.progress import Progress
@@ -62,7 +63,6 @@ OK, OTHER = "ok", "other"
 INTERNAL = 999
 """The code of an internal error."""
 POOL_COUNTERS = (
-    ("exhausted", "Times that no address was available."),
     ("cooldown_shortened", "Addresses given out before their cooldown was over, because no other was free."),
     ("quarantined", "Times that an address was quarantined because something else carries it."),
     ("reclaimed", "Addresses freed because their holder was gone."),
@@ -293,6 +293,13 @@ def _pool(overview: Overview, pool: Mapping[int, Mapping[str, int]]) -> Iterator
     yield GaugeMetricFamily(
         "azvnet_pool_known_addresses", "All addresses in the pool, whatever their state.", overview.known
     )
+    none_left = CounterMetricFamily(
+        "azvnet_pool_exhausted", "Times that no address of a family was available.", labels=("family",)
+    )
+    for version in (4, 6):
+        if (times := overview.counters[exhausted(version)]) or version in pool:
+            none_left.add_metric((f"ipv{version}",), times)
+    yield none_left
     for event, text in POOL_COUNTERS:
         name = "quarantines" if event == "quarantined" else event
         yield CounterMetricFamily(f"azvnet_pool_{name}", text, overview.counters[event])

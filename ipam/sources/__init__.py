@@ -67,7 +67,8 @@ def read(
 
     ``deadline`` is in seconds, ``last`` the ``Listing.source`` of the last successful read. Without ``arm``
     the source ``arm`` is refused, since loading the SDK is for the agent alone. ``public``: as ``imds.read``
-    has it; without it, which addresses have a public one may not be complete.
+    has it, and the wireserver, which does not say, never has the head start; without it, which addresses
+    have a public one may not be complete.
 
     Raises:
         SourceUnreadable: no answer, or not an address document; for ``auto``, the error of each source.
@@ -79,7 +80,7 @@ def read(
         return _read_one(config.environment, config, until, endpoints, public=public)
     if config.file and Path(config.file).exists():
         return _read_one("file", config, until, endpoints)
-    order = ("wireserver", "imds") if last == "wireserver" else ("imds", "wireserver")
+    order = ("wireserver", "imds") if last == "wireserver" and not public else ("imds", "wireserver")
     return _first_answer(order, config, until, endpoints, public=public)
 
 

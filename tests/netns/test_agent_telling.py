@@ -154,7 +154,7 @@ def test_errors_are_told_with_the_code_that_the_caller_got(
     counted = ("azvnet_call_errors_total", "100", "ADD")
     eventually(lambda: samples(node).get(counted) == 1, "it is counted")
     told = samples(node)
-    assert told["azvnet_pool_exhausted_total",] >= 1
+    assert told["azvnet_pool_exhausted_total", "ipv4"] >= 1
     assert told["azvnet_pool_addresses", "ipv4", "assigned"] == 1
 
 

@@ -93,7 +93,7 @@ def test_every_metric_is_in_the_table_with_its_type_and_labels(place: Place, wor
     place.list_addresses(2)
     registry = metrics.new_registry()
     NodeCollector(registry, place.node, work, str, list)
-    CallMetrics(registry).observe("ADD", Reply(b"", 1, error=PoolError(PoolExhausted("full"))), 0.1)
+    CallMetrics(registry).observe("ADD", Reply(b"", 1, error=PoolError(PoolExhausted("full", family=4))), 0.1)
     text = Exposition(registry).encode("")[1].decode()
     told: dict[str, tuple[str, set[str]]] = {}
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):

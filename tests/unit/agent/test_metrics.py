@@ -73,7 +73,7 @@ def failed(error: BaseException) -> Reply:
 
 def test_names_follow_the_rules_of_promtool(place: Place, metrics: Metrics) -> None:
     place.list_addresses(3)
-    metrics.observe("ADD", failed(errors.PoolError(PoolExhausted("full"))), 0.1)
+    metrics.observe("ADD", failed(errors.PoolError(PoolExhausted("full", family=4))), 0.1)
     _, body = metrics.encode("")
     typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", body.decode(), re.MULTILINE))
     helped = set(re.findall(r"^# HELP (\S+) \S", body.decode(), re.MULTILINE))
@@ -116,6 +116,16 @@ def test_the_states_are_told_and_add_up(place: Place, metrics: Metrics) -> None:
     told = {each.labels["state"]: each.value for each in samples}
     assert told == {"free": 3, "assigned": 1, "cooling": 1, "quarantined": 0, "on_host": 0}
     assert value(metrics, "azvnet_pool_known_addresses") == 5
+
+
+def test_requests_that_find_no_address_are_counted_by_family(place: Place, metrics: Metrics) -> None:
+    place.list_addresses(1)
+    place.hold("web")
+    assert value(metrics, "azvnet_pool_exhausted_total", family="ipv4") == 0, "a series from the start"
+    with pytest.raises(PoolExhausted):
+        place.hold("db")
+    (sample,) = families(metrics)["azvnet_pool_exhausted"].samples
+    assert (sample.labels, sample.value) == ({"family": "ipv4"}, 1), "none of one that the pool does not have"
 
 
 def test_the_cooldown_of_the_calls_decides_what_is_cooling(
@@ -231,7 +241,7 @@ def test_calls_are_counted_by_verb_and_outcome(metrics: Metrics) -> None:
     metrics.observe("ADD", Reply(), 0.004)
     metrics.observe("ADD", Reply(), 0.2)
     metrics.observe("DEL", Reply(), 0.03)
-    metrics.observe("ADD", failed(errors.PoolError(PoolExhausted("full"))), 0.001)
+    metrics.observe("ADD", failed(errors.PoolError(PoolExhausted("full", family=4))), 0.001)
     metrics.observe("ADD", failed(ZeroDivisionError("ours")), 0.001)
     count, errors_ = "azvnet_call_duration_seconds_count", "azvnet_call_errors_total"
     assert value(metrics, count, verb="ADD", outcome="ok") == 2
@@ -260,7 +270,7 @@ def test_what_callers_write_makes_no_series_of_its_own(metrics: Metrics) -> None
 
 def test_counting_a_call_costs_less_than_30_microseconds(metrics: Metrics) -> None:
     """CPU of the thread, since others may have the processor in between; 16 threads, as the agent has."""
-    replies = (Reply(), failed(errors.PoolError(PoolExhausted("full"))))
+    replies = (Reply(), failed(errors.PoolError(PoolExhausted("full", family=4))))
     spent: list[float] = []
 
     def calls() -> None:

@@ -82,7 +82,7 @@ def agent(place: Place, work: Work) -> Iterator[Provisioning]:
 
 
 def test_a_pod_without_an_address_is_told_what_is_done(place: Place, agent: Provisioning) -> None:
-    for error in (PoolExhausted("none is free", "Wait."), SourceEmpty("none is listed", "Wait.")):
+    for error in (PoolExhausted("none is free", "Wait.", family=4), SourceEmpty("none is listed", "Wait.")):
         with pytest.raises(type(error)) as told, outlook.told("default/web", place.node):
             raise error
         assert str(told.value) == f"{error}; addresses are on the way: more are being added to the NIC"
@@ -99,7 +99,7 @@ def test_an_address_that_another_has_is_not_a_matter_of_growth(place: Place, age
 def test_switched_off_a_pod_is_told_nothing_of_growth(place: Place, agent: Provisioning) -> None:
     agent.use(new_settings(source="imds"))
     with pytest.raises(PoolExhausted, match=r"^none$"), outlook.told("default/web", place.node):
-        raise PoolExhausted("none")
+        raise PoolExhausted("none", family=4)
     assert (agent.progress, agent.problems()) == (None, [])
 
 
@@ -107,7 +107,7 @@ def test_a_dry_run_promises_nothing(place: Place, agent: Provisioning) -> None:
     log_file = str(place.run_dir / "agent.log")
     agent.use(new_settings(log_file=log_file, **node_mode(dry_run=True)))
     with pytest.raises(PoolExhausted, match=r"^none$"), outlook.told("default/web", place.node):
-        raise PoolExhausted("none")
+        raise PoolExhausted("none", family=4)
     assert agent.waiting() == {"default/web"}, "it is part of the plan that is told"
 
 

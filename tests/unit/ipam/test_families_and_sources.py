@@ -75,6 +75,8 @@ class TestBothFamilies:
             ipam.reserve(P2, owner(), BOTH)
         assert ipam.held_by(P2) == ()
         assert counts(ipam).free == 1
+        counted = {name: times for name, times in ipam.overview().counters.items() if "exhausted" in name}
+        assert counted == {"exhausted ipv4": 0, "exhausted ipv6": 1}
         assert ipam.require_available(ANY)[0].ip == ips(6)[0]
         with pytest.raises(PoolExhausted):
             ipam.require_available(BOTH)

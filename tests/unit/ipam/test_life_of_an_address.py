@@ -304,7 +304,7 @@ class TestExhaustion:
         )
         assert "az network nic ip-config create" in refused.value.remedy
         assert "max-pods to 4" in refused.value.remedy
-        assert counters(ipam)["exhausted"] == 1
+        assert counters(ipam)["exhausted ipv4"] == 1
 
     @pytest.mark.parametrize(("pods", "end"), [(5, r"default/web-4\)"), (6, r"default/web-4, \.\.\.\)")])
     def test_of_many_holders_the_first_five_are_named(self, node: Node, pods: int, end: str) -> None:
@@ -371,7 +371,7 @@ class TestExhaustion:
         ) as e:
             reserve(ipam, P1, owner(), ANY)
         assert e.value.remedy == "ask the platform team"
-        assert counters(ipam)["exhausted"] == 0
+        assert counters(ipam)["exhausted ipv4"] == 0
 
 
 def test_the_four_states_are_told_address_by_address(node: Node) -> None:

@@ -155,4 +155,4 @@ def test_sixteen_threads_of_one_process(node: Node) -> None:
         thread.join()
     assert failures == []
     assert counts(ipam, 0) == PoolCounts(free=20, assigned=0, cooling=0, quarantined=0)
-    assert counters(ipam)["exhausted"] == len(exhausted)
+    assert counters(ipam)["exhausted ipv4"] == len(exhausted)

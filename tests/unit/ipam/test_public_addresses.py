@@ -107,6 +107,16 @@ def test_a_call_without_the_agent_does_not_ask(cloud: Cloud) -> None:
     assert len(cloud.paths) == 1
 
 
+def test_the_wireserver_which_does_not_say_is_not_asked_first_for_having_answered_last(cloud: Cloud) -> None:
+    with running() as other:
+        other.answers = [ok(wireserver_xml(FIRST))]
+        cloud.answers = [ok(imds_network(FIRST)), balanced(FIRST)]
+        ends = Endpoints(imds=cloud.url, wireserver=other.url)
+        config = SourceConfig("auto", file="")
+        listing = sources.read(config, 5, "wireserver", endpoints=ends, public=True)
+        assert (listing.source, public(listing)) == ("imds", (ip_address(FIRST),))
+
+
 def test_the_wireserver_and_a_file_do_not_say(cloud: Cloud, tmp_path: Path) -> None:
     cloud.answers = [ok(wireserver_xml(FIRST))]
     ends = Endpoints(wireserver=cloud.url)

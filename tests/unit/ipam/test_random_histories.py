@@ -128,7 +128,7 @@ class NodeHistory(RuleBasedStateMachine):
             self.given(made, expected, before, request)
             return
         assert refused is expected
-        exhausted = counters(self.ipam)["exhausted"] - before["exhausted"]
+        exhausted = counters(self.ipam)["exhausted ipv4"] - before["exhausted ipv4"]
         assert exhausted == int(expected is PoolExhausted)
 
     def given(

@@ -279,7 +279,7 @@ def test_whether_an_address_could_be_given_is_told_as_an_add_would_tell_it(node:
     reserve(ipam, attachment("b"), owner("db"), ANY)
     with pytest.raises(PoolExhausted, match=r"2 held \(default/db, default/web\)"):
         ipam.require_available(ANY)
-    assert counters(ipam)["exhausted"] == 0
+    assert counters(ipam)["exhausted ipv4"] == 0
     release(ipam, attachment("a"))
     ipam.require_available(ANY)
     assert counts(ipam) == PoolCounts(free=0, assigned=1, cooling=1, quarantined=0)

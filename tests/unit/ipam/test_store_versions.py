@@ -178,7 +178,7 @@ class TestOlder:
             "10.0.0.9/16": ("free", 0),
             "10.0.0.10/32": ("assigned", 0),
         }
-        assert ipam.overview().counters["exhausted"] == 7
+        assert ipam.overview().counters["exhausted ipv4"] == 7
         assert reserve(ipam, P3, owner(), asking(nic_mac=MAC)).ip == ips(9)[0]
         assert (release(ipam, P1), held(ipam, P1)) != (None, None)
 
