@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 AZVNET = "/opt/cni/bin/azvnet"
 SETTINGS = {"refresh_seconds": 0.5, "reconcile_seconds": 0.5}
+READY = ["curl", "-sf", "--unix-socket", "/run/azvnet/http.sock", "http://node/readyz"]
 DOUBT = "still has a public address is not known"
 
 
@@ -51,7 +52,7 @@ def agent(node: Machine, source: str) -> Iterator[None]:
     argv = [AZVNET, "agent", "--config", "/etc/azvnet/agent.json"]
     process = node.popen(argv, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: not node.run([AZVNET, "status"], check=False).returncode, "it works")
+        eventually(lambda: not node.run(READY, check=False).returncode, "it has read the source", patience=60)
         yield
     finally:
         process.terminate()
