@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ipam.sources.placement import Placement
 
 ANEW_SECONDS = 60.0
-"""A pipeline whose token was not accepted is made anew, at most so often."""
+"""Minimum seconds between two replacements of a pipeline whose token was rejected."""
 
 
 class Azure:
@@ -91,7 +91,7 @@ class Azure:
             return made
 
     def forget(self, place: Placement) -> None:
-        """Its token was not accepted: the next request has another one."""
+        """Its token was rejected: the next request uses another one."""
         with self._lock:
             cloud = place.environment.casefold()
             kept = self._pipelines.get(cloud)
@@ -149,10 +149,10 @@ class Sorted:
         self._region, self._sort, self._order = region, sort, order
         self._ready = ready
         self.check: Callable[[], None] = _nothing
-        """What has to be so at the very moment of a request; raises if it is not."""
+        """Check what has to be true at the moment of a request; raises if it is not."""
 
     def take(self) -> float:
-        """See there; waits itself."""
+        """See ``pace.Turns``; waits itself."""
         if self._ready:
             self._ready = False
             self._turns.check()
@@ -169,4 +169,4 @@ class Sorted:
 
 
 def _nothing() -> None:
-    """Nothing has to be so."""
+    """Nothing to check."""

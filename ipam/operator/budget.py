@@ -53,7 +53,7 @@ class Meter:
         self._times: deque[float] = deque()
         self._paused_until = now
         self.throttled = 0
-        """Times that it was told to pause."""
+        """How many times it was paused."""
         self.used = 0
         """Requests since the beginning."""
 
@@ -85,7 +85,7 @@ class Meter:
             self.used -= 1
 
     def pause(self, now: float, seconds: float) -> None:
-        """Azure throttled one: nobody asks for so long (0: it did not say)."""
+        """Azure throttled one: no request is made for so many seconds (0: it named no time)."""
         self.throttled += 1
         self._paused_until = max(self._paused_until, now + (seconds or PAUSE))
 

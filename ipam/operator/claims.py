@@ -22,13 +22,13 @@ class Claims:
 
     def __init__(self, groups: tuple[str, ...]) -> None:
         self._groups = groups
-        """Resource groups that are served, in lower case; none: any."""
+        """Resource groups that are served, in lower case; empty: all."""
         self._of: dict[str, frozenset[str]] = {}
         self._by: dict[str, set[str]] = {}
         self._has_nic: set[str] = set()
 
     def note(self, node: AzvnetNode) -> frozenset[str]:
-        """What a node claims now; the others that may be concerned by it."""
+        """Record what a node claims now; returns the other nodes that this may affect."""
         touched = self.drop(node.name)
         ids = (node.spec.machine.resource_id, node.status.nic.id)
         claimed = frozenset(each.rstrip("/").casefold() for each in ids if each)
@@ -41,7 +41,7 @@ class Claims:
         return touched - {node.name}
 
     def drop(self, name: str) -> frozenset[str]:
-        """A node is gone; the others that may be concerned by it."""
+        """A node is gone; returns the other nodes that this may affect."""
         self._has_nic.discard(name)
         touched: set[str] = set()
         for each in self._of.pop(name, ()):
@@ -58,7 +58,7 @@ class Claims:
         )
 
     def why_not(self, node: AzvnetNode, provider_id: str) -> str:
-        """Why nothing may be done for a node; empty: nothing speaks against it."""
+        """Why nothing may be done for a node; empty: it may be served."""
         machine = node.spec.machine.resource_id
         place = placement_of(machine, node.spec.machine.environment)
         if place is None or not node.spec.machine.location:

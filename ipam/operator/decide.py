@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ipam.provision.plan import Counts
 
 STALE_SECONDS = 300.0
-"""An agent that has not written for so long does not follow the operator; it writes every two minutes."""
+"""An agent that has not written for so many seconds is considered gone; it writes every two minutes."""
 FRESH_SECONDS = 60.0
-"""Nothing is taken from a NIC unless its agent was seen to write so recently: it does every 30 s then."""
+"""Nothing is removed from a NIC unless its agent wrote within so many seconds: it does every 30 s then."""
 
 
 UNNOTICED = Said(progress.LISTING, "the node's agent has not confirmed yet what its NIC has")
@@ -33,14 +33,14 @@ class Around(Value):
     """What is known of the rest of the cluster, as far as it concerns one node."""
 
     has_node: bool
-    """There is a Node of that name."""
+    """There is a Node with that name."""
     refused: str
-    """Why nothing is done for the node whatever it says; empty: nothing speaks against it."""
+    """Why nothing is done for the node whatever its resource says; empty: it may be served."""
     coming: int
     arrivals: float
-    """Pods for each second, as the scheduler has bound them."""
+    """Pods per second that the scheduler binds to the node."""
     wait: float
-    """Seconds until a write that is asked for now would begin."""
+    """Seconds until a write that is requested now would begin."""
     subnet_full: bool
     grace: float
 
@@ -54,7 +54,7 @@ def decide(record: NodeRecord, around: Around, now: float) -> Wish:
     spec, status = record.node.spec, record.node.status
     counts = counts_of(record, around, now)
     urgent = max(counts.waiting, counts.coming) > counts.free
-    if record.unsure or record.is_unbelieved:
+    if record.unsure or record.is_awaiting_read:
         return Wish(What.READ, Urgency.WAITING if urgent else Urgency.GROWTH)
     if spec.seen != status.revision:
         return _at_rest(record, UNNOTICED, now)
@@ -82,7 +82,7 @@ def counts_of(record: NodeRecord, around: Around, now: float) -> Counts:
 
 
 def may_remove(record: NodeRecord, now: float) -> bool:
-    """Whether the agent is known to hold its marks at this moment."""
+    """Whether it is certain that the agent has its marks at this moment."""
     return record.renewed_at is not None and now - record.renewed_at <= FRESH_SECONDS
 
 
@@ -117,7 +117,7 @@ def _why_not(record: NodeRecord, around: Around, now: float) -> Said | None:
 
 
 def impossible(spec: NodeSpec) -> str:
-    """What is wrong with what a node asks for; empty: nothing."""
+    """What is wrong with the node's settings in its resource; empty: nothing."""
     if spec.sizes.batch < 1:
         return "sizes.batch has to be at least 1"
     wrong = problem(spec.sizes)
@@ -130,7 +130,7 @@ def _planned(record: NodeRecord, counts: Counts, now: float) -> Plan:
 
 
 def _at_rest(record: NodeRecord, said: Said, now: float) -> Wish:
-    """Nothing but a look at the NIC now and then."""
+    """Nothing to do but read the NIC from time to time."""
     spec = record.node.spec
     differs = bool(spec.pool.in_flight or spec.vanished)
     due = min(

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 LOOK_SECONDS = 5.0
-"""Seconds between two looks at all nodes; what changes is looked at at once."""
+"""Seconds between two rounds over all nodes; changes are handled at once."""
 QUEUED_SECONDS = 3.0
-"""Who has waited so long for a turn is told."""
+"""A node that has waited so many seconds for its turn gets the state ``queued``."""
 
 
 class Heard(Value):
@@ -50,7 +50,7 @@ class Heard(Value):
 
     name: str
     node: AzvnetNode | None
-    """None: it can't be understood."""
+    """None: it is not valid."""
     why: str = ""
 
 
@@ -65,7 +65,7 @@ class Parts(Hands, Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything was seen once."""
+        """Whether everything has been listed once."""
 
 
 class Fleet:
@@ -83,7 +83,7 @@ class Fleet:
         self.claims = Claims(common.settings.resource_groups)
         self.records: dict[str, NodeRecord] = {}
 
-    # What is heard
+    # Input
 
     def brief(self, document: Json) -> Heard:
         """See there."""
@@ -125,7 +125,7 @@ class Fleet:
         """The resource as the API server answered a write, or a read after one that failed.
 
         Raises:
-            FieldError: it can't be understood.
+            FieldError: it is not valid.
         """
         node = read(document, record.node)
         with self._lock:
@@ -155,7 +155,7 @@ class Fleet:
         self._dirty.update(names)
         self._changed.notify()
 
-    # What follows
+    # Decisions
 
     def run(self) -> None:
         """Look at nodes until the end of the term."""
@@ -181,7 +181,7 @@ class Fleet:
     def _try_to_look(self, name: str) -> None:
         try:
             self._look(name)
-        except Exception as error:  # noqa: BLE001 - other nodes are served whatever one of them says
+        except Exception as error:  # noqa: BLE001 - other nodes are served whatever the resource of one contains
             self._common.tell("error", f"{name}: internal error: {type(error).__name__}: {error}")
 
     def _look(self, name: str) -> None:
@@ -301,7 +301,7 @@ class Fleet:
             self._full[subnet.casefold()] = self._common.clock() + SCARCE_SECONDS
 
     def all_records(self) -> list[NodeRecord]:
-        """Of every node, at this moment."""
+        """The record of every node, at this moment."""
         with self._lock:
             return list(self.records.values())
 

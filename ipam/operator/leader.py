@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SAFE = 2 / 3
-"""Share of the lease's duration for which a renewal is believed."""
+"""Share of the lease's duration for which a renewal counts."""
 PACE = 5
-"""Attempts within one duration."""
+"""Attempts to renew within one duration."""
 
 
 class LeaseUnavailable(Exception):
@@ -30,27 +30,27 @@ class LeaseUnavailable(Exception):
 
 
 class LeaseConflict(Exception):
-    """Somebody else wrote the Lease in between."""
+    """Something else wrote the Lease in between."""
 
 
 class LeaseRecord(Value):
-    """What a Lease says."""
+    """The content of a Lease."""
 
     holder: str
-    """Identity of who leads; empty: it was given back."""
+    """Identity of the leader; empty: the lease was released."""
     seconds: float
     """Its duration."""
     transitions: int
-    """How often it changed hands."""
+    """How many times the leader changed."""
     version: str = ""
-    """Of the object; empty: it is not there yet."""
+    """Version of the object; empty: it does not exist yet."""
 
 
 class Box(Protocol):
     """The Lease in the cluster. Each raises LeaseUnavailable."""
 
     def read(self) -> LeaseRecord | None:
-        """What it says; None: there is none."""
+        """Its content; None: there is no such object."""
 
     def write(self, record: LeaseRecord, *, acquires: bool) -> LeaseRecord:
         """Create it (no version) or replace that version; as it is afterwards. ``acquires``: it changes
@@ -87,7 +87,7 @@ class Elector:
         self._seen_at = 0.0
         self._trouble = ""
         self.term = 0
-        """Counts the times that this process began to lead."""
+        """How many times this process became the leader."""
 
     @property
     def leads(self) -> bool:
@@ -96,7 +96,7 @@ class Elector:
 
     @property
     def holder(self) -> str:
-        """Who leads, as last seen."""
+        """The leader, as last seen."""
         return self._seen.holder if self._seen is not None else ""
 
     @property
@@ -105,7 +105,7 @@ class Elector:
         return self._seconds / PACE
 
     def step(self) -> None:
-        """Take the lease if it is free, renew it if it is ours. Never raises for the cluster's sake."""
+        """Take the lease if it is free, renew it if it is ours. Errors of the cluster are not raised."""
         try:
             self._attempt()
             self._trouble = ""
@@ -117,7 +117,7 @@ class Elector:
                 self._tell("warning", f"the lease can't be used: {error}")
 
     def release(self) -> None:
-        """Give the lease back, if it is ours: the next one leads at once."""
+        """Release the lease, if it is ours: the next operator leads at once."""
         ours = self.leads and self._seen is not None
         self._until = float("-inf")
         if ours and self._seen is not None:
@@ -127,7 +127,7 @@ class Elector:
                 self._tell("warning", f"the lease could not be given back: {error}")
 
     def run(self, stop: threading.Event) -> None:
-        """Attempt for as long as ``stop`` is not set."""
+        """Attempt until ``stop`` is set."""
         while not stop.is_set():
             self.step()
             stop.wait(self.pause)

@@ -25,23 +25,23 @@ class Urgency(IntEnum):
     GROWTH = 1
     REMOVAL = 2
     REST = 3
-    """Looking whether all is as it should be."""
+    """Checking a NIC at rest."""
 
 
 class PlaceInLine(Value):
-    """Of one that waits."""
+    """The position of one waiting entry."""
 
     order: Urgency
     since: float
     rank: float
-    """The lowest is next."""
+    """The lowest rank is next."""
 
 
 K = TypeVar("K")
 
 
 class Line(Generic[K]):
-    """Those who wait, each with a key of its own. Not for several threads."""
+    """The waiting entries, each with a key of its own. Not for several threads."""
 
     def __init__(self) -> None:
         self._places: dict[K, PlaceInLine] = {}
@@ -79,7 +79,7 @@ class Line(Generic[K]):
             self._lengths[place.order] -= 1
 
     def first(self) -> tuple[float, K] | None:
-        """Rank and key of who is next."""
+        """Rank and key of the next entry."""
         while self._heap:
             rank, _, key = self._heap[0]
             place = self._places.get(key)
@@ -89,19 +89,19 @@ class Line(Generic[K]):
         return None
 
     def place(self, key: K) -> PlaceInLine | None:
-        """Of one that waits."""
+        """The position of one waiting entry."""
         return self._places.get(key)
 
     def ahead_of(self, order: Urgency) -> int:
-        """How many of the same class, or of a more urgent one, wait."""
+        """How many entries of the same or a more urgent class wait."""
         return sum(number for each, number in self._lengths.items() if each <= order)
 
     def lengths(self) -> dict[Urgency, int]:
-        """How many wait in each class."""
+        """How many entries wait in each class."""
         return dict(self._lengths)
 
     def longest(self, now: float) -> dict[Urgency, float]:
-        """Seconds for which the oldest of each class has waited."""
+        """Seconds for which the oldest entry of each class has waited."""
         found = dict.fromkeys(Urgency, 0.0)
         for each in self._places.values():
             found[each.order] = max(found[each.order], now - each.since)

@@ -45,7 +45,7 @@ class Operator:
         self.counters: Counter[str] = Counter()
         """Events since the start of the process, as ``ipam.nic_counts`` names them."""
         self.term: Term | None = None
-        """What is being done; None: another operator leads."""
+        """The current term; None: another operator leads."""
         box = cluster.lease(settings.lease)
         self.elector = Elector(box, identity, settings.lease.seconds, clock, tell)
         self._electing = threading.Thread(
@@ -66,14 +66,14 @@ class Operator:
         self.elector.release()
 
     def why_not_alive(self) -> str:
-        """Why this process should be started again; empty: it works."""
+        """Why this process should be restarted; empty: it works."""
         ended = [each.name for each in (self._electing, self._leading) if not each.is_alive()]
         term = self.term
         ended += term.ended if term is not None else []
         return f"a thread has ended: {', '.join(ended)}" if ended else ""
 
     def why_not_ready(self) -> str:
-        """Why it does not do its part; empty: it leads and sees the cluster, or another one leads."""
+        """Why it is not ready; empty: it leads and has listed the cluster, or another operator leads."""
         if not self.elector.holder:
             return "the lease has not been seen yet"
         term = self.term

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ipam.provision.nic_document import Document
 
 INSTANCE_FIRST_POLL = 30.0
-"""What writes to an instance of a Uniform scale set take (four recorded ones)."""
+"""Seconds that writes to an instance of a Uniform scale set take (four recorded ones)."""
 
 
 class Nics:
@@ -89,7 +89,7 @@ class Nics:
         return sum(len(each.addresses) for each in ours)
 
     def shown(self, nic: Document, target: NicTarget) -> NicShown:
-        """The NIC as the node is told."""
+        """The NIC as it is shown in the status."""
         try:
             mac = normalize_mac(nic_document.mac_of(nic))
         except ValueError:  # a machine that is off has none

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from ipam.provision.nic_writer import NicTarget
 
 STALE = "stale"
-"""A state that only an operator tells: the node's agent does not say anything."""
+"""A state that only an operator reports: the node's agent is silent."""
 UNBELIEVED_SECONDS = 15.0
-"""An agent that has seen nothing so long after the NIC was read waits for another read."""
+"""An agent that has not confirmed a read for so many seconds waits for another one."""
 
 
 class Said(Value):
-    """What people are told of a node."""
+    """The state of a node, as people see it."""
 
     state: str
     text: str
@@ -37,7 +37,7 @@ class Said(Value):
 
     @property
     def is_problem(self) -> bool:
-        """Whether somebody should know."""
+        """Whether it is a problem to report."""
         return self.state not in progress.QUIET
 
 
@@ -63,7 +63,7 @@ class Wish(Value):
     what: What
     order: Urgency = Urgency.REST
     said: Said | None = None
-    """What is told while it is at rest."""
+    """The state to report while nothing is done."""
 
 
 class NodeRecord:
@@ -72,12 +72,12 @@ class NodeRecord:
     def __init__(self, node: AzvnetNode, now: float) -> None:
         self.node = node
         self.broken = ""
-        """Why the resource can't be understood."""
+        """Why the resource is not valid."""
         self.seen_at = now
         self.renewed_at: float | None = None
-        """When the agent was last seen to write; None: not since this operator leads."""
+        """When the agent last wrote its resource; None: not since this operator leads."""
         self.gone_since: float | None = None
-        """Since when there is no Node of that name."""
+        """Since when there is no Node with that name."""
         self.working = False
         self.queued_since: float | None = None
         self.failures = 0
@@ -89,17 +89,17 @@ class NodeRecord:
         self.no_block_until = 0.0
         self.target: NicTarget | None = None
         self.target_of: tuple[str, ...] = ()
-        """Machine and NIC that ``target`` was looked up for."""
+        """The machine and NIC for which ``target`` was looked up."""
         self.read_due = now + _until_next_read(node)
         self.read_at: float | None = None
         """When the NIC was read; None: not since this operator leads."""
         self.is_another_machine = False
-        """The node has become another machine, and what the status says is of the one before."""
+        """The node is now another machine, and the status is about the previous one."""
         status = node.status
         self.unsure = not status.revision or status.operation is not None or bool(status.releasing)
-        """Something may have happened to the NIC that the resource does not say."""
+        """The NIC may have changed in a way that is not in the resource."""
         self.observed: tuple[str, ...] | None = None
-        """``spec.releasing`` of the generation that was last told as observed."""
+        """``spec.releasing`` of the generation that was last written as observed."""
         self.told_event = ""
 
     def take(self, node: AzvnetNode, now: float) -> bool:
@@ -117,15 +117,15 @@ class NodeRecord:
         return True
 
     @property
-    def is_unbelieved(self) -> bool:
-        """Whether the agent does not believe a status from before its time, and waits for another read."""
+    def is_awaiting_read(self) -> bool:
+        """Whether the agent ignores a status from before its start, and waits for another read."""
         if self.node.spec.seen or not self.node.status.revision:
             return False
         return self.read_at is None or self.last_heard > self.read_at + UNBELIEVED_SECONDS
 
     @property
     def last_heard(self) -> float:
-        """When the agent was last known to be alive."""
+        """When the agent last showed that it is alive."""
         return self.seen_at if self.renewed_at is None else self.renewed_at
 
     @property
@@ -135,12 +135,12 @@ class NodeRecord:
         return machine.resource_id.casefold(), machine.vm_id, machine.mac, self.node.spec.subnet
 
     def place(self) -> Placement | None:
-        """Where the machine is in Azure; None: its id is none."""
+        """Where the machine is in Azure; None: its id is not valid."""
         machine = self.node.spec.machine
         return placement_of(machine.resource_id, machine.environment)
 
     def region(self) -> Region:
-        """Whose budget it uses."""
+        """The region whose budget it uses."""
         place = self.place()
         subscription = place.subscription.casefold() if place is not None else ""
         return Region(subscription, self.node.spec.machine.location.casefold())
@@ -152,7 +152,7 @@ def _number(version: str) -> int:
 
 
 def _until_next_read(node: AzvnetNode) -> float:
-    """Seconds until the NIC should be read again, by what the operator before us wrote."""
+    """Seconds until the NIC should be read again, from what the previous leader wrote."""
     try:
         age = time.time() - seconds_of(node.status.last_read_time)
     except ValueError:

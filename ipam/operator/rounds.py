@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ipam.operator.turns import Region
 
 COUNT_SECONDS = 5.0
-"""Between two counts of all nodes."""
+"""Seconds between two counts of all nodes."""
 
 
 class Rounds:
@@ -36,7 +36,7 @@ class Rounds:
         self._counted: tuple[float, Mapping[Region, int]] = (float("-inf"), {})
 
     def seconds(self, region: Region, allowed: int, now: float) -> float:
-        """Of a round in a region with so many writes in ``WINDOW`` seconds."""
+        """Seconds of a round in a region with so many writes in ``WINDOW`` seconds."""
         at, nodes = self._counted
         if now - at >= COUNT_SECONDS:
             nodes = Counter(each.region() for each in self._records() if self._has_arrivals(each))

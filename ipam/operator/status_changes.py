@@ -34,7 +34,7 @@ def with_condition(status: NodeStatus, generation: int, now: str) -> NodeStatus:
 
 
 def verdict_of(status: NodeStatus) -> str:
-    """Whether the NIC follows demand: ``True``, ``False`` or ``Unknown``."""
+    """Whether the NIC can follow demand: ``True``, ``False`` or ``Unknown``."""
     if status.state in {"", progress.STARTING, STALE}:
         return "Unknown"
     return "False" if Said(status.state, "").is_problem else "True"

@@ -47,7 +47,7 @@ class StatusWriter:
         self.events = 0
 
     def put(self, record: NodeRecord, said: Said, *, keep: bool) -> None:
-        """Have it written that a node is in this state, unless that is what it says. ``keep``: what the agent
+        """Have this state written, unless the status already has it. ``keep``: what the agent
         was asked for stays.
         """
         node = record.node
@@ -77,7 +77,7 @@ class StatusWriter:
 
     def _write(self, record: NodeRecord, said: Said, keep: bool) -> None:  # noqa: FBT001 - as it was put there
         if record.working:
-            return  # it tells by itself
+            return  # it writes its status itself
 
         def change(status: NodeStatus) -> NodeStatus:
             surplus = status.surplus if keep else 0
@@ -87,7 +87,7 @@ class StatusWriter:
             self.publish(record, change)
             self._event(record, said)
         except (Conflict, NotThere, Stopped):
-            return  # what is new is looked at anyway
+            return  # the change leads to another decision anyway
         except ClusterError as error:
             self._common.tell("debug", f"{record.node.name}: {error}")
 
@@ -95,7 +95,7 @@ class StatusWriter:
         """See ``work.Hands``."""
         self._turns.check()
         node = record.node
-        # What is told of the machine before says nothing about the generation that names another one.
+        # The status of the previous machine does not observe the generation that names another one.
         observed = node.status.observed_generation if record.is_another_machine else node.generation
         after = status_changes.with_condition(change(node.status), observed, rfc3339(time.time()))
         changed = status_changes.changes(node.status, after)
@@ -117,13 +117,13 @@ class StatusWriter:
             raise ClusterError(f"{record.node.name}: {error}") from error
 
     def _is_to_observe(self, record: NodeRecord) -> bool:
-        """Whether the agent waits to be told that what it withdrew is known."""
+        """Whether the agent waits for confirmation that its withdrawal was seen."""
         if record.observed is None:
             return record.node.status.observed_generation < record.node.generation
         return record.observed != record.node.spec.releasing
 
     def _event(self, record: NodeRecord, said: Said) -> None:
-        """Tell whoever looks at the Node that its pods wait in vain; once for each state."""
+        """An Event at the Node if its pods wait and can't be given an address; once for each state."""
         if not said.is_problem:
             record.told_event = ""
             return

@@ -57,7 +57,7 @@ class Term:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything was seen once."""
+        """Whether everything has been listed once."""
         return all(each.is_complete for each in self._watches)
 
     def run(self, stop: threading.Event) -> None:

@@ -30,25 +30,25 @@ class Sort(Enum):
 
 
 class Region(Value):
-    """What has a budget of its own: a subscription in a region, both in lower case."""
+    """A subscription and region, which have a budget of their own; both in lower case."""
 
     subscription: str
     location: str
 
 
 class Stopped(Exception):
-    """There are no more turns: this operator does not lead any longer, or ends."""
+    """There are no more turns: this operator no longer leads, or ends."""
 
 
 class Account:
-    """The budget of one region, and who waits for it."""
+    """The budget of one region, and what waits for it."""
 
     def __init__(self, share: float, now: float) -> None:
         self.meters = {Sort.READ: Meter(READS, share, now), Sort.WRITE: Meter(WRITES, share, now)}
         self.works: dict[Sort, Line[str]] = {sort: Line() for sort in Sort}
-        """Work that has not begun, by name of the node."""
+        """Work that has not begun, by node name."""
         self.requests: dict[Sort, Line[threading.Event]] = {sort: Line() for sort in Sort}
-        """Of work that is under way."""
+        """Requests of work in progress."""
         self.begun: dict[Urgency, tuple[int, float]] = dict.fromkeys(Urgency, (0, 0.0))
         """Pieces of work that were begun, and the seconds for which they waited together."""
 
@@ -95,7 +95,7 @@ class Turns:
             yield from list(self._accounts.items())
 
     def queue(self, node: str, region: Region, sort: Sort, order: Urgency) -> None:
-        """Have work on a node begun when it is its turn; it waits once, whatever it waits for."""
+        """Queue work on a node; a node is in the queue once, whatever it waits for."""
         account = self.account(region)
         with self._changed:
             account.works[Sort.READ if sort is Sort.WRITE else Sort.WRITE].drop(node)
@@ -103,7 +103,7 @@ class Turns:
             self._changed.notify()
 
     def drop(self, node: str) -> None:
-        """Work on a node is not wanted any more."""
+        """Work on a node is no longer wanted."""
         with self._changed:
             for account in self._accounts.values():
                 for line in account.works.values():
@@ -128,14 +128,14 @@ class Turns:
             self._changed.notify()
 
     def throttled(self, region: Region, sort: Sort, seconds: float) -> None:
-        """Azure throttles: nobody asks there for so long."""
+        """Azure throttles: no requests to that region for so many seconds."""
         account = self.account(region)
         with self._changed:
             account.meters[sort].pause(self._clock(), seconds)
             self._changed.notify()
 
     def expected_wait(self, region: Region, order: Urgency) -> float:
-        """Seconds until a write that is asked for now would begin."""
+        """Seconds until a write that is requested now would begin."""
         account = self.account(region)
         with self._changed:
             now = self._clock()
@@ -160,12 +160,12 @@ class Turns:
         self.check()
 
     def check(self) -> None:
-        """Raises Stopped: this operator does not lead any longer, or ends."""
+        """Raises Stopped: this operator no longer leads, or ends."""
         if self._stopped or not self._may_write():
             raise Stopped
 
     def stop(self) -> None:
-        """No more turns; all who wait are told."""
+        """No more turns; everything that waits gets ``Stopped``."""
         with self._changed:
             self._stopped = True
             for account in self._accounts.values():
@@ -176,7 +176,7 @@ class Turns:
             self._changed.notify()
 
     def run(self) -> None:
-        """Serve those who wait, until ``stop``."""
+        """Give turns until ``stop``."""
         while True:
             with self._changed:
                 if self._stopped:

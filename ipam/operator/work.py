@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from ipam.provision.nic_writer import NicWriter
 
 ANSWER_SECONDS = 20.0
-"""An agent that was asked for addresses to be removed answers sooner, or does not follow."""
+"""An agent that was asked to release addresses answers within so many seconds, or is considered gone."""
 LOOK_SECONDS = 0.2
 MOST_CONFLICTS = 8
 
 
 class Hands(Protocol):
-    """What work on a node is done with."""
+    """What work on a node needs from the rest of the operator."""
 
     def clock(self) -> float:
         """Seconds of a clock that does not jump."""
@@ -50,13 +50,13 @@ class Hands(Protocol):
         """Wait for so long. Raises turns.Stopped."""
 
     def around(self, record: NodeRecord) -> Around:
-        """What is known of the rest of the cluster."""
+        """What is known about the node in the rest of the cluster."""
 
     def publish(self, record: NodeRecord, change: Callable[[NodeStatus], NodeStatus]) -> None:
         """Change the status at the version in the record, which is the newer one afterwards.
 
         Raises:
-            Conflict: somebody wrote meanwhile; the record has what they wrote.
+            Conflict: something else wrote in the meantime; the record has the new version.
             ClusterError: see there.
         """
 
@@ -92,15 +92,15 @@ class Work:
         self._nics = nics
         self._writes = writes
         self._said: Said | None = None
-        """What is told of a NIC that is as it was."""
+        """The state to report if the NIC is unchanged."""
 
     def do(self, wish: Wish) -> None:
-        """What was wished for.
+        """Do what was decided.
 
         Raises:
             Refusal, NotANic: Azure did not do it, or it is not known whether it did.
-            ClusterError: the API server could not be told.
-            turns.Stopped: this operator does not lead any longer, or ends.
+            ClusterError: the status could not be written.
+            turns.Stopped: this operator no longer leads, or ends.
         """
         self._said = wish.said
         if wish.what is What.LEAVE:
@@ -122,7 +122,7 @@ class Work:
         if not left:
             self._note(nic)
         elif not left <= frozenset(self._record.node.spec.releasing):
-            # The agent does not hold them back any more, so they stay. A write that somebody else has
+            # The agent no longer holds them back, so they stay. A write that somebody else has
             # prepared to remove them must not arrive after that.
             self._hands.tell(
                 "warning",
@@ -146,7 +146,7 @@ class Work:
         return writer.remove(names)
 
     def _note(self, nic: Document) -> None:
-        """Tell the node what its NIC has; nothing is under way any more."""
+        """Write what the NIC has to the status; no operation is in progress."""
         found = nic_document.configurations(nic)
         target = self._record.target
         assert target is not None
@@ -197,7 +197,7 @@ class Work:
         made = [each for each in nic_document.configurations(nic) if each.name in names]
         self._hands.count({counts.ADDED: sum(len(each.addresses) for each in made)})
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
-            # An API that does not know blocks ignores the field without a word (azure-cli#32553).
+            # An API that does not know blocks silently ignores the field (azure-cli#32553).
             record.no_block_until = self._hands.clock() + SCARCE_SECONDS
         self._note(nic)
 
@@ -227,7 +227,7 @@ class Work:
         self._note(nic)
 
     def _ask(self) -> bool:
-        """Ask the agent for addresses that may go; whether it named some."""
+        """Ask the agent to release addresses; returns whether it named some."""
         record, hands = self._record, self._hands
         wanted = plan(
             record.node.spec.sizes, counts_of(record, hands.around(record), hands.clock()), float("inf")
@@ -277,7 +277,7 @@ class Work:
                 )
             except Conflict:
                 record.unsure = False
-                continue  # it wrote meanwhile: what it says now counts
+                continue  # it wrote in the meantime: its new resource counts
             self._hands.tell("info", f"{node.name}: {text}")
             return names
         return frozenset()
@@ -285,7 +285,7 @@ class Work:
     # Nodes that are gone
 
     def _leave(self) -> None:
-        """Take what we gave the NIC of a node that is gone, and forget the node."""
+        """Remove what we added to the NIC of a node that is gone, and delete its resource."""
         record = self._record
         name = record.node.name
         if not self._hands.claimed_elsewhere(name):
@@ -301,7 +301,7 @@ class Work:
         self._hands.tell("info", f"{name} is gone, and its resource was deleted")
 
     def _publish(self, change: Callable[[NodeStatus], NodeStatus]) -> None:
-        """As ``Hands.publish``, on top of whatever the agent writes meanwhile."""
+        """As ``Hands.publish``, repeated if the agent writes in the meantime."""
         for _ in range(MOST_CONFLICTS):
             try:
                 self._hands.publish(self._record, change)

@@ -29,7 +29,7 @@ MOST_ADDRESSES = NIC_CONFIGURATIONS * BLOCK
 MOST_CONFIGURATIONS = 2 * NIC_CONFIGURATIONS
 """Of both families."""
 MOST_VANISHED = 256
-"""So many are named; that there are more helps nobody."""
+"""Names are listed up to this number; more would not help anybody."""
 _LARGEST = 2**31 - 1
 _GENERATIONS = 2**53 - 1
 """The API server keeps a bound as a floating point number, and one that has no exact one becomes negative."""
@@ -40,11 +40,11 @@ PROVISIONED = "Provisioned"
 
 
 class Machine(Value):
-    """The virtual machine of a node, as its IMDS has it, and the NIC by which its pods leave."""
+    """The virtual machine of a node, from its IMDS, and the NIC by which its pods' packets leave."""
 
     resource_id: str = ""
     vm_id: str = ""
-    """Unique in all of Azure; another one means that the machine was made again under the same name."""
+    """Unique in all of Azure; a different one means that the machine was recreated under the same name."""
     environment: str = ""
     """The cloud: ``AzurePublicCloud``, ``AzureChinaCloud``, ..."""
     location: str = ""
@@ -100,7 +100,7 @@ class PoolReport(Value):
 
 
 class NodeSpec(Value):
-    """What the agent says."""
+    """Written by the agent."""
 
     protocol: int = PROTOCOL
     machine: Machine = Machine()
@@ -108,7 +108,7 @@ class NodeSpec(Value):
     subnet: str = ""
     """Name or id of the subnet that the NIC has to be in; empty: any."""
     dry_run: bool = False
-    """Only tell what would be done."""
+    """Only report what would be done."""
     pool: PoolReport = PoolReport()
     seen: int = 0
     """``NodeStatus.revision`` with which the pool was counted; 0: none yet."""
@@ -157,16 +157,16 @@ class Condition(Value):
 
 
 class NodeStatus(Value):
-    """What the operator says."""
+    """Written by the operator."""
 
     revision: int = 0
-    """One more whenever the configurations have changed; 0: the NIC has not been read yet."""
+    """Incremented whenever the configurations have changed; 0: the NIC has not been read yet."""
     nic: NicShown = NicShown()
     configurations: tuple[Configuration, ...] = ()
     addresses: int = 0
     """For pods: IPv4, not the primary one."""
     state: str = ""
-    """See ``progress.PHASES``; empty: the operator has not said anything yet."""
+    """See ``progress.PHASES``; empty: the operator has not written anything yet."""
     text: str = ""
     remedy: str = ""
     surplus: int = 0
@@ -184,13 +184,13 @@ class NodeStatus(Value):
 
 
 class AzvnetNode(Value):
-    """The whole resource, as far as it concerns anybody."""
+    """The whole resource, without what nobody here uses."""
 
     name: str
     """That of the Kubernetes node."""
     uid: str = ""
     resource_version: str = ""
-    """Sent back with a write, which fails if anybody has written meanwhile."""
+    """Sent back with a write, which fails if something else has written in the meantime."""
     generation: int = 0
     """The API server adds one with every change of ``spec``."""
     spec: NodeSpec = NodeSpec()

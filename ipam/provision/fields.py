@@ -22,14 +22,14 @@ V = TypeVar("V", bound=Value)
 
 
 class FieldError(ValueError):
-    """A document has what it must not have; says where, and what."""
+    """A document has an invalid field; says which, and why."""
 
 
 class FieldKind(Protocol):
     """Of a field."""
 
     def read(self, value: Any, where: str) -> Any:
-        """What JSON says; raises FieldError. ``where``: the field, with those that it is in."""
+        """The value of JSON; raises FieldError. ``where``: the field, with those that it is in."""
 
     def write(self, value: Any) -> Any:
         """The same as JSON."""

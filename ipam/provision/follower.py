@@ -36,7 +36,7 @@ RENEW_SECONDS, OFFERING_SECONDS = 120.0, 30.0
 """After so long it is written again though nothing has changed: the operator leaves a node alone that was
 silent for five minutes, and begins no removal where it was silent for one."""
 CONTINUED_SECONDS = 600.0
-"""An agent whose predecessor wrote so recently believes what the operator had said to that."""
+"""An agent whose predecessor wrote within so many seconds uses the status that the operator wrote for it."""
 
 
 class Follower:
@@ -65,15 +65,15 @@ class Follower:
         self._machine_since: int | None = None
         """The generation of the resource that first named this machine; None: it does not yet."""
         self._read_before = ""
-        """When the NIC had been read that the operator told of first, unless that is believed."""
+        """Time of the read in the first status that was seen, unless that status is used."""
         self._noted = (0, "")
-        """Revision and time of the read that are believed."""
+        """Revision and time of the read that are used."""
         self.progress = Progress()
 
     def step(
         self, node: AzvnetNode | None, trouble: Progress | None = None, *, may_write: bool = True
     ) -> NodeSpec | None:
-        """One look; what is to be written to the resource now. None: nothing.
+        """One step; returns what has to be written to the resource now. None: nothing.
 
         Args:
             node: the resource as it was read last, which may be out of date; None: there is none.
@@ -116,7 +116,7 @@ class Follower:
         self._follow(node)
         self._handshake.wrote(node)
 
-    # What the operator says
+    # Reading the operator's half
 
     def _follow(self, node: AzvnetNode) -> None:
         if self._node is None or self._node.uid != node.uid:
@@ -159,10 +159,10 @@ class Follower:
         except ValueError:
             return False
 
-    # What the agent says
+    # Writing the agent's half
 
     def _offer(self, pool: PoolView) -> None:
-        """Offer what the operator asks for, as far as no pod needs it; withdraw what is asked for no more."""
+        """Offer what the operator asks for, if no pod needs it; withdraw what it no longer asks for."""
         if self._node is None or not self._noted[0]:
             return
         status, handshake = self._node.status, self._handshake
@@ -200,7 +200,7 @@ class Follower:
 
     def _is_due(self, spec: NodeSpec) -> bool:
         if self._wrote_at is None:
-            return True  # it is still alive, and that is news
+            return True  # it is still alive, which has to be written
         since = self._around.clock() - self._wrote_at
         if self._node is None:
             return since >= URGENT_SECONDS
@@ -209,7 +209,7 @@ class Follower:
             return since >= (RENEW_SECONDS if self._handshake.is_settled else OFFERING_SECONDS)
         return since >= (URGENT_SECONDS if _is_urgent(spec, said) else USUAL_SECONDS)
 
-    # What is told
+    # Reporting
 
     def _telling(self, spec: NodeSpec, pool: PoolView) -> Progress:
         if self._node is None:

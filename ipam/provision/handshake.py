@@ -45,14 +45,14 @@ class Handshake:
         self._withdrawn_in = 0
 
     def resume(self) -> None:
-        """Take up what was offered before this life, by this mode or another."""
+        """Continue with what was offered before the agent started, by this mode or another."""
         now = self._clock()
         known = offers.read(self._ipam.directory).since(now)
         self._keep(offers.inherited(known, self._ipam.leaving(), now))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is to be published: every address is marked, and the file says so."""
+        """What has to be published: all its addresses are marked, and the file records it."""
         return tuple(sorted(each.name for each in self._offered))
 
     @property
@@ -168,7 +168,7 @@ class Handshake:
         )
 
     def _keep(self, known: Offers) -> None:
-        """The file first: what it lacks is not held back."""
+        """The file comes first: what is not in it is not held back."""
         if known != self._offers:
             offers.keep(self._ipam.directory, known)
             self._offers = known

@@ -15,6 +15,10 @@ IMDS_SECONDS = 10.0
 
 
 def this_machine(mac: str) -> Machine:
-    """What IMDS says. ``mac``: of the NIC by which pods leave. Raises SourceUnreadable."""
+    """The machine according to IMDS. ``mac``: of the NIC by which pods' packets leave.
+
+    Raises:
+        SourceUnreadable: IMDS can't be read.
+    """
     place = own_placement(AZURE.imds, time.monotonic() + IMDS_SECONDS)
     return Machine(place.resource_id, place.vm_id, place.environment, place.location, mac)

@@ -35,7 +35,7 @@ BLOCK_LENGTH = 28
 
 
 class NotANic(ValueError):
-    """A document lacks what every NIC has; says what."""
+    """A document lacks something that every NIC has; says what."""
 
 
 class Configuration(Value):

@@ -56,7 +56,7 @@ class NicPool:
         return frozenset(ip for each in usable for ip in each.addresses if ip.version == 4) - pool.known
 
     def removable(self, pool: PoolView) -> list[Unit]:
-        """Our IP configurations that no pod uses and none has used a moment ago."""
+        """Our IP configurations that no pod uses or has used recently."""
         free = frozenset(pool.free)
         ours = [each for each in self.configurations if each.is_ours and not each.primary]
         return [
@@ -101,7 +101,7 @@ class NicPool:
         kept = self._kept() & self.on_nic()
         self._ipam.unmark_leaving(self._ipam.leaving() - marked - kept)
 
-    # What is told
+    # Reporting
 
     def vanished(self, pool: PoolView) -> tuple[Reservation, ...]:
         """What live pods hold and the NIC did not have when it was read last."""
@@ -120,7 +120,7 @@ class NicPool:
             self._unlisted_since = self._around.clock()
 
     def listing(self, pool: PoolView) -> Progress | None:
-        """What is to be told of what the source does not list; None: it lists everything."""
+        """What to report about addresses that the source does not list; None: it lists everything."""
         missing, since = len(self.in_flight(pool)), self._unlisted_since
         if not missing:
             return None

@@ -32,7 +32,7 @@ INSTANCE_API = "2026-04-01"
 INSTANCE_NICS_API = "2018-10-01"
 """The only one that this read has; it may leave out the length of a block."""
 POLL_SECONDS = 10.0
-"""Where the answer does not say when to ask again."""
+"""Seconds between polls if an answer has no Retry-After."""
 MOST_CHANGES = 6
 """Times that something else may change the NIC between our read and our write."""
 MOST_FAILED_POLLS = 30
@@ -53,7 +53,7 @@ class NicWriter:
     """One NIC. Not for several threads.
 
     Args:
-        arm: how Azure is asked.
+        arm: how requests are sent to Azure.
         target: the NIC.
         first_poll: seconds after a write before which it is not asked whether the operation has ended, even
             where Retry-After is shorter: none has ever ended earlier, and many NICs share a budget of reads.

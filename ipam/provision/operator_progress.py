@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ipam.provision.exchange import AzvnetNode, NodeStatus
 
 FIRST_SECONDS = 60.0
-"""For a first word about this node."""
+"""Seconds to wait for the first status of this node."""
 ANSWER_SECONDS = 90.0
-"""For a word about addresses that are needed."""
+"""Seconds to wait for a status if addresses are needed."""
 WORK_SECONDS = 900.0
-"""For the end of an operation, or of the wait for one's turn."""
+"""Seconds to wait for the end of an operation, or for the node's turn."""
 SILENT_SECONDS = 1800.0
-"""The NIC is read once in ten minutes at rest, and that is told."""
+"""Seconds to wait at rest: the NIC is read once in ten minutes, and that updates the status."""
 _REMEDY = "Check the operator: kubectl get pods -A -l app.kubernetes.io/component=operator, and their logs."
 
 
@@ -52,7 +52,7 @@ class OperatorProgress:
             return Progress(text="the operator has not handled this node yet")
         if status.state in PHASES:
             return Progress(status.state, status.text, status.remedy)
-        # A newer operator: what it says in words is still true.
+        # A newer operator: its text is still true.
         phase = Kind.REFUSED.value if status.remedy else IDLE
         return Progress(phase, status.text or status.state, status.remedy)
 

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WRITES, SECONDS_PER_WRITE = 4, 30.0
-"""At once, and between two after that; more than demand asks for, since each takes a minute anyway."""
+"""Burst, and seconds per write after that; more than demand needs, since each takes a minute anyway."""
 READS, SECONDS_PER_READ = 20, 5.0
-"""At once, and between two after that: polls come every 10 s."""
+"""Burst, and seconds per read after that: polls are sent every 10 s."""
 AT_REST_SECONDS = 600.0
-"""Seconds after which a NIC is read again though it lacks nothing: an empty listing is never believed, so all
+"""Seconds after which a NIC is read again though it lacks nothing: an empty listing is never trusted, so all
 may be gone without a sign."""
 AGAIN_SECONDS = 60.0
 """The same while something differs: it may have been taken away."""
 SCARCE_SECONDS = 600.0
-"""So long it is remembered that a subnet was full, or had no free block."""
+"""Seconds for which it is remembered that a subnet was full, or had no free block."""
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 """Seconds after the first failure, doubled with each, and at most."""
 
@@ -35,7 +35,7 @@ class Allowance(Protocol):
 
 
 class Bucket:
-    """So many requests at once, then one every so many seconds.
+    """Allows a burst of requests, then one every so many seconds.
 
     Args:
         size: how many at once.

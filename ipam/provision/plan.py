@@ -26,22 +26,22 @@ OPERATION_SECONDS = 152.0
 
 
 class Sizes(Value):
-    """What the operator wants, in addresses."""
+    """The sizes in the settings, in addresses."""
 
     minimum: int = 0
     """The pool is never made smaller than this, and grown to it at once."""
     batch: int = 16
     """Each step is a multiple of it, unless a limit is nearer."""
     low: int = 8
-    """Fewer that are free or on their way: grow."""
+    """Grow when fewer are free or on their way."""
     high: int = 24
-    """More that are free: shrink, after ``shrink_after``."""
+    """Shrink when more are free for ``shrink_after``."""
     maximum: int = 250
     """The pool is never made larger than this."""
     shrink_after: float = 600.0
-    """Seconds for which there have to be too many."""
+    """Seconds for which too many have to be free."""
     prefixes: bool = False
-    """Take /28 blocks, not single addresses."""
+    """Add /28 blocks instead of single addresses."""
 
 
 class Counts(Value):
@@ -84,7 +84,7 @@ class Plan(Value):
     blocks: int = 0
     """Blocks of ``BLOCK`` addresses."""
     remove: int = 0
-    """At most so many addresses may go."""
+    """At most so many addresses are removed."""
     surplus: int = 0
     """What ``remove`` would be if it had been so for ``shrink_after``."""
     wanted: int = 0

@@ -20,9 +20,9 @@ QUEUED = "queued"
 """The node waits for its turn, where NICs share a budget of requests."""
 NO_API, API_DENIED, NO_DEFINITION = "no-api", "api-denied", "no-definition"
 API_REFUSED, NO_OPERATOR = "api-refused", "no-operator"
-"""Where the cluster's operator writes the NIC: why it is not told, or does not answer."""
+"""If the cluster's operator writes the NIC: why the node can't report to it, or gets no answer."""
 LISTED_SECONDS = 300.0
-"""A source that does not list an address so long after Azure has set it up is a problem to be told."""
+"""Seconds after which an address that Azure has set up, but the source does not list, is reported."""
 LIMITS = {
     "maximum": (
         "the pool has as many addresses as provision.maximum allows",
@@ -33,7 +33,7 @@ LIMITS = {
         "Use blocks (provision.prefixes), or run fewer pods here.",
     ),
 }
-"""What keeps a pool from growing, by the names that the planner uses: in words, and what to do."""
+"""Why the pool can't grow, by the planner's names: text and remedy."""
 QUIET = (STARTING, IDLE, QUEUED, GROWING, SHRINKING, LISTING, DRY_RUN)
 _CLUSTER = (NO_API, API_DENIED, NO_DEFINITION, API_REFUSED, NO_OPERATOR)
 PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind in Kind), *_CLUSTER)))
@@ -68,7 +68,7 @@ class Progress(Value):
 
     @property
     def is_problem(self) -> bool:
-        """Whether an operator should know."""
+        """Whether it is a problem to report."""
         return self.phase not in QUIET
 
 
@@ -85,7 +85,7 @@ class NodeFacts(Protocol):
         """Addresses that the host itself carries."""
 
     def waiting(self) -> frozenset[str]:
-        """Pods (``namespace/name``) that found no address a moment ago."""
+        """Pods (``namespace/name``) that found no address recently."""
 
     def refresh(self) -> None:
         """Read the source, as often as it may be read. Never raises."""

@@ -85,7 +85,7 @@ class Provisioner:
         self.progress = Progress()
 
     def step(self) -> None:
-        """One look, and what follows from it, which may take minutes.
+        """One step: look at the pool and do what is needed, which may take minutes.
 
         Raises:
             IpamError: the store can't be used.
@@ -163,7 +163,7 @@ class Provisioner:
         made = [each for each in self._nic.configurations if each.name in names]
         self._tally.add({counts.ADDED: sum(len(each.addresses) for each in made)})
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
-            # An API that does not know blocks ignores the field without a word (azure-cli#32553).
+            # An API that does not know blocks silently ignores the field (azure-cli#32553).
             self._no_block_until = self._around.clock() + SCARCE_SECONDS
             self._around.tell("warning", "blocks were requested, but Azure gave single addresses")
         self._done()
@@ -189,10 +189,10 @@ class Provisioner:
         self._read_at = self._around.clock()
         self._nic.note_gone(self._nic.view(), mark=not self._dry_run)
 
-    # What is told
+    # Reporting
 
     def _rest(self, wanted: Plan, pool: PoolView) -> None:
-        """Nothing is to be done now; say why, and have the source read while it lacks something."""
+        """Nothing has to be done now; say why, and have the source read while it does not list everything."""
         going = not self._dry_run and self._nic.keep_marked(pool)
         if going or self._nic.in_flight(pool):
             self._around.refresh()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Enum):
-    """What is the matter; the values are the names of states in status and metrics."""
+    """The kind of refusal; the values are the names of states in status and metrics."""
 
     THROTTLED = "throttled"
     BUSY = "busy"
@@ -44,7 +44,7 @@ class Refusal(Exception):
         super().__init__(words_of(message))
         self.kind = kind
         self.retry_after = retry_after
-        """Seconds that ARM wants to be left alone; 0: it did not say."""
+        """Retry-After in seconds; 0: ARM named none."""
 
     @property
     def remedy(self) -> str:
@@ -100,7 +100,7 @@ _TOO_MANY = re.compile(
 
 
 def of_answer(what: str, answer: ArmAnswer, *, blocks: bool = False) -> Refusal:
-    """Why a request was refused. ``what``: which; ``blocks``: it asked for blocks."""
+    """Why a request was refused. ``what``: the request; ``blocks``: it was for blocks."""
     said = f"{what}: {answer.status} {_words(answer.document)}"
     kind = _kind(answer.document, blocks=blocks) or _BY_STATUS.get(answer.status)
     kind = kind or (Kind.SERVER_ERROR if answer.status >= 500 else Kind.REFUSED)
