@@ -1,4 +1,4 @@
-"""Waiting for what others do in their own time. It must not know what comes of waiting in vain."""
+"""Waiting for what others do in their own time. It must not know what follows if waiting fails."""
 
 from __future__ import annotations
 

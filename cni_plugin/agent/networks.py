@@ -118,6 +118,6 @@ class SourceReader:
     def __call__(self, config: SourceConfig, seconds: float, before: str) -> Listing:
         """As ``ipam.sources.read``."""
         listing = sources.read(config, seconds, before, arm=self._settings.arm, public=True)
-        if any(nic.addresses for nic in listing.nics):  # an empty document is not believed
+        if any(nic.addresses for nic in listing.nics):  # an empty document is not trusted
             self._listings = {**self._listings, config.key: listing}
         return listing

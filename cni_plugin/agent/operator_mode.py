@@ -96,7 +96,7 @@ class OperatorModeThread(ProvisionThread):
         return None
 
     def _following(self) -> Follower | None:
-        """What follows the resource, made anew when pods leave by another NIC."""
+        """What follows the resource; replaced when pods' packets leave by another NIC."""
         now = time.monotonic()
         if self._follower is not None and now - self._machine_at < MACHINE_SECONDS:
             return self._follower

@@ -42,7 +42,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         screen.line()
-        screen.verdict("interrupted; everything was taken away", ok=False)
+        screen.verdict("interrupted; everything was removed", ok=False)
         return 130
     report.show(samples, screen)
     if options.json is not None:

@@ -51,7 +51,7 @@ def main() -> int:
         screen.verdict(str(error), ok=False)
         return 1
     except KeyboardInterrupt:
-        screen.verdict("interrupted; everything was taken away", ok=False)
+        screen.verdict("interrupted; everything was removed", ok=False)
         return 130
     show(samples, options, screen)
     if options.json is not None:

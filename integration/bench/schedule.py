@@ -1,7 +1,7 @@
 """What is measured, in which order.
 
 Owns the interleaving: every contender makes a call before any makes its next one, in an order that is
-drawn anew each time, so that what else the machine does hits all of them alike. It must not know how
+random each time, so that other load on the machine affects all of them alike. It must not know how
 a call is made or what is shown.
 """
 

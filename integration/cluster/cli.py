@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     up = declare(commands, "up", _up, "bring a cluster up")
     up.add_argument("--nodes", type=int, default=2)
     up.add_argument("--addresses", type=int, default=64, help="secondary addresses of every node NIC")
-    up.add_argument("--dual-stack", action="store_true", help="IPv6 beside IPv4: nodes, pods, services")
+    up.add_argument("--dual-stack", action="store_true", help="IPv6 as well as IPv4: nodes, pods, services")
     up.add_argument("--proxy", choices=PROXY_MODES, default="nftables", help="mode of kube-proxy")
     up.add_argument(
         "--cni",

@@ -117,7 +117,7 @@ class Operations:
             return operation
 
     def seconds_of(self, provider: str) -> float:
-        """How long the next operation takes: one of the recorded times, drawn anew every time."""
+        """How long the next operation takes: one of the recorded times, drawn again every time."""
         return self._chance.choice(self.seconds[provider]) / self.speed
 
     def find(self, identifier: str) -> Operation | None:

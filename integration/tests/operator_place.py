@@ -106,7 +106,7 @@ class Place:
         return self.account("writer")
 
     def put(self, name: str, **spec: Any) -> None:
-        """An AzvnetNode, made anew by an administrator."""
+        """An AzvnetNode, recreated by an administrator."""
         self.server.api.delete(f"{AZVNET_NODES}/{name}")
         self.server.api.create(AZVNET_NODES, node_of(name, **spec))
 

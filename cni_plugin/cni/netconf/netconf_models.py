@@ -41,7 +41,7 @@ class IpamConf(BaseModel):
 
     type: Literal["azvnet-ipam"] = "azvnet-ipam"
     environment: Literal["auto", "azure", "wireserver", "imds", "fileIpam", "file", "mas", "arm"] = Field(
-        "auto", description="Where addresses come from; auto takes what the node offers."
+        "auto", description="Where addresses come from; auto uses what the node offers."
     )
     file: str = Field("/etc/kubernetes/interfaces.json", description="Path of the fileIpam document.")
     cooldown: Seconds = Field(
@@ -58,7 +58,7 @@ class IpamConf(BaseModel):
         ["IPv4"],
         min_length=1,
         max_length=2,
-        description="Of each of these a pod gets one address, or none at all; the first is its primary one.",
+        description="A pod gets one address of each of these, or none at all; the first is its primary one.",
     )
     subnet: str = Field("", description="Pods get addresses of the NIC that is in this subnet.")
     address_space: str = Field("", alias="addressSpace")

@@ -1,4 +1,4 @@
-// The identity, and what lets a service account of a cluster act as it.
+// The identity, and the federated credential with which a service account of a cluster can use it.
 param location string
 param issuer string
 param namespace string

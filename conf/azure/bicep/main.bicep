@@ -1,5 +1,5 @@
 // What azvnet needs in Azure to add and remove IP configurations: a role, an identity, and the role for that identity.
-// For the operator of a cluster with its issuer; for provision.mode node without, and the identity goes to the machines.
+// With issuer: for the operator of a cluster. Without it: for provision.mode node; assign the identity to the machines.
 targetScope = 'subscription'
 
 @description('Resource group of the identity.')
@@ -11,7 +11,7 @@ param location string = deployment().location
 @description('Resource groups of the NICs, and that of the virtual network.')
 param groups string[]
 
-@description('OIDC issuer of the cluster, for workload identity; empty: there is no federated credential.')
+@description('OIDC issuer of the cluster, for workload identity; empty: no federated credential is created.')
 param issuer string = ''
 
 @description('Namespace of the operator.')

@@ -1,5 +1,5 @@
 # What azvnet needs in Azure to add and remove IP configurations: a role, an identity, and the role for that identity.
-# For the operator of a cluster with its issuer; for provision.mode node without, and the identity goes to the machines.
+# With issuer: for the operator of a cluster. Without it: for provision.mode node; assign the identity to the machines.
 
 terraform {
   required_version = ">= 1.3"

@@ -19,7 +19,7 @@ variable "groups" {
 }
 
 variable "issuer" {
-  description = "OIDC issuer of the cluster, for workload identity; empty: there is no federated credential."
+  description = "OIDC issuer of the cluster, for workload identity; empty: no federated credential is created."
   type        = string
   default     = ""
 }

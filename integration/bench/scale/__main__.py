@@ -1,8 +1,8 @@
 """``python -m integration.bench.scale``: the operator with a thousand nodes and 30,000 pods in ten minutes.
 
 A real API server, scheduler and kwok; Azure emulated with its limits and the times it was recorded to take;
-nodes simulated with the agent's own code. Beside it the same on paper by nodes that write their NICs
-themselves. It is a command for people; a test runs it small and sped up.
+nodes simulated with the agent's own code. It also simulates nodes that write their NICs themselves. A test
+runs it small and sped up.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> int:
         screen.verdict(str(error), ok=False)
         return 1
     except KeyboardInterrupt:
-        screen.verdict("interrupted; everything was taken away", ok=False)
+        screen.verdict("interrupted; everything was removed", ok=False)
         return 130
     return 0
 
@@ -80,19 +80,36 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m integration.bench.scale", description=__doc__)
     default = Scenario()
-    parser.add_argument("--nodes", type=int, default=default.nodes, help="Azure's limits shrink with them")
-    parser.add_argument("--pods", type=int, default=default.pods)
-    parser.add_argument("--seconds", type=float, default=default.seconds, help="in which the pods come")
-    parser.add_argument("--speed", type=float, default=default.speed, help="of Azure and of the pods")
-    parser.add_argument("--start", type=int, default=default.start, help="addresses of each NIC beforehand")
-    parser.add_argument("--share", type=float, default=default.share, help="of Azure's limits")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        default=default.nodes,
+        help="nodes of the cluster; Azure's limits are scaled down with them",
+    )
+    parser.add_argument("--pods", type=int, default=default.pods, help="pods that arrive")
+    parser.add_argument(
+        "--seconds", type=float, default=default.seconds, help="time within which all pods arrive"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=default.speed, help="speed-up of Azure and of the pods"
+    )
+    parser.add_argument(
+        "--start", type=int, default=default.start, help="addresses for pods that each NIC has at first"
+    )
+    parser.add_argument(
+        "--share", type=float, default=default.share, help="share of Azure's limits that is used"
+    )
     parser.add_argument("--sizes", type=json.loads, default={}, metavar="JSON", help='such as {"low": 16}')
-    parser.add_argument("--name", default=default.name, help="of this run, in the results")
-    parser.add_argument("--operator", default=str(BUNDLE), help="the program that has it")
+    parser.add_argument("--name", default=default.name, help="name of this run in the results")
+    parser.add_argument("--operator", default=str(BUNDLE), help="the program that has `azvnet operator`")
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the results to a JSON file")
     parser.add_argument("--no-kwok", action="store_true", help="nodes without heartbeats")
-    parser.add_argument("--paper", action="store_true", help="only reckon, by the operator and by the nodes")
-    parser.add_argument("--write", action="store_true", help="write docs/scale.md and docs/scale.svg anew")
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="only simulate, with the operator and with nodes that write their NICs themselves",
+    )
+    parser.add_argument("--write", action="store_true", help="write docs/scale.md and docs/scale.svg again")
     return parser.parse_args()
 
 

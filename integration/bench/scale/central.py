@@ -49,7 +49,7 @@ class _Operator:
         self._line: Line[int] = Line()
         self._readers: deque[Callable[[], None]] = deque()
         self._working = 0
-        self._serves_at = self._reckoned_at = -1.0
+        self._serves_at = self._estimated_at = -1.0
         self._wait = self._round = 0.0
         self._counted_at = float("-inf")
         for number, node in enumerate(region.nodes):
@@ -83,11 +83,11 @@ class _Operator:
         return plan(self._region.scenario.sizes, node.counts(now, seconds))
 
     def _expected_wait(self, now: float) -> float:
-        if now != self._reckoned_at:
-            self._reckoned_at, self._wait = now, self._reckoned_wait(now)
+        if now != self._estimated_at:
+            self._estimated_at, self._wait = now, self._estimated_wait(now)
         return self._wait
 
-    def _reckoned_wait(self, now: float) -> float:
+    def _estimated_wait(self, now: float) -> float:
         ahead = self._line.ahead_of(Urgency.GROWTH)
         for_worker = max(0, self._working + ahead + 1 - self._workers) * MEAN_SECONDS / self._workers
         if now - self._counted_at >= COUNT_SECONDS:

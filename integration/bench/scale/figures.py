@@ -1,4 +1,4 @@
-"""What a run comes to: pure, from what was recorded or reckoned."""
+"""The figures of a run: pure, from what was recorded or simulated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Figures:
 
     name: str
     how: str
-    """Who wrote, and whether it was measured or reckoned."""
+    """What wrote the NICs, and whether it was measured or simulated."""
     last_address: float
     """From the first pod until the last one had its address."""
     pods: int
@@ -51,7 +51,7 @@ class Figures:
     operator_share: float = 0.0
     """Of one processor, on average."""
     operator_mib: float = 0.0
-    """Its memory at the most."""
+    """Its largest resident memory."""
 
     def document(self) -> dict[str, Any]:
         """For a file."""

@@ -1,7 +1,7 @@
 """``make bench-traffic``: throughput, packets, round trips and connections a second, beside ptp and bridge.
 
 It is a command for people, never a test: what a machine does besides decides as well. Every contender takes a
-measure before the next measure is taken, in an order that is drawn anew each time; ratios are of such turns.
+measure before the next measure is taken, in a new random order each time; ratios are of such turns.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def main() -> int:
         screen.verdict(str(error), ok=False)
         return 1
     except KeyboardInterrupt:
-        screen.verdict("interrupted; everything was taken away", ok=False)
+        screen.verdict("interrupted; everything was removed", ok=False)
         return 130
     show(samples, screen)
     if options.output is not None:
