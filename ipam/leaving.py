@@ -1,7 +1,7 @@
-"""Addresses that are being taken from the NIC: marked, so that no ADD can be given one meanwhile.
+"""Addresses that are being removed from the NIC: marked, so that no ADD gets one in the meantime.
 
-Each function is what happens within one transaction; ``directory`` has the file that outlives the store. It
-must not know how an address is taken from a NIC.
+Each function is what happens within one transaction; ``directory`` has the file that outlives the store.
+It must not know how an address is removed from a NIC.
 """
 
 from __future__ import annotations

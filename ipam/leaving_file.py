@@ -1,7 +1,7 @@
-"""The addresses that are being taken from the NIC, in a file beside the store.
+"""The addresses that are being removed from the NIC, in a file next to the store.
 
-A store that is lost meanwhile is rebuilt from what is alive, and nothing alive shows these: the source still
-lists them, and no pod has them. It must not know what is done with them.
+A store that is lost in the meantime is rebuilt from what is alive, and nothing alive shows these
+addresses: the source still lists them, and no pod has them. It must not know what is done with them.
 """
 
 from __future__ import annotations

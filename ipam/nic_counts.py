@@ -1,6 +1,6 @@
-"""What is counted in the store of changes to the NIC: the names, for who counts and who shows it. Pure.
+"""The names of counters in the store about changes to the NIC, for counting and showing them.
 
-It must not know how a NIC is changed: it is loaded where nothing is.
+Pure. It must not know how a NIC is changed: it is loaded even if none is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The pool, its counters and its sources in one look.
+"""The pool, its counters and its sources in one snapshot.
 
-It must not know who asks.
+It must not know who uses it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Text from outside (a netconf, a document, an answer) as it may stand in an error or a log record.
+"""Text from outside (a netconf, a document, an answer) made safe for an error or a log record.
 
-The only way such text gets into a message: on one line, of bounded length, and with every character that
-a terminal could act on escaped. It must not know where the text comes from.
+Such text gets into a message only in this way: on one line, of bounded length, and with every character
+that a terminal could act on escaped. It must not know where the text comes from.
 """
 
 from __future__ import annotations

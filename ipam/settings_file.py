@@ -1,6 +1,6 @@
-"""A program's settings in a JSON file: reading it, and what is said of one that can't be used.
+"""A program's settings in a JSON file: reading it, and the error for one that can't be used.
 
-It must not know which keys there are, nor whose settings they are.
+It must not know which keys exist, nor whose settings they are.
 """
 
 from __future__ import annotations

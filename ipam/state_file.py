@@ -1,4 +1,4 @@
-"""Small files beside the store, which every process of the node reads.
+"""Small files next to the store, which every process of the node reads.
 
 It must not know what is in them.
 """

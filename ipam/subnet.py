@@ -1,4 +1,4 @@
-"""Which addresses Azure, IPv4 or IPv6 keep from pods, in every subnet and altogether.
+"""Which addresses pods cannot have because of Azure, IPv4 or IPv6: in every subnet, and in general.
 
 It must not know where a subnet or an address comes from.
 """

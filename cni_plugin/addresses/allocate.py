@@ -1,7 +1,7 @@
-"""Between the verbs and the pool: what ``ipam`` needs to know of the node.
+"""Between the verbs and the pool: what ``ipam`` needs to know about the node.
 
-Owns refreshing when a call has to, and reclaiming what is dead.
-It must not make or remove links.
+Owns refreshing if a call has to, and reclaiming addresses whose pod is gone. It must not make or remove
+links.
 """
 
 from __future__ import annotations

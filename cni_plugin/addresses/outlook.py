@@ -1,4 +1,4 @@
-"""What an ADD that finds no address says of those to come.
+"""What the error of an ADD that finds no free address says about addresses on the way.
 
 It must not know who provides them.
 """

@@ -1,7 +1,7 @@
-"""That what a pod sends leaves by the NIC that owns its address, also where the node's own packets do not.
+"""Making sure that a pod's packets leave by the NIC that owns its address, even if the node's own do not.
 
-Owns when a NIC needs routes of its own for that, of each address family, and when no longer. It must not
-reserve anything, nor know how routes are made (``host.nic_routes``).
+Owns when a NIC needs routes of its own for that, for each address family, and when it no longer does. It
+must not reserve anything, nor know how routes are made (``host.nic_routes``).
 """
 
 from __future__ import annotations

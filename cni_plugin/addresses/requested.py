@@ -1,6 +1,6 @@
-"""The addresses that a call asks for by name, and the subnet of which any will do.
+"""The addresses that a call requests, and the subnet from which it requests any address.
 
-Owns where they may stand, and refusing what can't be meant. It must not know whether they are free.
+Owns where they can be specified, and refusing invalid ones. It must not know whether they are free.
 """
 
 from __future__ import annotations

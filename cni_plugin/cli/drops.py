@@ -1,6 +1,7 @@
-"""Why the node does not take a packet on: the checks of its source, of forwarding, and its routes.
+"""Why the node does not pass a packet on: the checks of its source, of forwarding, and its routes.
 
-Owns asking for what the kernel checks, and naming it. It must not know where the packet would have gone on.
+Owns looking up what the kernel checks, and the words for it. It must not know where the packet would have
+gone.
 """
 
 from __future__ import annotations

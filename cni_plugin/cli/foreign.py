@@ -1,4 +1,4 @@
-"""What the rules of other programs may do with a packet, which the kernel can't be asked.
+"""What the rules of other programs may do with a packet, which can't be queried from the kernel.
 
 Owns naming their chains, by the hook that the packet passes. It must not know the packet.
 """

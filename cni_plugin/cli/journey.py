@@ -1,8 +1,8 @@
-"""Which way a packet takes through the node, computed from the kernel's own answers.
+"""The path of a packet through the node, computed from the kernel's own route lookups.
 
 Owns the order of the steps: the pod's namespace, the node, the pod or the NIC at the other end. It sends
-nothing (``probe`` does) and changes nothing. What the kernel can't be asked, the rules of other programs'
-tables, is named as such. It must not know how a journey is shown.
+nothing (``probe`` does) and changes nothing. What can't be queried from the kernel, the rules of other
+programs' tables, is reported as such. It must not know how a journey is shown.
 """
 
 from __future__ import annotations

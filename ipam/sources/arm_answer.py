@@ -1,6 +1,6 @@
-"""What comes back from Azure Resource Manager, without anything of the SDK.
+"""An answer from Azure Resource Manager, without anything of the SDK.
 
-It must not know what was asked.
+It must not know what was requested.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One token for all threads: asked for once when it is needed, however many need it at that moment.
+"""One token for all threads: requested once when it is needed, however many threads need it at that moment.
 
-The SDK's policy keeps a token, but a thousand requests that find it too old ask for a thousand new ones, and
-one that is refused is asked for again with every request. It must not know whose token it is.
+The SDK's policy keeps a token, but a thousand requests that find it expired request a thousand new ones,
+and after a refusal every request tries again. It must not know whose token it is.
 """
 
 from __future__ import annotations
