@@ -131,7 +131,7 @@ def healthy(busy_node: Node) -> Healthy:
 def _put_back(node: Node) -> int:
     """How much an agent has put back so far, as its log tells."""
     log = node.sandbox.path("/var/log/azvnet/agent.log")
-    return log.read_text().count("was put back") if log.exists() else 0
+    return log.read_text().count("was restored") if log.exists() else 0
 
 
 def _await_more_put_back(node: Node, before: int, checked: Outcome) -> None:
