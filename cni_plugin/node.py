@@ -18,6 +18,7 @@ from cni_plugin.kernel.netlink import Deleter, Netlink
 from ipam.ipam import Ipam
 
 RUN_DIR = "/run/azvnet"
+LIB_DIR = "/var/lib/azvnet"
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 
@@ -44,9 +45,12 @@ class Node:
         deleter: Deleter | None = None,
         known_host: KnownHost | None = None,
     ) -> None:
-        self.run_dir = Path(environ.get("AZVNET_RUN_DIR") or RUN_DIR)
+        given = environ.get("AZVNET_RUN_DIR")
+        self.run_dir = Path(given or RUN_DIR)
+        lasting = Path(environ.get("AZVNET_LIB_DIR") or given or LIB_DIR)
         boot_id_file = Path(environ.get("AZVNET_BOOT_ID_FILE") or BOOT_ID_FILE)
         self.ipam = Ipam(self.run_dir, boot_id_file=boot_id_file, reader=reader)
+        self.ipam.lasting = lasting
         self.view = Ipam(self.run_dir, boot_id_file=boot_id_file, read_only=True)
         """The same pool, read-only: nothing is created or repaired, and no call is waited for."""
         self.background_reads = background_reads

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ipam import leaving, overview, reclaim, refresh, reservations
+from ipam import leaving, leaving_file, overview, reclaim, refresh, reservations
 from ipam.errors import IpamError, StoreUnavailable
 from ipam.model import DEFAULT_COOLDOWN_SECONDS, Overview
 from ipam.store import records, source_records
@@ -80,7 +80,9 @@ class Ipam:
         read_only: bool = False,
     ) -> None:
         self.directory = run_dir
-        """Of the store, and of small files beside it."""
+        """Of the store."""
+        self.lasting = run_dir
+        """Directory of what has to outlive a reboot; created if need be. The node names another one."""
         self.reader = reader
         """How sources are read from now on; None: as ``ipam.sources.read`` does by itself."""
         identity = NodeIdentity(boot_id_file, machine_id_file)
@@ -168,17 +170,20 @@ class Ipam:
         """Give out no address of these groups: they are taken from the NIC. A group in which one is held, or
         has not cooled down, is left alone; returns the others. An hour later it is forgotten.
         """
-        return self._store.write(lambda tx: leaving.mark(tx, self.directory, groups, cooldown))
+        marked = self._store.write(lambda tx: leaving.mark(tx, self.lasting, groups, cooldown))
+        if marked:
+            leaving_file.make_lasting_in(self.lasting)
+        return marked
 
     def mark_gone(self, ips: Iterable[IPAddress]) -> None:
         """The NIC does not have these: their holders keep them, and nobody is given them afterwards. An hour
         later it is forgotten.
         """
-        self._store.write(lambda tx: leaving.mark_gone(tx, self.directory, ips))
+        self._store.write(lambda tx: leaving.mark_gone(tx, self.lasting, ips))
 
     def unmark_leaving(self, ips: Iterable[IPAddress]) -> None:
         """Let these be given out again."""
-        self._store.write(lambda tx: leaving.unmark(tx, self.directory, ips))
+        self._store.write(lambda tx: leaving.unmark(tx, self.lasting, ips))
 
     def leaving(self) -> frozenset[IPAddress]:
         """What is marked."""
@@ -211,7 +216,7 @@ class Ipam:
 
         def work(tx: Transaction) -> tuple[Reservation, ...]:
             if not tx.adopted:
-                leaving.mark_again(tx, self.directory)
+                leaving.mark_again(tx, self.lasting)
             return reclaim.adopt(tx, alive)
 
         return self._store.write(work)

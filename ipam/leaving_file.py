@@ -1,16 +1,19 @@
-"""The addresses that are being removed from the NIC, in a file next to the store.
+"""The addresses that are being removed from the NIC, in a file that outlives the store and a reboot.
 
-A store that is lost in the meantime is rebuilt from what is alive, and nothing alive shows these
-addresses: the source still lists them, and no pod has them. It must not know what is done with them.
+A store that is lost in the meantime, also by a reboot, is rebuilt from what is alive, and nothing alive
+shows these addresses: the source still lists them, and no pod has them. It must not know what is done with
+them.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from ipam.state_file import replace_document
+from ipam.state_file import make_lasting, replace_document
+from ipam.store.source_records import LEAVING_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,9 +25,14 @@ NAME = "leaving.json"
 
 
 def kept_in(directory: Path) -> frozenset[IPAddress]:
-    """What was written last; nothing where there is no file, or one that was not written here."""
+    """What was written last; nothing where there is no file, one that was not written here, or one so old
+    that the store it was written for has forgotten the marks.
+    """
+    path = directory / NAME
     try:
-        return frozenset(map(ip_address, json.loads((directory / NAME).read_bytes())))
+        if time.time() - path.stat().st_mtime > LEAVING_SECONDS:
+            return frozenset()
+        return frozenset(map(ip_address, json.loads(path.read_bytes())))
     except (OSError, ValueError, TypeError):
         return frozenset()
 
@@ -34,6 +42,19 @@ def keep_in(directory: Path, ips: Collection[IPAddress]) -> None:
 
     Raises OSError.
     """
-    if kept_in(directory) == ips:
+    if kept_in(directory) == ips and not (ips and _ages(directory / NAME)):
         return
     replace_document(directory / NAME, sorted(map(str, ips)))
+
+
+def make_lasting_in(directory: Path) -> None:
+    """Have what was written outlive a power failure. Not within a transaction: a disk may take seconds.
+
+    Raises OSError.
+    """
+    make_lasting(directory / NAME)
+
+
+def _ages(path: Path) -> bool:
+    """Whether a file that still holds has to be written again, or is taken for a forgotten one."""
+    return time.time() - path.stat().st_mtime > LEAVING_SECONDS / 2

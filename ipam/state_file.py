@@ -1,4 +1,4 @@
-"""Small files next to the store, which every process of the node reads.
+"""Small files of the node's state, which every process of the node reads.
 
 It must not know what is in them.
 """
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def replace_document(path: Path, document: object) -> None:
     """Write JSON by a rename: whoever reads finds the old document or the new one, whenever we are killed.
 
-    Raises OSError.
+    The directory is created if need be. Raises OSError.
     """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")  # no other thread or container has it
     try:
         temporary.write_text(json.dumps(document))
@@ -25,3 +26,19 @@ def replace_document(path: Path, document: object) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def make_lasting(path: Path) -> None:
+    """Have a file that was replaced outlive a power failure too; nothing where there is none.
+
+    A rename alone may leave an empty file behind then (fsync(2)). Raises OSError.
+    """
+    for each in (path, path.parent):
+        try:
+            descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -47,13 +47,14 @@ def run(options: argparse.Namespace) -> int:
     from cni_plugin.host import STATES, forwarding
     from cni_plugin.install.installing import require_root
     from cni_plugin.install.removing import Removal, uninstall
-    from cni_plugin.node import Node
+    from cni_plugin.node import LIB_DIR, Node
 
     def work() -> None:
         require_root()
         place = place_of(options)
         given = os.environ.get("AZVNET_RUN_DIR")
         run_dir = Path(given) if given else place.real(Path("/run/azvnet"))
+        lib_dir = Path(os.environ.get("AZVNET_LIB_DIR") or given or place.real(Path(LIB_DIR)))
         log = os.environ.get("AZVNET_LOG_FILE")
         logs = Path(log) if log else place.real(Path(DEFAULT_FILE))
         with closing(Node({**os.environ, "AZVNET_RUN_DIR": str(run_dir)})) as node:
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
                 place,
                 attached,
                 options.force,
-                run_dir if options.purge else None,
+                tuple({run_dir, lib_dir}) if options.purge else (),
                 logs if options.purge else None,
                 options.remove_conflist,
                 str(place.shown(Path(agent.socket))) if agent.state in {RUNNING, HANGS} else "",

@@ -30,8 +30,8 @@ _STATE = re.compile(
     r"|sysctls-before\.json"
     r"|\.?(traffic|networks|nics|nics-ipv6|leaving|operator|ipv6-forwarding-before)\.json(\.[0-9a-f]+)?"
 )
-"""Names in the state directory (docs/architecture.md, "State"). The directory is named by the environment, so
-only what is known by its name is removed, and nothing below it."""
+"""Names in the state directories (docs/architecture.md, "State"). They are named by the environment, so only
+what is known by its name is removed, and nothing below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Removal:
     attachments: int
     """Attachments that are alive on the node."""
     force: bool = False
-    purge: Path | None = None
-    """The state directory, if it is to be removed too."""
+    purge: tuple[Path, ...] = ()
+    """The state directories, if they are to be removed too."""
     logs: Path | None = None
     """The log of calls, if it and its rotated files are to be removed too."""
     with_conflist: bool = False
@@ -139,8 +139,8 @@ def _take_conflist(removal: Removal, say: Say) -> None:
 
 
 def _take_state(removal: Removal, say: Say) -> None:
-    if removal.purge is not None:
-        _take_known(removal.place, removal.purge, _STATE, say)
+    for directory in removal.purge:
+        _take_known(removal.place, directory, _STATE, say)
     if removal.logs is not None:
         _take_known(removal.place, removal.logs.parent, _LOGS, say)
 

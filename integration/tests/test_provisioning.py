@@ -135,6 +135,33 @@ def test_an_operation_outlives_the_agent_that_began_it(node: ProvisionedNode) ->
     assert node.writes == 1
 
 
+def test_a_node_that_reboots_gives_no_pod_an_address_that_is_just_being_removed(
+    node: ProvisionedNode,
+) -> None:
+    """Azure goes on with the removal, IMDS lists the address until its end, and /run is empty then."""
+    node.start(minimum=10)
+    eventually(lambda: node.free == 10, "it grows to the minimum", patience=PATIENCE)
+    node.fabric.arm.operations.hold()
+    node.configure(shrink_after_seconds=0.1)
+    eventually(lambda: len(node.ours) <= 4, "the NIC is written", patience=PATIENCE)
+    nic = node.machine.vm.primary_nic
+    going = {each.address for each in nic.delivered} - {each.address for each in nic.configurations}
+    assert going, "IMDS still lists what is being removed"
+    node.end(signal.SIGKILL)
+    node.machine.reboot()
+    staying = len(nic.configurations) - 1
+    for number in range(staying):  # before any agent runs, and as it begins
+        if number == staying // 2:
+            node.start()
+        node.add(f"pod-{number}").done()
+    assert not node.add("one-more").ok, "nothing else may be given to a pod"
+    assert {str(each) for each in going}.isdisjoint(node.pods.values())
+    node.fabric.arm.operations.release()
+    eventually(lambda: node.says("idle"), "it is at rest", patience=PATIENCE)
+    assert all(node.reaches_the_network(pod) for pod in node.pods)
+    assert node.nothing_was_dropped()
+
+
 def test_what_another_writer_does_between_read_and_write_survives(node: ProvisionedNode) -> None:
     node.fabric.arm.edit_nic(NIC, lambda nic: nic.update(tags={"owner": "somebody else"}))
     before = node.document()

@@ -47,7 +47,7 @@ class Handshake:
     def resume(self) -> None:
         """Continue with what was offered before the agent started, by this mode or another."""
         now = self._clock()
-        known = offers.read(self._ipam.directory).since(now)
+        known = offers.read(self._ipam.lasting).since(now)
         self._keep(offers.inherited(known, self._ipam.leaving(), now))
 
     @property
@@ -170,7 +170,7 @@ class Handshake:
     def _keep(self, known: Offers) -> None:
         """The file comes first: what is not in it is not held back."""
         if known != self._offers:
-            offers.keep(self._ipam.directory, known)
+            offers.keep(self._ipam.lasting, known)
             self._offers = known
 
 

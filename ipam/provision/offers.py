@@ -1,4 +1,4 @@
-"""IP configurations that the cluster's operator may take from the NIC: a file beside the store.
+"""IP configurations that the operator of the cluster may take from the NIC, in a file that outlives a reboot.
 
 What was offered once may be taken until it is certain that the operator knows that it was withdrawn. The
 file is written before an offer is published, and outlives the agent, its mode and the store: none of the
@@ -14,7 +14,7 @@ import json
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from ipam.state_file import replace_document
+from ipam.state_file import make_lasting, replace_document
 from ipam.value import Value, replace
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def read(directory: Path) -> Offers:
 
 
 def keep(directory: Path, known: Offers) -> None:
-    """Replace the file. Raises OSError: nothing may be published then."""
+    """Replace the file for good, whatever happens. Raises OSError: nothing may be published then."""
     replace_document(
         directory / NAME,
         {
@@ -113,6 +113,7 @@ def keep(directory: Path, known: Offers) -> None:
             ],
         },
     )
+    make_lasting(directory / NAME)
 
 
 def kept(directory: Path, now: float) -> frozenset[IPAddress]:

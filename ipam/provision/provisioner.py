@@ -73,7 +73,7 @@ class Provisioner:
         self._dry_run = dry_run
         self._arrivals = Arrivals()
         self._writer: NicWriter | None = None
-        self._nic = NicPool(ipam, around, lambda: offers.kept(ipam.directory, around.clock()))
+        self._nic = NicPool(ipam, around, lambda: offers.kept(ipam.lasting, around.clock()))
         self._read_at = 0.0
         self._unsure = True
         """Something may have happened to the NIC that is not known here: it has to be read."""

@@ -14,8 +14,10 @@ TEXT = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
 
 
 def test_every_documented_file_of_the_state_directory_is_removed_by_its_name() -> None:
-    table = TEXT[TEXT.index("## State") :].split("\n\n")[1:3]
-    rows = [line.split("|")[1] for line in "\n".join(table).splitlines() if line.startswith("| `")]
+    section = TEXT[TEXT.index("## State") :]
+    rows = [
+        line.split("|")[1] for line in section[: section.index("\n## ", 1)].splitlines() if line[:3] == "| `"
+    ]
     names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
     assert len(names) > 8
     for name in names:

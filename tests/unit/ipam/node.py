@@ -98,6 +98,7 @@ class Node:
     def __post_init__(self) -> None:
         self.boot_id_file = self.directory / "boot_id"
         self.run_dir = self.directory / "run"
+        self.lib_dir = self.directory / "lib"
         self.start_anew("boot-1")
 
     def start_anew(self, boot_id: str) -> None:
@@ -114,7 +115,7 @@ class Node:
         return self.says
 
     def process(self, busy_timeout: float = 5.0) -> Ipam:
-        return Ipam(
+        ipam = Ipam(
             self.run_dir,
             boot_id_file=self.boot_id_file,
             clock=self.clock,
@@ -122,6 +123,8 @@ class Node:
             busy_timeout=busy_timeout,
             reader=self.read,
         )
+        ipam.lasting = self.lib_dir
+        return ipam
 
     def ready(self, *numbers: int) -> Ipam:
         """A process of a node that is adopted and knows 10.0.0.N for each N."""

@@ -91,7 +91,7 @@ def test_what_is_offered_is_marked_first_and_published_next(machine: FollowedMac
     until(machine, lambda: bool(machine.offered))
     assert len(machine.offered) == 32
     assert len(machine.ipam.leaving()) == 32
-    assert {ip for each in offers.read(machine.ipam.directory).offers for ip in each.addresses} == (
+    assert {ip for each in offers.read(machine.ipam.lasting).offers for ip in each.addresses} == (
         machine.ipam.leaving()
     )
     assert [machine.add_pod(number) for number in range(17)].count(True) == 16

@@ -138,7 +138,7 @@ class Histories(RuleBasedStateMachine):
             return
         named = {
             ip
-            for each in offers.read(machine.ipam.directory).offers
+            for each in offers.read(machine.ipam.lasting).offers
             if each.name in machine.offered
             for ip in each.addresses
         }
@@ -168,7 +168,7 @@ class Histories(RuleBasedStateMachine):
         assert machine.phase == "idle", machine.follower.progress
         assert machine.ipam.leaving() == frozenset()
         assert machine.offered == ()
-        assert offers.read(machine.ipam.directory).offers == ()
+        assert offers.read(machine.ipam.lasting).offers == ()
         assert machine.free() | set(machine.pods.values()) == machine.on_nic()
         batch = 16 if machine.sizes.prefixes else 4
         assert 2 <= len(machine.free()) < 6 + 2 * batch

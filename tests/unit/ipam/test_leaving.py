@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from ipam import leaving_file
-from ipam.errors import AddressUnavailable, PoolExhausted
+from ipam.errors import AddressUnavailable, PoolExhausted, StoreUnavailable
 from ipam.ipam import Ipam
 from ipam.model import AddressState, PoolCounts
 from ipam.store.source_records import LEAVING_SECONDS
@@ -156,7 +158,8 @@ def test_a_store_that_was_lost_after_the_end_keeps_nothing_back(node: Node) -> N
 @pytest.mark.parametrize("content", [b"", b"no JSON", b"{}", b"null", b"[1.5]", b'["10.0.0"]'])
 def test_a_file_of_somebody_else_keeps_no_store_from_being_made(node: Node, content: bytes) -> None:
     node.ready(5)
-    (node.run_dir / leaving_file.NAME).write_bytes(content)
+    node.lib_dir.mkdir()
+    (node.lib_dir / leaving_file.NAME).write_bytes(content)
     ipam = lose_store(node)
     ipam.adopt(())
     refresh(ipam)
@@ -211,3 +214,48 @@ def test_the_file_says_what_was_kept_last_and_is_written_only_if_that_changes(tm
     assert path.stat().st_ino == written
     leaving_file.keep_in(tmp_path, frozenset(ips(5)))
     assert leaving_file.kept_in(tmp_path) == frozenset(ips(5))
+
+
+def test_after_a_reboot_it_is_given_to_nobody_either_since_azure_goes_on_taking_it(node: Node) -> None:
+    ipam = node.ready(5, 6)
+    ipam.mark_leaving([(FIVE,)], 0.0)
+    ipam.close()
+    for left in node.run_dir.iterdir():
+        left.unlink()
+    node.start_anew("boot-2")
+    ipam = node.process()
+    ipam.adopt(())
+    refresh(ipam)
+    assert ipam.leaving() == {FIVE}
+    assert reserve(ipam, P1, owner(), ANY).ip == SIX
+
+
+def test_nothing_is_marked_where_it_could_not_be_kept(node: Node) -> None:
+    ipam = node.ready(5)
+    node.lib_dir.write_text("in the way")
+    with pytest.raises(StoreUnavailable, match="/lib"):
+        ipam.mark_leaving([(FIVE,)], 0.0)
+    assert ipam.leaving() == frozenset()
+    assert reserve(ipam, P1, owner(), ANY).ip == FIVE
+
+
+def test_a_file_that_is_older_than_any_mark_keeps_nothing_back(tmp_path: Path) -> None:
+    """The store forgets its marks after an hour without writing the file, where no growth is configured."""
+    leaving_file.keep_in(tmp_path, frozenset({FIVE}))
+    aged(tmp_path, LEAVING_SECONDS - 60)
+    assert leaving_file.kept_in(tmp_path) == {FIVE}
+    aged(tmp_path, LEAVING_SECONDS + 60)
+    assert leaving_file.kept_in(tmp_path) == frozenset()
+
+
+def test_marks_that_go_on_are_written_again_before_their_file_is_too_old(tmp_path: Path) -> None:
+    leaving_file.keep_in(tmp_path, frozenset({FIVE}))
+    aged(tmp_path, LEAVING_SECONDS / 2 + 60)
+    leaving_file.keep_in(tmp_path, frozenset({FIVE}))
+    assert time.time() - (tmp_path / leaving_file.NAME).stat().st_mtime < LEAVING_SECONDS / 2
+
+
+def aged(directory: Path, seconds: float) -> None:
+    """Make the file so old."""
+    path = directory / leaving_file.NAME
+    os.utime(path, (time.time() - seconds,) * 2)

@@ -424,7 +424,7 @@ def test_what_was_offered_to_the_operator_is_held_back_until_nobody_can_take_it(
     offered = tuple(sorted(machine.on_nic(), key=int))[:4]
     machine.ipam.mark_leaving([offered], 0.0)
     given = offers.Offer("azvnet-0123456789abcdef", offered, machine.clock())
-    offers.keep(machine.ipam.directory, offers.Offers("uid", (given,)))
+    offers.keep(machine.ipam.lasting, offers.Offers("uid", (given,)))
     machine.start()
     machine.run(offers.KEPT_SECONDS - 100)
     assert machine.ipam.leaving() == set(offered)
