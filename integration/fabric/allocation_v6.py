@@ -76,8 +76,16 @@ def allocated_v6(
             f"The first IPv6 address of {nic.name} is {own.address}; the emulator can't take it away from "
             "the machine.",
         )
+    of_model = {entry.name.casefold() for entry in nic.configurations_v6 if entry.of_model}
     entries = (
-        ConfigurationV6(each.name, chosen[each.name], state, each.block is not None, each.settings)
+        ConfigurationV6(
+            each.name,
+            chosen[each.name],
+            state,
+            each.block is not None,
+            each.settings,
+            each.name.casefold() in of_model,
+        )
         for each in wanted
     )
     return tuple(sorted(entries, key=lambda each: each.block != own.block))

@@ -13,7 +13,7 @@ from integration.fabric.documents import group_id, scale_set_id, vm_id
 from integration.fabric.model import Placement
 
 if TYPE_CHECKING:
-    from integration.fabric.model import Estate, IpConfiguration, Nic, Subnet, Vm, Vnet
+    from integration.fabric.model import ConfigurationV6, Estate, IpConfiguration, Nic, Subnet, Vm, Vnet
 
 LENGTH = "privateIPAddressPrefixLength"
 
@@ -160,14 +160,15 @@ def instance_document(estate: Estate, vm: Vm, *, blocks: bool) -> dict[str, Any]
     """An instance of a Uniform scale set; ``blocks``: the api-version knows the length of blocks."""
     document = vm_document(estate, vm)
     document["etag"] = f'"{vm.revision}"'
-    own = any(not entry.of_model for nic in vm.nics for entry in nic.configurations)
+    own = any(
+        not (all(e.of_model for e in nic.configurations) and all(e.of_model for e in nic.configurations_v6))
+        for nic in vm.nics
+    )
     document["properties"] |= {
         "latestModelApplied": True,
         "modelDefinitionApplied": "VirtualMachine" if own else "VirtualMachineScaleSet",
         "networkProfileConfiguration": {
-            "networkInterfaceConfigurations": [
-                _nic_model(estate, nic, nic.configurations, blocks=blocks) for nic in vm.nics
-            ]
+            "networkInterfaceConfigurations": [_nic_model(estate, nic, blocks=blocks) for nic in vm.nics]
         },
         "provisioningState": vm.state.value,
         "storageProfile": {"imageReference": {"id": IMAGE}, "dataDisks": []},
@@ -175,9 +176,11 @@ def instance_document(estate: Estate, vm: Vm, *, blocks: bool) -> dict[str, Any]
     return document
 
 
-def _nic_model(
-    estate: Estate, nic: Nic, entries: tuple[IpConfiguration, ...], *, blocks: bool
-) -> dict[str, Any]:
+def _nic_model(estate: Estate, nic: Nic, *, blocks: bool) -> dict[str, Any]:
+    entries: list[tuple[IpConfiguration | ConfigurationV6, bool, str]] = [
+        *((entry, entry.primary, "IPv4") for entry in nic.configurations),
+        *((entry, False, "IPv6") for entry in nic.configurations_v6),
+    ]
     return {
         "name": nic.name,
         "properties": {
@@ -191,14 +194,14 @@ def _nic_model(
                 {
                     "name": entry.name,
                     "properties": {
-                        **({"primary": True} if entry.primary else {}),
+                        **({"primary": True} if primary else {}),
                         "subnet": {"id": subnet_id(estate, nic.vnet, nic.subnet.name)},
-                        "privateIPAddressVersion": "IPv4",
+                        "privateIPAddressVersion": version,
                         **({} if entry.single or not blocks else {LENGTH: entry.block.prefixlen}),
                         **entry.settings,
                     },
                 }
-                for entry in entries
+                for entry, primary, version in entries
             ],
         },
     }

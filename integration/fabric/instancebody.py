@@ -9,13 +9,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from integration.fabric.allocation import Scarcity, Wanted, allocated
+from integration.fabric.allocation_v6 import BLOCK_PREFIX_V6, WantedV6, allocated_v6
 from integration.fabric.armdocuments import LENGTH, nic_id
 from integration.fabric.changes import BLOCK_PREFIX, RefusedChange
 from integration.fabric.model import State
 from integration.fabric.nicbody import (
     OF_INSTANCE_CONFIGURATION,
     OF_NIC,
+    check_names,
     check_subnets,
+    is_v6,
     reduced,
     reference_ids,
     subnet_of,
@@ -53,7 +56,9 @@ def written_nics(
         properties = named[nic.name.casefold()].get("properties") or {}
         configurations = properties.get("ipConfigurations") or []
         identifier = nic_id(estate, vm, nic)
-        wanted = [_wanted(entry, nic, blocks=blocks) for entry in configurations]
+        wanted = [_wanted(entry, nic, blocks=blocks) for entry in configurations if not is_v6(entry)]
+        wanted_v6 = [_wanted_v6(entry, nic, blocks=blocks) for entry in configurations if is_v6(entry)]
+        check_names(identifier, [*(each.name for each in wanted), *(each.name for each in wanted_v6)])
         if len(wanted) == 1:
             wanted = [replace(wanted[0], primary=True)]
         if not wanted:
@@ -63,8 +68,9 @@ def written_nics(
         subnets = dict.fromkeys(subnet_of(entry, identifier).casefold() for entry in configurations)
         check_subnets(estate, vm, nic, tuple(subnets))
         chosen = allocated(estate, vm, nic, wanted, scarcity(nic.subnet.name), State.UPDATING)
+        chosen_v6 = allocated_v6(estate, vm, nic, wanted_v6, State.UPDATING)
         settings = {name: reduced(properties[name]) for name in OF_NIC if properties.get(name) is not None}
-        done = replace(nic, configurations=chosen, settings=settings)
+        done = replace(nic, configurations=chosen, configurations_v6=chosen_v6, settings=settings)
         # The next NIC must not get the same addresses.
         vm = vm.with_nic(done)
         estate = estate.with_vm(vm)
@@ -90,15 +96,30 @@ def _nic_entries(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(profile.get("networkInterfaceConfigurations") or [])
 
 
-def _wanted(entry: Mapping[str, Any], nic: Nic, *, blocks: bool) -> Wanted:
+def _named(entry: Mapping[str, Any]) -> str:
     name = str(entry.get("name") or "")
     if not name:
         raise RefusedChange(
             "InvalidParameter", "Required parameter 'ipConfiguration.name' is missing (null)."
         )
-    properties = entry.get("properties") or {}
-    if str(properties.get("privateIPAddressVersion") or "IPv4").casefold() != "ipv4":
-        raise RefusedChange("IPv6NotEmulated", f"The emulator writes no IPv6 of instances, so not {name}.")
+    return name
+
+
+def _wanted_v6(entry: Mapping[str, Any], nic: Nic, *, blocks: bool) -> WantedV6:
+    """That an instance can get a block of IPv6 is not documented, and taken to be as for IPv4."""
+    name, properties = _named(entry), entry.get("properties") or {}
+    if properties.get("primary"):
+        raise RefusedChange("InvalidParameter", f"IP configuration {name} is of IPv6: it can't be primary.")
+    has_block = {e.name.casefold() for e in nic.configurations_v6 if not e.single}
+    length = properties.get(LENGTH) if blocks else BLOCK_PREFIX_V6 if name.casefold() in has_block else None
+    if length not in {None, BLOCK_PREFIX_V6}:
+        raise RefusedChange("InvalidParameter", f"The value {length} of parameter '{LENGTH}' is invalid.")
+    settings = {k: reduced(properties[k]) for k in OF_INSTANCE_CONFIGURATION if properties.get(k)}
+    return WantedV6(name, None, length, settings)
+
+
+def _wanted(entry: Mapping[str, Any], nic: Nic, *, blocks: bool) -> Wanted:
+    name, properties = _named(entry), entry.get("properties") or {}
     if blocks:
         length = properties.get(LENGTH)
     else:

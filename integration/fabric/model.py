@@ -136,6 +136,8 @@ class ConfigurationV6:
     static: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """As of ``IpConfiguration``."""
+    of_model: bool = True
+    """As of ``IpConfiguration``."""
 
     @property
     def address(self) -> IPv6Address:

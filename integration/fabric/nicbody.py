@@ -107,9 +107,9 @@ def nic_body(estate: Estate, vm: Vm, nic: Nic, document: Mapping[str, Any]) -> N
             f"Network Interface {nic.name} must have at least one IP configuration.",
         )
     identifier = nic_id(estate, vm, nic)
-    wanted = tuple(_wanted(entry, identifier) for entry in entries if not _is_v6(entry))
-    wanted_v6 = tuple(_wanted_v6(entry, identifier) for entry in entries if _is_v6(entry))
-    _check_names(identifier, [*(each.name for each in wanted), *(each.name for each in wanted_v6)])
+    wanted = tuple(_wanted(entry, identifier) for entry in entries if not is_v6(entry))
+    wanted_v6 = tuple(_wanted_v6(entry, identifier) for entry in entries if is_v6(entry))
+    check_names(identifier, [*(each.name for each in wanted), *(each.name for each in wanted_v6)])
     if len(wanted) == 1:
         wanted = (replace(wanted[0], primary=True),)
     settings = {name: reduced(properties[name]) for name in OF_NIC if properties.get(name) is not None}
@@ -204,7 +204,8 @@ def _wanted(entry: Mapping[str, Any], identifier: str) -> Wanted:
     return Wanted(str(name), bool(properties.get("primary")), block, length, settings)
 
 
-def _is_v6(entry: Mapping[str, Any]) -> bool:
+def is_v6(entry: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one of IPv6. Raises RefusedChange: of neither family."""
     version = str((entry.get("properties") or {}).get("privateIPAddressVersion") or "IPv4")
     if version.casefold() not in {"ipv4", "ipv6"}:
         raise RefusedChange(
@@ -213,8 +214,8 @@ def _is_v6(entry: Mapping[str, Any]) -> bool:
     return version.casefold() == "ipv6"
 
 
-def _check_names(identifier: str, names: Sequence[str]) -> None:
-    """Names are those of a NIC's children, whatever their family."""
+def check_names(identifier: str, names: Sequence[str]) -> None:
+    """Names are those of a NIC's children, whatever their family. Raises RefusedChange: two are the same."""
     seen: set[str] = set()
     for name in names:
         if name.casefold() in seen:

@@ -49,9 +49,11 @@ def reconciled(estate: Estate, vm: Vm) -> Estate:
     """What a reconciliation of the scale set's model leaves of an instance: nothing that it does not know."""
     for nic in vm.nics:
         left = tuple(entry for entry in nic.configurations if entry.of_model)
-        if left != nic.configurations:
+        left_v6 = tuple(entry for entry in nic.configurations_v6 if entry.of_model)
+        if (left, left_v6) != (nic.configurations, nic.configurations_v6):
             current = estate.vm(vm.computer_name)
             bare = replace(current.nic(nic.name), configurations=left, on_host=None)
+            bare = replace(bare, configurations_v6=left_v6, on_host_v6=None)
             estate = estate.with_vm(current.with_nic(bare))
     shown = estate.vm(vm.computer_name)
     return estate.with_vm(replace(shown, revision=shown.revision + 1))

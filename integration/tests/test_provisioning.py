@@ -85,14 +85,18 @@ def test_an_idle_pool_shrinks_and_live_pods_and_others_keep_what_they_have(node:
     assert node.nothing_was_dropped()
 
 
-def test_configurations_of_ipv6_stay_as_they_are_while_those_of_ipv4_come_and_go() -> None:
-    """Growth and shrinking are of IPv4; the others are written back byte for byte, a block too."""
+@pytest.mark.parametrize("placement", ["standalone", "uniform"])
+def test_configurations_of_ipv6_stay_as_they_are_while_those_of_ipv4_come_and_go(placement: str) -> None:
+    """Growth and shrinking are of IPv4; the others are written back byte for byte, a block too. Of
+    an instance its model is written, which has no addresses.
+    """
     with (
-        Fabric(nodes=1, addresses=2, ipv6=3, vnet_hosts=1, imds_limit=None) as fabric,
+        Fabric(nodes=1, addresses=2, ipv6=3, vnet_hosts=1, imds_limit=None, placement=placement) as fabric,
         contextlib.ExitStack() as stack,
     ):
-        fabric.arm.roles.give(NIC_WRITER)
-        fabric.arm.edit_nic(NIC, _with_a_block_of_ipv6)
+        fabric.arm.roles.give(NIC_WRITER | UNIFORM_ACTIONS if placement == "uniform" else NIC_WRITER)
+        if placement == "standalone":
+            fabric.arm.edit_nic(NIC, _with_a_block_of_ipv6)
         node = ProvisionedNode(fabric)
         stack.callback(node.end)
 
@@ -102,7 +106,7 @@ def test_configurations_of_ipv6_stay_as_they_are_while_those_of_ipv4_come_and_go
             return [json.dumps({**each, "etag": ""}) for each in kept]
 
         before = of_ipv6()
-        assert len(before) == 5
+        assert len(before) == (5 if placement == "standalone" else 4)
         document = node.document()
         node.start(minimum=10)
         eventually(lambda: len(node.ours) == 8, "it grows", patience=PATIENCE)

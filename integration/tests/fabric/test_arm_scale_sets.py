@@ -68,7 +68,7 @@ def nic_of(azure: Cloud, instance: str = "0") -> Document:
     return dict(nic)
 
 
-def adds(azure: Cloud, *names: str, **properties: int) -> Callable[[Document], object]:
+def adds(azure: Cloud, *names: str, **properties: int | str) -> Callable[[Document], object]:
     def edit(document: Document) -> None:
         profile = document["properties"]["networkProfileConfiguration"]["networkInterfaceConfigurations"][0]
         profile["properties"]["ipConfigurations"].extend(
@@ -238,3 +238,72 @@ def test_an_instance_takes_few_writes_and_others_are_not_concerned(azure: Cloud)
     assert (refused.status, refused.code) == (429, "OperationNotAllowed")
     assert int(refused.headers["retry-after"]) > 0
     assert write(azure, lambda _: None, "1").status == 200
+
+
+V6 = {"privateIPAddressVersion": "IPv6"}
+
+
+@pytest.fixture
+def dual() -> Iterator[Cloud]:
+    """Two instances with IPv6: the first has fd00:10:10::4 and one for pods, ::5, the second ::6 and ::7."""
+    with cloud("uniform-writer", nodes=2, addresses=1, vnet_hosts=0, ipv6=1, placement="uniform") as made:
+        yield made
+
+
+def of_v6(nic: Document) -> dict[str, str]:
+    return {name: ip for name, ip in addresses(nic).items() if ":" in ip}
+
+
+def without(*names: str) -> Callable[[Document], None]:
+    def edit(document: Document) -> None:
+        profile = document["properties"]["networkProfileConfiguration"]["networkInterfaceConfigurations"][0]
+        kept = [each for each in configurations(document) if each["name"] not in names]
+        profile["properties"]["ipConfigurations"] = kept
+
+    return edit
+
+
+def test_the_model_of_an_instance_has_its_ipv6_which_writes_keep_and_change(
+    dual: Cloud,
+) -> None:
+    before = instance_of(dual)
+    versions = {
+        each["name"]: each["properties"]["privateIPAddressVersion"] for each in configurations(before)
+    }
+    assert versions == {
+        "ipconfig1": "IPv4",
+        "ipconfig2": "IPv4",
+        "ipv6config1": "IPv6",
+        "ipv6config2": "IPv6",
+    }
+    own = {"ipv6config1": "fd00:10:10::4", "ipv6config2": "fd00:10:10::5"}
+    assert of_v6(done(dual, adds(dual, "pods-1"))) == own, "a writer of IPv4 leaves it as it is"
+    grown = done(dual, adds(dual, "pods-6", **V6))
+    assert of_v6(grown) == {**own, "pods-6": "fd00:10:10::8"}
+    assert instance_of(dual)["properties"]["modelDefinitionApplied"] == "VirtualMachine"
+    assert of_v6(done(dual, without("ipv6config2"))) == {
+        "ipv6config1": "fd00:10:10::4",
+        "pods-6": "fd00:10:10::8",
+    }
+
+
+def test_a_reconciliation_of_the_model_wipes_what_was_added_of_ipv6(dual: Cloud) -> None:
+    done(dual, adds(dual, "pods-6", **V6))
+    dual.arm.reconcile()
+    assert of_v6(nic_of(dual)) == {"ipv6config1": "fd00:10:10::4", "ipv6config2": "fd00:10:10::5"}
+    delivered = {str(entry.address) for entry in dual.estate.vm("node1").primary_nic.delivered_v6}
+    assert delivered == {"fd00:10:10::4", "fd00:10:10::5"}
+
+
+def test_what_an_instance_refuses_of_ipv6(dual: Cloud) -> None:
+    refused = {
+        "PrimaryAddressChangeNotEmulated": without("ipv6config1"),
+        "InvalidParameter": adds(dual, "x", **V6, privateIPAddressPrefixLength=120),
+        "DuplicateResourceName": adds(dual, "ipconfig2", **V6),
+        "IpConfigurationsPerNicLimitReached": adds(dual, *(f"pods-{n}" for n in range(254)), **V6),
+    }
+    for code, edit in refused.items():
+        answer = write(dual, edit)
+        assert (answer.status, answer.code) == (400, code)
+    primary = write(dual, adds(dual, "x", **V6, primary=True))
+    assert (primary.status, primary.code) == (400, "InvalidParameter")
