@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import witness
+from integration import dnscache, witness
+from integration.dnscache import LISTENS, LISTENS_V6, PORT
 from ipam.model import SourceConfig
 from tests.netns.node import ADDRESS
 from tests.netns.test_ipv6 import ADDRESS_V6, ips, with_both
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from tests.netns.calls import Executable
     from tests.netns.node import Node
     from tests.netns.sandbox import Pod, Sandbox
-
-LINK = "nodelocaldns"
-LISTENS = ("169.254.20.10", "10.96.0.10")
-"""The cache's own address, and that of the service kube-dns, taken over from kube-proxy in iptables mode."""
-LISTENS_V6 = ("fd00:169:254:20::10", "fd00:10:96::a")
-PORT = 53
 
 
 @pytest.fixture
@@ -44,32 +38,12 @@ def two_nics(busy_node: Node) -> Node:
     return busy_node
 
 
-def rules(address: str) -> Iterator[tuple[str, ...]]:
-    """Of one address, as node-cache writes them: nothing to or from it is tracked, and nothing is dropped."""
-    for protocol in ("udp", "tcp"):
-        to = ("-d", address, "-p", protocol, "--dport", str(PORT))
-        by = ("-s", address, "-p", protocol, "--sport", str(PORT))
-        for hook, what in (("PREROUTING", to), ("OUTPUT", by), ("OUTPUT", to)):
-            yield ("-t", "raw", "-A", hook, *what, "-j", "NOTRACK")
-        for hook, what in (("INPUT", to), ("OUTPUT", by)):
-            yield ("-A", hook, *what, "-j", "ACCEPT")
-
-
 @contextmanager
 def cache(sandbox: Sandbox, addresses: Sequence[str]) -> Iterator[None]:
-    """The cache, until the end of the block; it answers with the address that it saw.
-
-    Its link, a dummy, is never set up by node-cache: IPv4 addresses are local all the same.
-    """
-    v6 = any(":" in each for each in addresses)
-    sandbox.batch(f"link add {LINK} type veth peer name nowhere")  # not every kernel has the type dummy
-    sandbox.batch(*([f"link set {LINK} up"] if v6 else []))
-    sandbox.batch(
-        *(f"address add {each}/{ip_address(each).max_prefixlen} dev {LINK} nodad" for each in addresses)
-    )
-    for address in addresses:
-        for rule in rules(address):
-            sandbox.run("ip6tables" if ":" in address else "iptables", "-w", *rule)
+    """The cache, until the end of the block; it answers with the address that it saw."""
+    sandbox.batch(*dnscache.link(addresses))
+    for rule in dnscache.rules(addresses):
+        sandbox.run(*rule)
     with servers(sandbox, "", [place(each) for each in addresses]):
         yield
 
