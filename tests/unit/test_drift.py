@@ -191,6 +191,13 @@ def test_the_host_routes_exactly_the_address_over_the_host_veth(best: KernelRout
     assert drift.differences(EXPECTED, found) == [Difference(drift.HOST_ROUTE, text, ADDRESS.ip)]
 
 
+def test_a_route_to_the_address_and_its_neighbour_is_not_the_pods() -> None:
+    even = ip_interface("10.1.0.8/16")
+    expected = replace(EXPECTED, addresses=(even,), routed=(even,))
+    (missing,) = drift.of_host(expected, FoundHost(HOST_LINK, (route("10.1.0.8/31", HOST_INDEX),)))
+    assert (missing.kind, missing.ip) == (drift.HOST_ROUTE, even.ip)
+
+
 def test_a_pod_in_the_hosts_own_namespace_has_the_address_as_a_local_one() -> None:
     local = route("10.1.0.7/32", POD_INDEX, kind=RTN_LOCAL)
     found = replace(RIGHT, host=replace(HOST, routes=(local,)))
@@ -256,6 +263,11 @@ def test_routes_of_later_plugins_may_lead_over_any_interface() -> None:
     assert drift.differences(expected, found) == [
         Difference(drift.POD_ROUTE, "route to 10.8.0.0/16 is missing in the pod")
     ]
+
+
+def test_a_route_that_every_pod_needs_is_missed_once_though_prev_result_names_it_too() -> None:
+    expected = replace(EXPECTED, routes=IPV4.routes)
+    assert kinds(expected, replace(RIGHT, pod_routes=RIGHT.pod_routes[:1])) == [drift.POD_ROUTE]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cni_plugin.cni import result, versions
 from cni_plugin.cni.errors import CniError, DecodingFailure, InvalidNetconf
 from cni_plugin.cni.result import Address, Dns, Interface, Result, Route
+from ipam.value import replace
 
 MODERN = [each for each in versions.SUPPORTED if versions.at_least(each, "0.3.0")]
 OLD = [each for each in versions.SUPPORTED if not versions.at_least(each, "0.3.0")]
@@ -171,6 +172,107 @@ def test_a_sandbox_is_what_tells_a_containers_interface_from_the_hosts() -> None
         {"name": "azv0", "mac": "aa:aa:aa:aa:aa:aa", "mtu": 1500},
         {"name": "eth0", "sandbox": "/run/netns/a"},
     ]
+
+
+def test_every_member_of_a_result_has_its_name_in_the_spec() -> None:
+    made = Result(
+        (Interface("eth0", "02:00:00:00:00:07", 1400, "/run/netns/a"),),
+        (Address(ip_interface("10.0.0.7/16"), ip_address("10.0.0.1"), 0),),
+        (Route(ip_network("0.0.0.0/0"), ip_address("10.0.0.1"), 0),),
+        Dns(("1.1.1.1",), "a.example", ("b.example",), ("ndots:5",)),
+    )
+    dns = {
+        "nameservers": ["1.1.1.1"],
+        "domain": "a.example",
+        "search": ["b.example"],
+        "options": ["ndots:5"],
+    }
+    interface = {"name": "eth0", "mac": "02:00:00:00:00:07", "mtu": 1400, "sandbox": "/run/netns/a"}
+    newest = {
+        "cniVersion": "1.1.0",
+        "interfaces": [interface],
+        "ips": [{"interface": 0, "address": "10.0.0.7/16", "gateway": "10.0.0.1"}],
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1", "scope": 0}],
+        "dns": dns,
+    }
+    assert result.to_json(made, "1.1.0") == newest
+    assert result.from_json(newest, "1.1.0") == made
+    del interface["mtu"]
+    older = newest | {"cniVersion": "1.0.0", "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]}
+    assert result.to_json(made, "1.0.0") == older
+
+
+BOTH = Result(
+    (Interface("eth0"),),
+    (
+        Address(ip_interface("10.0.0.7/16"), ip_address("10.0.0.1"), 0),
+        Address(ip_interface("fd00::7/64")),
+        Address(ip_interface("10.0.0.8/16")),
+    ),
+    (
+        Route(ip_network("10.9.0.0/16"), ip_address("10.0.0.9")),
+        Route(ip_network("10.8.0.0/16"), None, 253),
+        Route(ip_network("::/0"), ip_address("fd00::1")),
+    ),
+    Dns(("1.1.1.1",)),
+)
+
+
+def test_the_oldest_versions_have_each_familys_gateway_and_routes_with_its_address() -> None:
+    document = {
+        "cniVersion": "0.2.0",
+        "ip4": {
+            "ip": "10.0.0.7/16",
+            "gateway": "10.0.0.1",
+            "routes": [{"dst": "10.9.0.0/16", "gw": "10.0.0.9"}, {"dst": "10.8.0.0/16"}],
+        },
+        "ip6": {"ip": "fd00::7/64", "routes": [{"dst": "::/0", "gw": "fd00::1"}]},
+        "dns": {"nameservers": ["1.1.1.1"]},
+    }
+    assert result.to_json(BOTH, "0.2.0") == document
+    four, six, _ = BOTH.ips
+    assert result.from_json(document, "0.2.0") == Result(
+        ips=(replace(four, interface=None), six),
+        routes=tuple(replace(each, scope=None) for each in BOTH.routes),
+        dns=BOTH.dns,
+    )
+    six_only = {"ip4": None, "ip6": document["ip6"]}
+    assert result.from_json(six_only, "0.2.0").ips == (six,)
+    bare = result.to_json(Result(ips=(six,)), "0.1.0")
+    assert bare == {"cniVersion": "0.1.0", "ip6": {"ip": "fd00::7/64"}, "dns": {}}
+
+
+def test_members_that_are_null_or_empty_are_as_if_they_were_not_there() -> None:
+    document = {
+        "interfaces": [{"name": "eth0", "mac": None, "mtu": None, "sandbox": None}],
+        "ips": [{"address": "10.0.0.7/16", "gateway": "", "interface": None}],
+        "routes": None,
+        "dns": {"nameservers": None, "domain": None},
+    }
+    assert result.from_json(document, "1.0.0") == Result(
+        (Interface("eth0"),), (Address(ip_interface("10.0.0.7/16")),)
+    )
+    assert result.from_json(dict.fromkeys(document), "1.0.0") == Result()
+
+
+def test_the_version_of_a_result_that_cannot_be_read_is_named() -> None:
+    for document, version in (({"ips": 7}, "1.0.0"), ({"ips": 7, "cniVersion": "0.4.0"}, "0.4.0")):
+        with pytest.raises(DecodingFailure, match=rf"\(version {version}\) can't be read"):
+            result.from_json(document, "1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("dns", "said"),
+    [
+        ({"search": "a.example"}, "dns.search must be a list of strings, not 'a.example'"),
+        ({"options": ["ndots:5", 7]}, "dns.options must be a list of strings, not "),
+        ({"domain": 7}, "dns.domain must be a string, not 7"),
+    ],
+)
+def test_what_is_wrong_in_dns_is_named(dns: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidNetconf) as caught:
+        result.dns_from_json(dns)
+    assert str(caught.value).startswith(said)
 
 
 def test_an_address_without_gateway_and_interface_is_written_without_them() -> None:

@@ -52,6 +52,11 @@ def test_a_key_that_is_there_twice(text: str) -> None:
         strict_json.loads(text.encode())
 
 
+def test_the_key_that_is_there_twice_is_named() -> None:
+    with pytest.raises(ValueError, match="the key 'b' is duplicated"):
+        strict_json.loads(b'{"a":1,"b":2,"c":3,"b":4}')
+
+
 @pytest.mark.parametrize("levels", [65, 66, 500, 990, 1000, 5000, 100_000])
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
 def test_nesting_has_an_end(levels: int, begin: str, end: str) -> None:
@@ -60,6 +65,26 @@ def test_nesting_has_an_end(levels: int, begin: str, end: str) -> None:
     with pytest.raises(ValueError, match="levels deep"):
         strict_json.loads(text.encode())
     strict_json.loads((begin * 63 + inside + end * 63).encode())
+
+
+def test_brackets_side_by_side_are_not_nested() -> None:
+    beside = b"[" + b",".join([b'{"a":[1]}'] * 100) + b"]"
+    assert strict_json.loads(beside) == [{"a": [1]}] * 100
+
+
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
+def test_sixty_four_levels_are_the_most_however_much_there_is_beside(begin: str, end: str) -> None:
+    def beside(levels: int) -> bytes:
+        return f"[[],[],[],{begin * (levels - 1)}7{end * (levels - 1)}]".encode()
+
+    assert strict_json.loads(beside(64))[:3] == [[], [], []]
+    with pytest.raises(ValueError, match="more than 64 levels deep"):
+        strict_json.loads(beside(65))
+
+
+def test_half_a_surrogate_pair_is_replaced_and_a_whole_one_is_a_character() -> None:
+    assert strict_json.loads(rb'["a\ud83db", "a\uD83Db"]') == ["a?b", "a?b"]
+    assert strict_json.loads(rb'{"\uDE00": "\ud83d\ude00"}') == {"?": "\N{GRINNING FACE}"}
 
 
 def reply(stdin: str, verb: str = "ADD") -> dict[str, Any]:

@@ -63,9 +63,8 @@ def test_the_synthetic_driver_decides_where_two_stand_free() -> None:
     both = [SYNTHETIC, link(3, "enP1s1")]
     assert uplink.select(both, [MAC], drivers={"eth0": "hv_netvsc", "enP1s1": "mlx5_core"}) is SYNTHETIC
     with pytest.raises(UplinkUnclear) as caught:
-        uplink.select(both, [MAC], drivers={"eth0": "veth"})
-    assert "eth0" in str(caught.value)
-    assert "enP1s1" in str(caught.value)
+        uplink.select(both, [OTHER, MAC], drivers={"eth0": "veth"})
+    assert str(caught.value) == (f"2 links carry the NIC's MAC {MAC}, {OTHER}: eth0 ({MAC}), enP1s1 ({MAC})")
     assert "master" in caught.value.details
 
 
@@ -78,10 +77,16 @@ def test_master_decides_over_everything() -> None:
 
 def test_where_no_link_has_the_mac_those_that_exist_are_listed() -> None:
     with pytest.raises(UplinkUnclear) as caught:
-        uplink.select([LO, link(3, "eth1", OTHER)], [MAC])
-    assert MAC in str(caught.value)
-    assert "eth1" in caught.value.details
-    assert OTHER in caught.value.details
+        uplink.select([LO, link(3, "eth1", OTHER), link(4, "wg0", "")], [MAC])
+    assert str(caught.value) == f"no link of this node has the NIC's MAC {MAC}"
+    assert caught.value.details.startswith(f"Links are eth1 ({OTHER}), wg0 (no MAC). ")
+
+
+def test_where_there_is_no_link_and_no_mac_that_is_said() -> None:
+    with pytest.raises(UplinkUnclear) as caught:
+        uplink.select([LO], [])
+    assert str(caught.value) == "no link of this node has the NIC's MAC (none is known)"
+    assert caught.value.details.startswith("Links are none. ")
 
 
 def test_the_loopback_is_never_the_nic() -> None:
