@@ -37,9 +37,8 @@ FIRST_BACK_OFF = 1.0
 
 _ATTEMPT = "UPDATE source SET reading = 1, attempt_at = ?, attempt_wall = ? WHERE key = ?"
 _SUCCEEDED = """
-    UPDATE source SET name = ?, applied = ?, previous_success_at = success_at, success_at = ?,
-        success_wall = ?, listed = ?, reading = 0, error = '', error_kind = '', remedy = '', failures = 0,
-        retry_at = NULL
+    UPDATE source SET name = ?, applied = ?, success_at = ?, success_wall = ?, listed = ?, reading = 0,
+        error = '', error_kind = '', remedy = '', failures = 0, retry_at = NULL
     WHERE key = ?
 """
 _FAILED = """

@@ -164,8 +164,10 @@ def confirm(tx: Transaction, made: Sequence[Reservation]) -> tuple[Reservation, 
 
 
 def _confirm_one(tx: Transaction, reservation: Reservation) -> Reservation:
-    if reservation.generation == tx.generation and records.confirm_exactly(tx, reservation):
-        return records.confirmed(reservation)
+    if reservation.generation == tx.generation:
+        confirmed = records.confirm_exactly(tx, reservation)
+        if confirmed is not None:
+            return confirmed
     row = _held(tx, reservation)
     if row is not None:
         if not _same(records.reservation_from(row, tx.generation), reservation):

@@ -5,8 +5,6 @@ It has to be the same in every version, as DEL derives from it what an ADD of an
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from ipam.model import Attachment
 
 try:
@@ -16,7 +14,6 @@ except ImportError:
     from hashlib import sha1
 
 
-@lru_cache(maxsize=1024)
 def digest(attachment: Attachment) -> bytes:
     """SHA-1 of the container id, NUL, and the interface name: 20 bytes."""
     return sha1_of(f"{attachment.container_id}\0{attachment.ifname}")

@@ -157,16 +157,13 @@ def hold(tx: Transaction, key: int, made: Reservation) -> Reservation:
     return made
 
 
-def confirm_exactly(tx: Transaction, reservation: Reservation) -> bool:
-    """Confirm what is held, if it is that very reservation of this store."""
+def confirm_exactly(tx: Transaction, reservation: Reservation) -> Reservation | None:
+    """Confirm what is held, and return it; None if it is not that very reservation of this store."""
     attachment, address = reservation.attachment, reservation.address
     key = (attachment.container_id, attachment.ifname, address.version, address.packed)
     by = (reservation.created_at, reservation.owner.call_id)
-    return tx.connection.execute(CONFIRM_EXACTLY, (*key, *by)).rowcount == 1
-
-
-def confirmed(reservation: Reservation) -> Reservation:
-    """The same reservation, confirmed."""
+    if tx.connection.execute(CONFIRM_EXACTLY, (*key, *by)).rowcount != 1:
+        return None
     return Reservation(
         reservation.attachment,
         reservation.owner,

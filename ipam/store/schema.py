@@ -32,7 +32,9 @@ _TABLES: Final = (
     ) STRICT, WITHOUT ROWID
     """,
     "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    # One row is one source that a network of the node uses; its key is SourceConfig.key.
+    # One row is one source that a network of the node uses; its key is SourceConfig.key. Nothing reads or
+    # writes previous_success_at any more: it goes with the next format. One for it alone would cost a node
+    # that is rolled back the times of release, as a store of a newer format is moved aside.
     """
     CREATE TABLE source (
         id INTEGER PRIMARY KEY,
@@ -196,8 +198,8 @@ FORGET_HOLDERS: Final = (
     # What is being taken from the NIC still is; its time was that of another clock.
     "UPDATE address SET leaving_since = 0.0 WHERE leaving_since IS NOT NULL",
     """
-    UPDATE source SET reading = 0, used_at = NULL, attempt_at = NULL, success_at = NULL,
-        previous_success_at = NULL, failures = 0, retry_at = NULL
+    UPDATE source SET reading = 0, used_at = NULL, attempt_at = NULL, success_at = NULL, failures = 0,
+        retry_at = NULL
     """,
 )
 
