@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.operator.budget import PAUSE, READS, UNTIL_MADE, WINDOW, WRITES, Limits, Meter
-from ipam.operator.line import AGEING, Line, Urgency
+from ipam.operator.line import AGEING, Line, PlaceInLine, Urgency
 
 SMALL = Limits(20, 8, 1.0)
 
@@ -90,6 +90,53 @@ def test_a_turn_that_was_not_used_is_there_again() -> None:
     assert meter.wait(0.0) == 0
 
 
+def test_what_was_taken_at_once_comes_back_little_by_little_and_never_beyond() -> None:
+    meter = Meter(Limits(100, 4, 0.5), 1.0, 0.0)
+    for _ in range(4):
+        meter.take(0.0)
+    assert (meter.left(0.0), meter.wait(0.0), meter.wait(0.0, 3)) == (0, 2.0, 6.0)
+    assert (meter.left(2.0), meter.left(5.0)) == (1, 2)
+    assert (meter.left(1000.0), meter.used) == (4, 4)
+    meter.give_back(1000.0)
+    assert (meter.left(1000.0), meter.used) == (4, 4), "nothing is in the window, nothing can be given back"
+
+
+def test_a_window_that_is_full_is_over_when_the_first_of_it_can_not_count_any_more() -> None:
+    meter = Meter(Limits(3, 100, 100.0), 1.0, 0.0)
+    for at in (0.0, 10.0, 20.0):
+        meter.take(at)
+    span = WINDOW + UNTIL_MADE
+    assert [meter.wait(20.0, number) for number in (1, 2, 3)] == [span - 20, span - 10, span]
+    assert meter.wait(20.0, 4) == 2 * span - 20
+    assert meter.left(20.0) == 0
+    assert (meter.wait(span), meter.left(span)) == (0, 1)
+    empty = Meter(Limits(2, 100, 100.0), 1.0, 50.0)
+    assert [empty.wait(50.0, number) for number in (2, 3, 5)] == [0, span, 2 * span]
+
+
+def test_a_turn_that_is_given_back_counts_neither_as_used_nor_in_the_window() -> None:
+    meter = Meter(Limits(2, 10, 1.0), 1.0, 0.0)
+    meter.take(0.0)
+    meter.give_back(0.0)
+    assert (meter.used, meter.left(0.0)) == (0, 2)
+    for _ in range(2):
+        meter.take(0.0)
+    assert (meter.used, meter.left(0.0)) == (2, 0)
+
+
+def test_the_least_share_still_allows_one_request() -> None:
+    meter = Meter(Limits(100, 10, 1.0), 0.001, 0.0)
+    assert (meter.allowed, meter.left(0.0)) == (1, 1)
+
+
+def test_a_longer_pause_is_not_ended_by_a_shorter_one() -> None:
+    meter = Meter(WRITES, 0.5, 0.0)
+    meter.pause(0.0, 30.0)
+    meter.pause(1.0, 5.0)
+    assert (meter.wait(1.0), meter.throttled) == (29.0, 2)
+    assert (meter.left(29.0), meter.left(30.0)) == (0, 100)
+
+
 def test_pods_that_wait_come_first_and_the_oldest_of_a_class() -> None:
     line: Line[str] = Line()
     for at, (name, order) in enumerate(
@@ -118,6 +165,45 @@ def test_whose_pods_begin_to_wait_moves_ahead_and_whose_do_not_any_more_moves_ba
     line.put("b", Urgency.REST, 3.0)
     assert line.first() == (AGEING, "a")
     assert line.lengths() == {Urgency.WAITING: 0, Urgency.GROWTH: 1, Urgency.REMOVAL: 0, Urgency.REST: 1}
+
+
+def test_who_becomes_more_urgent_late_keeps_the_better_place() -> None:
+    line: Line[str] = Line()
+    line.put("a", Urgency.REST, 0.0)
+    line.put("a", Urgency.GROWTH, 500.0)
+    assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, 3 * AGEING)
+    line.put("a", Urgency.WAITING, 501.0)
+    line.put("b", Urgency.REST, 0.0)
+    line.put("b", Urgency.GROWTH, 10.0)
+    assert line.place("a") == PlaceInLine(Urgency.WAITING, 0.0, 3 * AGEING)
+    assert line.place("b") == PlaceInLine(Urgency.GROWTH, 0.0, 10 + AGEING)
+    line.put("b", Urgency.GROWTH, 20.0)
+    assert line.place("b") == PlaceInLine(Urgency.GROWTH, 0.0, 10 + AGEING)
+    line.put("b", Urgency.REMOVAL, 30.0)
+    assert line.place("b") == PlaceInLine(Urgency.REMOVAL, 0.0, 2 * AGEING)
+    assert line.place("c") is None
+
+
+def test_who_stops_waiting_is_counted_nowhere_and_never_next() -> None:
+    line: Line[str] = Line()
+    line.put("a", Urgency.GROWTH, 0.0)
+    line.put("a", Urgency.WAITING, 1.0)
+    line.put("b", Urgency.GROWTH, 2.0)
+    line.put("c", Urgency.REST, 3.0)
+    assert (len(line), "a" in line, "d" in line) == (3, True, False)
+    assert [line.ahead_of(each) for each in Urgency] == [1, 2, 2, 3]
+    assert line.longest(10.0) == {
+        Urgency.WAITING: 10.0,
+        Urgency.GROWTH: 8.0,
+        Urgency.REMOVAL: 0.0,
+        Urgency.REST: 7.0,
+    }
+    for each in ("a", "d", "b", "c"):
+        line.drop(each)
+    assert (len(line), "a" in line, line.first()) == (0, False, None)
+    assert set(line.lengths().values()) == {0}
+    line.put("a", Urgency.REST, 20.0)
+    assert line.first() == (20 + 3 * AGEING, "a")
 
 
 @given(
