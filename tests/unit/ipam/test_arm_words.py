@@ -14,7 +14,7 @@ import pytest
 
 from ipam.errors import SourceUnreadable
 from ipam.sources import arm_errors, imds
-from ipam.sources.arm_nic import fits, nic_of
+from ipam.sources.arm_nic import fits, nic_of, spaces_of, vnet_ids
 from ipam.sources.bounded import OneAtATime, StillBusy
 from ipam.sources.nic import builder
 from ipam.sources.placement import Placement, last_parts, placement
@@ -54,8 +54,10 @@ class TestPlacement:
     def test_group_and_name_of_a_nic(self) -> None:
         nic = "/subscriptions/s-1/resourceGroups/other/providers/Microsoft.Network/networkInterfaces/nic1"
         assert last_parts(nic) == ("other", "nic1")
-        with pytest.raises(ValueError, match="not the id"):
-            last_parts(nic + "/ipConfigurations/x")
+        assert last_parts(nic.replace("resourceGroups", "RESOURCEGROUPS") + "/") == ("other", "nic1")
+        for wrong in (nic + "/ipConfigurations/x", nic.replace("resourceGroups", "groups")):
+            with pytest.raises(ValueError, match="not the id"):
+                last_parts(wrong)
 
 
 class TestWords:
@@ -152,6 +154,36 @@ class TestStates:
         assert begun is not None
         assert [str(ip) for ip in nic_of(nic, begun, in_imds()).own_addresses] == ["10.10.0.4"]
 
+    def test_each_state_is_counted_by_itself_in_alphabetical_order(self) -> None:
+        nic = nic_with(
+            configuration("10.10.0.7", "Updating"),
+            configuration("10.10.0.5", "Failed"),
+            configuration("10.10.0.6", "Failed"),
+            configuration("10.10.0.8"),
+        )
+        addresses, warnings = built(nic, in_imds("10.10.0.6", "10.10.0.7"))
+        assert addresses == ["10.10.0.7", "10.10.0.6", "10.10.0.8"]
+        assert [each.partition(": ")[2] for each in warnings] == [
+            "2 IP configurations in state 'Failed': 1 are used, since IMDS lists them, 1 are skipped",
+            "1 IP configurations in state 'Updating': 1 are used, since IMDS lists them, 0 are skipped",
+        ]
+
+    def test_the_first_ipv6_address_is_the_hosts_and_the_others_are_for_pods(self) -> None:
+        nic = nic_with(configuration("fd00::4", "Failed"), configuration("fd00::5"), configuration("fd00::6"))
+        begun = builder(MAC, True, [])
+        assert begun is not None
+        read = nic_of(nic, begun, in_imds())
+        assert [str(ip) for ip in read.own_addresses] == ["10.10.0.4", "fd00::4"]
+        assert [str(each.ip) for each in read.addresses] == ["fd00::5", "fd00::6"]
+
+    def test_a_nic_that_imds_has_not_listed_has_what_arm_is_certain_of(self) -> None:
+        begun = builder(MAC, True, [])
+        assert begun is not None
+        nic = nic_with(configuration("10.10.0.5"), configuration("10.10.0.6", "Failed"))
+        assert begun.subnets == []
+        read = nic_of(nic, begun, None)
+        assert "10.10.0.6" not in [str(each.ip) for each in read.addresses]
+
     def test_a_block_is_decided_as_a_whole(self) -> None:
         nic = nic_with(configuration("10.10.0.16/28", "Failed"))
         assert len(built(nic, in_imds("10.10.0.16/28"))[0]) == 16
@@ -172,8 +204,65 @@ class TestWhatIsRemembered:
         """The NIC was incomplete when IMDS was asked, or the subnet was expanded since."""
         assert not fits(nic_with(configuration("10.10.0.9")), in_imds(prefix=prefix))
 
+    def test_the_first_address_of_a_block_decides_for_all_of_it(self) -> None:
+        block = configuration("10.10.0.16", private_ip_address_prefix_length=28)
+        assert fits(nic_with(block), in_imds(prefix="10.10.0.0/27"))
+        assert not fits(nic_with(block), in_imds(prefix="10.10.0.0/28"))
+
+    def test_what_can_not_be_read_or_has_no_address_yet_needs_no_subnet(self) -> None:
+        assert fits(nic_with(configuration("nonsense"), configuration(None)), in_imds())
+
+    def test_what_is_being_deleted_and_the_primary_one_need_no_decision(self) -> None:
+        nic = nic_with(configuration("10.10.0.5", "Deleting"))
+        nic.ip_configurations[0].provisioning_state = "Failed"
+        assert fits(nic, in_imds())
+        nic.ip_configurations[1].primary = None
+        nic.ip_configurations[1].provisioning_state = SimpleNamespace(value="Updating")
+        assert not fits(nic, in_imds("10.10.0.5"))
+
+    def test_a_nic_without_configurations_fits(self) -> None:
+        assert fits(SimpleNamespace(ip_configurations=None), in_imds())
+
     def test_an_ipv6_address_needs_no_subnet(self) -> None:
         assert fits(nic_with(configuration("fd00::5")), in_imds())
+
+
+def subnet_of(*ids: str | None) -> SimpleNamespace:
+    made = [SimpleNamespace(subnet=SimpleNamespace(id=each)) for each in ids]
+    return SimpleNamespace(ip_configurations=[*made, SimpleNamespace(subnet=None)])
+
+
+def test_the_networks_of_nics_are_named_once_each() -> None:
+    one, two = "/subscriptions/s/virtualNetworks/a", "/subscriptions/s/virtualNetworks/b"
+    nics = [subnet_of(f"{one}/subnets/x", f"{two}/subnets/x"), subnet_of(f"{one}/subnets/y", None)]
+    assert vnet_ids([*nics, SimpleNamespace(ip_configurations=None)]) == [one, two]
+
+
+def test_the_space_of_a_network_is_its_own_and_that_of_connected_peerings() -> None:
+    def space(*prefixes: str) -> SimpleNamespace:
+        return SimpleNamespace(address_prefixes=list(prefixes))
+
+    def peering(state: object, remote: object, whole: object) -> SimpleNamespace:
+        return SimpleNamespace(
+            peering_state=state, remote_address_space=remote, remote_virtual_network_address_space=whole
+        )
+
+    peerings = [
+        peering("Connected", space("10.2.0.0/16"), space("10.2.0.0/15")),
+        peering(SimpleNamespace(value="Connected"), None, space("10.4.0.1/16")),
+        peering("Disconnected", space("10.5.0.0/16"), None),
+    ]
+    network = SimpleNamespace(address_space=space("10.1.0.0/16"), virtual_network_peerings=peerings)
+    assert [str(each) for each in spaces_of(network)] == [
+        "10.1.0.0/16",
+        "10.2.0.0/16",
+        "10.2.0.0/15",
+        "10.4.0.0/16",
+    ]
+    alone = SimpleNamespace(
+        address_space=SimpleNamespace(address_prefixes=None), virtual_network_peerings=None
+    )
+    assert spaces_of(alone) == []
 
 
 class TestOneAtATime:

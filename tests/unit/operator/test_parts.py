@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipam.operator import fleet
-from ipam.operator.census import Nodes, Pods
+from ipam.operator.census import Nodes, NodeSeen, Pods, PodSeen
 from ipam.operator.claims import Claims, is_id_of
 from ipam.operator.errors import ClusterError
 from ipam.operator.record import NodeRecord
@@ -85,6 +85,41 @@ def test_pods_without_an_address_of_their_own_do_not_count(census: Census, docum
     assert len(census.pods) == 0
 
 
+def test_a_pod_that_ends_or_moves_is_told_to_every_node_that_it_concerns(census: Census) -> None:
+    census.say(pod("a"))
+    census.say(pod("a"))
+    assert census.moved == ["n1"], "nothing has changed"
+    census.say(pod("a", node="n2"))
+    assert sorted(census.moved[1:]) == ["n1", "n2"]
+    assert (census.pods.coming("n1", 0), census.pods.coming("n2", 0)) == (0, 1)
+    census.say({**pod("a", node="n2"), "status": {"phase": "Succeeded"}})
+    census.pods.deleted(census.pods.brief(pod("a", node="n2")))
+    assert census.moved[3:] == ["n2"], "it was forgotten when it ended"
+    assert len(census.pods) == 0
+
+
+def test_documents_without_spec_and_status_are_of_pods_that_are_nowhere(census: Census) -> None:
+    nowhere = census.pods.brief({"metadata": {"uid": 7}})
+    assert (nowhere.uid, nowhere.node) == ("7", "")
+    assert census.pods.brief({**pod("a"), "status": None}) == PodSeen("a", "n1", is_coming=True)
+    assert not census.pods.brief(pod("a", metadata={"deletionTimestamp": "now"})).is_coming
+    assert not census.pods.brief(pod("a", ip="10.0.0.5")).is_coming
+
+
+def test_only_pods_that_come_count_as_arrivals_and_for_a_whole_minute(census: Census) -> None:
+    census.say(pod("has", ip="10.0.0.5"))
+    census.say(pod("a"))
+    census.say(pod("a", ip="10.0.0.6"))
+    census.clock.advance(30)
+    census.say(pod("b"))
+    assert census.pods.per_second("n1") == pytest.approx(2 / 60)
+    census.clock.advance(30)
+    assert census.pods.per_second("n1") == pytest.approx(2 / 60)
+    census.clock.advance(1)
+    assert census.pods.per_second("n1") == pytest.approx(1 / 60)
+    assert census.pods.per_second("n2") == 0.0
+
+
 def test_what_comes_within_a_minute_is_the_rate(census: Census) -> None:
     census.pods.reset([census.pods.brief(pod("old"))])
     for number in range(6):
@@ -112,6 +147,12 @@ def test_nodes_that_come_change_and_go_are_told() -> None:
     nodes.reset([])
     assert nodes.get("n1") is None
     assert moved == ["n1", "n1"]
+    plain = nodes.brief({"metadata": {"name": "n2", "uid": "v"}})
+    nodes.reset([plain])
+    assert nodes.get("n2") == NodeSeen("n2", "v", "")
+    nodes.deleted(plain)
+    assert nodes.get("n2") is None
+    assert moved[2:] == ["n2", "n2"]
 
 
 class Seen:
@@ -247,6 +288,21 @@ def test_two_that_have_the_same_nic_are_both_left_alone() -> None:
     both = claims(a, b)
     assert both.why_not(a, "")
     assert both.why_not(b, "")
+
+
+def test_who_claims_something_else_now_sets_free_what_it_claimed_before() -> None:
+    both = Claims(())
+    assert both.note(node("a")) == set()
+    assert both.note(node("b")) == {"a"}
+    assert both.note(node("c")) == {"a", "b"}
+    assert "'a' (and 1 more)" in both.why_not(node("b"), "")
+    assert both.note(node("c", "vm2")) == {"a", "b"}
+    assert (both.others("a"), both.others("c"), both.others("d")) == ({"b"}, set(), set())
+    assert both.note(node("b", "vm2", nic="/nic")) == {"a", "c"}
+    assert not both.why_not(node("a"), "")
+    assert both.drop("d") == set()
+    both.note(node("b", "vm2"))
+    assert both.why_not(node("b", "vm2"), ""), "it does not have the NIC any more"
 
 
 @pytest.mark.parametrize(
