@@ -204,7 +204,7 @@ _NUMBERS = {"NODES", "WITH SURGE", "ADDRESSES", "SHARE"}
 def headline(plan: SubnetPlan) -> str:
     """The cluster in one line."""
     node, cluster = plan.cluster.node, plan.cluster
-    how = f"{node.addresses:,} addresses"
+    how = "1 address" if node.addresses == 1 else f"{node.addresses:,} addresses"
     if node.blocks:
         how = f"{_plural(node.blocks, 'block')} of {BLOCK}"
     elif plan.batch > 1:

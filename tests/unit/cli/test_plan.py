@@ -16,7 +16,7 @@ from lxml import etree
 
 from cni_plugin.cli import run
 from cni_plugin.cli.plan_chart import COLOURS, LINE_LENGTH, chart
-from cni_plugin.cli.plan_views import SubnetPlan, duration, plan_document, plan_text, until
+from cni_plugin.cli.plan_views import SubnetPlan, duration, outlook, plan_document, plan_text, until
 from cni_plugin.cli.table import Paint
 from ipam.planning import MONTH, Cluster, Growth, Surge, per_node, subnet_size
 from ipam.sources.arm_subnet import SubnetUsage
@@ -156,6 +156,84 @@ class TestAnswer:
         assert "note: 700 addresses are in use now, as Azure counts" in printed
         assert "note: Azure does not count gatewaysubnet, in the same virtual network" in printed
         assert "note: the 700 addresses in use already are taken to lie side by side" in printed
+
+    def test_a_live_subnet_is_told_to_programs(self) -> None:
+        live = SubnetUsage("pods", IPv4Network("10.0.0.0/22"), 700, 5, ("gatewaysubnet",))
+        found = plan_document(SubnetPlan(Cluster(5, per_node(30)), 1, 22, live=live))
+        assert found["live"] == {
+            "name": "pods",
+            "prefix": "10.0.0.0/22",
+            "used": 700,
+            "elsewhere": 5,
+            "uncounted": ["gatewaysubnet"],
+        }
+        assert len(found["notes"]) == 2
+        assert plan_document(SubnetPlan(Cluster(5, per_node(30)), 1, 22))["live"] is None
+
+    def test_room_for_an_upgrade_is_never_less_than_for_no_node(self, capsys: Capture) -> None:
+        sizes = document(capsys, "--nodes 1 --max-pods 30 --surge 3 --size 27")["sizes"]
+        beside = {each["prefixLength"]: (each["nodes"], each["nodesBesideSurge"]) for each in sizes}
+        assert beside[27] == (0, 0)
+        assert beside[25] == (3, 0)
+
+    def test_sizes_from_one_too_small_to_one_more_than_enough_are_compared(self, capsys: Capture) -> None:
+        def lengths(words: str) -> list[int]:
+            return [each["prefixLength"] for each in document(capsys, words)["sizes"]]
+
+        assert lengths("--nodes 50 --max-pods 30") == [22, 21, 20]
+        assert lengths("--nodes 50 --max-pods 30 --size 24") == [25, 24, 23, 22, 21, 20]
+        assert lengths("--nodes 50 --max-pods 30 --size 19") == [22, 21, 20, 19, 18]
+        assert lengths("--nodes 50 --max-pods 30 --growth 24nodes/year") == [22, 21, 20, 19]
+        assert lengths("--nodes 1 --max-pods 1 --surge 0") == [29, 28]
+        assert lengths("--nodes 1 --max-pods 1 --surge 0 --size 8") == [*range(29, 7, -1)]
+
+    def test_how_a_node_gets_its_addresses_is_said_first(self, capsys: Capture) -> None:
+        def first(words: str) -> str:
+            return plan(capsys, words)[1].partition("\n")[0]
+
+        assert first("--nodes 1 --max-pods 30 --batch 16").startswith(
+            "1 node with 30 pods each: 32 addresses in batches of 16 and the node's own, 33 of the 256 "
+        )
+        assert first("--nodes 1000 --max-pods 1").startswith(
+            "1,000 nodes with 1 pod each: 1 address and the node's own, 2 of the 256 IP configurations"
+        )
+        assert ": 1 block of 16 and the node's own, 2 of" in first("--nodes 2 --max-pods 16 --prefixes")
+
+    def test_what_is_lost_to_batches_and_to_blocks_is_called_that(self, capsys: Capture) -> None:
+        batches = plan(capsys, "--nodes 4 --max-pods 30 --batch 16 --growth 1nodes/month --months 1")[1]
+        assert re.search(r"^unused in batches +8 +3\.1%$", batches, re.MULTILINE)
+        assert re.search(r"^growth in 1 month +33 +12\.9%$", batches, re.MULTILINE)
+        assert "unused in blocks" in plan(capsys, "--nodes 4 --max-pods 30 --prefixes")[1]
+        small = plan(capsys, "--nodes 4 --max-pods 30 --size 26")[1]
+        assert re.search(r"^missing +96$", small, re.MULTILINE), "it is no share of the subnet"
+
+    def test_what_order_saves_and_growth_needs_is_said_beside_the_answer(self, capsys: Capture) -> None:
+        ordered = plan(capsys, "--nodes 100 --max-pods 32 --surge 0 --prefixes")[1]
+        assert "\nrecommended: a /19: room for " in ordered
+        assert "note: a /20 would do as long as no node is replaced; " in ordered
+        small = plan(capsys, "--nodes 50 --max-pods 30 --size 22 --growth 24nodes/year")[1]
+        assert small.endswith(
+            "\ntoo small: 1,306 addresses are missing; now a /21 is needed, and in 12 months a /20\n"
+        )
+
+    def test_colours_say_how_good_an_answer_is(self) -> None:
+        def verdict(plan: SubnetPlan) -> str:
+            return outlook(plan, Paint(wanted=True)).partition(":")[0]
+
+        few, blocks = Cluster(5, per_node(30)), per_node(30, prefixes=True)
+        assert verdict(SubnetPlan(few, 1, None)) == "\033[32mrecommended\033[0m"
+        assert verdict(SubnetPlan(few, 1, 24)) == "\033[32mfits\033[0m"
+        assert verdict(SubnetPlan(few, 1, 29)) == "\033[31mtoo small\033[0m"
+        assert verdict(SubnetPlan(Cluster(300, per_node(250)), 1, None)) == "\033[31mdoes not fit\033[0m"
+        unsure = SubnetPlan(Cluster(5, blocks, others=40), 1, 23)
+        assert verdict(unsure) == "\033[33mfits if there are enough whole /28 blocks\033[0m"
+        assert outlook(unsure).startswith("fits if")
+
+    def test_the_limit_of_the_network_is_no_matter_where_the_subnet_is_full_first(
+        self, capsys: Capture
+    ) -> None:
+        for words in ("--nodes 10 --max-pods 30", "--nodes 10 --max-pods 110 --prefixes"):
+            assert "limit" not in plan(capsys, words)[1]
 
     def test_json_and_text_have_the_same_numbers(self, capsys: Capture) -> None:
         words = "--nodes 50 --max-pods 110 --surge 10% --growth 5%/month --prefixes"
