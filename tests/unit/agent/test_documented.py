@@ -25,6 +25,7 @@ from cni_plugin.agent.settings_models import (
 from cni_plugin.cli.status import COLOURS
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.errors import PoolError
+from cni_plugin.node import LIB_DIR
 from ipam.errors import PoolExhausted
 from ipam.sources.arm_settings_models import Arm
 from tests.unit.agent.work import Front, Place, Work, get, new_settings
@@ -192,6 +193,8 @@ def test_the_unit_may_write_what_the_defaults_write(unit: Unit) -> None:
     assert unit["ProtectSystem"] == "strict"
     assert defaults.log_file.parent == Path("/var/log") / unit["LogsDirectory"]
     assert f"-{conflist.destination.parent}" in unit["ReadWritePaths"].split()
+    assert Path(LIB_DIR) == Path("/var/lib") / unit["StateDirectory"]
+    assert unit["StateDirectoryMode"] == "0700"
     assert unit["RuntimeDirectory"] == "azvnet"
     assert unit["RuntimeDirectoryPreserve"] == "yes", "the store outlives the agent"
     assert unit["RuntimeDirectoryMode"] == "0700"
