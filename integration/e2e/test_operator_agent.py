@@ -20,6 +20,7 @@ from integration.fabric.armroles import NIC_WRITER
 from integration.provisioned import ProvisionedNode
 from ipam.provision import exchange, nic_document
 from ipam.value import replace
+from tests.statuses import with_status
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class FollowingNode(ProvisionedNode):
         for _ in range(20):
             node = self.told()
             status = replace(node.status, observed_generation=node.generation, **changes)
-            document = exchange.with_status(self.name, status, node.resource_version)
+            document = with_status(self.name, status, node.resource_version)
             with contextlib.suppress(ApiError):
                 self.server.api.call("PUT", f"{self.path}/status", document)
                 return

@@ -313,12 +313,10 @@ def read(document: object) -> AzvnetNode:
 
 def with_spec(name: str, spec: NodeSpec, resource_version: str = "") -> dict[str, Any]:
     """The document with which an agent makes its resource, or replaces its half of it."""
-    return {**_envelope(name, resource_version), "spec": SPEC.write(spec)}
-
-
-def with_status(name: str, status: NodeStatus, resource_version: str) -> dict[str, Any]:
-    """The document with which the operator replaces its half, at ``/status``."""
-    return {**_envelope(name, resource_version), "status": STATUS.write(status)}
+    metadata = {"name": name}
+    if resource_version:
+        metadata["resourceVersion"] = resource_version
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": SPEC.write(spec)}
 
 
 def _or_empty(half: object) -> object:
@@ -335,10 +333,3 @@ class _Metadata(Value):
 _METADATA = JsonObject(
     _Metadata, name=Text(253), uid=Text(128), resource_version=Text(128), generation=Whole(_GENERATIONS)
 )
-
-
-def _envelope(name: str, resource_version: str) -> dict[str, Any]:
-    metadata = {"name": name}
-    if resource_version:
-        metadata["resourceVersion"] = resource_version
-    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}

@@ -18,6 +18,7 @@ from ipam.provision.plan import plan
 from ipam.provision.progress import Progress
 from ipam.provision.tally import Tally
 from ipam.value import replace
+from tests.statuses import with_status
 from tests.unit.ipam.arm_service import NIC
 from tests.unit.ipam.machine import MAC, KilledError, Machine
 
@@ -198,7 +199,7 @@ class Operator:
         status = replace(node.status, observed_generation=node.generation, **changes)
         if status == node.status:
             return node
-        document = exchange.with_status(NAME, status, node.resource_version)
+        document = with_status(NAME, status, node.resource_version)
         said: AzvnetNode = self._call(lambda: self._api.write_status(document))
         return said
 

@@ -27,6 +27,7 @@ from ipam.provision.fields import FieldError, FieldKind
 from ipam.provision.nic_document import Configuration
 from ipam.provision.plan import Counts, Sizes
 from ipam.value import replace
+from tests.statuses import with_status
 
 CRD = Path(__file__).parents[3] / "packaging/helm/azvnet/files/azvnetnodes.azvnet.io.yaml"
 
@@ -79,7 +80,7 @@ some_statuses = st.builds(
 @given(some_specs, some_statuses)
 def test_what_was_written_is_read(spec: NodeSpec, status: NodeStatus) -> None:
     document = exchange.with_spec("node-1", spec, "41") | {
-        "status": exchange.with_status("node-1", status, "41")["status"]
+        "status": with_status("node-1", status, "41")["status"]
     }
     assert exchange.read(document) == AzvnetNode("node-1", "", "41", 0, spec, status)
 
@@ -150,7 +151,7 @@ def test_what_must_not_be_there_is_refused(half: str, wrong: object, says: str) 
 
 
 def test_words_for_people_are_cut_where_they_would_not_be_taken() -> None:
-    document = exchange.with_status("a", NodeStatus(text="x" * 2000), "1")
+    document = with_status("a", NodeStatus(text="x" * 2000), "1")
     assert document["status"]["text"] == "x" * 1021 + "..."
 
 

@@ -9,6 +9,7 @@ import pytest
 from ipam.provision import exchange, offers
 from ipam.provision.plan import Sizes
 from ipam.value import replace
+from tests.statuses import with_status
 from tests.unit.ipam.arm_service import ArmService
 from tests.unit.ipam.cluster import NAME, ApiServer, FollowedMachine
 from tests.unit.ipam.machine import COOLDOWN, SHRINK_AFTER
@@ -202,7 +203,7 @@ def test_a_machine_that_was_made_again_does_not_believe_what_was_said_of_the_for
     gone = replace(node.status, configurations=node.status.configurations[:1], last_read_time="later")
     node = machine.api.read()
     assert node is not None
-    machine.api.write_status(exchange.with_status(NAME, gone, node.resource_version))
+    machine.api.write_status(with_status(NAME, gone, node.resource_version))
     machine.start()
     machine.follow()
     machine.follow()
