@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipam.provision.provider_id import is_id_of
 from ipam.quoting import quoted
 from ipam.sources.placement import placement_of
 
@@ -72,12 +73,6 @@ class Claims:
         if others and not settled:
             return f"another node claims the same machine or NIC: {_named(others)}"
         return ""
-
-
-def is_id_of(provider_id: str, machine: str) -> bool:
-    """Whether ``spec.providerID`` of a Node, as Azure's cloud provider writes it, is that machine."""
-    scheme, _, path = provider_id.partition("://")
-    return scheme.casefold() == "azure" and path.rstrip("/").casefold() == machine.rstrip("/").casefold()
 
 
 def _named(names: Iterable[str]) -> str:

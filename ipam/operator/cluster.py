@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from ipam.operator.errors import ClusterError, Conflict, Expired, NotThere
 from ipam.operator.leader import LeaseConflict, LeaseRecord, LeaseUnavailable
 from ipam.provision import exchange
+from ipam.provision.bound_pods import NOT_ENDED
 from ipam.quoting import one_line
 from ipam.settings_file import SettingsError
 
@@ -105,7 +106,7 @@ class ClusterApi:
         self._ours = ours
         self.azvnet_nodes = ResourceKind("AzvnetNodes", self._custom.list_cluster_custom_object, **ours)
         self.nodes = ResourceKind("Nodes", self._core.list_node)
-        bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+        bound = f"spec.nodeName!=,{NOT_ENDED}"
         self.pods = ResourceKind("Pods", self._core.list_pod_for_all_namespaces, field_selector=bound)
 
     def read(self, name: str) -> Json:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ipam.provision.watching import NotFollowed, TooOld
 
-class ClusterError(Exception):
+
+class ClusterError(NotFollowed):
     """The API server can't be asked, or refuses; says why."""
 
 
@@ -15,5 +17,5 @@ class NotThere(ClusterError):
     """There is no such object."""
 
 
-class Expired(ClusterError):
+class Expired(ClusterError, TooOld):
     """A watch can't begin there any more: everything has to be listed again."""

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ipam.operator.arm_pipeline import Azure
-    from ipam.operator.census import Nodes, Pods
+    from ipam.operator.census import Nodes
     from ipam.operator.common import Common
     from ipam.operator.status_writer import StatusWriter
     from ipam.operator.turns import Turns
+    from ipam.provision.bound_pods import BoundPods
     from ipam.provision.exchange import AzvnetNode
 
 Json = dict[str, Any]
@@ -58,7 +59,7 @@ class Parts(Hands, Protocol):
     """The other parts of the term."""
 
     nodes: Nodes
-    pods: Pods
+    pods: BoundPods
     turns: Turns
     azure: Azure
     status_writer: StatusWriter

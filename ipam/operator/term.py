@@ -10,11 +10,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ipam.operator.arm_pipeline import Azure
-from ipam.operator.census import Nodes, Pods
+from ipam.operator.census import Nodes
 from ipam.operator.fleet import Fleet
 from ipam.operator.status_writer import THREADS, StatusWriter
 from ipam.operator.turns import Turns
-from ipam.operator.watching import Watching
+from ipam.provision.bound_pods import BoundPods
+from ipam.provision.watching import Watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ class Term:
         self.common = common
         settings, cluster, clock = common.settings, common.cluster, common.clock
         self.nodes = Nodes(self._moved)
-        self.pods = Pods(self._moved, clock)
+        self.pods = BoundPods(self._moved, clock)
         self.turns = Turns(settings.share, settings.workers, self._begin, common.leads, clock)
         self.azure = Azure(settings.arm, settings.workers, self.turns, common.wait, common.count, clock)
         self.status_writer = StatusWriter(common, self.nodes, self.turns, self._taken)

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from ipam.operator import fleet
-from ipam.operator.census import Nodes, NodeSeen, Pods, PodSeen
-from ipam.operator.claims import Claims, is_id_of
+from ipam.operator.census import Nodes, NodeSeen
+from ipam.operator.claims import Claims
 from ipam.operator.errors import ClusterError
 from ipam.operator.record import NodeRecord
 from ipam.operator.rounds import COUNT_SECONDS, Rounds
 from ipam.operator.status_changes import changes, reason_of, with_condition
-from ipam.operator.watching import Watching
+from ipam.provision.bound_pods import BoundPods, PodSeen
 from ipam.provision.exchange import AzvnetNode, Machine, NicShown, NodeSpec, NodeStatus, Operation, PoolReport
 from ipam.provision.progress import PHASES
+from ipam.provision.provider_id import is_id_of
+from ipam.provision.watching import Watching
 from ipam.value import replace
 from tests.unit.ipam.node import Clock
 from tests.unit.operator.api_server import ApiServer, View
@@ -33,7 +35,7 @@ class Census:
     def __init__(self) -> None:
         self.moved: list[str] = []
         self.clock = Clock()
-        self.pods = Pods(self.moved.append, self.clock)
+        self.pods = BoundPods(self.moved.append, self.clock)
 
     def say(self, document: dict[str, Any]) -> None:
         self.pods.changed(self.pods.brief(document))
@@ -209,7 +211,7 @@ def test_what_is_listed_in_pages_and_changes_afterwards_is_followed() -> None:
 def test_a_watch_that_is_too_old_begins_with_a_list_and_one_that_breaks_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ipam.operator.watching.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ipam.provision.watching.FIRST_PAUSE", 0.01)
     place = Followed()
     place.server.put("Nodes", "n1", {})
     place.run()
@@ -231,8 +233,23 @@ def test_a_watch_that_is_too_old_begins_with_a_list_and_one_that_breaks_does_not
     place.stop.set()
 
 
+def test_a_server_that_has_forgotten_what_it_just_listed_is_given_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ipam.provision.watching.FIRST_PAUSE", 60.0)
+    place = Followed()
+    place.server.oldest = 10**9
+    thread = place.run()
+    _eventually(lambda: place.watching.trouble is not None)
+    assert place.seen.lists == 1, "another list would end as this one did"
+    assert place.told
+    place.stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
 def test_a_defect_while_following_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipam.operator.watching.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ipam.provision.watching.FIRST_PAUSE", 0.01)
     place = Followed()
     place.server.put("Nodes", "n1", {})
     brief, failures = place.seen.brief, [ClusterError("x"), KeyError("y")]

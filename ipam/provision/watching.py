@@ -1,14 +1,15 @@
 """Following a kind of object of the cluster: listed once, then watched, and listed again where that ends.
 
-It must not know what the objects mean, nor how they are asked for.
+The operator follows what concerns all nodes with it, an agent the pods of its own. It must not know what the
+objects mean, nor how they are asked for.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ipam.operator.errors import ClusterError, Expired
 from ipam.provision import pace
 
 if TYPE_CHECKING:
@@ -20,6 +21,17 @@ T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds after an error, doubled with each in a row, and at most."""
+
+
+class NotFollowed(Exception):
+    """The API server can't be asked, or refuses; says why."""
+
+    retry_after = 0.0
+    """Seconds that it wants to be left alone; 0: it did not say."""
+
+
+class TooOld(NotFollowed):
+    """A watch can't begin there any more: everything has to be listed again."""
 
 
 class Sink(Protocol[T]):
@@ -42,10 +54,13 @@ class Asking(Protocol):
     """The API server, for one kind."""
 
     def page(self, after: str) -> Json:
-        """A page of the list. Raises ClusterError."""
+        """A page of the list. Raises NotFollowed."""
 
     def watch(self, version: str) -> Iterator[Json]:
-        """Events since a version. Raises ClusterError; Expired: it is too old."""
+        """Events since a version; one without an object says that the watch has begun.
+
+        Raises NotFollowed; TooOld: see there.
+        """
 
 
 class Watching(Generic[T]):
@@ -76,20 +91,27 @@ class Watching(Generic[T]):
         self._failures = 0
         self.is_complete = False
         """Whether everything was listed once."""
+        self.trouble: NotFollowed | None = None
+        """Why it can't be followed now; None: it is, as far as is known."""
+        self.trouble_since = 0.0
+        """When the first failure of these was, by ``time.monotonic``."""
 
     def run(self) -> None:
         """Follow until ``stop`` is set."""
         while not self._stop.is_set():
+            was_listed = not self._version
             try:
                 self._follow()
-                self._failures = 0
-            except Expired:
+                self._went_well()
+            except TooOld as error:
                 self._version = ""
-            except ClusterError as error:
-                self._failed(str(error))
+                if was_listed:  # a moment ago: it would be listed again and again
+                    self._failed(error)
+            except NotFollowed as error:
+                self._failed(error)
             except Exception as error:  # noqa: BLE001 - a thread that ends would leave the cluster unseen
                 self._version = ""
-                self._failed(f"internal error: {type(error).__name__}: {error}")
+                self._failed(NotFollowed(f"internal error: {type(error).__name__}: {error}"))
 
     def _follow(self) -> None:
         if not self._version:
@@ -97,8 +119,9 @@ class Watching(Generic[T]):
         for event in self._ask.watch(self._version):
             if self._stop.is_set():
                 return
-            self._failures = 0
-            self._take(str(event.get("type")), event["object"])
+            self._went_well()
+            if isinstance(told := event.get("object"), dict):
+                self._take(str(event.get("type")), told)
 
     def _list(self) -> None:
         found: list[T] = []
@@ -120,8 +143,17 @@ class Watching(Generic[T]):
             self._sink.deleted(self._sink.brief(document))
         self._version = str(document["metadata"]["resourceVersion"])
 
-    def _failed(self, text: str) -> None:
+    def _went_well(self) -> None:
+        self._failures, self.trouble = 0, None
+
+    def _failed(self, error: NotFollowed) -> None:
+        if self.trouble is None:
+            self.trouble_since = time.monotonic()
+        self.trouble = error
         self._failures += 1
         if self._failures == 1:
-            self._tell("warning", f"following {self._name}: {text}")
-        self._stop.wait(pace.pause(self._failures, 0.0, pace.chance(), first=FIRST_PAUSE, most=LONGEST_PAUSE))
+            self._tell("warning", f"following {self._name}: {error}")
+        pause = pace.pause(
+            self._failures, error.retry_after, pace.chance(), first=FIRST_PAUSE, most=LONGEST_PAUSE
+        )
+        self._stop.wait(pause)
