@@ -18,13 +18,15 @@ NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS = (
     "host-has-free-address",
 )
 SMALL_POOL, OTHER_CONFLIST, HOST = "small-pool", "other-conflist", "host"
-PROVISION, VANISHED = "provision", "vanished"
+PROVISION, VANISHED, DEMAND = "provision", "vanished", "demand"
 SOURCE, STORE, AGENT, EXHAUSTED = "source", "store", "agent", "pool-exhausted"
 KINDS = (
     *(NOT_ON_NIC, HOST_HAS_POD_ADDRESS, HOST_HAS_FREE_ADDRESS),
-    *(SMALL_POOL, OTHER_CONFLIST, HOST, PROVISION, VANISHED),
+    *(SMALL_POOL, OTHER_CONFLIST, HOST, PROVISION, VANISHED, DEMAND),
 )
 """Warnings of the agent while pods get addresses; each is a metrics series from the start."""
+UNSEEN = "it is not known which pods are scheduled to this node"
+"""Growth begins when a pod asks, and not before."""
 ON_HOST = "on_host"
 """State of a free address that the host itself carries."""
 MOST_NAMED = 8

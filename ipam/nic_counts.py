@@ -1,4 +1,4 @@
-"""The names of counters in the store about changes to the NIC, for counting and showing them.
+"""The names of what is counted of changes to the NIC and of requests, for counting and showing it.
 
 Pure. It must not know how a NIC is changed: it is loaded even if none is.
 """
@@ -11,6 +11,8 @@ READS = "provision_reads"
 THROTTLED = "provision_throttled"
 ADDED, REMOVED = "provision_added", "provision_removed"
 WRITE_SECONDS = "provision_write_seconds"
+NO_ANSWER, NO_TOKEN = "none", "no-token"
+"""Codes of requests that no status answers."""
 OK, INTERRUPTED = "ok", "interrupted"
 """Outcomes of a write beside the kinds of refusals."""
 BUCKETS = (10, 20, 30, 45, 60, 75, 90, 120, 150, 200, 300)

@@ -12,7 +12,6 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ from prometheus_client import (
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -35,8 +33,10 @@ from prometheus_client.registry import Collector
 
 from cni_plugin import __version__, checks
 from cni_plugin.addresses import allocate
-from cni_plugin.agent import protocol
+from cni_plugin.agent import protocol, provision_metrics
+from cni_plugin.agent.metric_families import Family, labelled
 from cni_plugin.agent.readiness import Work
+from cni_plugin.agent.requests_made import Counted, RequestsMade
 from cni_plugin.checks import Problem
 from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
@@ -44,7 +44,6 @@ from cni_plugin.cni.params import NEEDED
 from cni_plugin.datapath.drift import PUT_BACK
 from cni_plugin.host import STATES
 from cni_plugin.node import Node
-from ipam import nic_counts as counts
 from ipam.errors import IpamError
 from ipam.model import AddressState, Overview, SourceState
 from ipam.reservations import exhausted
@@ -69,17 +68,8 @@ POOL_COUNTERS = (
     ("adopted", "Live pods restored to a store that was lost."),
 )
 """Events in the store, and what each is."""
-PROVISION_COUNTERS = (
-    ("reads", counts.READS, "Requests to Azure Resource Manager that read, polls included."),
-    ("throttled", counts.THROTTLED, "Requests that Azure Resource Manager throttled."),
-    ("added_addresses", counts.ADDED, "Addresses that were added to the NIC."),
-    ("removed_addresses", counts.REMOVED, "Addresses that were removed from the NIC."),
-)
-"""Names, events in the store, and what each is."""
 REPAIRS = (*PUT_BACK, *(state.KIND for state in STATES))
 """Kinds of repairs; each is a series from the start, so that the first repair shows up as a change."""
-
-Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
 
 
 def new_registry() -> CollectorRegistry:
@@ -167,8 +157,10 @@ class NodeCollector(Collector):
         why_not_ready: Callable[[], str],
         problems: Callable[[], Sequence[Problem]],
         progress: Callable[[], Progress | None] = lambda: None,
+        requests: Callable[[], tuple[Counted, Counted]] = lambda: RequestsMade().counted(),
     ) -> None:
         self._progress = progress
+        self._requests = requests
         self._node = node
         self._work = work
         self._why_not_ready = why_not_ready
@@ -193,16 +185,17 @@ class NodeCollector(Collector):
             int(not self._why_not_ready()),
         )
         kinds = Counter(problem.kind for problem in self._problems())
-        yield _labelled(
+        yield labelled(
             GaugeMetricFamily,
             "azvnet_problems",
             "Problems that exist although pods get addresses, by kind.",
             "kind",
             {kind: kinds[kind] for kind in sorted({*checks.KINDS, *kinds})},
         )
-        yield from _provision(self._progress())
+        yield from provision_metrics.of_progress(self._progress())
+        yield from provision_metrics.of_requests(*self._requests())
         repairs = self._work.repairs
-        yield _labelled(
+        yield labelled(
             CounterMetricFamily,
             "azvnet_repairs",
             "Repairs of what something else had changed, by kind.",
@@ -219,7 +212,7 @@ class NodeCollector(Collector):
         if overview is not None:
             yield from _pool(overview, self._states())
             yield from _sources(overview)
-            yield from _provision_counters(overview.counters, self._progress())
+            yield from provision_metrics.of_writes(overview.counters, self._progress())
 
     def _states(self) -> Mapping[int, Mapping[str, int]]:
         """The pool by family and state. An address that the host itself carries does not count as free."""
@@ -229,57 +222,6 @@ class NodeCollector(Collector):
             return checks.pool_by_family(addresses, on_host)
         finally:
             self._node.close()
-
-
-def _provision(progress: Progress | None) -> Iterator[Metric]:
-    yield _labelled(
-        GaugeMetricFamily,
-        "azvnet_provision_state",
-        "What is being done to the NIC's IP configurations; 1 for the current state.",
-        "state",
-        {progress.phase if progress else "off": 1},
-    )
-    yield GaugeMetricFamily(
-        "azvnet_provision_in_flight_addresses",
-        "Addresses on the NIC that the source does not list yet.",
-        progress.in_flight if progress else 0,
-    )
-    yield GaugeMetricFamily(
-        "azvnet_provision_configurations",
-        "IP configurations of the NIC when it was read last, the primary one included.",
-        progress.configurations if progress else 0,
-    )
-    yield GaugeMetricFamily(
-        "azvnet_provision_vanished_addresses",
-        "Addresses of live pods that the NIC did not have when it was read last.",
-        len(progress.vanished) if progress else 0,
-    )
-
-
-def _provision_counters(found: Mapping[str, int], progress: Progress | None) -> Iterator[Metric]:
-    """What is counted of changes to the NIC. Each outcome is a series from the start where it is on."""
-    outcomes = {counts.OK, *filter(None, map(counts.outcome_of, found))}
-    if progress is not None:
-        from ipam.provision.refusals import Kind
-
-        outcomes |= {counts.INTERRUPTED, *(kind.value for kind in Kind)}
-    yield _labelled(
-        CounterMetricFamily,
-        "azvnet_provision_writes",
-        "Writes of the NIC, by outcome.",
-        "outcome",
-        {each: found.get(counts.writes_ended(each), 0) for each in sorted(outcomes)},
-    )
-    for name, event, text in PROVISION_COUNTERS:
-        yield CounterMetricFamily(f"azvnet_provision_{name}", text, found.get(event, 0))
-    limits = (*map(str, counts.BUCKETS), "+Inf")
-    taken = accumulate(found.get(counts.bucket(index), 0) for index in range(len(limits)))
-    yield HistogramMetricFamily(
-        "azvnet_provision_write_duration_seconds",
-        "Time from a write of the NIC to the end of its operation, where that succeeded.",
-        buckets=list(zip(limits, taken, strict=True)),
-        sum_value=found.get(counts.WRITE_SECONDS, 0),
-    )
 
 
 def _pool(overview: Overview, pool: Mapping[int, Mapping[str, int]]) -> Iterator[Metric]:
@@ -314,7 +256,7 @@ def _sources(overview: Overview) -> Iterator[Metric]:
 
     def of_each(kind: Family, name: str, text: str, value: Callable[[SourceState], float]) -> Metric:
         values = {each.config.key: value(each) for each in overview.sources}
-        return _labelled(kind, f"azvnet_source_{name}", text, "source", values)
+        return labelled(kind, f"azvnet_source_{name}", text, "source", values)
 
     def counted(event: str) -> Callable[[SourceState], float]:
         return lambda each: overview.counters.get(f"{event} {each.config.key}", 0)
@@ -336,14 +278,6 @@ def _sources(overview: Overview) -> Iterator[Metric]:
         "Addresses that the last successful read listed.",
         lambda each: each.listed,
     )
-
-
-def _labelled(kind: Family, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    """One series for each value of a label."""
-    family = kind(name, text, labels=(label,))
-    for each, value in values.items():
-        family.add_metric((each,), value)
-    return family
 
 
 def _known_verb(verb: str) -> str:

@@ -6,17 +6,17 @@ reported and how the agent reacts is up to ``ipam.provision.follower``. It must 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cni_plugin.agent import cluster_access
 from cni_plugin.agent.provision_thread import ProvisionThread, StoppedError
 from ipam.errors import SourceUnreadable
 from ipam.provision import exchange, pace
-from ipam.provision.apiserver import ApiAccess, ApiServer, Outdated, Trouble
+from ipam.provision.api_client import Outdated, Trouble
+from ipam.provision.apiserver import ApiServer
 from ipam.provision.fields import FieldError
 from ipam.provision.follower import Follower
 from ipam.provision.machine import this_machine
@@ -25,12 +25,11 @@ from ipam.provision.refusals import Kind
 from ipam.value import replace
 
 if TYPE_CHECKING:
-    from cni_plugin.agent.settings import ProvisionSettings, Settings
+    from cni_plugin.agent.requests_made import RequestsMade
+    from cni_plugin.agent.settings import Settings
     from cni_plugin.node import Node
     from ipam.provision.exchange import AzvnetNode, Machine, NodeSpec
 
-LASTING_SECONDS = 60.0
-"""An API server that does not answer for so long is a problem to be told."""
 LONGEST_PAUSE = 60.0
 BETWEEN_WATCHES = 1.0
 MACHINE_SECONDS = 60.0
@@ -40,13 +39,16 @@ MACHINE_SECONDS = 60.0
 class OperatorModeThread(ProvisionThread):
     """One life of the mode."""
 
-    def __init__(self, environ: Mapping[str, str], node: Node, settings: Settings, *more: Any) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], node: Node, settings: Settings, requests: RequestsMade, *more: Any
+    ) -> None:
         super().__init__(node, *more)
         wanted = settings.provision
         assert wanted is not None
         self._wanted = wanted
-        self._access = access(environ, wanted)
-        self._name = wanted.node_name or environ.get("NODE_NAME") or os.uname().nodename.lower()
+        self._access = cluster_access.access(environ, wanted)
+        self._name = cluster_access.node_name(environ, wanted)
+        self._count = requests.api
         self._resource = Resource()
         self._writing = Attempts()
         self._reading = Attempts()
@@ -55,7 +57,7 @@ class OperatorModeThread(ProvisionThread):
         self._machine_at = 0.0
         self._progress = Progress()
         self._watcher = threading.Thread(target=self._watch, name="provision watch", daemon=True)
-        self._api = ApiServer(self._access, self._name)
+        self._api = ApiServer(self._access, self._name, self._count)
 
     @property
     def progress(self) -> Progress:
@@ -145,7 +147,7 @@ class OperatorModeThread(ProvisionThread):
     # What the operator writes, as soon as it does
 
     def _watch(self) -> None:
-        api = ApiServer(self._access, self._name)
+        api = ApiServer(self._access, self._name, self._count)
         while not self._stopped.is_set():
             try:
                 if self._serves():
@@ -221,7 +223,7 @@ class Attempts:
     @property
     def lasts(self) -> bool:
         """Whether they fail for so long that it is a problem."""
-        return self.trouble is not None and time.monotonic() - self._since >= LASTING_SECONDS
+        return self.trouble is not None and time.monotonic() - self._since >= cluster_access.LASTING_SECONDS
 
     @property
     def is_due(self) -> bool:
@@ -242,15 +244,6 @@ class Attempts:
         usual = pace.pause(self._failures, 0.0, chance)
         self.pause = max(min(LONGEST_PAUSE, usual), trouble.retry_after * (1 + chance / 4))
         self.trouble = trouble
-
-
-def access(environ: Mapping[str, str], wanted: ProvisionSettings) -> ApiAccess:
-    """Where the API server is: as the settings say, or as Kubernetes tells every pod."""
-    url = wanted.api.server
-    if not url and (host := environ.get("KUBERNETES_SERVICE_HOST")):
-        port = environ.get("KUBERNETES_SERVICE_PORT") or "443"
-        url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    return ApiAccess(url.rstrip("/"), Path(wanted.api.token_file), wanted.api.ca_file)
 
 
 def _read(document: dict[str, Any]) -> AzvnetNode:

@@ -174,6 +174,8 @@ def _provision(progress: Progress | None) -> dict[str, Any] | None:
         "text": progress.text,
         "remedy": progress.remedy,
         "inFlight": progress.in_flight,
+        "coming": progress.coming,
+        "unseen": progress.unseen.text if progress.unseen is not None else "",
     }
 
 

@@ -133,10 +133,20 @@ def problems_of(progress: Progress | None) -> list[Problem]:
     """What an operator should know, though pods may get addresses."""
     if progress is None:
         return []
-    vanished = checks.vanished(progress.vanished)
+    others = [*checks.vanished(progress.vanished), *_unseen(progress)]
     if not progress.is_problem:
-        return vanished
+        return others
     words = f"{progress.text.rstrip('.')}. {progress.remedy}".rstrip()
     text = f"the NIC's addresses can't follow demand ({progress.phase}): {words}"
     over = "the NIC's addresses follow demand again"
-    return [*vanished, Problem(checks.PROVISION, text, progress.phase, over=over)]
+    return [*others, Problem(checks.PROVISION, text, progress.phase, over=over)]
+
+
+def _unseen(progress: Progress) -> list[Problem]:
+    """That growth begins later than it could."""
+    unseen = progress.unseen
+    if unseen is None or not unseen.remedy:
+        return []
+    text = f"{checks.UNSEEN} ({unseen.phase}): {unseen.text.rstrip('.')}. {unseen.remedy}"
+    over = "it is known again which pods are scheduled to this node"
+    return [Problem(checks.DEMAND, text, unseen.phase, over=over)]

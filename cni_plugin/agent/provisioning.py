@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.agent.journal import Journal
 from cni_plugin.agent.provision_thread import ProvisionThread, problems_of
+from cni_plugin.agent.requests_made import RequestsMade
 from cni_plugin.agent.settings import Settings
 from cni_plugin.checks import Problem
 from cni_plugin.node import Node
@@ -46,6 +47,7 @@ class Provisioning:
         self._refresh = refresh
         self._serves = serves
         self._journal = journal
+        self.requests = RequestsMade()
         self._waiting: dict[str, float] = {}
         self._lock = threading.Lock()
         self._running: ProvisionThread | None = None
@@ -67,13 +69,14 @@ class Provisioning:
     def _thread(self, *, by_cluster: bool) -> ProvisionThread:
         settings = self._settings
         more = (self._work, self._refresh, self._serves, self.waiting, self._journal)
+        place = (self._environ, self._node, settings, self.requests)
         if by_cluster:
             from cni_plugin.agent.operator_mode import OperatorModeThread
 
-            return OperatorModeThread(self._environ, self._node, settings, *more)
+            return OperatorModeThread(*place, *more)
         from cni_plugin.agent.node_mode import NodeModeThread
 
-        return NodeModeThread(self._node, settings, *more)
+        return NodeModeThread(*place, *more)
 
     def stop(self) -> None:
         """Stop, without waiting for a request in progress."""

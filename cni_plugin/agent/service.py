@@ -114,6 +114,7 @@ class Agent:
             lambda: self._readiness.last,
             warnings,
             lambda: self._provisioning.progress,
+            self._provisioning.requests.counted,
         )
         self._pages = Pages(
             self._node,

@@ -60,7 +60,7 @@ class Platform(BaseModel):
 
 
 class KubernetesApi(BaseModel):
-    """How the API server of the cluster is reached, in mode ``operator``."""
+    """How the API server of the cluster is reached, in the modes ``node`` and ``operator``."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from cni_plugin import checks
 from ipam.model import DEFAULT_COOLDOWN_SECONDS
 from ipam.value import Value
 
@@ -48,8 +49,15 @@ class AgentSeen(Value):
 
 
 def _provision_words(told: dict[str, Any] | None) -> str:
-    """An agent that was updated less recently tells nothing."""
-    return f"{told['state']}: {told['text']}" if told else ""
+    """An agent that was updated less recently tells nothing, or less."""
+    if not told:
+        return ""
+    words = f"{told['state']}: {told['text']}"
+    if coming := told.get("coming"):
+        words += f"; {coming} {'pods are' if coming > 1 else 'pod is'} scheduled here without an address yet"
+    if unseen := told.get("unseen"):
+        words += f"; {checks.UNSEEN}: {unseen}"
+    return words
 
 
 def ask_agent(run_dir: Path) -> AgentSeen:

@@ -53,6 +53,25 @@ def scarce(kind: Kind) -> tuple[str, str, str]:
     return kind.value, _SCARCE[kind], Refusal(kind, _SCARCE[kind]).remedy
 
 
+class Demand(Value):
+    """What is scheduled to the node."""
+
+    coming: int
+    """Pods that are bound to it and have no address yet."""
+    per_second: float
+    """Pods that were bound to it, in the last minute."""
+
+
+class Unseen(Value):
+    """Why it is not known what is scheduled to the node."""
+
+    text: str
+    phase: str = ""
+    """The name of the state, where the API server is asked in vain."""
+    remedy: str = ""
+    """What to do; a sentence. Empty: nothing is wrong, or not for long."""
+
+
 class Progress(Value):
     """What is being done."""
 
@@ -65,6 +84,10 @@ class Progress(Value):
     """IP configurations of the NIC when it was read last, the primary one included; 0: it was not."""
     vanished: tuple[Reservation, ...] = ()
     """What pods hold and the NIC did not have when it was read last."""
+    coming: int | None = None
+    """Pods that are bound to the node and have no address yet; None: it is not known."""
+    unseen: Unseen | None = None
+    """Why that is not known, where the agent plans by it."""
 
     @property
     def is_problem(self) -> bool:
@@ -96,6 +119,9 @@ class NodeFacts(Protocol):
 
 class Surroundings(NodeFacts, Protocol):
     """The node, and its NIC in Azure."""
+
+    def demand(self, held: int) -> Demand | None:
+        """What is scheduled to the node, of which ``held`` pods have an address; None: it is not known."""
 
     def writer(self, subnet: str) -> NicWriter:
         """What changes the NIC that pods leave by. Raises Refusal: it was not found."""

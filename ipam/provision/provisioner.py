@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ipam.provision.nic_writer import NicWriter
     from ipam.provision.plan import Sizes, Unit
     from ipam.provision.pool_view import PoolView
-    from ipam.provision.progress import Surroundings
+    from ipam.provision.progress import Demand, Surroundings
     from ipam.provision.tally import Tally
 
 
@@ -82,6 +82,7 @@ class Provisioner:
         self._surplus_since: float | None = None
         self._subnet_full_until = self._no_block_until = 0.0
         self._told = Plan()
+        self._demand: Demand | None = None
         self.progress = Progress()
 
     def step(self) -> None:
@@ -91,7 +92,7 @@ class Provisioner:
             IpamError: the store can't be used.
         """
         wanted, pool = self._look()
-        self.progress = self._nic.with_facts(self.progress, pool)
+        self.progress = self._with_facts(self.progress, pool)
         if not self._is_to_act(wanted, pool):
             self._rest(wanted, pool)
         elif self._around.clock() >= self._not_before:
@@ -120,6 +121,8 @@ class Provisioner:
         now = self._around.clock()
         pool = self._nic.view()
         self._arrivals.note(pool.holders, now)
+        # Where it is known what is bound, that is earlier than what asks, and is not counted twice.
+        demand = self._demand = self._around.demand(pool.held)
         seen = Counts(
             held=pool.held,
             free=len(pool.free),
@@ -127,7 +130,8 @@ class Provisioner:
             unusable=pool.unusable,
             in_flight=len(self._nic.in_flight(pool)),
             waiting=len(self._around.waiting() - pool.pods),
-            arrivals=self._arrivals.per_second(now),
+            coming=demand.coming if demand is not None else 0,
+            arrivals=demand.per_second if demand is not None else self._arrivals.per_second(now),
             configurations=max(1, len(self._nic.configurations)),
             subnet_full=now < self._subnet_full_until,
             no_block=now < self._no_block_until,
@@ -200,7 +204,11 @@ class Provisioner:
         again = AGAIN_SECONDS if self._nic.differs(pool) else AT_REST_SECONDS
         if self._around.clock() - self._read_at >= again:
             self._unsure = True
-        self.progress = self._nic.with_facts(self._resting(wanted, pool), pool)
+        self.progress = self._with_facts(self._resting(wanted, pool), pool)
+
+    def _with_facts(self, told: Progress, pool: PoolView) -> Progress:
+        coming = None if self._demand is None else self._demand.coming
+        return replace(self._nic.with_facts(told, pool), coming=coming)
 
     def _resting(self, wanted: Plan, pool: PoolView) -> Progress:
         now = self._around.clock()
@@ -236,7 +244,7 @@ class Provisioner:
             self._subnet_full_until = now + SCARCE_SECONDS
         elif refusal.kind is Kind.NO_BLOCK:
             self._no_block_until = now + SCARCE_SECONDS
-        elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
+        elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY, Kind.OTHER_MACHINE}:
             self._writer = None  # looked up again, with another token
         seconds = pace.pause(self._failures, refusal.retry_after, pace.chance())
         self._not_before = now + seconds

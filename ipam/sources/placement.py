@@ -51,15 +51,22 @@ class Placement(Value):
     location: str = ""
 
 
-def own_placement(imds_endpoint: str, until: float) -> Placement:
-    """Where this machine is. ``until``: a moment of ``time.monotonic``. Raises SourceUnreadable."""
-    return placement(imds.document(imds_endpoint, "compute", until))
+def own_placement(imds_endpoint: str, until: float, otherwise: str = "") -> Placement:
+    """Where this machine is. ``until``: a moment of ``time.monotonic``; ``otherwise``: see ``placement``.
+
+    Raises SourceUnreadable.
+    """
+    return placement(imds.document(imds_endpoint, "compute", until), otherwise)
 
 
-def placement(compute: bytes) -> Placement:
-    """What the compute document of IMDS says. Raises SourceUnreadable: it is not a compute document."""
+def placement(compute: bytes, otherwise: str = "") -> Placement:
+    """What the compute document of IMDS says. ``otherwise``: the machine's id where it has none, as older
+    versions of IMDS do.
+
+    Raises SourceUnreadable: it is not a compute document, or says of no virtual machine.
+    """
     document = json_document(_compute, compute, "arm", "the compute document of IMDS")
-    found = placement_of(document.resource_id, document.environment)
+    found = placement_of(document.resource_id or otherwise, document.environment)
     if found is None:
         raise SourceUnreadable(
             f"source arm: IMDS gives this machine the resource id {quoted(document.resource_id)}, which is "

@@ -15,6 +15,7 @@ from ipam.provision import exchange
 from tests.chart.test_chart import CHART, ROOT, template
 
 MODE = 'agent.provision.mode="operator"'
+NODE_MODE = 'agent.provision.mode="node"'
 CRD = CHART / "files/azvnetnodes.azvnet.io.yaml"
 NAME = "azvnet-operator"
 API = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -57,13 +58,31 @@ def rules(role: Object) -> set[tuple[str, str, str]]:
     }
 
 
-@pytest.mark.parametrize("mode", ["off", "node"])
-def test_without_the_operator_there_is_no_role_and_no_token(mode: str) -> None:
-    found = rendered(f'agent.provision.mode="{mode}"')
+def test_where_no_nic_grows_there_is_no_role_and_no_token() -> None:
+    found = rendered('agent.provision.mode="off"')
     assert {kind for kind, _ in found} == {"ServiceAccount", "ConfigMap", "DaemonSet"}
     text = json.dumps(found["DaemonSet", "azvnet"])
     assert "serviceAccountToken" not in text
     assert "NODE_NAME" not in text
+
+
+def test_agents_that_write_their_nics_may_see_pods_and_nodes_and_change_nothing() -> None:
+    found = rendered(NODE_MODE)
+    assert {kind for kind, _ in found} == {
+        *("ServiceAccount", "ConfigMap", "DaemonSet", "ClusterRole", "ClusterRoleBinding")
+    }
+    assert rules(found["ClusterRole", "azvnet"]) == {
+        ("list", "", "pods"),
+        ("watch", "", "pods"),
+        ("get", "", "nodes"),
+    }
+    (subject,) = found["ClusterRoleBinding", "azvnet"]["subjects"]
+    assert (subject["namespace"], subject["name"]) == ("kube-system", "azvnet")
+
+
+def test_uninstalling_takes_the_role_of_agents_away_as_well() -> None:
+    found = rendered(NODE_MODE, "uninstall.enabled=true")
+    assert {kind for kind, _ in found} == {"ServiceAccount", "DaemonSet"}
 
 
 def test_uninstalling_takes_the_operator_away_as_well() -> None:
@@ -74,6 +93,7 @@ def test_nothing_is_said_of_roles_that_there_are() -> None:
     words = "No Role: neither container talks to the API server"
     assert words in template().stdout
     assert words not in template(MODE).stdout
+    assert words not in template(NODE_MODE).stdout
 
 
 def test_the_definition_is_the_one_of_the_product_and_stays_when_the_chart_goes() -> None:
@@ -84,8 +104,9 @@ def test_the_definition_is_the_one_of_the_product_and_stays_when_the_chart_goes(
     assert not (CHART / "crds").exists()
 
 
-def test_the_agent_alone_has_the_token_and_knows_its_node() -> None:
-    spec = agent(MODE)
+@pytest.mark.parametrize("mode", ["node", "operator"])
+def test_the_agent_alone_has_the_token_and_knows_its_node(mode: str) -> None:
+    spec = agent(f'agent.provision.mode="{mode}"')
     (container,) = spec["containers"]
     (installer,) = spec["initContainers"]
     assert spec["automountServiceAccountToken"] is False

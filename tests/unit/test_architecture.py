@@ -61,7 +61,10 @@ ONLY = [
     Only("lxml", ("ipam/sources/wireserver.py",), "XML comes from one source alone"),
     Only(
         "prometheus_client",
-        ("cni_plugin/agent/metrics.py", "ipam/operator/metrics.py"),
+        (
+            *("cni_plugin/agent/metrics.py", "cni_plugin/agent/provision_metrics.py"),
+            *("cni_plugin/agent/metric_families.py", "ipam/operator/metrics.py"),
+        ),
         "only agent and operator have metrics",
     ),
     Only(
@@ -71,7 +74,7 @@ ONLY = [
     ),
     Only(
         "urllib3",
-        ("ipam/sources/arm_http.py", "ipam/operator/cluster.py", "ipam/provision/apiserver.py"),
+        ("ipam/sources/arm_http.py", "ipam/operator/cluster.py", "ipam/provision/api_client.py"),
         "the clients of ARM and of Kubernetes send with it; its errors are told there",
     ),
     Only(
@@ -103,7 +106,7 @@ ONLY = [
     ),
     Only(
         "requests",
-        ("ipam/sources/arm_http.py", "ipam/provision/apiserver.py"),
+        ("ipam/sources/arm_http.py", "ipam/provision/api_client.py"),
         "what the SDK sends is bounded in one place, and a watch of the cluster in another",
     ),
     Only(

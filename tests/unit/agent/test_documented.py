@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from cni_plugin import checks
 from cni_plugin.agent import metrics
 from cni_plugin.agent.metrics import CallMetrics, Exposition, NodeCollector
+from cni_plugin.agent.requests_made import RequestsMade
 from cni_plugin.agent.service import STOP_SECONDS
 from cni_plugin.agent.settings_models import (
     Conflist,
@@ -93,7 +94,10 @@ def test_every_value_that_a_setting_may_have_is_in_the_table() -> None:
 def test_every_metric_is_in_the_table_with_its_type_and_labels(place: Place, work: Work) -> None:
     place.list_addresses(2)
     registry = metrics.new_registry()
-    NodeCollector(registry, place.node, work, str, list)
+    requests = RequestsMade()
+    requests.api("LIST", "pods", "200")
+    requests.arm("PUT", "networkInterfaces", "200")
+    NodeCollector(registry, place.node, work, str, list, requests=requests.counted)
     CallMetrics(registry).observe("ADD", Reply(b"", 1, error=PoolError(PoolExhausted("full", family=4))), 0.1)
     text = Exposition(registry).encode("")[1].decode()
     told: dict[str, tuple[str, set[str]]] = {}

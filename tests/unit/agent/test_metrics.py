@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from cni_plugin.agent import metrics as module
 from cni_plugin.agent.metrics import BUCKETS, CallMetrics, Exposition, NodeCollector, new_registry
+from cni_plugin.agent.requests_made import RequestsMade
 from cni_plugin.cni import errors
 from cni_plugin.cni.call import Reply
 from cni_plugin.cni.params import NEEDED
@@ -44,7 +46,10 @@ class Metrics:
         self.registry = new_registry()
         self.observe = CallMetrics(self.registry).observe
         self.progress: Progress | None = None
-        NodeCollector(self.registry, place.node, work, str, list, lambda: self.progress)
+        self.requests = RequestsMade()
+        NodeCollector(
+            self.registry, place.node, work, str, list, lambda: self.progress, self.requests.counted
+        )
 
     def encode(self, accept: str) -> tuple[str, bytes]:
         return Exposition(self.registry).encode(accept)
@@ -235,6 +240,32 @@ def test_every_outcome_of_a_write_is_a_series_from_the_start_where_the_nic_is_wr
     assert outcomes() == {"ok", "interrupted", *(kind.value for kind in Kind)}
     assert value(metrics, "azvnet_provision_configurations") == 17
     assert value(metrics, "azvnet_provision_vanished_addresses") == 0
+
+
+def test_requests_are_told_by_what_they_are_about_and_how_they_were_answered(metrics: Metrics) -> None:
+    def many() -> None:
+        for _ in range(100):
+            metrics.requests.api("LIST", "pods", "200")
+
+    threads = [threading.Thread(target=many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    metrics.requests.api("WATCH", "pods", "403")
+    metrics.requests.arm("PUT", "networkInterfaces", "412")
+    api, arm = "azvnet_provision_api_requests_total", "azvnet_provision_arm_requests_total"
+    assert value(metrics, api, method="LIST", resource="pods", code="200") == 400
+    assert value(metrics, api, method="WATCH", resource="pods", code="403") == 1
+    assert value(metrics, arm, method="PUT", resource="networkInterfaces", code="412") == 1
+
+
+def test_pods_that_come_are_a_number_only_where_it_is_known(metrics: Metrics) -> None:
+    assert math.isnan(value(metrics, "azvnet_provision_coming_pods"))
+    metrics.progress = Progress("idle", coming=None)
+    assert math.isnan(value(metrics, "azvnet_provision_coming_pods"))
+    metrics.progress = Progress("idle", coming=0)
+    assert value(metrics, "azvnet_provision_coming_pods") == 0
 
 
 def test_calls_are_counted_by_verb_and_outcome(metrics: Metrics) -> None:

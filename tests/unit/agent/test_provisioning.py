@@ -205,11 +205,11 @@ def test_following_the_operator_loads_nothing_of_azure() -> None:
 def test_the_api_server_is_where_kubernetes_or_the_settings_say(
     environ: dict[str, str], api: dict[str, str], url: str
 ) -> None:
-    from cni_plugin.agent import operator_mode as followed
+    from cni_plugin.agent import cluster_access
 
     wanted = new_settings(**operator_mode(api={**api, "token_file": "/t", "ca_file": "/c"})).provision
     assert wanted is not None
-    found = followed.access(environ, wanted)
+    found = cluster_access.access(environ, wanted)
     assert (found.url, str(found.token_file), found.ca_file) == (url, "/t", "/c")
 
 
@@ -232,7 +232,7 @@ def test_the_newest_state_of_the_resource_wins_whoever_read_it() -> None:
 
 def test_pauses_after_failures_grow_to_a_minute_and_respect_what_the_server_asks_for() -> None:
     from cni_plugin.agent.operator_mode import LONGEST_PAUSE, Attempts
-    from ipam.provision.apiserver import Trouble
+    from ipam.provision.api_client import Trouble
 
     attempts = Attempts()
     assert Attempts().is_due

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from ipam.errors import IpamError
@@ -12,6 +13,7 @@ from ipam.provision.conversation import Conversation
 from ipam.provision.nic_writer import NicTarget, NicWriter
 from ipam.provision.pace import Bucket
 from ipam.provision.plan import Sizes
+from ipam.provision.progress import Demand
 from ipam.provision.provisioner import Provisioner
 from ipam.provision.tally import Tally
 from ipam.sources.arm_answer import ArmAnswer
@@ -37,6 +39,8 @@ class Machine:
         self.shown: list[tuple[float, frozenset[IPAddress]]] = []
         self.pods: dict[Attachment, IPAddress] = {}
         self.waiting_pods: set[str] = set()
+        self.scheduled: Callable[[int], Demand | None] = lambda held: None
+        """What is known of pods that are bound to the node, of which so many hold an address."""
         self.kill_at: int | None = None
         """The request at which the agent is killed."""
         self.while_waiting: list[object] = []
@@ -65,6 +69,9 @@ class Machine:
 
     def waiting(self) -> frozenset[str]:
         return frozenset(self.waiting_pods)
+
+    def demand(self, held: int) -> Demand | None:
+        return self.scheduled(held)
 
     def tell(self, level: str, text: str) -> None:
         self.log.append(f"{level}: {text}")

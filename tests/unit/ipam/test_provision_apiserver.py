@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipam.provision import apiserver
-from ipam.provision.apiserver import ApiAccess, ApiServer, Outdated, Trouble
+from ipam.provision import api_client, apiserver
+from ipam.provision.api_client import ApiAccess, Outdated, Trouble
+from ipam.provision.apiserver import ApiServer
 from ipam.provision.exchange import NodeSpec, with_spec
 from tests.unit.ipam.cloud import Cloud, ok, reply, running
 
@@ -205,7 +206,7 @@ def test_a_watch_that_breaks_off_says_why(api: ApiServer, cloud: Cloud, answer: 
 def test_an_event_without_an_end_is_not_collected_for_ever(
     api: ApiServer, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apiserver, "LONGEST_LINE", 100_000)
+    monkeypatch.setattr(api_client, "LONGEST_LINE", 100_000)
     sent: list[int] = []
 
     def forever(connection: socket.socket) -> None:

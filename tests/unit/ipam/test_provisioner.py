@@ -14,7 +14,7 @@ from ipam.model import IPAddress
 from ipam.provision import offers
 from ipam.provision.pace import AT_REST_SECONDS
 from ipam.provision.plan import Sizes
-from ipam.provision.progress import IDLE, LISTED_SECONDS, LISTING, NOT_LISTED
+from ipam.provision.progress import IDLE, LISTED_SECONDS, LISTING, NOT_LISTED, Demand
 from ipam.sources.arm_answer import ArmAnswer
 from ipam.value import replace
 from tests.unit.ipam.arm_service import ArmService, refusal
@@ -42,6 +42,29 @@ def test_a_nic_without_addresses_for_pods_is_given_a_batch(either: Machine) -> N
     assert either.add_pod(1)
     assert either.phase == IDLE
     assert either.arm.puts == 1
+
+
+def test_pods_that_are_scheduled_are_written_for_before_any_of_them_asks(either: Machine) -> None:
+    either.run(60)
+    assert either.arm.puts == 1
+    either.scheduled = lambda held: Demand(coming=40 - held, per_second=0.0)
+    either.run(60)
+    assert either.waiting_pods == set()
+    assert either.arm.puts == 2, "one write for all of them"
+    assert all(either.add_pod(number) for number in range(40))
+    assert either.provisioner.progress.coming == 40
+    either.run(60)
+    assert either.provisioner.progress.coming == 0
+    assert either.arm.puts == 2, "those that have got their address are not counted again as those that come"
+
+
+def test_of_what_is_scheduled_nothing_is_known_the_pool_goes_by_those_that_ask(either: Machine) -> None:
+    either.run(60)
+    assert either.provisioner.progress.coming is None
+    for number in range(40):
+        either.add_pod(number)
+    either.run(60)
+    assert either.arm.puts == 2
 
 
 def test_pods_beyond_the_pool_are_served_by_one_more_write(either: Machine) -> None:

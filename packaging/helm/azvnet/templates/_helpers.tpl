@@ -17,6 +17,13 @@ app.kubernetes.io/name: {{ include "azvnet.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Anything at all where the agent asks the API server: of pods that are bound to its node, or its AzvnetNode. */}}
+{{- define "azvnet.asksApi" -}}
+{{- if and (ne .Values.agent.provision.mode "off") (not .Values.uninstall.enabled) -}}
+true
+{{- end -}}
+{{- end }}
+
 {{- define "azvnet.labels" -}}
 {{ include "azvnet.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
