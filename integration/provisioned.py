@@ -9,11 +9,13 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from integration.calls import Outcome, call
+from integration.cluster.program import put
 from integration.fabric.armdocuments import nic_document
 from integration.fabric.machine import CA_FILE
 from integration.plugins import BIN, install_ours
 
 if TYPE_CHECKING:
+    from integration.cluster.apiserver import ApiServer
     from integration.fabric import Fabric, Machine
 
 NETCONF: dict[str, Any] = {
@@ -24,6 +26,7 @@ NETCONF: dict[str, Any] = {
 }
 SIZES: dict[str, Any] = {"mode": "node", "low": 2, "batch": 4, "high": 6, "shrink_after_seconds": 3600}
 CONFIG = "/etc/azvnet-agent.json"
+_TOKEN, _AUTHORITY = "/etc/azvnet/token", "/etc/azvnet/cluster-ca.crt"
 
 
 class ProvisionedNode:
@@ -144,3 +147,27 @@ class ProvisionedNode:
     def nothing_was_dropped(self) -> bool:
         """No pod ever sent from an address that the NIC did not own."""
         return self.fabric.drop_counters().spoofed.get(self.machine.name, 0) == 0
+
+
+class NodeOfCluster(ProvisionedNode):
+    """A node whose agent may ask an API server, with the token of a service account.
+
+    Args:
+        server: it has no Node of that name yet.
+        account: in ``kube-system``; what it may do is up to the caller.
+        provider_id: of the Node.
+    """
+
+    def __init__(
+        self, fabric: Fabric, server: ApiServer, name: str, *, account: str = "azvnet", provider_id: str = ""
+    ) -> None:
+        super().__init__(fabric, name)
+        self.server = server
+        self.name = name
+        server.add_node(name, provider_id)
+        put(self.machine, _TOKEN, server.token("kube-system", account, name))
+        put(self.machine, _AUTHORITY, server.control.authority.certificate)
+
+    def configure(self, **provision: Any) -> None:
+        api = {"server": self.server.control.url, "token_file": _TOKEN, "ca_file": _AUTHORITY}
+        super().configure(**{"node_name": self.name, "api": api, **provision})

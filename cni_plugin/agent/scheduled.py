@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 FIRST_LIST_SECONDS = 20.0
 """For the first list, before anything is done without it."""
-SETTLE_SECONDS = 1.0
-"""A write takes a minute, so one is for all pods of a burst, which are bound within moments."""
+SETTLE_SECONDS, LONGEST_SETTLE = 1.0, 3.0
+"""Seconds without a change after which a burst is over, and for which one is waited at most. A write takes a
+minute, so one should be for all pods that are bound within moments."""
 NOT_ASKED = Unseen("the agent has no access to the API server of a cluster")
 
 
@@ -79,9 +80,9 @@ class ScheduledPods:
 
     def settle(self, wait: Callable[[float], None]) -> None:
         """Wait a moment where pods have been bound a moment ago. ``wait`` may raise to give up."""
-        since = time.monotonic() - self._moved_at
-        if since < SETTLE_SECONDS:
-            wait(SETTLE_SECONDS - since)
+        until = time.monotonic() + LONGEST_SETTLE
+        while (now := time.monotonic()) < min(until, self._moved_at + SETTLE_SECONDS):
+            wait(min(until, self._moved_at + SETTLE_SECONDS) - now)
 
     def demand(self, held: int) -> Demand | None:
         """What is scheduled; None: it is not known. ``held``: addresses that pods of the node hold."""

@@ -14,10 +14,9 @@ import pytest
 
 from integration.cluster.api import ApiError
 from integration.cluster.apiserver import AZVNET_NODES, ApiServer
-from integration.cluster.program import put
 from integration.fabric import Fabric
 from integration.fabric.armroles import NIC_WRITER
-from integration.provisioned import ProvisionedNode
+from integration.provisioned import NodeOfCluster
 from ipam.provision import exchange, nic_document
 from ipam.value import replace
 from tests.statuses import with_status
@@ -37,7 +36,6 @@ RULES = [
     }
 ]
 """Those of the chart, packaging/helm/azvnet/templates/agent-rbac.yaml."""
-TOKEN, AUTHORITY = "/etc/azvnet/token", "/etc/azvnet/cluster-ca.crt"
 SCENES = ("grows", "shrinks", "cut-off", "offered", "begun", "removed", "modes")
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,21 +57,15 @@ def server(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield made
 
 
-class FollowingNode(ProvisionedNode):
+class FollowingNode(NodeOfCluster):
     """A node that follows the operator, and that operator's hands."""
 
     def __init__(self, fabric: Fabric, server: ApiServer, name: str) -> None:
-        super().__init__(fabric, name)
-        self.server = server
-        self.name = name
+        super().__init__(fabric, server, name)
         self.path = f"{AZVNET_NODES}/{name}"
-        server.add_node(name)
-        put(self.machine, TOKEN, server.token("kube-system", "azvnet", name))
-        put(self.machine, AUTHORITY, server.control.authority.certificate)
 
     def configure(self, **provision: Any) -> None:
-        api = {"server": self.server.control.url, "token_file": TOKEN, "ca_file": AUTHORITY}
-        super().configure(**{"mode": "operator", "node_name": self.name, "api": api, **provision})
+        super().configure(**{"mode": "operator", **provision})
 
     @property
     def nic(self) -> str:

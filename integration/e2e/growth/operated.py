@@ -6,6 +6,7 @@ Owns how the operator is installed here and how what happened is asked for. Must
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from integration.cluster import rollout
@@ -142,6 +143,13 @@ class Operated:
         """Who holds the lease: the host, and what tells processes apart."""
         lease = self.cluster.get("lease", LEASE, f"--namespace={rollout.NAMESPACE}")
         return str(lease["spec"].get("holderIdentity") or "")
+
+    def blind(self) -> list[str]:
+        """Nodes whose agents do not know which pods are scheduled to them."""
+        page = ["curl", "-sf", "--unix-socket", "/run/azvnet/http.sock", "http://node/metrics"]
+        said = {name: machine.run(page, check=False).stdout for name, machine in self.machines.items()}
+        known = re.compile(r"^azvnet_provision_coming_pods [0-9]", re.MULTILINE)
+        return [name for name, text in said.items() if known.search(text) is None]
 
     def changed_by_others(self) -> list[str]:
         """What is different on a NIC beside the IP configurations that azvnet makes."""

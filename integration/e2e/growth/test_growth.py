@@ -113,7 +113,9 @@ def test_a_living_cluster_changes_hands_and_its_pods_notice_nothing(
 
     operated.allow_nodes(allow=True)
     operated.switch("node")
+    wait_until("agents see what is scheduled to their nodes", lambda: not operated.blind(), patience=120)
     grows("node", 45)
+    assert operated.blind() == []
     operated.switch("off")
     operated.allow_nodes(allow=False)
     operated.switch("operator")

@@ -18,6 +18,7 @@ from cni_plugin.cli.asking import _provision_words
 from ipam.provision.progress import Progress, Unseen
 from tests.unit.agent.work import Place, Work, new_settings
 from tests.unit.ipam.cloud import Cloud, ok, reply, running
+from tests.unit.ipam.node import Clock
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -108,16 +109,32 @@ def test_pods_that_are_bound_are_counted_from_their_binding_to_their_address(fol
     eventually(lambda: followed.coming() == 0, "they have got theirs, or are gone")
 
 
-def test_a_burst_is_waited_for_a_moment_and_a_node_at_rest_is_not(followed: Followed) -> None:
-    followed.cloud.answers = [ok(NODE), pods(pod("a")), followed.watch]
+def test_a_burst_is_waited_for_but_not_without_end_and_a_node_at_rest_is_not(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waited: list[float] = []
     followed.pods.settle(waited.append)
     assert waited == []
-    followed.pods.start()
-    eventually(lambda: followed.coming() == 1, "one is bound")
-    followed.pods.settle(waited.append)
-    assert len(waited) <= 1
-    assert all(0 < each <= scheduled.SETTLE_SECONDS for each in waited)
+    clock = Clock()
+    monkeypatch.setattr("cni_plugin.agent.scheduled.time.monotonic", clock)
+    followed.pods._note("node-1")
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        clock.advance(seconds)
+
+    followed.pods.settle(wait)
+    assert waited == [scheduled.SETTLE_SECONDS]
+
+    def another(seconds: float) -> None:
+        wait(seconds / 2)
+        followed.pods._note("node-1")
+        wait(seconds / 2)
+
+    waited.clear()
+    followed.pods._note("node-1")
+    followed.pods.settle(another)
+    assert sum(waited) == pytest.approx(scheduled.LONGEST_SETTLE)
 
 
 def test_what_was_known_is_believed_for_a_minute_after_the_server_went_and_not_for_longer(
