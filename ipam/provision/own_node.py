@@ -41,6 +41,8 @@ class OwnNode:
         self._selected = {"fieldSelector": f"spec.nodeName={name},{NOT_ENDED}"}
         self.provider_id = ""
         """Of the Node, when it was read last; empty: it has none, or was not read. For any thread."""
+        self._is_fresh = False
+        """It was read since the last watch began; one ends after some minutes."""
 
     def page(self, after: str) -> Document:
         """All of them at once, of each the part that is counted by. Raises Trouble, Outdated."""
@@ -54,8 +56,10 @@ class OwnNode:
 
     def watch(self, version: str) -> Iterator[Document]:
         """See ``watching.Asking``."""
-        if not self.provider_id:  # a cloud provider sets it some time after the kubelet has made the Node
+        # A cloud provider sets it some time after the kubelet has made the Node, which may be made again.
+        if not self._is_fresh:
             self._read_node()
+        self._is_fresh = False
         return self._client.watch("pods", PODS, self._selected, version)
 
     def close(self) -> None:
@@ -73,3 +77,4 @@ class OwnNode:
                 "provision.node_name has to be the name of the Kubernetes node.",
             ) from error
         self.provider_id = provider_id.of_node(node)
+        self._is_fresh = True
