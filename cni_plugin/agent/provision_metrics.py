@@ -64,7 +64,11 @@ def of_requests(api: Counted, arm: Counted) -> Iterator[Metric]:
     """Requests that were sent."""
     for name, text, found in (
         ("api", "Requests to the cluster's API server, by the status of the response.", api),
-        ("arm", "Requests to Azure Resource Manager for growing the NIC, by the status of the response.", arm),
+        (
+            "arm",
+            "Requests to Azure Resource Manager about the NIC, by the status of the response.",
+            arm,
+        ),
     ):
         family = CounterMetricFamily(
             f"azvnet_provision_{name}_requests", text, labels=("method", "resource", "code")

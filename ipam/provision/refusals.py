@@ -68,8 +68,8 @@ _REMEDIES = {
     "the message names; it takes effect after some minutes.",
     Kind.NO_IDENTITY: "Give the machine a managed identity, or name one as arm.client_id.",
     Kind.NOT_FOUND: "The machine or its NIC is not where IMDS says; it is looked up again.",
-    Kind.OTHER_MACHINE: "The NIC is not written. The Node's providerID has to be the virtual machine on which the "
-    "agent runs: correct provision.node_name, or delete the Node so that it is created again.",
+    Kind.OTHER_MACHINE: "The NIC is not written. The Node's providerID has to be the virtual machine on "
+    "which the agent runs: correct provision.node_name, or delete the Node so that it is created again.",
     Kind.SERVER_ERROR: "Azure Resource Manager had an internal error; azvnet tries again.",
     Kind.UNREACHABLE: "Check from the node's own network that the endpoint answers on port 443.",
     Kind.WIPED: "Something undid the change, such as an update of the scale set's model; azvnet tries again.",

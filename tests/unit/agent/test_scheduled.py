@@ -17,7 +17,7 @@ from cni_plugin.agent.scheduled import NOT_ASKED, ScheduledPods
 from cni_plugin.cli.asking import _provision_words
 from ipam.provision.progress import Progress, Unseen
 from tests.unit.agent.work import Place, Work, new_settings
-from tests.unit.ipam.cloud import Cloud, ok, reply, running
+from tests.unit.ipam.cloud import Cloud, reply, running
 from tests.unit.ipam.node import Clock
 from tests.waiting import eventually
 
@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NODE = {"metadata": {"name": "node-1"}, "spec": {"providerID": "azure:///x"}}
-FORBIDDEN = reply("403 Forbidden", json.dumps({"message": "pods is forbidden", "code": 403}).encode())
+
+
+def answer(status: str, document: dict[str, Any]) -> bytes:
+    """A whole one, after which its connection is closed: another request on it would be lost."""
+    return reply(status, json.dumps(document).encode(), Connection="close")
+
+
+def ok(document: dict[str, Any]) -> bytes:
+    return answer("200 OK", document)
+
+
+FORBIDDEN = answer("403 Forbidden", {"message": "pods is forbidden", "code": 403})
+AWAY = answer("503 Unavailable", {})
 
 
 def pod(uid: str, ip: str = "") -> dict[str, Any]:
@@ -140,7 +152,7 @@ def test_a_burst_is_waited_for_but_not_without_end_and_a_node_at_rest_is_not(
 def test_what_was_known_is_believed_for_a_minute_after_the_server_went_and_not_for_longer(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followed.cloud.answers = [ok(NODE), pods(pod("a")), followed.watch, reply("503 Unavailable", b"")]
+    followed.cloud.answers = [ok(NODE), pods(pod("a")), followed.watch, AWAY]
     followed.pods.start()
     eventually(lambda: followed.coming() == 1, "one is bound")
     followed.ends.set()
@@ -159,8 +171,7 @@ def test_a_server_that_comes_back_is_believed_from_the_first_byte_of_its_watch(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduled, "LASTING_SECONDS", 0.0)
-    away = reply("503 Unavailable", b"")
-    followed.cloud.answers = [ok(NODE), away, away, ok(NODE), pods(pod("a")), followed.watch]
+    followed.cloud.answers = [ok(NODE), AWAY, AWAY, ok(NODE), pods(pod("a")), followed.watch]
     followed.pods.start()
     eventually(lambda: followed.coming() == 1, "it is seen, though nothing has happened since")
 

@@ -12,7 +12,7 @@ from ipam.provision.api_client import ApiAccess, Outdated, Trouble
 from ipam.provision.bound_pods import BoundPods, cut_down
 from ipam.provision.own_node import OwnNode
 from ipam.provision.provider_id import is_id_of, resource_id_in
-from tests.unit.ipam.cloud import Cloud, ok, reply, running
+from tests.unit.ipam.cloud import Cloud, reply, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,9 +55,17 @@ def asked(tmp_path: Path) -> Iterator[Asked]:
         made.node.close()
 
 
+def answer(status: str, document: dict[str, Any]) -> bytes:
+    """A whole one, after which its connection is closed: another request on it would be lost."""
+    return reply(status, json.dumps(document).encode(), Connection="close")
+
+
+def ok(document: dict[str, Any]) -> bytes:
+    return answer("200 OK", document)
+
+
 def status(code: int, reason: str, **more: Any) -> bytes:
-    body = {"kind": "Status", "message": reason, "code": code, **more}
-    return reply(f"{code} {reason}", json.dumps(body).encode())
+    return answer(f"{code} {reason}", {"kind": "Status", "message": reason, "code": code, **more})
 
 
 def test_pods_of_the_node_are_listed_from_the_servers_memory_and_nothing_else_of_them_is_kept(
