@@ -199,7 +199,7 @@ def test_without_the_api_server_growth_goes_by_what_asks_and_the_node_says_so(no
 def test_a_node_whose_provider_id_is_another_machine_is_not_written_and_says_so(node: Scene) -> None:
     node.start(minimum=12)
     eventually(lambda: node.says("other-machine"), "the state is told", patience=PATIENCE)
-    assert "providerID of the Node" in node.problems()
+    assert "The Node's providerID" in node.problems()
     for number in range(2):
         node.add(f"{node.name}-pod-{number}").done()
     refused = node.add(f"{node.name}-late")

@@ -87,7 +87,7 @@ def test_a_node_that_says_to_be_another_machine_is_not_asked_for_in_azure(place:
     assert refused.value.kind is Kind.OTHER_MACHINE
     assert HERE in str(refused.value)
     assert named in str(refused.value)
-    assert "Nothing is written" in refused.value.remedy
+    assert "The NIC is not written" in refused.value.remedy
     assert place.asked == []
 
 
