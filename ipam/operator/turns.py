@@ -188,30 +188,39 @@ class Turns:
                 self._begin(*begun)
 
     def _next_work(self) -> tuple[str, Sort] | None:
-        """Let requests go on, up to the first that is work to be begun."""
-        for account in self._accounts.values():
-            for sort in Sort:
-                if (node := self._serve(account, sort)) is not None:
-                    return node, sort
-        return None
+        """Let requests go on, and begin the work that is next in line in any region.
 
-    def _serve(self, account: Account, sort: Sort) -> str | None:
+        Workers are shared by all regions. The region with the most nodes must not take every one that becomes
+        free while a node with waiting pods in another region has a turn.
+        """
+        found = [
+            (*work, account, sort)
+            for account in self._accounts.values()
+            for sort in Sort
+            if (work := self._serve(account, sort)) is not None
+        ]
+        if not found:
+            return None
+        _, node, account, sort = min(found, key=lambda each: each[0])
+        account.meters[sort].take(self._clock())
+        self._note_wait(account, account.works[sort], node)
+        account.works[sort].drop(node)
+        self._working += 1
+        return node, sort
+
+    def _serve(self, account: Account, sort: Sort) -> tuple[float, str] | None:
+        """Let requests go on that come before all work; rank and node of the work that may begin."""
         meter, works, requests = account.meters[sort], account.works[sort], account.requests[sort]
         while True:
             work = works.first() if self._working < self._workers else None
             request = requests.first()
             if (work is None and request is None) or meter.wait(self._clock()) > 0:
                 return None
+            if request is None or (work is not None and work[0] < request[0]):
+                return work
             meter.take(self._clock())
-            if request is not None and (work is None or request[0] <= work[0]):
-                requests.drop(request[1])
-                request[1].set()
-                continue
-            assert work is not None
-            self._note_wait(account, works, work[1])
-            works.drop(work[1])
-            self._working += 1
-            return work[1]
+            requests.drop(request[1])
+            request[1].set()
 
     def _note_wait(self, account: Account, line: Line[str], node: str) -> None:
         place = line.place(node)

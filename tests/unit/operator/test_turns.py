@@ -96,6 +96,19 @@ def test_a_budget_that_is_spent_keeps_only_its_own_region_waiting(served: Served
     served.until("there", "here")
 
 
+@pytest.mark.parametrize("sort", Sort)
+def test_a_region_with_many_nodes_does_not_take_every_worker_that_becomes_free(
+    served: Served, sort: Sort
+) -> None:
+    for number in range(4):
+        served.turns.queue(f"here{number}", HERE, sort, GROWTH)
+    served.turns.queue("there", THERE, Sort.WRITE, WAITING)
+    served.begin()
+    served.until("there", "here0")
+    served.turns.ended()
+    served.until("there", "here0", "here1")
+
+
 def test_how_long_a_write_waits_is_the_longer_of_budget_and_workers(served: Served) -> None:
     def expected(order: Urgency) -> float:
         return served.turns.expected_wait(HERE, order)
