@@ -83,7 +83,7 @@ def nic_document(estate: Estate, vm: Vm, nic: Nic, *, expand_subnet: bool = Fals
             "disableTcpStateTracking": False,
             "hostedWorkloads": [],
             "primary": nic.primary,
-            "virtualMachine": {"id": vm_id(estate, vm)},
+            **({} if vm.is_deleted else {"virtualMachine": {"id": vm_id(estate, vm)}}),
             "tapConfigurations": [],
             "nicType": "Standard",
             "allowPort25Out": True,

@@ -101,7 +101,7 @@ def get_instance(_: Arm, request: Request, estate: Estate, match: re.Match[str])
 
 def get_vm(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vm in estate.vms:
-        if same(vm.name, match["vm"]) and vm.placement is not Placement.UNIFORM:
+        if same(vm.name, match["vm"]) and vm.placement is not Placement.UNIFORM and not vm.is_deleted:
             return found(documents.vm_document(estate, vm))
     return not_found("Microsoft.Compute/virtualMachines", match["vm"], estate)
 

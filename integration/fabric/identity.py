@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+from integration.fabric.clouds import CLOUDS, cloud
 from integration.fabric.imds import VERSIONS, check_headers
 from integration.fabric.limits import ConcurrencyLimit, RateLimit
 from integration.fabric.tokens import Token, TokenIssuer
@@ -71,6 +72,8 @@ class Identity:
         if form.get("client_assertion_type") != _ASSERTION or not form.get("client_assertion"):
             return error(401, "invalid_client", "AADSTS7000216: client_assertion is required.")
         audience = form.get("scope", "").removesuffix("/.default")
+        if _is_elsewhere(audience, estate):
+            return _unknown_resource(audience, estate)
         token = self._issue(audience, principal, estate)
         times = {"expires_in": self.issuer.lifetime, "ext_expires_in": self.issuer.lifetime}
         return json_response(200, {"token_type": "Bearer", **times, "access_token": token.text})
@@ -90,6 +93,8 @@ class Identity:
         principal = self._chosen(request)
         if principal is None:
             return error(400, "invalid_request", "Identity not found")
+        if _is_elsewhere(resource, estate):
+            return _unknown_resource(resource, estate)
         token = self._issue(resource, principal, estate)
         return json_response(
             200,
@@ -131,6 +136,18 @@ class Identity:
         return self.issuer.issue(
             audience, client_id=principal.client_id, object_id=principal.object_id, tenant=estate.tenant
         )
+
+
+def _is_elsewhere(audience: str, estate: Estate) -> bool:
+    """Whether a token would be for Resource Manager of another cloud, which no tenant of this one knows."""
+    wanted, own = audience.rstrip("/"), cloud(estate.environment).audiences
+    return wanted not in own and any(wanted in each.audiences for each in CLOUDS)
+
+
+def _unknown_resource(audience: str, estate: Estate) -> Response:
+    """As how-to-use-vm-token lists it."""
+    text = f"AADSTS50001: The application named {audience} was not found in the tenant named {estate.tenant}."
+    return error(400, "invalid_resource", text)
 
 
 def error(status: int, code: str = "", description: str = "") -> Response:

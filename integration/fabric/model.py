@@ -222,6 +222,8 @@ class Vm:
     """``provisioningState`` of an instance of a Uniform scale set."""
     revision: int = 1
     """Counts changes of such an instance; its ETag."""
+    is_deleted: bool = False
+    """The machine was deleted and its NICs were kept: they are attached to nothing."""
 
     @property
     def primary_nic(self) -> Nic:

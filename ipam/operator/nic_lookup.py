@@ -76,14 +76,19 @@ class Nics:
         """Take everything that we gave the NIC of a node that is gone; how many addresses.
 
         Raises:
-            Refusal: NOT_FOUND: there is no such NIC or machine any more.
+            Refusal: NOT_FOUND: there is no such NIC or machine any more, or the NIC is another machine's now.
         """
         target = _of_status(record)
         if target is None:
             return 0
         self._check_group(target.nic)
         writer = self._to(target)
-        ours = [each for each in nic_document.configurations(writer.read()) if each.is_ours]
+        nic = writer.read()
+        owner = nic_document.machine_of(nic)
+        if owner and not target.instance and owner.casefold() != _machine_of(record):
+            # Names do not tell whose pods have these addresses now: azvnet may run there, too.
+            raise Refusal(Kind.NOT_FOUND, f"NIC {target.name} is attached to {owner} now")
+        ours = [each for each in nic_document.configurations(nic) if each.is_ours]
         if ours:
             writer.remove([each.name for each in ours])
         return sum(len(each.addresses) for each in ours)
@@ -130,12 +135,15 @@ def _of_status(record: NodeRecord) -> NicTarget | None:
     return NicTarget(nic.id, nic.name, nic.instance) if nic.id else None
 
 
+def _machine_of(record: NodeRecord) -> str:
+    return record.node.spec.machine.resource_id.rstrip("/").casefold()
+
+
 def _belongs(nic: Document, target: NicTarget, record: NodeRecord) -> bool:
     """Whether a NIC is that of the node's machine, and the one by which its pods leave."""
     spec = record.node.spec
-    machine = spec.machine.resource_id.rstrip("/").casefold()
     owner = target.instance or nic_document.machine_of(nic)
-    if owner.casefold() != machine:
+    if owner.casefold() != _machine_of(record):
         return False
     mac = nic_document.mac_of(nic)
     if spec.machine.mac and mac and normalize_mac(mac) != spec.machine.mac:

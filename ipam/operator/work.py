@@ -297,6 +297,7 @@ class Work:
             except Refusal as refusal:
                 if refusal.kind is not Kind.NOT_FOUND:
                     raise
+                self._hands.tell("info", f"{name} is gone, and nothing is taken from its NIC: {refusal}")
         self._hands.forget(record)
         self._hands.tell("info", f"{name} is gone, and its resource was deleted")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from ipam.provision.nic_document import named_by_us
 from tests.unit.operator.witness import Witness
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
 NOTHING = Now()
@@ -32,7 +34,9 @@ SPEED = 400.0
 
 
 class AzureService:
-    """A context manager. ``port`` and ``ca_file`` lead to Resource Manager, ``imds`` to tokens."""
+    """A context manager. ``url`` and ``ca_file`` lead to Resource Manager and to the login endpoint, ``imds``
+    to tokens of managed identities.
+    """
 
     def __init__(
         self,
@@ -40,17 +44,24 @@ class AzureService:
         *,
         nodes: int = 3,
         placement: Placement = Placement.STANDALONE,
+        environment: str = "AzurePublicCloud",
         speed: float = SPEED,
+        tokens: identity.Identity | None = None,
+        place: Mapping[str, Any] | None = None,
     ) -> None:
-        self.goal = GoalState(
-            build(Topology(nodes=nodes, addresses=2, vnet_hosts=0, placement=placement), "t")
+        topology = Topology(
+            nodes=nodes, addresses=2, vnet_hosts=0, placement=placement, environment=environment
         )
-        self.identity = identity.Identity()
+        self.goal = GoalState(replace(build(topology, "t"), **(place or {})))
+        self.identity = tokens or identity.Identity()
+        self.neighbours: list[AzureService] = []
+        """Other subscriptions and regions behind the same endpoint."""
         self.witness = Witness(lambda: self.goal.newest, self.goal.change)
         self.arm = Arm(self.identity.issuer, lambda: self.goal.newest, self.witness.change)
         self.arm.roles.give("uniform-writer")
         self.arm.operations.speed = speed
         self.is_away = False
+        self._folder = folder
         self.ca_file = folder / "ca.pem"
         self._undo = contextlib.ExitStack()
 
@@ -104,10 +115,19 @@ class AzureService:
 
         return vm_id(self.estate, self.estate.vm(node))
 
+    def neighbour(self, **place: Any) -> AzureService:
+        """Another subscription (``subscription``), or another region of this one (``location``)."""
+        made = AzureService(self._folder, tokens=self.identity, place=place)
+        self._undo.callback(made.arm.close)
+        self.neighbours.append(made)
+        return made
+
+    def change_machine(self, node: str, **fields: Any) -> None:
+        """Somebody else changes a machine, or what there is of it."""
+        self.goal.change(lambda e: e.with_vm(replace(e.vm(node), **fields)))
+
     def forget_machine(self, node: str) -> None:
         """Delete a machine with its NIC."""
-        from dataclasses import replace
-
         self.goal.change(lambda e: replace(e, vms=tuple(vm for vm in e.vms if vm.computer_name != node)))
 
     def _fault(self, request: Request) -> Now:
@@ -116,7 +136,18 @@ class AzureService:
         return Now(Fault(refused=True)) if self.is_away else NOTHING
 
     def _answer(self, request: Request, _: Now) -> Response:
-        return self.arm.answer(request, self.estate)
+        if request.path.casefold().endswith("/oauth2/v2.0/token"):
+            return self.identity.login(request, self.estate)
+        asked = next((each for each in self.neighbours if each._has(request.path)), self)
+        return asked.arm.answer(request, asked.estate)
+
+    def _has(self, path: str) -> bool:
+        """Whether a path is in the subscription and the resource group or region of this service."""
+        _, _, subscription, *rest = path.casefold().split("/")
+        estate = self.estate
+        return subscription == estate.subscription.casefold() and bool(
+            {estate.resource_group.casefold(), estate.location.casefold()} & set(rest)
+        )
 
     def _tell(self, request: Request, _: Now) -> Response:
         estate = self.estate
