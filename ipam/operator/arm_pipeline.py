@@ -17,6 +17,7 @@ from ipam.provision.conversation import Conversation
 from ipam.provision.refusals import Kind, Refusal, of_answer
 from ipam.provision.tally import Tally
 from ipam.sources import AZURE
+from ipam.sources.managed_identity import NoToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ipam.sources.placement import Placement
 
 ANEW_SECONDS = 60.0
-"""Minimum seconds between two replacements of a pipeline whose token was rejected."""
+"""Minimum seconds between two replacements of a pipeline that has no token, or whose token was rejected."""
 
 
 class Azure:
@@ -91,7 +92,7 @@ class Azure:
             return made
 
     def forget(self, place: Placement) -> None:
-        """Its token was rejected: the next request uses another one."""
+        """There was no token, or it was rejected: the next work asks for another one."""
         with self._lock:
             cloud = place.environment.casefold()
             kept = self._pipelines.get(cloud)
@@ -130,7 +131,12 @@ class OneWork:
             each.end()
 
     def _send(self, method: str, where: str, body: Document | None, etag: str) -> ArmAnswer:
-        answer = self._ask(method, where, body, etag)
+        try:
+            answer = self._ask(method, where, body, etag)
+        except NoToken:
+            # The SDK reads the file with a workload identity's token once in ten minutes.
+            self._azure.forget(self._place)
+            raise
         if answer.status == 429:
             refusal = of_answer(method, answer)
             if refusal.kind is Kind.THROTTLED:

@@ -66,7 +66,8 @@ _REMEDIES = {
     Kind.ADDRESS_TAKEN: "Something else took the address at the same moment; azvnet tries again.",
     Kind.FORBIDDEN: "Give the identity the role that docs/provisioning.md lists, on the resource groups that "
     "the message names; it takes effect after some minutes.",
-    Kind.NO_IDENTITY: "Give the machine a managed identity, or name one as arm.client_id.",
+    Kind.NO_IDENTITY: "Give the machine a managed identity, or name one as arm.client_id; with a workload "
+    "identity check its federated credential. An identity has tokens for its own cloud only.",
     Kind.NOT_FOUND: "The machine or its NIC is not where IMDS says; it is looked up again.",
     Kind.OTHER_MACHINE: "The NIC is not written. The Node's providerID has to be the virtual machine on "
     "which the agent runs: correct provision.node_name, or delete the Node so that it is created again.",

@@ -118,6 +118,11 @@ class Requests:
             raise NotAnswered(f"{self._endpoint}: {arm_errors.words_of(str(error.message))}") from error
         except (arm_http.AnswerRefused, ValueError) as error:
             raise NotAnswered(f"{self._endpoint}: {arm_errors.words_of(str(error))}") from error
+        except OSError as error:
+            if error.filename is None:  # of `arm.ca_file`
+                raise NotAnswered(f"{self._endpoint}: {arm_errors.words_of(str(error))}") from error
+            # The SDK lets it pass: the file with a workload identity's token can't be read.
+            raise NoToken(arm_errors.words_of(str(error))) from error
         lower = {name.lower(): str(value) for name, value in response.headers.items()}
         return ArmAnswer(int(response.status_code), arm_http.json_object(text), lower)
 
