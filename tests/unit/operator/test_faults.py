@@ -16,49 +16,12 @@ from integration.fabric.model import State
 from ipam.operator import decide
 from ipam.operator.budget import WINDOW
 from ipam.operator.errors import ClusterError
-from ipam.provision import progress
 from ipam.provision.plan import Sizes
 from ipam.provision.refusals import Kind
 from tests.unit.operator.world import FAST, World
 
 if TYPE_CHECKING:
     from ipam.operator.record import NodeRecord
-    from tests.unit.operator.agent import Agent
-
-
-def _settled(place: World, *agents: Agent) -> None:
-    """Every pod has an address, and nothing is under way."""
-    for agent in agents:
-        place.soon(lambda agent=agent: len(agent.held) == agent.pods)  # type: ignore[misc]
-        place.soon(lambda agent=agent: place.says(agent.name, progress.IDLE))  # type: ignore[misc]
-        place.soon(lambda agent=agent: not agent.marked)  # type: ignore[misc]
-    for agent in agents:
-        status = place.status(agent.name)
-        assert status.operation is None
-        assert not status.releasing
-        assert {e.name for e in status.configurations if e.is_ours} == set(place.azure.names(agent.name))
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before-the-request", "after-the-request"])
-def test_operators_that_are_killed_at_any_request_are_followed_without_a_loss(
-    place: World, *, after: bool
-) -> None:
-    agent = place.agent("node1")
-    for number in range(1, 13):
-        operator = place.operator(f"operator-{number}")
-        operator.life.after = after
-        operator.life.kill_at = number
-        agent.pods = 14 if number % 2 else 2
-        place.soon(lambda operator=operator: operator.life.is_dead.is_set() or _is_over(place, agent))  # type: ignore[misc]
-        operator.life.is_dead.set()
-    place.operator("last")
-    _settled(place, agent)
-
-
-def _is_over(place: World, agent: Agent) -> bool:
-    names = len(place.azure.names("node1"))
-    quiet = place.says("node1", progress.IDLE) and not agent.marked and len(agent.held) == agent.pods
-    return quiet and (agent.pods > 2 or names <= 8)
 
 
 @pytest.mark.parametrize("pods", [14, 2], ids=["growing", "shrinking"])
@@ -68,7 +31,7 @@ def test_a_leader_that_was_stopped_before_a_write_and_goes_on_after_another_lead
     agent = place.agent("node1")
     stopped = place.operator("stopped")
     agent.pods = 14 - 12 * (pods == 14)
-    _settled(place, agent)
+    place.settled(agent)
     gate = stopped.life.gates["PUT"] = threading.Event()
     agent.pods = pods
     place.soon(stopped.life.at_gate.is_set)
@@ -76,17 +39,17 @@ def test_a_leader_that_was_stopped_before_a_write_and_goes_on_after_another_lead
     other = place.operator("other")
     place.soon(lambda: other.elector.leads)
     assert not stopped.elector.leads
-    _settled(place, agent)
+    place.settled(agent)
     gate.set()
     place.soon(lambda: stopped.term is None or stopped.term.turns.working == 0)
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_without_the_api_server_nothing_is_written_and_afterwards_it_goes_on(place: World) -> None:
     agent = place.agent("node1")
     operator = place.operator()
     agent.pods = 3
-    _settled(place, agent)
+    place.settled(agent)
     operator.view.is_away = True
     place.soon(lambda: not operator.elector.leads)
     writes = place.azure.arm.log.count("PUT")
@@ -94,19 +57,19 @@ def test_without_the_api_server_nothing_is_written_and_afterwards_it_goes_on(pla
     place.soon(lambda: agent.spec.pool.waiting > 0)
     assert place.azure.arm.log.count("PUT") == writes
     operator.view.is_away = False
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_without_azure_the_node_is_told_and_afterwards_it_goes_on(place: World) -> None:
     agent = place.agent("node1")
     place.operator()
     agent.pods = 3
-    _settled(place, agent)
+    place.settled(agent)
     place.azure.is_away = True
     agent.pods = 12
     place.soon(lambda: place.says("node1", Kind.UNREACHABLE.value))
     place.azure.is_away = False
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_a_storm_of_429_pauses_all_and_nobody_is_forgotten(place: World) -> None:
@@ -116,7 +79,7 @@ def test_a_storm_of_429_pauses_all_and_nobody_is_forgotten(place: World) -> None
     place.azure.arm.faults.throttle(4, 2, ("PUT",), by_gateway=True)
     for agent in agents:
         agent.pods = 6
-    _settled(place, *agents)
+    place.settled(*agents)
     assert operator.counters["provision_throttled"] > 0
 
 
@@ -125,7 +88,7 @@ def test_an_operation_that_fails_late_is_made_again(place: World) -> None:
     place.operator()
     place.azure.arm.operations.outcomes.append(Outcome(State.FAILED, "InternalServerError", "no"))
     agent.pods = 6
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_somebody_else_may_write_between_reading_and_writing(place: World) -> None:
@@ -137,7 +100,7 @@ def test_somebody_else_may_write_between_reading_and_writing(place: World) -> No
             lambda nic: nic.setdefault("tags", {}).update({f"by{len(nic['tags'])}": "other"})
         )
     agent.pods = 6
-    _settled(place, agent)
+    place.settled(agent)
     assert len(place.azure.nic("node1")["tags"]) == 3
 
 
@@ -145,32 +108,32 @@ def test_a_right_that_is_taken_and_given_back_is_noticed(place: World) -> None:
     agent = place.agent("node1")
     place.operator()
     agent.pods = 3
-    _settled(place, agent)
+    place.settled(agent)
     place.azure.arm.roles.give("reader")
     agent.pods = 12
     place.soon(lambda: place.says("node1", Kind.FORBIDDEN.value))
     place.azure.arm.roles.give("nic-writer")
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_an_identity_that_is_removed_and_returned_is_noticed(place: World) -> None:
     agent = place.agent("node1")
     place.operator()
     agent.pods = 3
-    _settled(place, agent)
+    place.settled(agent)
     principal, place.azure.identity.system_assigned = place.azure.identity.system_assigned, None
     place.azure.arm.issuer.revoke_all()
     agent.pods = 12
     place.soon(lambda: place.says("node1", Kind.NO_IDENTITY.value))
     place.azure.identity.system_assigned = principal
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_a_full_subnet_is_said_and_whoever_looks_at_the_node_sees_an_event(place: World) -> None:
     agent = place.agent("node1")
     place.operator()
     agent.pods = 3
-    _settled(place, agent)
+    place.settled(agent)
     place.azure.arm.faults.full_subnets.add("nodes")
     agent.pods = 14
     place.soon(lambda: place.says("node1", Kind.SUBNET_FULL.value))
@@ -195,7 +158,7 @@ def test_an_agent_that_lost_its_marks_keeps_what_was_to_be_removed(place: World)
     agent = place.agent("node1")
     first = place.operator("first")
     agent.pods = 14
-    _settled(place, agent)
+    place.settled(agent)
     gate = first.life.gates["PUT"] = threading.Event()
     agent.pods = 2
     place.soon(first.life.at_gate.is_set)
@@ -204,9 +167,9 @@ def test_an_agent_that_lost_its_marks_keeps_what_was_to_be_removed(place: World)
     agent.pods = 14
     place.soon(lambda: len(agent.held) == 14)
     place.operator("second")
-    _settled(place, agent)
+    place.settled(agent)
     gate.set()
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_nothing_is_removed_where_the_agent_has_not_been_heard_of_lately(
@@ -216,7 +179,7 @@ def test_nothing_is_removed_where_the_agent_has_not_been_heard_of_lately(
     agent = place.agent("node1")
     place.operator()
     agent.pods = 14
-    _settled(place, agent)
+    place.settled(agent)
     before = place.azure.names("node1")
     agent.pods = 2
     place.soon(lambda: place.says("node1", Kind.BUSY.value))
@@ -227,7 +190,7 @@ def test_an_api_server_that_refuses_what_is_told_is_not_asked_all_the_time(place
     agent = place.agent("node1")
     operator = place.operator()
     agent.pods = 3
-    _settled(place, agent)
+    place.settled(agent)
     refusing = operator.view.write_status
     asked: list[str] = []
 
@@ -240,7 +203,7 @@ def test_an_api_server_that_refuses_what_is_told_is_not_asked_all_the_time(place
     place.soon(lambda: sum("status could not be written" in text for _, text in operator.told) == 2)
     assert len(asked) < 20
     operator.view.write_status = refusing  # type: ignore[method-assign]
-    _settled(place, agent)
+    place.settled(agent)
 
 
 def test_a_defect_about_one_node_is_logged_and_others_are_served(

@@ -17,6 +17,7 @@ from ipam.operator.turns import Stopped
 from ipam.provision import exchange
 from ipam.provision.exchange import Machine, NodeStatus
 from ipam.provision.plan import Sizes
+from ipam.provision.progress import IDLE
 from ipam.sources import Endpoints
 from tests.unit.operator.agent import Agent
 from tests.unit.operator.api_server import ApiServer, View
@@ -54,8 +55,9 @@ class Mortal:
     def __init__(self) -> None:
         self.asked = 0
         self.kill_at: int | None = None
-        self.after = False
-        """Kill it when the request has been carried out, before the answer is seen."""
+        """The number of the request that is carried out, and whose answer is not seen any more."""
+        self.killed_by = ""
+        """Its method."""
         self.is_dead = threading.Event()
         self.gates: dict[str, threading.Event] = {}
         """A request of that method waits for the event before it leaves."""
@@ -68,8 +70,6 @@ class Mortal:
         with self._lock:
             self.asked += 1
             is_last = self.asked == self.kill_at
-            if is_last and not self.after:
-                self.is_dead.set()
         self.live()
         gate = self.gates.get(method)
         if gate is not None:
@@ -77,6 +77,7 @@ class Mortal:
             gate.wait()
         answer = send()
         if is_last:
+            self.killed_by = method
             self.is_dead.set()
         self.live()
         return answer
@@ -242,6 +243,17 @@ class World:
 
     def says(self, node: str, state: str) -> bool:
         return self.api.has(node) and self.status(node).state == state
+
+    def settled(self, *agents: Agent) -> None:
+        """Wait until every pod has an address, and nothing is under way."""
+        for agent in agents:
+            self.soon(lambda agent=agent: len(agent.held) == agent.pods)  # type: ignore[misc]
+            self.soon(lambda agent=agent: self.says(agent.name, IDLE) and not agent.marked)  # type: ignore[misc]
+        for agent in agents:
+            status = self.status(agent.name)
+            assert status.operation is None
+            assert not status.releasing
+            assert {e.name for e in status.configurations if e.is_ours} == set(self.azure.names(agent.name))
 
     def soon(self, what: Callable[[], object]) -> None:
         """Wait until something is so; a failure says what everybody said."""
