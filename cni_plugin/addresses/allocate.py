@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.addresses import reclaim, recovery, way_out
-from cni_plugin.addresses.requested import requested_addresses, requested_subnet
+from cni_plugin.addresses.requested import requested_addresses
 from cni_plugin.cni.netconf import NetConf
 from cni_plugin.cni.params import Parameters
 from cni_plugin.cni.result import Dns
@@ -59,14 +59,14 @@ def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **m
 
     Raises:
         InvalidNetconf: ``subnet`` is not one.
-        UplinkUnclear: there is no NIC as the netconf names it with ``master`` or ``subnet``; or, without
-            these, by which NIC packets leave is not clear.
+        UplinkUnclear: there is no NIC as the netconf names it, or several; or it names none, and by which
+            NIC packets leave is not clear.
     """
     ipam, config = netconf.our_ipam, source_config(netconf)
-    if netconf.master:
-        nic_mac = way_out.named_link(netconf.master, node).mac
-    elif ipam.subnet:
-        nic_mac = way_out.nic_in(requested_subnet(netconf), node.ipam.nics(config))
+    if netconf.names_nic:
+        from cni_plugin.addresses import named_nic
+
+        nic_mac = named_nic.named_nic(netconf, lambda: node.ipam.nics(config), node)
     else:
         nic_mac = way_out.nic_of_pods(out or way_out.way_out(node), lambda: node.ipam.nics(config), node)
     return AddressRequest(
@@ -106,8 +106,7 @@ class Pool:
         """As ``AddressProvider.acquire``."""
         conf, parameters = self._verb_call.netconf, self._verb_call.parameters
         # What somebody has decided, the kernel is not asked.
-        decided = conf.master or conf.our_ipam.subnet
-        self._out = None if decided else way_out.way_out(self._node)
+        self._out = None if conf.names_nic else way_out.way_out(self._node)
         self.reservations = reserve(parameters, conf, self._owner, self._out, self._node)
         return tuple(each.address for each in self.reservations)
 

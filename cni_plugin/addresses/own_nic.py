@@ -88,7 +88,7 @@ def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
         way_out.NicUnusable: they could not, nor do those of the pods that it has.
         UplinkUnclear: which link it is is not clear.
     """
-    if (netconf.master or netconf.our_ipam.subnet) and len(_listed(node, IPV4)) > 1:
+    if netconf.names_nic and len(_listed(node, IPV4)) > 1:
         link = way_out.any_uplink(mac, netconf, node)
         for version in sorted(netconf.our_ipam.versions):
             family = IPV4 if version == IPV4.version else IPV6

@@ -8,7 +8,7 @@ address belongs to another NIC than they leave by. It must not reserve anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cni_plugin.cni.netconf import NetConf
     from cni_plugin.kernel.decode import KernelRoute, Link
     from cni_plugin.node import Node
-    from ipam.model import IPAddress, IPNetwork, ListedNic, Reservation
+    from ipam.model import IPAddress, ListedNic, Reservation
 
 BEYOND, BEYOND_V6 = IPv4Address("8.8.8.8"), IPv6Address("2001:4860:4860::8888")
 """Addresses outside the virtual network for route lookups: nothing is sent to them."""
@@ -97,29 +97,6 @@ def nic_of_pods(out: WayOut, listed: Callable[[], Sequence[ListedNic]], node: No
         "packets of pods that have its addresses",
         "Look at `ip rule` and `ip route get 8.8.8.8 from ADDRESS iif LINK`, or name the NIC as `master`.",
     )
-
-
-def nic_in(subnet: IPNetwork, nics: Sequence[ListedNic]) -> str:
-    """The MAC of the NIC that is in a subnet; empty where it may be any, or none is listed yet.
-
-    Raises:
-        UplinkUnclear: there is none, or more than one.
-    """
-    found = [nic.mac for nic in nics if any(_overlap(subnet, each) for each in nic.subnets)]
-    if not nics or found == [ANY_NIC]:
-        return ""
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(f"{nic.mac} {' '.join(map(str, nic.subnets))}" for nic in nics)
-    how_many = f"{len(found)} NICs are" if found else "no NIC is"
-    raise UplinkUnclear(
-        f"{how_many} in ipam.subnet {subnet} of the network's configuration; the source lists {listed}",
-        "Write the subnet of the NIC whose addresses pods should have, or name the NIC as `master`.",
-    )
-
-
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def _mac_of(link: Link | None) -> str:
@@ -215,10 +192,23 @@ def routers_elsewhere(link: Link, node: Node) -> bool:
 
 
 def named_link(name: str, node: Node) -> Link:
-    """The link of the name that a netconf gives as ``master``. Raises UplinkUnclear: there is none."""
+    """The link of the name that a netconf gives as ``master``.
+
+    Raises:
+        UplinkUnclear: there is none; or it is the VF of accelerated networking, which has neither address
+            nor route, and is taken away while Azure works on the host.
+    """
     fits = len(name.encode()) <= IFNAME_MAX_BYTES  # the kernel does not look for a longer one
     link = node.host.one_link(encode.get_link(name=name)) if fits else None
-    return link if link is not None else uplink.select(node.host.links(encode.dump_links()), (), master=name)
+    if link is None:
+        return uplink.select(node.host.links(encode.dump_links()), (), master=name)
+    upper = node.host.one_link(encode.get_link(index=link.master)) if link.master else None
+    if upper is not None and upper.mac == link.mac:  # that of a VRF has another one
+        raise UplinkUnclear(
+            f"master {name} is a part of {upper.name}, as the VF of accelerated networking is of its NIC",
+            f"Name {upper.name} as `master`: it has the addresses and the routes, and stays when a VF goes.",
+        )
+    return link
 
 
 def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
@@ -255,10 +245,11 @@ def uplink_mtu(reservation: Reservation, netconf: NetConf, node: Node) -> int:
 def any_uplink(mac: str, netconf: NetConf, node: Node) -> Link:
     """The uplink among all links of the node."""
     links = node.host.links(encode.dump_links())
-    return uplink.select(links, (mac,) if mac else (), master=netconf.master, drivers=_drivers(links))
+    drivers = drivers_of(each for each in links if each.mac == mac)
+    return uplink.select(links, (mac,) if mac else (), master=netconf.master, drivers=drivers)
 
 
-def _drivers(links: list[Link]) -> dict[str, str]:
+def drivers_of(links: Iterable[Link]) -> dict[str, str]:
     """Kernel drivers by link name, as sysfs has them (Documentation/ABI/testing/sysfs-class-net)."""
     drivers = {}
     for link in links:

@@ -20,7 +20,7 @@ def json_schema() -> dict[str, Any]:
     schema = NetConf.model_json_schema(by_alias=True)
     ipam = IpamConf.model_json_schema(by_alias=True)
     ipam["required"] = ["type"]
-    schema.setdefault("$defs", {})["Ipam"] = ipam
+    schema["$defs"] |= ipam.pop("$defs") | {"Ipam": ipam}
     other = {
         "type": "object",
         "required": ["type"],

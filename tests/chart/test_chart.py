@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cni_plugin.agent.settings import Settings
+from cni_plugin.cni.netconf import parse_netconf
 from integration.tools import kubernetes
 from ipam.provision.plan import Sizes
 
@@ -125,6 +126,16 @@ def test_families_of_pods_are_in_the_conflist_where_they_are_not_ipv4_alone() ->
     assert rendered["plugins"][0]["ipam"]["families"] == ["IPv4", "IPv6"]
 
 
+def test_the_nic_of_pods_is_in_the_conflist_where_the_values_name_it() -> None:
+    assert not {"nic", "subnet"} & conflist()["plugins"][0]["ipam"].keys()
+    rendered = conflist('network={"subnet":"10.20.0.0/16","nic":{"primary":false,"link":"eth[1-9]"}}')
+    ipam = rendered["plugins"][0]["ipam"]
+    assert (ipam["subnet"], ipam["nic"]) == ("10.20.0.0/16", {"primary": False, "link": "eth[1-9]"})
+    parsed = parse_netconf({**rendered["plugins"][0], "name": "n", "cniVersion": "1.0.0"}).our_ipam
+    assert parsed.nic is not None
+    assert (parsed.nic.primary, parsed.nic.link, parsed.nic.mac) == (False, "eth[1-9]", "")
+
+
 def test_the_folder_of_the_address_document_is_mounted_where_it_is_read() -> None:
     spec = pod('network.source="file"', 'network.file="/etc/addresses/list.json"')
     mounts = {each["mountPath"]: each for each in spec["containers"][0]["volumeMounts"]}
@@ -195,6 +206,8 @@ def test_uninstalling_takes_the_place_of_the_agent() -> None:
         ('agent.logLevel="loud"', "at '/agent/logLevel': value must be one of 'off', 'error'"),
         ('network.source="dhcp"', "at '/network/source': value must be one of 'auto', 'imds'"),
         ('network.families=["IPv5"]', "at '/network/families/0': value must be one of 'IPv4', 'IPv6'"),
+        ('network.nic={"name":"eth1"}', "at '/network/nic': additional properties 'name' not allowed"),
+        ('network.subnet="nodes"', "at '/network/subnet': 'nodes' does not match"),
         ('node.binDir="opt/cni/bin"', "at '/node/binDir': 'opt/cni/bin' does not match"),
         ('node.prefix="/"', "at '/node/prefix'"),
         ('node.prefix="/opt/../etc"', "at '/node/prefix'"),

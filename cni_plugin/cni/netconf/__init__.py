@@ -135,6 +135,13 @@ class NetConf(DeclaredNetConf):
             ) from error
         return ipam
 
+    @cached_property
+    def names_nic(self) -> bool:
+        """Whether it says which NIC's addresses pods get. Raises as ``our_ipam``."""
+        ipam, nic = self.our_ipam, self.our_ipam.nic
+        asked = nic is not None and (nic.primary is not None or nic.link or nic.mac)
+        return bool(self.master or ipam.subnet or asked)
+
     def warnings(self, *, as_ipam: bool) -> list[str]:
         """One line for every key that has no effect, and for the first ones that are not known.
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from cni_plugin.cni.netconf.spelling import level, lower_keys, seconds
 
 NUMBER = r"^[0-9]+(\.[0-9]+)?$"
+MAC = r"^(([0-9A-Fa-f]{2}[:-]?){5}[0-9A-Fa-f]{2})?$"
 Seconds = Annotated[
     float,
     Field(ge=0, allow_inf_nan=False),
@@ -32,6 +33,25 @@ class DnsConf(BaseModel):
     domain: str = ""
     search: list[str] = []
     options: list[str] = []
+
+
+class NicConf(BaseModel):
+    """``ipam.nic``: conditions for the NIC whose addresses pods get. All that are given have to hold.
+
+    One that is misspelt is refused: without it pods would get addresses of another NIC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    primary: bool | None = Field(None, description="Whether it is the machine's primary NIC.")
+    link: str = Field(
+        "", description="Name of its link on the node, or a pattern with *, ? and [...]: eth[1-9]."
+    )
+    mac: str = Field(
+        "",
+        description="Its MAC address.",
+        pattern=MAC,
+    )
 
 
 class IpamConf(BaseModel):
@@ -61,6 +81,7 @@ class IpamConf(BaseModel):
         description="A pod gets one address of each of these, or none at all; the first is its primary one.",
     )
     subnet: str = Field("", description="Pods get addresses of the NIC that is in this subnet.")
+    nic: NicConf | None = Field(None, description="Pods get addresses of the NIC that is like this.")
     address_space: str = Field("", alias="addressSpace")
     mode: str = ""
 

@@ -8,6 +8,17 @@ from __future__ import annotations
 from cni_plugin.cni.netconf.spelling import level, lower_keys, seconds
 from ipam.validation import Made, model, model_field
 
+NIC_CONF = model(
+    "NicConf",
+    {
+        "primary": model_field({"type": "nullable", "schema": {"type": "bool"}}, default=None),
+        "link": model_field({"type": "str"}, default=""),
+        "mac": model_field(
+            {"type": "str", "pattern": "^(([0-9A-Fa-f]{2}[:-]?){5}[0-9A-Fa-f]{2})?$"}, default=""
+        ),
+    },
+    {"extra_fields_behavior": "forbid"},
+)
 IPAM_CONF = model(
     "IpamConf",
     {
@@ -62,6 +73,7 @@ IPAM_CONF = model(
             default=["IPv4"],
         ),
         "subnet": model_field({"type": "str"}, default=""),
+        "nic": model_field({"type": "nullable", "schema": NIC_CONF}, default=None),
         "address_space": model_field({"type": "str"}, default="", alias="addressSpace"),
         "mode": model_field({"type": "str"}, default=""),
     },

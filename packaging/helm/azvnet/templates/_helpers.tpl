@@ -72,6 +72,12 @@ app.kubernetes.io/component: cni
         {{- if and .families (ne (join "," .families) "IPv4") }}
         "families": {{ toJson .families }},
         {{- end }}
+        {{- with .subnet }}
+        "subnet": {{ toJson . }},
+        {{- end }}
+        {{- with .nic }}
+        "nic": {{ toJson . }},
+        {{- end }}
         "cooldown": {{ toJson .cooldown }}
       }
     }
