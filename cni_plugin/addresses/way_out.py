@@ -134,26 +134,34 @@ def require_own_nic(reservation: Reservation, out: WayOut, node: Node) -> None:
 
 
 def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | None:
-    """The link by which the node would forward what comes from ``source``.
-
-    It is asked as for a packet that came by the NIC itself: the kernel takes ``lo`` for the node's own
-    packets and refuses it with a strict source check, and the pod has no link yet.
-    """
+    """The link by which the node would forward what comes from ``source``."""
     came_by = out.link
     if came_by is None or mac not in {came_by.mac, ANY_NIC}:
         links = node.host.links(encode.dump_links())
         with suppress(UplinkUnclear):
             came_by = uplink.select(links, (mac,))
-    if came_by is None:
-        return None
-    with suppress(OSError):  # refused by the source check, or prohibited
-        route = node.host.one_route(encode.get_forwarded_route(BEYOND, source, came_by.index))
-        return _link_of(route, node)
+    return None if came_by is None else _link_of(_forwarding(source, BEYOND, came_by, node), node)
+
+
+def _forwarding(source: IPAddress, target: IPAddress, came_by: Link, node: Node) -> KernelRoute | None:
+    """The route by which the node would forward a packet; None: there is none, or a rule or route prohibits.
+
+    It is asked as for a packet that came by the NIC itself: the kernel takes ``lo`` for the node's own
+    packets and refuses it with a strict source check, and the pod has no link yet. That check refuses the
+    NIC as well where the node reaches the source by another link: an attached pod, or a NIC in the same
+    subnet whose route comes first. Then by that link.
+    """
+    with suppress(OSError):
+        return node.host.one_route(encode.get_forwarded_route(target, source, came_by.index))
+    with suppress(OSError):
+        back = node.host.one_route(encode.get_route(source))
+        if back is not None and back.kind == encode.RTN_UNICAST and back.index != came_by.index:
+            return node.host.one_route(encode.get_forwarded_route(target, source, back.index))
     return None
 
 
 def leaves_by(link: Link, source: IPAddress, target: IPAddress, node: Node) -> bool:
-    """Whether the node would forward by ``link`` what comes from ``source``; asked as in ``_forwarded``."""
+    """Whether the node would forward by ``link`` what comes from ``source``."""
     return route_by(link, source, target, node) is not None
 
 
@@ -161,10 +169,8 @@ def route_by(link: Link, source: IPAddress, target: IPAddress, node: Node) -> Ke
     """The route over ``link`` by which the node would forward what comes from ``source``; None: it would not,
     or by another link.
     """
-    with suppress(OSError):  # refused by the source check, or prohibited
-        route = node.host.one_route(encode.get_forwarded_route(target, source, link.index))
-        return route if route is not None and route.links == (link.index,) else None
-    return None
+    route = _forwarding(source, target, link, node)
+    return route if route is not None and route.links == (link.index,) else None
 
 
 def router_of(link: Link, node: Node) -> IPAddress | None:
