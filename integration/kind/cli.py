@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         help="then run Kubernetes' 45 conformance specs of [sig-network]",
     )
     up.set_defaults(run=_up)
+    declare(commands, "prepare", _prepare, "make once what a cluster with our own Docker is made of")
     declare(commands, "down", _down, "delete it, or what a killed one left")
     declare(commands, "reload", _reload, "load the built image and roll it out")
     declare(commands, "status", _status, "what is up and how to use it")
@@ -119,6 +120,11 @@ def _up(arguments: argparse.Namespace) -> int:
         screen.line("the cluster is up already; make kind-down deletes it")
     hints.show(screen, docker)
     return _run_specs(screen, "") if arguments.conformance else 0
+
+
+def _prepare(_: argparse.Namespace) -> int:
+    life.prepare(_progress(Screen()))
+    return 0
 
 
 def _down(_: argparse.Namespace) -> int:

@@ -66,6 +66,18 @@ def up(nodes: int, choice: str, source: str, image: str, progress: Callable[[str
     return docker
 
 
+def prepare(progress: Callable[[str], None]) -> None:
+    """Make once what every cluster with our own Docker is made of, as far as no daemon is needed for it.
+
+    Raises:
+        KindError, ImageError, ToolsError: the message says what failed.
+    """
+    with _alone():
+        _prepare(progress)
+        progress("the images of Kubernetes' control plane")
+        nodeimage.archives()
+
+
 def running() -> Docker | None:
     """The Docker of the cluster that is up; None when none is."""
     if not (KUBECONFIG.exists() and _STATE.exists()):
@@ -129,6 +141,16 @@ def _refuse_foreign() -> None:
 
 def _own(progress: Callable[[str], None]) -> tuple[Docker, str, int]:
     """Our Docker with the node image in it; the image, and the port for the API server."""
+    _prepare(progress)
+    progress("dockerd")
+    kept = keeper.start()
+    docker = dockers.own(kept)
+    if not nodeimage.exists(docker):
+        nodeimage.make(docker, progress)
+    return docker, nodeimage.tag(), kept.api_port
+
+
+def _prepare(progress: Callable[[str], None]) -> None:
     if subprocess.run([str(ROOT / "packaging" / "bootstrap.sh"), "kind"], check=False).returncode:
         raise KindError("packages are missing on this machine")
     for build in (kubernetes, containerd, tools, kind):  # with progress of their own
@@ -139,12 +161,6 @@ def _own(progress: Callable[[str], None]) -> tuple[Docker, str, int]:
     if not debian.made():
         progress("the root of a node, from Debian's packages (a minute or two, once)")
     debian.archive()
-    progress("dockerd")
-    kept = keeper.start()
-    docker = dockers.own(kept)
-    if not nodeimage.exists(docker):
-        nodeimage.make(docker, progress)
-    return docker, nodeimage.tag(), kept.api_port
 
 
 def _serve(documents: dict[str, Any]) -> None:

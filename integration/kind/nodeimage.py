@@ -61,6 +61,16 @@ def exists(docker: Docker) -> bool:
     return not docker.run("docker", "image", "inspect", tag(), check=False).returncode
 
 
+def archives() -> list[Path]:
+    """The images that a node has from the beginning, made when a part of them changed.
+
+    Raises:
+        ImageError, ToolsError: the message says what failed.
+    """
+    settings = (kind() / "files/etc/containerd/config.toml").read_text(encoding="utf-8")
+    return [controlimages.archive(settings), images.e2e()]
+
+
 def make(docker: Docker, progress: Callable[[str], None]) -> None:
     """Make it, in place of an older one.
 
@@ -68,8 +78,7 @@ def make(docker: Docker, progress: Callable[[str], None]) -> None:
         KindError, ImageError, ToolsError: the message says what failed.
     """
     progress("the images of Kubernetes' control plane")
-    settings = (kind() / "files/etc/containerd/config.toml").read_text(encoding="utf-8")
-    archives = [controlimages.archive(settings), images.e2e()]
+    loaded = archives()
     progress("kind's node image")
     for old in docker.run("docker", "images", "--quiet", REPOSITORY).stdout.split():
         docker.run("docker", "rmi", "--force", old)
@@ -77,7 +86,7 @@ def make(docker: Docker, progress: Callable[[str], None]) -> None:
         _lay_out()
         with subprocess.Popen(["tar", "-C", str(_TREE), "-c", "."], stdout=subprocess.PIPE) as packed:
             docker.run("docker", "import", "--change=ENV container=docker", "-", _BASE, stdin=packed.stdout)
-        _load_images(docker, archives)
+        _load_images(docker, loaded)
     finally:
         shutil.rmtree(_TREE, ignore_errors=True)
 
