@@ -96,25 +96,23 @@ kubernetes() {
     porter=$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter
     install -m 644 "$porter/localhost.crt" "$porter/localhost.key" "$bin"
     say "kubernetes: compiling $version (10 to 25 minutes the first time on two cores)"
-    while read -r program package; do
-        [ -n "$program" ] || continue
-        counted "$program" nice "$go" build -v -trimpath -ldflags "$flags" -o "$bin/$program" "$package"
-    done <<END
-etcd                     go.etcd.io/etcd/server/v3
-kube-apiserver           k8s.io/kubernetes/cmd/kube-apiserver
-kubelet                  k8s.io/kubernetes/cmd/kubelet
-kube-controller-manager  k8s.io/kubernetes/cmd/kube-controller-manager
-kube-scheduler           k8s.io/kubernetes/cmd/kube-scheduler
-kube-proxy               k8s.io/kubernetes/cmd/kube-proxy
-kubectl                  k8s.io/kubernetes/cmd/kubectl
-coredns                  ./coredns
-agnhost                  k8s.io/kubernetes/test/images/agnhost
-helm                     helm.sh/helm/v3/cmd/helm
-ginkgo                   github.com/onsi/ginkgo/v2/ginkgo
-END
-    # "go test" shows no progress; what it links is compiled before.
+    # All at once: while one program is linked, which takes one core, the other core goes on. "go test" shows no
+    # progress; what it links is compiled here.
     # shellcheck disable=SC2046  # a list of packages
-    counted e2e nice "$go" build -v -trimpath $("$go" list -f '{{join .XTestImports " "}} {{join .TestImports " "}}' ./e2e)
+    counted kubernetes nice "$go" build -v -trimpath -ldflags "$flags" -o "$bin/" \
+        go.etcd.io/etcd/server/v3 \
+        k8s.io/kubernetes/cmd/kube-apiserver \
+        k8s.io/kubernetes/cmd/kubelet \
+        k8s.io/kubernetes/cmd/kube-controller-manager \
+        k8s.io/kubernetes/cmd/kube-scheduler \
+        k8s.io/kubernetes/cmd/kube-proxy \
+        k8s.io/kubernetes/cmd/kubectl \
+        ./coredns \
+        k8s.io/kubernetes/test/images/agnhost \
+        helm.sh/helm/v3/cmd/helm \
+        github.com/onsi/ginkgo/v2/ginkgo \
+        $("$go" list -f '{{join .XTestImports " "}} {{join .TestImports " "}}' ./e2e)
+    mv "$bin/server" "$bin/etcd"
     # Without vet, which would look through all of Kubernetes again.
     counted e2e.test nice "$go" test -c -vet=off -trimpath -ldflags "$flags" -o "$bin/e2e.test" ./e2e
 }
