@@ -111,8 +111,12 @@ test-chart: venv kubernetes ## the Helm chart and the plain manifests
 	@$(PY) packaging/run_tests.py chart $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-integration
-test-integration: image operator tools kubernetes ## emulated nodes, runtimes, the operator (as root)
+test-integration: image operator tools ## emulated nodes, cnitool, runtimes (as root)
 	@$(PY) packaging/run_tests.py integration $(if $(ARGS),-- $(ARGS))
+
+.PHONY: test-apiserver
+test-apiserver: build operator kubernetes ## the operator, and agents that follow it, with a real API server (as root)
+	@$(PY) packaging/run_tests.py apiserver $(if $(ARGS),-- $(ARGS))
 
 .PHONY: demo
 demo: build ## two emulated Azure nodes, pods on them, who reaches whom

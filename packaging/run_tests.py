@@ -57,6 +57,7 @@ LAYERS = (
     Layer("image", "tests/image", 2, "the container image and its bill of materials"),
     Layer("chart", "tests/chart", 2, "the Helm chart and the plain manifests"),
     Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
+    Layer("apiserver", "integration/apiserver", 2, "a real API server without a kubelet: operator, agents"),
     # One process: its tests share one cluster.
     Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes", ("--timeout=600",)),
     # Behind e2e and in one process: its clusters and those of e2e need more inotify instances than there are.

@@ -47,7 +47,7 @@ RUN_BY = {
     r"make kind-down": KIND + "test_life.py::test_kill_9_while_it_comes_up_leaves_what_kind_down_ends",
     r"make bench( ARGS=.*)?": "integration/tests/test_bench.py::test_",
     r"make bench-traffic( ARGS=.*)?": "integration/tests/test_bench.py::test_the_benchmark_of_packets",
-    r"make bench-scale( ARGS=.*)?": "integration/tests/test_bench_scale.py::test_every_pod_of_a_small",
+    r"make bench-scale( ARGS=.*)?": "integration/apiserver/test_bench_scale.py::test_every_pod_of_a_small",
     r"make traffic-matrix": "integration/tests/test_traffic_matrix.py::test_",
     r"make bench-pods": f"{LIFE}/test_crowd.py::test_hundred_pods_at_once_have_an_address_each",
     r"python -m integration.cluster (kubectl|status) ?.*": CLUSTER + "test_node_is_ready",

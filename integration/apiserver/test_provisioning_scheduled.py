@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from integration.apiserver.operator_place import chart
 from integration.cluster.apiserver import ApiServer
 from integration.fabric import Fabric
 from integration.fabric.armroles import NIC_WRITER
 from integration.fabric.documents import vm_id
 from integration.provisioned import NodeOfCluster
-from integration.tests.operator_place import chart
 from tests.waiting import eventually
 
 if TYPE_CHECKING:

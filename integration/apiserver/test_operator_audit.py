@@ -15,14 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from integration.cluster.apiserver import AZVNET_NODES
-from integration.cluster.controlplane import PORT
-from integration.cluster.program import put
-from integration.fabric import Fabric
-from integration.fabric.armroles import NIC
-from integration.fabric.machine import CA_FILE
-from integration.plugins import BIN, install_ours
-from integration.tests.operator_place import (
+from integration.apiserver.operator_place import (
     AGENT,
     NAMESPACE,
     OPERATOR,
@@ -33,6 +26,13 @@ from integration.tests.operator_place import (
     chart,
     node_of,
 )
+from integration.cluster.apiserver import AZVNET_NODES
+from integration.cluster.controlplane import PORT
+from integration.cluster.program import put
+from integration.fabric import Fabric
+from integration.fabric.armroles import NIC
+from integration.fabric.machine import CA_FILE
+from integration.plugins import BIN, install_ours
 from tests.waiting import eventually
 
 if TYPE_CHECKING:

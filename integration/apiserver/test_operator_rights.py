@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration.apiserver.operator_place import AGENT, NAMESPACE, OPERATOR, Place, applied, node_of
 from integration.cluster.api import ApiError
 from integration.cluster.apiserver import AZVNET_NODES
 from integration.fabric import Fabric
-from integration.tests.operator_place import AGENT, NAMESPACE, OPERATOR, Place, applied, node_of
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
