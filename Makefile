@@ -78,9 +78,9 @@ format: venv ## format the sources with ruff
 	@.venv/bin/ruff format .
 
 .PHONY: test
-test: upgrade lint image operator-image tools kubernetes ## lint, build, and every layer of tests (as root)
+test: upgrade venv ## lint, build, and every layer of tests (as root)
 	@packaging/bootstrap.sh kind
-	@$(PY) packaging/run_tests.py $(if $(ARGS),-- $(ARGS))
+	@$(PY) packaging/run_tests.py --first "lint image operator-image" --beside "tools programs" $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-unit
 test-unit: venv ## the quick layer, without root (ARGS="-k NAME": only some tests)
@@ -115,7 +115,7 @@ test-integration: image operator tools ## emulated nodes, cnitool, runtimes (as 
 	@$(PY) packaging/run_tests.py integration $(if $(ARGS),-- $(ARGS))
 
 .PHONY: test-apiserver
-test-apiserver: build operator kubernetes ## the operator, and agents that follow it, with a real API server (as root)
+test-apiserver: build operator kubernetes ## operator and agents with a real API server, without a kubelet (as root)
 	@$(PY) packaging/run_tests.py apiserver $(if $(ARGS),-- $(ARGS))
 
 .PHONY: demo
@@ -200,6 +200,11 @@ tools: bootstrap ## cnitool, the reference plugins, a CRI client, the newest con
 kubernetes: venv tools ## etcd, Kubernetes, CoreDNS, helm and the e2e specs, built with Go (once, 10 to 25 minutes)
 	@packaging/bootstrap.sh cluster
 	@$(STEP) "Kubernetes" integration/tools/build.sh kubernetes
+
+.PHONY: programs
+programs: kubernetes ## all programs of other people that tests run: tools, kubernetes, and those of kind
+	@packaging/bootstrap.sh kind
+	@$(STEP) "kind" $(PY) -m integration.kind prepare
 
 .PHONY: clean
 clean: ## remove what was built; .venv and downloaded tools stay

@@ -1,6 +1,10 @@
 """Runs the layers of tests one after the other and closes with one line of counts.
 
-    run_tests.py [LAYER...] [-- PYTEST ARGUMENT...]
+    run_tests.py [--first TARGETS] [--beside TARGETS] [LAYER...] [-- PYTEST ARGUMENT...]
+
+``--beside`` names targets of the Makefile that are made in the background, from the beginning on: programs of
+other people, which take long to compile. The layers that need them wait for them, and fail with their output
+where that failed. ``--first`` names targets that are made before any test runs.
 
 Every layer runs even when one before it failed. A skipped test counts as failed: what cannot be
 checked on this machine is not known to work. Reports go to .cache/reports/LAYER.xml.
@@ -12,17 +16,26 @@ reason to stop what has nothing to do with it. AZVNET_TEST_RETRY=0: a failure is
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from xml.etree import ElementTree
+
+from beside import Beside
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / ".cache" / "reports"
 RETRY = os.environ.get("AZVNET_TEST_RETRY", "1") != "0"
+TOOLS, PROGRAMS = "tools", "programs"
+"""Targets: the reference plugins and runtimes; these and Kubernetes."""
 FEW = 5
 """So many tests of a layer may be flaky; where more fail, something is broken."""
 
@@ -37,6 +50,8 @@ class Layer:
     what: str
     arguments: tuple[str, ...] = ()
     """For pytest, beside the folder."""
+    needs: str = ""
+    """The target of the Makefile with the programs of other people that it needs."""
 
 
 LAYERS = (
@@ -55,13 +70,26 @@ LAYERS = (
     Layer("install", "tests/install", 2, "install, uninstall and verify, on a node's folders"),
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
     Layer("image", "tests/image", 2, "the container image and its bill of materials"),
-    Layer("chart", "tests/chart", 2, "the Helm chart and the plain manifests"),
-    Layer("integration", "integration/tests", 2, "emulated nodes, cnitool, containerd, reference plugins"),
-    Layer("apiserver", "integration/apiserver", 2, "a real API server without a kubelet: operator, agents"),
+    # From here on with programs of other people, which take long to compile: behind all that do without them.
+    Layer(
+        "integration",
+        "integration/tests",
+        2,
+        "emulated nodes, cnitool, containerd, reference plugins",
+        needs=TOOLS,
+    ),
+    Layer("chart", "tests/chart", 2, "the Helm chart and the plain manifests", needs=PROGRAMS),
+    Layer(
+        "apiserver",
+        "integration/apiserver",
+        2,
+        "a real API server without a kubelet; CoreDNS",
+        needs=PROGRAMS,
+    ),
     # One process: its tests share one cluster.
-    Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes", ("--timeout=600",)),
+    Layer("e2e", "integration/e2e", 0, "a real Kubernetes on emulated nodes", ("--timeout=600",), PROGRAMS),
     # Behind e2e and in one process: its clusters and those of e2e need more inotify instances than there are.
-    Layer("kind", "integration/kind", 0, "a real kind cluster, and what it leaves", ("--timeout=900",)),
+    Layer("kind", "integration/kind", 0, "a real kind cluster, what it leaves", ("--timeout=900",), PROGRAMS),
 )
 
 
@@ -80,22 +108,60 @@ class Outcome:
 
 def main() -> int:
     """The command line."""
-    arguments = sys.argv[1:]
-    extra = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
-    names = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    options, extra = parsed(sys.argv[1:])
     known = {layer.name: layer for layer in LAYERS}
     if lost := outside_layers():
         print(f"run_tests: tests that no layer runs: {', '.join(lost)}", file=sys.stderr)
         return 2
-    if unknown := set(names) - set(known):
+    if unknown := set(options.layers) - set(known):
         print(
             f"run_tests: no layer {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr
         )
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
-    chosen = names or known
-    outcomes = [run(known[name], extra) for name in chosen]
-    return report(outcomes)
+    signal.signal(signal.SIGTERM, terminated)
+    with contextlib.ExitStack() as stack:
+        made = {name: Beside(name, make([name]), REPORTS / f"{name}.log") for name in options.beside}
+        for each in made.values():
+            stack.enter_context(each)
+        if options.first and (code := subprocess.run(make(options.first), cwd=ROOT, check=False).returncode):
+            return code
+        return report([outcome(known[name], extra, made) for name in options.layers or known])
+
+
+def parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and what is for pytest."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--first", type=str.split, default=[], metavar="TARGETS")
+    parser.add_argument("--beside", type=str.split, default=[], metavar="TARGETS")
+    parser.add_argument("layers", nargs="*", metavar="LAYER")
+    return parser.parse_args(arguments[:at]), list(arguments[at + 1 :])
+
+
+def make(targets: Sequence[str]) -> list[str]:
+    """The command that makes targets. ARGS are for pytest, and would reach them through MAKEFLAGS."""
+    return ["make", "--no-print-directory", "ARGS=", *targets]
+
+
+def terminated(number: int, _frame: object) -> NoReturn:
+    """End as after Ctrl-C, so that what runs in the background ends as well."""
+    sys.exit(128 + number)
+
+
+def outcome(layer: Layer, extra: list[str], made: Mapping[str, Beside]) -> Outcome:
+    """What a layer comes to, when what it needs is there; without that it has failed."""
+    needed = made.get(layer.needs)
+    if needed is not None:
+        needed.wait()
+    for each in made.values():
+        print(f"    {each.stands()}", flush=True)
+    if needed is not None and needed.failed:
+        print(f"{needed.why()}\nrun_tests: without it there are no {layer.name} tests", file=sys.stderr)
+        return Outcome(layer, 0, 1, 0, 0.0)
+    return run(layer, extra)
 
 
 def outside_layers() -> list[str]:
