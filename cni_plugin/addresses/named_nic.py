@@ -101,8 +101,8 @@ def _towards_imds(node: Node) -> str:
         link = node.host.one_link(encode.get_link(index=route.index)) if route is not None else None
     if link is None:
         raise UplinkUnclear(
-            "the source does not say which NIC is primary, and the node has no route to IMDS, which answers "
-            "that one alone",
+            "the source does not say which NIC is primary, and the node has no route to IMDS, which only "
+            "answers that NIC",
             "Add the route to 169.254.169.254 that Azure's DHCP names, or choose the NIC by another "
             "condition than `ipam.nic.primary`.",
         )
@@ -149,7 +149,7 @@ def _unclear(fitting: Fitting, found: frozenset[str], nics: Sequence[ListedNic],
         return UplinkUnclear(
             f"{len(found)} NICs fit the network's configuration, {' and '.join(fitting)}: "
             f"{', '.join(sorted(found))}; the source lists {listed}",
-            "Add a condition that one of them alone meets: `ipam.nic` with `primary`, `link` or `mac`, "
+            "Add a condition that only one of them meets: `ipam.nic` with `primary`, `link` or `mac`, "
             "`ipam.subnet`, or `master`.",
         )
     each_fits = "; ".join(
@@ -157,5 +157,5 @@ def _unclear(fitting: Fitting, found: frozenset[str], nics: Sequence[ListedNic],
     )
     return UplinkUnclear(
         f"no NIC fits the network's configuration: {each_fits}; the source lists {listed}",
-        "All of it has to hold for one NIC of the node: correct it, or attach such a NIC.",
+        "All conditions have to hold for one NIC of the node: correct them, or attach such a NIC.",
     )

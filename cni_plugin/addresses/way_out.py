@@ -211,7 +211,7 @@ def named_link(name: str, node: Node) -> Link:
     upper = node.host.one_link(encode.get_link(index=link.master)) if link.master else None
     if upper is not None and upper.mac == link.mac:  # that of a VRF has another one
         raise UplinkUnclear(
-            f"master {name} is a part of {upper.name}, as the VF of accelerated networking is of its NIC",
+            f"master {name} is a lower link of {upper.name}, like the VF of accelerated networking",
             f"Name {upper.name} as `master`: it has the addresses and the routes, and stays when a VF goes.",
         )
     return link

@@ -215,7 +215,7 @@ def test_a_master_that_is_a_vf_is_refused_and_its_nic_is_named(two_nics: Node) -
     conf = node.conf(master="enP2s1")
     failed = node.add(node.sandbox.pod("c1"), conf=conf)
     assert failed.code == UPLINK_UNCLEAR
-    assert "master enP2s1 is a part of eth1" in failed.msg
+    assert "master enP2s1 is a lower link of eth1" in failed.msg
     assert "eth1" in failed.error["details"]
     assert "enP2s1" in node.status(conf=conf).msg
     assert not node.veths()

@@ -38,7 +38,7 @@ class DnsConf(BaseModel):
 class NicConf(BaseModel):
     """``ipam.nic``: conditions for the NIC whose addresses pods get. All that are given have to hold.
 
-    One that is misspelt is refused: without it pods would get addresses of another NIC.
+    A misspelt one is refused: without it pods would get addresses of another NIC.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,7 +81,9 @@ class IpamConf(BaseModel):
         description="A pod gets one address of each of these, or none at all; the first is its primary one.",
     )
     subnet: str = Field("", description="Pods get addresses of the NIC that is in this subnet.")
-    nic: NicConf | None = Field(None, description="Pods get addresses of the NIC that is like this.")
+    nic: NicConf | None = Field(
+        None, description="Pods get addresses of the NIC that meets these conditions."
+    )
     address_space: str = Field("", alias="addressSpace")
     mode: str = ""
 

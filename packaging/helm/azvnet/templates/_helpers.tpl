@@ -17,7 +17,7 @@ app.kubernetes.io/name: {{ include "azvnet.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- /* Anything at all where the agent asks the API server: of pods that are bound to its node, or its AzvnetNode. */}}
+{{- /* Not empty if the agent uses the API server: for pods that are bound to its node, or for its AzvnetNode. */}}
 {{- define "azvnet.asksApi" -}}
 {{- if and (ne .Values.agent.provision.mode "off") (not .Values.uninstall.enabled) -}}
 true
