@@ -62,7 +62,7 @@ case ${1:-} in
     kind) WANTED=$WANTED$WANTED_CLUSTER$WANTED_KIND ;;
     traffic) WANTED=$WANTED$WANTED_TRAFFIC ;;
     *)
-        echo "bootstrap: there is no list '$1'; there are cluster, kind and traffic" >&2
+        echo "bootstrap: unknown list '$1'; known lists are cluster, kind and traffic" >&2
         exit 2
         ;;
 esac
@@ -109,8 +109,8 @@ missing=$(missing_packages)
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "bootstrap: this machine lacks (Debian's names): $missing" >&2
-    echo "bootstrap: there is no apt-get here; install their counterparts and run make again." >&2
+    echo "bootstrap: missing packages (Debian's names): $missing" >&2
+    echo "bootstrap: apt-get not found; install the equivalent packages and run make again." >&2
     exit 1
 fi
 if [ "$(id -u)" != 0 ]; then

@@ -29,5 +29,5 @@ for candidate in /usr/bin/python3 /usr/bin/python3.12 /usr/bin/python3.11; do
 done
 
 echo "choose-python: no Python >= 3.11 with a shared libpython in /usr/bin." >&2
-echo "Run packaging/bootstrap.sh, or say PYTHON=/path/to/python3." >&2
+echo "Run packaging/bootstrap.sh, or set PYTHON=/path/to/python3." >&2
 exit 1

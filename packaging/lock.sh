@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 uv=${UV:-.venv/bin/uv}
-[ -x "$uv" ] || { echo "lock: no uv in .venv: run 'make venv' first, or say UV=/path/to/uv" >&2; exit 1; }
+[ -x "$uv" ] || { echo "lock: no uv in .venv: run 'make venv' first, or set UV=/path/to/uv" >&2; exit 1; }
 
 compile() {
     echo "lock: $1"

@@ -13,7 +13,7 @@ apt="apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3"
 root() {
     [ "$(id -u)" = 0 ] || { echo "upgrade: needs root: $*" >&2; exit 1; }
     echo "upgrade: $*"
-    log=$("$@" 2>&1) || { echo "$log" >&2; echo "upgrade: AZVNET_OLD_PACKAGES=1 does without" >&2; exit 1; }
+    log=$("$@" 2>&1) || { echo "$log" >&2; echo "upgrade: set AZVNET_OLD_PACKAGES=1 to build without upgrading" >&2; exit 1; }
 }
 
 # What apt knows of its sources is good for a day.
