@@ -168,4 +168,6 @@ def test_a_layer_that_waits_for_the_tools_alone_asks_for_no_program_of_kubernete
         r"tools import .*\bkubernetes|tools\.kubernetes\(|\b(ApiServer|kwok|operator_place)\b"
     )
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        assert not asking.search(path.read_text()), path
+        assert not asking.search(path.read_text()), (
+            f"{path.relative_to(ROOT)} belongs into integration/apiserver"
+        )
