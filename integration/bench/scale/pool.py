@@ -23,7 +23,7 @@ class MemoryPool:
     """Not for several threads. ``directory``: for the small files beside a store."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.lasting = directory
         self._listed: dict[IPAddress, PoolAddress] = {}
         self._held: dict[IPAddress, Reservation] = {}
         self._marked: set[IPAddress] = set()

@@ -64,7 +64,7 @@ class Place:
         return self.hands.names
 
     def withdrawn(self) -> dict[str, int]:
-        known = offers.read(self.ipam.directory)
+        known = offers.read(self.ipam.lasting)
         return {each.name: each.withdrawn for each in known.offers}
 
 
