@@ -101,6 +101,13 @@ def test_what_was_taken_at_once_comes_back_little_by_little_and_never_beyond() -
     assert (meter.left(1000.0), meter.used) == (4, 4), "nothing is in the window, nothing can be given back"
 
 
+def test_a_long_rest_before_requests_gives_none_after_them() -> None:
+    meter = Meter(Limits(100, 4, 0.5), 1.0, 0.0)
+    for _ in range(4):
+        meter.take(1000.0)
+    assert meter.left(1000.0) == 0
+
+
 def test_a_window_that_is_full_is_over_when_the_first_of_it_can_not_count_any_more() -> None:
     meter = Meter(Limits(3, 100, 100.0), 1.0, 0.0)
     for at in (0.0, 10.0, 20.0):
