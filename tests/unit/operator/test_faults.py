@@ -21,6 +21,8 @@ from ipam.provision.refusals import Kind
 from tests.unit.operator.world import FAST, World
 
 if TYPE_CHECKING:
+    from integration.fabric.model import Estate
+    from integration.fabric.web import Request, Response
     from ipam.operator.record import NodeRecord
 
 
@@ -42,6 +44,37 @@ def test_a_leader_that_was_stopped_before_a_write_and_goes_on_after_another_lead
     place.settled(agent)
     gate.set()
     place.soon(lambda: stopped.term is None or stopped.term.turns.working == 0)
+    place.settled(agent)
+
+
+@pytest.mark.parametrize("pods", [14, 2], ids=["growing", "shrinking"])
+def test_a_leader_that_loses_the_lease_while_a_write_is_under_way_does_no_harm(
+    place: World, pods: int
+) -> None:
+    """Azure has the write, and the next leader finds it on the NIC before the first one has its answer."""
+    agent = place.agent("node1")
+    first = place.operator("first")
+    agent.pods = 14 - 12 * (pods == 14)
+    place.settled(agent)
+    answer, arrived, may_answer = place.azure.arm.answer, threading.Event(), threading.Event()
+
+    def slowly(request: Request, estate: Estate) -> Response:
+        answered = answer(request, estate)
+        if request.method == "PUT" and not arrived.is_set():
+            arrived.set()
+            may_answer.wait(60)
+        return answered
+
+    place.azure.arm.answer = slowly  # type: ignore[method-assign]
+    agent.pods = pods
+    place.soon(arrived.is_set)
+    first.frozen = True
+    other = place.operator("other")
+    place.soon(lambda: other.elector.leads)
+    assert not first.elector.leads
+    place.settled(agent)
+    may_answer.set()
+    place.soon(lambda: first.term is None or first.term.turns.working == 0)
     place.settled(agent)
 
 

@@ -44,8 +44,13 @@ class Place:
     def __init__(self) -> None:
         self.clock, self.lease, self.told = Clock(), Lease(), list[str]()
 
-    def candidate(self, name: str) -> Elector:
-        return Elector(self.lease, name, SECONDS, self.clock, lambda _, text: self.told.append(text))
+    def candidate(self, name: str, zero: float = 0.0, rate: float = 1.0) -> Elector:
+        """``zero``, ``rate``: of the clock of its machine."""
+
+        def clock() -> float:
+            return zero + rate * self.clock()
+
+        return Elector(self.lease, name, SECONDS, clock, lambda _, text: self.told.append(text))
 
 
 @pytest.fixture
@@ -140,6 +145,24 @@ def test_a_renewal_counts_from_before_it_was_asked_for(place: Place) -> None:
     assert not a.leads
 
 
+@pytest.mark.parametrize(("slow", "fast"), [(0.85, 1.15), (1.0, 1.0), (1.15, 0.85)])
+def test_a_leader_whose_clock_is_slow_stops_before_one_whose_clock_is_fast_begins(
+    place: Place, slow: float, fast: float
+) -> None:
+    """It stops after two thirds of what others wait: clocks may run apart by less than half."""
+    a, b = place.candidate("a", 5e8, slow), place.candidate("b", -5e8, fast)
+    a.step()
+    b.step()
+    led = 0.0
+    while not b.leads:
+        place.clock.advance(0.25)
+        led += 0.25 * a.leads
+        b.step()
+        assert not (a.leads and b.leads)
+    assert led >= SECONDS / 2
+    assert place.lease.acquired == ["a", "b"]
+
+
 @given(
     st.lists(
         st.tuples(
@@ -148,11 +171,14 @@ def test_a_renewal_counts_from_before_it_was_asked_for(place: Place) -> None:
             st.floats(0.0, 20.0),
         ),
         max_size=60,
-    )
+    ),
+    st.tuples(*[st.tuples(st.floats(-1e9, 1e9), st.floats(0.85, 1.15))] * 3),
 )
-def test_there_are_never_two_leaders(moves: list[tuple[str, str, float]]) -> None:
+def test_there_are_never_two_leaders_whatever_their_clocks_show(
+    moves: list[tuple[str, str, float]], clocks: tuple[tuple[float, float], ...]
+) -> None:
     place = Place()
-    candidates = {name: place.candidate(name) for name in "abc"}
+    candidates = {name: place.candidate(name, *clock) for name, clock in zip("abc", clocks, strict=True)}
     for name, move, seconds in moves:
         place.lease.loses_answers = move == "lost"
         if move in {"away", "back"}:
