@@ -97,6 +97,11 @@ class Scene(NodeOfCluster):
                 return found
         return 0.0
 
+    def sees(self, number: int) -> None:
+        """Wait until the agent counts so many pods that have no address yet."""
+        name = "azvnet_provision_coming_pods"
+        eventually(lambda: self.metric(name) == number, lambda: str(self.metric(name)), patience=PATIENCE)
+
     def problems(self) -> str:
         return " ".join(self.status()["problems"])
 
@@ -124,22 +129,20 @@ def of(scene: str) -> pytest.MarkDecorator:
 def test_a_burst_of_pods_is_written_for_before_the_first_of_them_asks(node: Scene) -> None:
     node.start()
     node.at_rest()
-    assert node.metric("azvnet_provision_coming_pods") == 0
+    node.sees(0)
     before = node.puts()
     node.bind(30)
     eventually(lambda: node.puts() > before, "the NIC is written", patience=PATIENCE)
     assert node.pods == {}, "no pod has asked"
     eventually(lambda: node.free >= 30, "addresses for all of them are there", patience=PATIENCE)
     assert node.puts() <= before + 2, "a write is for as many as were bound when it began"
-    assert node.metric("azvnet_provision_coming_pods") == 30
+    node.sees(30)
     for number in range(30):
         node.add(f"{node.name}-pod-{number}").done()
-    eventually(
-        lambda: node.metric("azvnet_provision_coming_pods") == 0, "they have theirs", patience=PATIENCE
-    )
+    node.sees(0)
     assert node.reaches_the_network(f"{node.name}-pod-29")
-    assert node.requests("LIST", "pods", "200") == 1
-    assert node.requests("GET", "nodes", "200") == 1
+    assert node.requests("LIST", "pods", "200") >= 1
+    assert node.requests("GET", "nodes", "200") >= 1
     assert node.requests("PUT", "networkInterfaces", "200", "arm") == node.puts()
     assert node.metric('azvnet_problems{kind="demand"}') == 0
 
@@ -150,8 +153,8 @@ def test_a_full_node_of_large_pods_takes_no_more_memory_than_the_agent_may(node:
     node.bind(250, size=40_000, hostNetwork=True)
     node.start()
     node.at_rest()
-    eventually(lambda: node.requests("LIST", "pods", "200") == 1, "they were listed", patience=PATIENCE)
-    assert node.metric("azvnet_provision_coming_pods") == 0
+    eventually(lambda: node.requests("LIST", "pods", "200") >= 1, "they were listed", patience=PATIENCE)
+    node.sees(0)
     assert node.resident_bytes < 110 << 20
 
 
@@ -167,7 +170,7 @@ def test_without_the_role_pods_get_addresses_when_they_ask_and_the_node_says_why
         node.add(f"{node.name}-pod-{number}").done()
     assert "addresses are on the way" in node.add(f"{node.name}-pod-2").document["msg"]
     eventually(lambda: node.add(f"{node.name}-pod-2").ok, "it gets one as before", patience=PATIENCE)
-    assert node.logged("pods is forbidden") or node.logged("nodes")
+    assert node.logged("is forbidden")
     subject = {"kind": "ServiceAccount", "namespace": "kube-system", "name": "refused"}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "azvnet"}
     node.server.create(ROLES, {"metadata": {"name": "refused"}, "roleRef": role, "subjects": [subject]})
@@ -203,5 +206,5 @@ def test_a_node_whose_provider_id_is_another_machine_is_not_written_and_says_so(
     for number in range(2):
         node.add(f"{node.name}-pod-{number}").done()
     refused = node.add(f"{node.name}-late")
-    assert "can't be had now (other-machine)" in refused.document["msg"]
+    assert "no more addresses can be added now (other-machine)" in refused.document["msg"]
     assert node.asked_of_azure() == 0, json.dumps(node.status())
