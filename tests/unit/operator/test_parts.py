@@ -307,6 +307,11 @@ def test_two_that_have_the_same_nic_are_both_left_alone() -> None:
     assert both.why_not(b, "")
 
 
+def test_of_many_that_claim_a_machine_the_first_by_name_is_named() -> None:
+    many = claims(*map(node, "hgfedcba"))
+    assert "'b' (and 6 more)" in many.why_not(node("a"), "")
+
+
 def test_who_claims_something_else_now_sets_free_what_it_claimed_before() -> None:
     both = Claims(())
     assert both.note(node("a")) == set()

@@ -91,6 +91,12 @@ def test_who_leads_next_reads_a_nic_when_it_would_have_been_due(
     assert 1000.0 + least - 1 <= record.read_due <= 1000.0 + most
 
 
+def test_a_node_that_was_just_found_has_failed_at_nothing() -> None:
+    record = NodeRecord(NODE, 100.0)
+    assert (record.failures, record.not_before, record.trouble, record.broken) == (0, 0.0, None, "")
+    assert (record.read_at, record.renewed_at, record.is_another_machine) == (None, None, False)
+
+
 def test_what_begins_with_a_write_and_what_somebody_should_know() -> None:
     assert {each for each in What if each.writes} == {What.GROW, What.SHRINK, What.LEAVE}
     assert Said("stale", "").is_problem
