@@ -108,6 +108,14 @@ def test_documents_without_spec_and_status_are_of_pods_that_are_nowhere(census: 
     assert not census.pods.brief(pod("a", ip="10.0.0.5")).is_coming
 
 
+def test_pods_that_have_addresses_are_not_coming_though_nothing_is_held(census: Census) -> None:
+    census.say(pod("a", ip="10.0.0.5"))
+    assert census.pods.coming("n1", 0) == 0
+    census.say(pod("b"))
+    census.pods.reset([census.pods.brief(pod("a", ip="10.0.0.5"))])
+    assert census.pods.coming("n1", 0) == 0
+
+
 def test_only_pods_that_come_count_as_arrivals_and_for_a_whole_minute(census: Census) -> None:
     census.say(pod("has", ip="10.0.0.5"))
     census.say(pod("a"))
