@@ -48,6 +48,7 @@ def enter() -> None:
 
 
 def _stand_by(pid: int) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the other one too, which ends
     os.close(0)
     os.close(1)
     os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)

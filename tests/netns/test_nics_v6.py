@@ -213,7 +213,7 @@ def test_a_nic_without_a_router_is_an_error_that_says_what_is_missing(two_nics: 
     assert "eth1, the NIC of pods' addresses, has no IPv6 default route" in failed.msg
     assert not node.residue()
     status = node.status(conf=second(node))
-    assert (status.code, "no IPv6 default route" in status.msg) == (50, True)
+    assert (status.code, "no IPv6 default route" in status.msg) == (51, True)
     only_v4 = second(node, ipam={"families": ["IPv4"]})
     node.add(node.sandbox.pod("c2"), conf=only_v4).done()
     node.status(conf=only_v4).done()
