@@ -114,7 +114,8 @@ def test_what_failed_may_go_where_nobody_lists_it(place: Place) -> None:
 
 def test_what_the_nic_lost_is_given_to_nobody_and_whose_pods_have_it_is_told(place: Place) -> None:
     made = confirm(place.ipam, reserve(place.ipam, attachment("p"), owner("web"), ANY))
-    assert made.ip in OURS.addresses
+    kept = confirm(place.ipam, reserve(place.ipam, attachment("q"), owner("db"), ANY))
+    assert (made.ip in OURS.addresses, kept.ip in THEIRS.addresses) == (True, True)
     place.nic.note((PRIMARY, THEIRS), MAC)
     pool = place.nic.view()
     place.nic.note_gone(pool, mark=False)
