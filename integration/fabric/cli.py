@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     vf.add_argument("action", choices=["add", "remove", "rename"])
     vf.add_argument("machine")
     vf.add_argument("link", nargs="?", default="enP1s1")
+    vf.add_argument("--nic", type=int, default=0, help="which NIC of the machine; 0: the primary one")
     return parser
 
 
@@ -84,6 +85,7 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--nodes", type=int, default=2)
     up.add_argument("--addresses", type=int, default=16, help="secondary addresses of every node NIC")
     up.add_argument("--nics", type=int, default=1, help="NICs of every node")
+    up.add_argument("--one-subnet", action="store_true", help="all NICs of a node are in one subnet")
     up.add_argument("--blocks", type=int, default=0, help="/28 blocks of every node")
     up.add_argument("--vnet-hosts", type=int, default=1, help="ordinary machines in the network")
     up.add_argument("--peered-hosts", type=int, default=0, help="machines in a peered network")
@@ -95,7 +97,7 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--placement", choices=[p.value for p in Placement], default="standalone")
     up.add_argument("--environment", default="AzurePublicCloud")
     up.add_argument("--mtu", type=int, default=1500)
-    up.add_argument("--accelerated", action="store_true", help="eth0 can have a VF; see the command vf")
+    up.add_argument("--accelerated", action="store_true", help="NICs can have VFs; see the command vf")
     up.add_argument("--own-tmp", action="store_true", help="every machine has a /tmp of its own")
     up.add_argument("--shuffle-nics", action="store_true", help="IMDS lists NICs in random order")
     up.add_argument("--imds-limit", type=int, default=5, help="requests per second; 0: no limit")
@@ -168,6 +170,7 @@ def _ask(arguments: argparse.Namespace, do: str, **what: Any) -> int:
 
 def _vf(arguments: argparse.Namespace) -> int:
     what = {"machine": arguments.machine, "action": arguments.action, "link": arguments.link}
+    what["nic"] = arguments.nic
     return _ask(arguments, "vf", **what)
 
 

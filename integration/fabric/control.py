@@ -215,12 +215,15 @@ def _reboot(fabric: Fabric, machine: str) -> None:
     fabric.reboot(machine)
 
 
-def _vf(fabric: Fabric, machine: str, action: str, link: str) -> None:
+def _vf(fabric: Fabric, machine: str, action: str, link: str, nic: int) -> None:
     _machine(fabric, machine)
+    nics = fabric.machines[machine].nics
+    if not 0 <= nic < len(nics):
+        raise ValueError(f"{machine} has {len(nics)} NICs, numbered from 0")
     if action == "remove":
-        fabric.remove_vf(machine)
+        fabric.remove_vf(machine, nic=nic)
     else:
-        {"add": fabric.add_vf, "rename": fabric.rename_vf}[action](machine, link)
+        {"add": fabric.add_vf, "rename": fabric.rename_vf}[action](machine, link, nic=nic)
 
 
 def _arm(fabric: Fabric, switch: str, words: list[str]) -> Any:

@@ -40,7 +40,8 @@ class Fabric:
     Args:
         nodes: how many nodes, ``node1`` and so on.
         addresses: secondary addresses of every node NIC.
-        nics: NICs per node.
+        nics: NICs per node; each further one is in another subnet than the first, unless ``one_subnet``.
+        one_subnet: all of them are in one.
         blocks: /28 blocks of every node's primary NIC.
         vnet_hosts: ordinary machines in the same virtual network, ``vm1`` and so on.
         peered_hosts: machines in a peered virtual network, ``peer1`` and so on.
@@ -51,7 +52,7 @@ class Fabric:
         placement: whether the nodes are stand-alone, or instances of a Flexible or Uniform scale set.
         environment: ``azEnvironment`` in IMDS.
         mtu: of every link.
-        accelerated: nodes have ``eth0`` as a bridge in front, so that a VF can be enslaved to it.
+        accelerated: nodes have ``eth0`` and so on as bridges in front, so that VFs can be enslaved to them.
         own_tmp: nodes have a /tmp of their own.
         shuffle_nics: IMDS lists the NICs in another order every time.
         imds_limit: requests per second and machine that IMDS takes; None: any number.
@@ -65,6 +66,7 @@ class Fabric:
         addresses: int = 16,
         *,
         nics: int = 1,
+        one_subnet: bool = False,
         blocks: int = 0,
         vnet_hosts: int = 1,
         peered_hosts: int = 0,
@@ -88,6 +90,7 @@ class Fabric:
             nodes=nodes,
             addresses=addresses,
             nics=nics,
+            one_subnet=one_subnet,
             blocks=blocks,
             vnet_hosts=vnet_hosts,
             peered_hosts=peered_hosts,
@@ -202,22 +205,22 @@ class Fabric:
         with self._lock:
             self._boot([self.machines[name]])
 
-    def add_vf(self, node: str, link: str = "enP1s1") -> None:
-        """Let the VF of a node's primary NIC appear: a link with the same MAC, enslaved to eth0.
+    def add_vf(self, node: str, link: str = "enP1s1", *, nic: int = 0) -> None:
+        """Let the VF of a NIC appear: a link with the same MAC, enslaved to ``eth0``, or that of the NIC.
 
         Raises:
             ValueError: the fabric was not made with ``accelerated``.
             namespaces.ToolError: it is there already.
         """
-        self._rack.add_vf(node, link, self.network)
+        self._rack.add_vf(node, link, nic, self.network)
 
-    def remove_vf(self, node: str) -> None:
-        """Let the VF of a node disappear, as when its host is serviced. Raises ToolError if none is."""
-        self.network.unplug_vf(self.machines[node].uplink_mac)
+    def remove_vf(self, node: str, *, nic: int = 0) -> None:
+        """Let the VF of a NIC disappear, as when its host is serviced. Raises ToolError if none is."""
+        self.network.unplug_vf(self.machines[node].nics[nic].mac)
 
-    def rename_vf(self, node: str, link: str) -> None:
-        """Give the VF of a node another name, as udev does some time after it appeared."""
-        self._rack.rename_vf(node, link)
+    def rename_vf(self, node: str, link: str, *, nic: int = 0) -> None:
+        """Give the VF of a NIC another name, as udev does some time after it appeared."""
+        self._rack.rename_vf(node, link, nic)
 
     def fault(self, surface: Surface | str, **what: Any) -> None:
         """Switch a fault on, such as ``fault("imds", delay=2)``; see `faults.Fault` for the names.

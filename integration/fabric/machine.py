@@ -272,14 +272,15 @@ class Machine:
         ns.write_sysctls(self.namespaces.net, sysctls)
         batch = ["link set lo up"]
         for index, nic in enumerate(self.nics):
-            batch += _bridge_lines(nic, mtu) if accelerated and index == 0 else []
+            batch += _bridge_lines(nic, mtu, index) if accelerated else []
             batch += _link_lines(nic, index)
-            if nic.ipv6 and not (accelerated and index == 0):
+            if nic.ipv6 and not accelerated:
                 ns.write_sysctls(self.namespaces.net, _router_sysctls(index))
         self.run_batch(batch)
-        if accelerated and self.nics[0].ipv6:
-            ns.write_sysctls(self.namespaces.net, _router_sysctls(0))
-        ns.await_links(self.namespaces.net, ["eth0"] if accelerated else [])
+        bridges = range(len(self.nics)) if accelerated else range(0)
+        for index in (each for each in bridges if self.nics[each].ipv6):
+            ns.write_sysctls(self.namespaces.net, _router_sysctls(index))
+        ns.await_links(self.namespaces.net, [f"eth{index}" for index in bridges])
 
     def has_routers(self) -> bool:
         """Whether it has learned a default route on every NIC with IPv6."""
@@ -368,9 +369,9 @@ def _router_sysctls(index: int) -> dict[str, int]:
     return {f"{conf}/accept_ra": 1, f"{conf}/ra_defrtr_metric": _metric(index)}
 
 
-def _bridge_lines(nic: Nic, mtu: int) -> list[str]:
+def _bridge_lines(nic: Nic, mtu: int, index: int) -> list[str]:
     return [
-        f"link add eth0 address {nic.mac} mtu {mtu} type bridge stp_state 0 mcast_snooping 0",
-        "link set synth0 master eth0",
-        "link set synth0 up",
+        f"link add eth{index} address {nic.mac} mtu {mtu} type bridge stp_state 0 mcast_snooping 0",
+        f"link set synth{index} master eth{index}",
+        f"link set synth{index} up",
     ]

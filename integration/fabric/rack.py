@@ -108,24 +108,24 @@ class Rack:
         if not found_within(ROUTER_PATIENCE, learned, pause=0.01):
             raise MachineError("a machine has not learned its router of IPv6")
 
-    def add_vf(self, node: str, link: str, network: HostNetwork) -> None:
-        """Let a link appear that has the NIC's MAC and is enslaved to eth0.
+    def add_vf(self, node: str, link: str, nic: int, network: HostNetwork) -> None:
+        """Let a link appear that has the NIC's MAC and is enslaved to its link.
 
         Raises:
-            ValueError: the machine has no eth0 that a link can be enslaved to.
+            ValueError: the machine has no link that another can be enslaved to.
             ToolError: it is there already.
         """
         machine = self.machines[node]
         if not self._is_accelerated(machine):
             raise ValueError("there are VFs only on nodes of a fabric with accelerated networking")
-        network.plug_in_vf(machine.uplink_mac, machine.holder_pid, link)
-        machine.run_batch([f"link set {link} master eth0", f"link set {link} up"])
+        network.plug_in_vf(machine.nics[nic].mac, machine.holder_pid, link)
+        machine.run_batch([f"link set {link} master eth{nic}", f"link set {link} up"])
 
-    def rename_vf(self, node: str, link: str) -> None:
-        """Give the VF another name. Raises ValueError when there is none."""
+    def rename_vf(self, node: str, link: str, nic: int) -> None:
+        """Give the VF of a NIC another name. Raises ValueError when there is none."""
         machine = self.machines[node]
-        names = machine.run(["ls", "/sys/class/net/eth0/brif"]).stdout.split()
-        present = next((name for name in names if name != "synth0"), None)
+        names = machine.run(["ls", f"/sys/class/net/eth{nic}/brif"]).stdout.split()
+        present = next((name for name in names if name != f"synth{nic}"), None)
         if present is None:
             raise ValueError(f"{node} has no VF now")
         machine.run_batch(
@@ -133,10 +133,8 @@ class Rack:
         )
 
     def _links(self, machine: Machine) -> tuple[str, ...]:
-        names = [f"eth{index}" for index in range(len(machine.nics))]
-        if self._is_accelerated(machine):
-            names[0] = "synth0"
-        return tuple(names)
+        kind = "synth" if self._is_accelerated(machine) else "eth"
+        return tuple(f"{kind}{index}" for index in range(len(machine.nics)))
 
     def _is_accelerated(self, machine: Machine) -> bool:
         return self.build.accelerated and is_node(machine.name)

@@ -71,6 +71,8 @@ class Topology:
     """Secondary addresses of every node's primary NIC."""
     nics: int = 1
     """NICs of every node; each further one is in the subnet ``second`` with as many secondaries."""
+    one_subnet: bool = False
+    """The further ones are in the subnet of the first."""
     blocks: int = 0
     """/28 blocks of every node's primary NIC."""
     vnet_hosts: int = 1
@@ -177,7 +179,8 @@ def _populated(estate: Estate, topology: Topology, seed: str) -> Estate:
 def _add_node(estate: Estate, topology: Topology, seed: str, number: int) -> Estate:
     computer_name = f"node{number}"
     main = estate.vnets[0]
-    networks = [(main, main.subnets[0]), *[(main, main.subnets[1])] * (topology.nics - 1)]
+    further = main.subnets[0 if topology.one_subnet else 1]
+    networks = [(main, main.subnets[0]), *[(main, further)] * (topology.nics - 1)]
     estate = _add(estate, seed, _machine(computer_name, seed, topology.placement, number - 1), networks)
     for nic in estate.vm(computer_name).nics:
         if topology.addresses:
