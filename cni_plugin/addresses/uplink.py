@@ -40,8 +40,7 @@ def select(
             f"master {master} does not exist on this node",
             f"Links are {_list(links)}. Correct master in the netconf, or leave it out to have it detected.",
         )
-    fitting = [link for link in links if link.mac in macs]
-    candidates = [link for link in fitting if _stands_free(link, fitting)]
+    candidates = carrying(links, macs)
     synthetic = [link for link in candidates if (drivers or {}).get(link.name) == SYNTHETIC_DRIVER]
     for group in (synthetic, candidates):
         if len(group) == 1:
@@ -55,6 +54,12 @@ def select(
         f"no link of this node has the NIC's MAC {', '.join(sorted(macs)) or '(none is known)'}",
         f"Links are {_list(links)}. Name the uplink as master in the netconf, or check the source.",
     )
+
+
+def carrying(links: Collection[Link], macs: Collection[str]) -> list[Link]:
+    """The links that may be the NIC. A VF is one of them until it is enslaved, a moment after it appears."""
+    fitting = [link for link in links if link.mac in macs]
+    return [link for link in fitting if _stands_free(link, fitting)]
 
 
 def is_uplink(link: Link | None, mac: str) -> bool:

