@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from integration import dnscache
 from integration.cluster.controlplane import DOMAIN
+from integration.cluster.images import COREDNS_IMAGE
 from integration.e2e import manifests
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 LOOKUPS = 500
 """Each from a port of its own, so each is led to a CoreDNS anew."""
+CACHE = "169.254.20.10"
 
 
 def test_pods_of_every_node_find_services_and_pods_by_name(scene: Scene, space: Space) -> None:
@@ -45,3 +48,52 @@ def test_no_lookup_of_many_is_lost(scene: Scene) -> None:
     for pod in (scene.here, scene.there):
         said = pod.sh(f"{questions} >/tmp/names; dig +tries=1 +time=2 -f /tmp/names | grep -c NOERROR")
         assert said.strip() == str(LOOKUPS), pod.name
+
+
+def test_a_dns_cache_on_the_node_answers_its_pods(scene: Scene, space: Space) -> None:
+    """As NodeLocal DNSCache: CoreDNS in the node's own network, at a link-local address whose packets are not
+    tracked. It asks the cluster's DNS.
+    """
+    node = scene.node1.machine
+    upstream = space.cluster.services.dns[0]
+    corefile = f". {{\n  errors\n  cache 30\n  forward . {upstream}\n}}\n"
+    rules = list(dnscache.rules([CACHE]))
+    node.run(["ip", "-batch", "-"], input="\n".join(dnscache.link([CACHE])) + "\n")
+    try:
+        for rule in rules:
+            node.run(rule)
+        space.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "cache"},
+                "data": {"Corefile": corefile},
+            }
+        )
+        space.ready(manifests.pod("cache", "node1", _cache(), hostNetwork=True, volumes=[_VOLUME]))
+        config = {"nameservers": [CACHE]}
+        (pod,) = space.ready(manifests.pod("asks", "node1", dnsPolicy="None", dnsConfig=config))
+        own = space.cluster.services.api_server[0]
+        full = f"kubernetes.default.svc.{DOMAIN}"
+        space.eventually("the cache answers", lambda: own in pod.sh(f"dig +short {full}"))
+        assert pod.sh(f"dig +short +tcp {full}").strip() == own
+        assert pod.sh(f"getent hosts {full}").split()[0] == own
+        met = node.run(["iptables", "-w", "-t", "raw", "-nvxL", "PREROUTING"]).stdout.splitlines()
+        assert all(int(line.split()[0]) > 0 for line in met if CACHE in line), "over UDP and over TCP"
+    finally:
+        for rule in rules:
+            node.run(["-D" if word == "-A" else word for word in rule], check=False)
+        node.run(["ip", "link", "delete", dnscache.LINK], check=False)
+
+
+_VOLUME = {"name": "config", "configMap": {"name": "cache"}}
+
+
+def _cache() -> manifests.Manifest:
+    return {
+        "name": "main",
+        "image": COREDNS_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["-conf", "/etc/coredns/Corefile"],
+        "volumeMounts": [{"name": "config", "mountPath": "/etc/coredns", "readOnly": True}],
+    }
