@@ -45,7 +45,8 @@ class NodeModeThread(ProvisionThread):
     @property
     def progress(self) -> Progress:
         """What is being done."""
-        return replace(self._provisioner.progress, unseen=self._scheduled.unseen)
+        progress, unseen = self._provisioner.progress, self._scheduled.unseen
+        return replace(progress, unseen=unseen, coming=progress.coming if unseen is None else None)
 
     def start(self) -> None:
         """Begin."""
