@@ -215,6 +215,11 @@ def _reserve(
     for _ in range(FILLINGS):
         try:
             made = node.ipam.reserve(attachment, who, request)
+            if netconf.names_nic and not request.nic_mac:  # the agent may have read the source just now
+                request = replace(request, nic_mac=address_request(netconf, node).nic_mac)
+                if any(each.nic_mac != request.nic_mac for each in made) and request.nic_mac:
+                    node.ipam.abandon(*made)
+                    continue
             on_host = () if request.excluded else [each.ip for each in made if _is_of_host(each.ip, node)]
             if not on_host:
                 return made

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from ipam.model import SourceConfig
 from tests.netns.node import ADDRESS, FABRIC, GATEWAY, MAC, SUBNET, Node, pod_addresses
 from tests.netns.sandbox import Pod
+from tests.netns.test_nics import list_second, plug
 from tests.waiting import eventually
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -260,10 +262,25 @@ def wireserver(busy_node: Node) -> Iterator[None]:
     running.kill()
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.conflist")), ids=lambda path: path.name)
+SHIPPED = sorted(CONF.glob("*.conflist"))
+SECOND = CONF / "second-nic.conflist"
+
+
+@pytest.mark.parametrize("path", [each for each in SHIPPED if each != SECOND], ids=lambda path: path.name)
 def test_a_file_that_is_shipped_works_as_it_is(
     busy_node: Node, pod: Pod, wireserver: None, path: Path
 ) -> None:
+    works_as_it_is(path, busy_node, pod, "10.10.0.5")
+
+
+def test_the_file_for_a_second_nic_gives_a_pod_an_address_of_it(busy_node: Node, pod: Pod) -> None:
+    plug(busy_node)
+    list_second(busy_node, 5, 6)
+    busy_node.pool(lambda pool: pool.refresh(SourceConfig("auto"), deadline=5, force=True))
+    works_as_it_is(SECOND, busy_node, pod, "10.20.0.5")
+
+
+def works_as_it_is(path: Path, node: Node, pod: Pod, address: str) -> None:
     """As libcni hands it on: one plugin's part, with name and version of the list."""
     document = json.loads(path.read_text())
     (ours,) = [
@@ -273,10 +290,10 @@ def test_a_file_that_is_shipped_works_as_it_is(
     ]
     conf = {**ours, "name": document["name"], "cniVersion": document["cniVersion"]}
     as_ipam = ours["type"] != "azvnet"
-    added = busy_node.add(pod, conf=conf, as_ipam=as_ipam)
-    assert added.address == "10.10.0.5"
-    busy_node.delete(pod, conf={**conf, "prevResult": added.result}, as_ipam=as_ipam).done()
-    assert not busy_node.residue()
+    added = node.add(pod, conf=conf, as_ipam=as_ipam)
+    assert added.address == address
+    node.delete(pod, conf={**conf, "prevResult": added.result}, as_ipam=as_ipam).done()
+    assert not node.residue()
 
 
 def test_the_fabric_end_of_the_wire_is_no_part_of_the_node(busy_node: Node) -> None:

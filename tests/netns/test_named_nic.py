@@ -24,6 +24,7 @@ from tests.netns.test_nics import (
     two_nics,
     unreached,
 )
+from tests.unit.ipam.node import attachment, owner
 
 __all__ = ["bare_two_nics", "two_nics"]
 
@@ -144,6 +145,26 @@ def test_the_first_pod_after_boot_has_an_address_of_the_nic(
     """Before the source was read nothing is listed that a condition could be held against."""
     node = bare_two_nics
     assert node.add(node.sandbox.pod("c1"), conf=like(node, **conditions)).address == FIRST_OF_SECOND
+
+
+@pytest.mark.alone("an engine inside of the test")
+@pytest.mark.parametrize("ipam", [{"nic": {"primary": False}}, {"subnet": SECOND_SUBNET}], ids=str)
+def test_a_source_that_an_agent_reads_just_now_gives_no_address_of_another_nic(
+    bare_two_nics: Node, ipam: dict[str, object]
+) -> None:
+    """Nothing is listed when the NIC is looked for, and everything when an address is reserved."""
+
+    def work() -> list[str]:
+        engine, parsed = Engine({}), parse_netconf(bare_two_nics.conf(ipam=ipam))
+        request = allocate.address_request(parsed, engine)
+        assert request.nic_mac == ""
+        allocate.refresh(parsed, engine, 5)
+        made = allocate._reserve(attachment("c1"), parsed, owner(), request, engine)
+        engine.ipam.close()
+        return [str(each.ip) for each in made]
+
+    assert bare_two_nics.sandbox.ask(work) == [FIRST_OF_SECOND]
+    assert bare_two_nics.held() == {FIRST_OF_SECOND: "c1"}
 
 
 @pytest.mark.with_agent("it is the agent's own work")
