@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipam.operator.line import Urgency
+from ipam.operator.line import LASTING, Urgency
 from ipam.operator.record import STALE, NodeRecord, Said, What, Wish
 from ipam.provision import progress
 from ipam.provision.pace import AGAIN_SECONDS, AT_REST_SECONDS
@@ -62,7 +62,9 @@ def decide(record: NodeRecord, around: Around, now: float) -> Wish:
     if spec.dry_run:
         return _at_rest(record, Said(progress.DRY_RUN, _would(planned)), now)
     if planned.grows:
-        return Wish(What.GROW, Urgency.WAITING if urgent else Urgency.GROWTH)
+        if urgent:
+            return Wish(What.GROW, Urgency.WAITING)
+        return Wish(What.GROW, Urgency.GROWTH, lasts=lasting(counts))
     if planned.remove or _may_go_on(record, planned):
         return Wish(What.SHRINK, Urgency.REMOVAL)
     return _at_rest(record, _resting(record, around, planned, now), now)
@@ -79,6 +81,14 @@ def counts_of(record: NodeRecord, around: Around, now: float) -> Counts:
         no_block=now < record.no_block_until,
     )
     return replace(counts, arrivals=max(counts.arrivals, around.arrivals))
+
+
+def lasting(counts: Counts) -> float:
+    """Seconds until a node has given out all that it has, at the rate at which pods arrive; at most
+    ``LASTING``.
+    """
+    available = counts.free + counts.in_flight
+    return min(LASTING, available / counts.arrivals) if counts.arrivals else LASTING
 
 
 def may_remove(record: NodeRecord, now: float) -> bool:

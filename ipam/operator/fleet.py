@@ -197,7 +197,7 @@ class Fleet:
                 record.queued_since = None
                 self._parts.turns.drop(name)
             else:
-                self._parts.turns.queue(name, record.region(), _sort(wish.what), wish.order)
+                self._parts.turns.queue(name, record.region(), _sort(wish.what), wish.order, wish.lasts)
                 since = record.queued_since = now if record.queued_since is None else record.queued_since
                 if wish.order is not Urgency.REST and now - since >= QUEUED_SECONDS:
                     said = Said(progress.QUEUED, "it waits for its turn: requests to Azure are limited")

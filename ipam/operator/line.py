@@ -1,8 +1,8 @@
 """The queue for scarce requests: nodes with waiting pods first, then growth, then removal, then the rest.
 
-Within a class the oldest is first. Each class is ``AGEING`` seconds behind the one before it, so a node
-that has waited that much longer goes first nevertheless: none starves. Pure. It must not know what is
-waited for.
+Within a class the oldest is first, and those that can do without for a while come that much later, but not
+more than ``LASTING`` seconds. Each class is ``AGEING`` seconds behind the one before it, so a node that has
+waited that much longer goes first nevertheless: none starves. Pure. It must not know what is waited for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from ipam.value import Value
 
 AGEING = 120.0
 """Seconds: about one operation."""
+LASTING = 600.0
+"""Seconds: nobody comes later than that because it can do without for longer."""
+CLOSE = 5.0
+"""Seconds: a place that would change by less stays as it is."""
 
 
 class Urgency(IntEnum):
@@ -40,6 +44,14 @@ class PlaceInLine(Value):
 K = TypeVar("K")
 
 
+def _placed(before: PlaceInLine | None, order: Urgency, now: float, lasts: float) -> PlaceInLine:
+    since = now if before is None else before.since
+    if before is not None and (order < before.order or (order == before.order and not lasts)):
+        return PlaceInLine(order, since, min(before.rank, now + lasts + order * AGEING))
+    moment = min(now + lasts, since + LASTING) if lasts else since
+    return PlaceInLine(order, since, moment + order * AGEING)
+
+
 class Line(Generic[K]):
     """The waiting entries, each with a key of its own. Not for several threads."""
 
@@ -55,22 +67,21 @@ class Line(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._places
 
-    def put(self, key: K, order: Urgency, now: float) -> None:
-        """Begin to wait, or wait in another class: more urgent from now on, less urgent as if always."""
+    def put(self, key: K, order: Urgency, now: float, lasts: float = 0.0) -> None:
+        """Begin to wait, or wait in another class: more urgent from now on, less urgent as if always.
+
+        ``lasts``: seconds for which it can do without; what is said last holds.
+        """
         before = self._places.get(key)
-        since = now if before is None else before.since
-        if before is not None and order == before.order:
+        place = _placed(before, order, now, lasts)
+        if before is not None and order == before.order and abs(place.rank - before.rank) < CLOSE:
             return
-        if before is not None and order < before.order:
-            rank = min(before.rank, now + order * AGEING)
-        else:
-            rank = since + order * AGEING
         if before is not None:
             self._lengths[before.order] -= 1
         self._lengths[order] += 1
-        self._places[key] = PlaceInLine(order, since, rank)
+        self._places[key] = place
         self._number += 1
-        heapq.heappush(self._heap, (rank, self._number, key))
+        heapq.heappush(self._heap, (place.rank, self._number, key))
 
     def drop(self, key: K) -> None:
         """Stop waiting."""

@@ -64,6 +64,8 @@ class Wish(Value):
     order: Urgency = Urgency.REST
     said: Said | None = None
     """The state to report while nothing is done."""
+    lasts: float = 0.0
+    """Seconds for which the node has addresses, if pods go on arriving as they do."""
 
 
 class NodeRecord:

@@ -94,12 +94,12 @@ class Turns:
         with self._changed:
             yield from list(self._accounts.items())
 
-    def queue(self, node: str, region: Region, sort: Sort, order: Urgency) -> None:
+    def queue(self, node: str, region: Region, sort: Sort, order: Urgency, lasts: float = 0.0) -> None:
         """Queue work on a node; a node is in the queue once, whatever it waits for."""
         account = self.account(region)
         with self._changed:
             account.works[Sort.READ if sort is Sort.WRITE else Sort.WRITE].drop(node)
-            account.works[sort].put(node, order, self._clock())
+            account.works[sort].put(node, order, self._clock(), lasts)
             self._changed.notify()
 
     def drop(self, node: str) -> None:

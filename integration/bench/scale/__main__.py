@@ -109,6 +109,7 @@ def _options() -> argparse.Namespace:
         action="store_true",
         help="only simulate, with the operator and with nodes that write their NICs themselves",
     )
+    parser.add_argument("--uneven", action="store_true", help="on paper, give each pod to a random node")
     parser.add_argument("--write", action="store_true", help="write docs/scale.md and docs/scale.svg again")
     return parser.parse_args()
 
@@ -134,7 +135,7 @@ def on_paper(options: argparse.Namespace, screen: Screen) -> None:
 
 def _scenario(options: argparse.Namespace) -> Scenario:
     default = Scenario()
-    names = ("name", "nodes", "pods", "seconds", "speed", "start", "share")
+    names = ("name", "nodes", "pods", "seconds", "speed", "start", "share", "uneven")
     given = {name: getattr(options, name) for name in names}
     return dataclasses.replace(default, **given, sizes=replace(default.sizes, **options.sizes))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from integration.bench.scale.onpaper import Region
 from integration.fabric.armoperations import POLL_AFTER
 from ipam.operator.budget import READS, WINDOW, WRITES, Meter
+from ipam.operator.decide import lasting
 from ipam.operator.line import Line, Urgency
 from ipam.operator.rounds import COUNT_SECONDS
 from ipam.operator.settings import Settings
@@ -72,7 +73,11 @@ class _Operator:
             return
         if self._wanted(node).grows:
             urgent = len(node.waiting) > node.free
-            self._line.put(number, Urgency.WAITING if urgent else Urgency.GROWTH, self._region.clock.now)
+            now = self._region.clock.now
+            if urgent:
+                self._line.put(number, Urgency.WAITING, now)
+            else:
+                self._line.put(number, Urgency.GROWTH, now, lasting(node.counts(now)))
             self._serve()
         else:
             self._line.drop(number)

@@ -118,7 +118,7 @@ def _table(runs: Iterable[Document]) -> Iterable[str]:
         )
         marks = "-" if run["how"] == BEST else f"{sizes['low']}, {sizes['high']}, {sizes['batch']}"
         yield (
-            f"| {run['how']} | {marks} | "
+            f"| {run['how']}{', uneven' if about.get('uneven') else ''} | {marks} | "
             f"{_share(run)} | {about['start']} | "
             f"{run['last_address']:.0f} s | {run['waited']:,} | {waits} | {run['writes_peak']:.0%} | "
             f"{run['reads_peak']:.0%} | {run['throttled']:,} |\n"

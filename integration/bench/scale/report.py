@@ -106,5 +106,6 @@ def about(scenario: Scenario) -> Document:
         "start": scenario.start,
         "share": scenario.share,
         "speed": scenario.speed,
+        "uneven": scenario.uneven,
         "sizes": {name: getattr(sizes, name) for name in type(sizes).__match_args__},
     }

@@ -43,6 +43,8 @@ class Scenario:
     """Seconds from the end of an operation until IMDS lists its addresses."""
     speed: float = 1.0
     """How many times faster than reality Azure is."""
+    uneven: bool = False
+    """On paper: each pod is given to a random node, which is closer to what a scheduler does."""
     seed: int = 1
 
     @property
@@ -52,12 +54,16 @@ class Scenario:
 
 
 def arrivals(scenario: Scenario) -> list[Arrival]:
-    """As a scheduler that prefers the emptiest node spreads them: in rounds, each in an order of its own."""
+    """As a scheduler that prefers the emptiest node spreads them: in rounds, each in an order of its own.
+
+    Uneven ones have no rounds: the number of pods of a node follows a Poisson distribution.
+    """
     chance = random.Random(scenario.seed)
     order = list(range(scenario.nodes))
     found = []
     for number in range(scenario.pods):
         if number % scenario.nodes == 0:
             chance.shuffle(order)
-        found.append(Arrival(number * scenario.seconds / scenario.pods, order[number % scenario.nodes]))
+        node = chance.randrange(scenario.nodes) if scenario.uneven else order[number % scenario.nodes]
+        found.append(Arrival(number * scenario.seconds / scenario.pods, node))
     return found

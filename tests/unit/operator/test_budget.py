@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.operator.budget import PAUSE, READS, UNTIL_MADE, WINDOW, WRITES, Limits, Meter
-from ipam.operator.line import AGEING, Line, PlaceInLine, Urgency
+from ipam.operator.line import AGEING, CLOSE, LASTING, Line, PlaceInLine, Urgency
 
 SMALL = Limits(20, 8, 1.0)
 
@@ -156,11 +156,7 @@ def test_pods_that_wait_come_first_and_the_oldest_of_a_class() -> None:
     ):
         line.put(name, order, float(at))
     line.put("newer", Urgency.WAITING, 9.0)
-    served = []
-    while (found := line.first()) is not None:
-        served.append(found[1])
-        line.drop(found[1])
-    assert served == ["older", "newer", "growth", "removal", "rest"]
+    assert order_of(line) == ["older", "newer", "growth", "removal", "rest"]
 
 
 def test_whose_pods_begin_to_wait_moves_ahead_and_whose_do_not_any_more_moves_back() -> None:
@@ -191,6 +187,41 @@ def test_who_becomes_more_urgent_late_keeps_the_better_place() -> None:
     assert line.place("c") is None
 
 
+def test_who_can_do_without_for_longer_comes_later_in_its_class() -> None:
+    line: Line[str] = Line()
+    line.put("has none", Urgency.GROWTH, 0.0)
+    line.put("lasts", Urgency.GROWTH, 0.0, 300.0)
+    line.put("lasts less", Urgency.GROWTH, 10.0, 60.0)
+    line.put("waits", Urgency.WAITING, 20.0)
+    assert order_of(line) == ["waits", "has none", "lasts less", "lasts"]
+
+
+def test_how_long_one_can_do_without_is_what_was_said_last() -> None:
+    line: Line[str] = Line()
+    line.put("a", Urgency.GROWTH, 0.0, 300.0)
+    line.put("a", Urgency.GROWTH, 10.0, 290.0 + CLOSE / 2)
+    assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, 300 + AGEING), "too little to matter"
+    line.put("a", Urgency.GROWTH, 10.0, 100.0)
+    assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, 110 + AGEING)
+    line.put("a", Urgency.GROWTH, 20.0)
+    assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, 20 + AGEING)
+    line.put("a", Urgency.GROWTH, 30.0)
+    assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, 20 + AGEING)
+    line.put("a", Urgency.GROWTH, 100.0, LASTING)
+    assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, LASTING + AGEING), "since it began to wait"
+    line.put("a", Urgency.WAITING, 110.0)
+    assert line.place("a") == PlaceInLine(Urgency.WAITING, 0.0, 110.0)
+    assert line.lengths()[Urgency.GROWTH] == 0
+
+
+def order_of(line: Line[str]) -> list[str]:
+    served = []
+    while (found := line.first()) is not None:
+        served.append(found[1])
+        line.drop(found[1])
+    return served
+
+
 def test_who_stops_waiting_is_counted_nowhere_and_never_next() -> None:
     line: Line[str] = Line()
     line.put("a", Urgency.GROWTH, 0.0)
@@ -215,25 +246,25 @@ def test_who_stops_waiting_is_counted_nowhere_and_never_next() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 30), st.sampled_from(list(Urgency)), st.floats(0, 100)),
+        st.tuples(st.floats(0, 2 * LASTING), st.sampled_from(list(Urgency)), st.floats(0, 100)),
         min_size=1,
         max_size=120,
     )
 )
-def test_nobody_starves(arrivals: list[tuple[int, Urgency, float]]) -> None:
+def test_nobody_starves(arrivals: list[tuple[float, Urgency, float]]) -> None:
     """However many urgent ones keep coming, who waits is overtaken only by those that came soon after."""
     line: Line[int] = Line()
     since: dict[int, tuple[float, Urgency]] = {}
     now = 0.0
-    for number, (_, order, seconds) in enumerate(arrivals):
+    for number, (lasts, order, seconds) in enumerate(arrivals):
         now += seconds
-        line.put(number, order, now)
+        line.put(number, order, now, lasts)
         since[number] = (now, order)
         if number % 2:
             found = line.first()
             assert found is not None
             came, _ = since[found[1]]
             for came_before, its_order in since.values():
-                assert came <= came_before + its_order * AGEING
+                assert came <= came_before + LASTING + its_order * AGEING
             line.drop(found[1])
             del since[found[1]]

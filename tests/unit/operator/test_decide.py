@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ipam.operator.decide import Around, counts_of, decide, may_remove
-from ipam.operator.line import Urgency
+from ipam.operator.decide import Around, counts_of, decide, lasting, may_remove
+from ipam.operator.line import LASTING, Urgency
 from ipam.operator.record import STALE, UNBELIEVED_SECONDS, NodeRecord, Said, What, Wish
 from ipam.provision import progress
 from ipam.provision.exchange import AzvnetNode, Machine, NodeSpec, NodeStatus, Operation, PoolReport
 from ipam.provision.nic_document import Configuration
-from ipam.provision.plan import OPERATION_SECONDS, Sizes
+from ipam.provision.plan import OPERATION_SECONDS, Counts, Sizes
 from ipam.value import replace
 
 NOW = 5000.0
@@ -95,7 +95,14 @@ def test_growth_is_urgent_where_more_pods_want_an_address_than_there_are(
     waiting: int, coming: int, urgency: Urgency
 ) -> None:
     each = record(PoolReport(free=7, waiting=waiting))
-    assert decide(each, around(coming=coming), NOW) == Wish(What.GROW, urgency)
+    lasts = LASTING if urgency is Urgency.GROWTH else 0.0
+    assert decide(each, around(coming=coming), NOW) == Wish(What.GROW, urgency, lasts=lasts)
+
+
+def test_growth_can_wait_as_long_as_the_addresses_last_that_are_free_or_on_their_way() -> None:
+    assert lasting(Counts(held=9, free=6, in_flight=2, cooling=5, arrivals=0.05)) == pytest.approx(160)
+    assert lasting(Counts(held=9, free=6, arrivals=0.001)) == LASTING
+    assert lasting(Counts(held=9, free=0, arrivals=0.05)) == 0.0
 
 
 def test_a_surplus_is_taken_when_it_has_lasted() -> None:
