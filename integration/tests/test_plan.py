@@ -102,4 +102,6 @@ def test_without_azure_it_says_how_to_ask_by_hand(fabric: Fabric) -> None:
     fabric.fault("imds", refused=True)
     done = plan(fabric, "--subnet", subnet(fabric), "--nodes", "1")
     assert done.returncode == 2
-    assert re.fullmatch(r"azvnet plan: which cloud this is .* `az network vnet list-usage` .*\n", done.stderr)
+    assert re.fullmatch(
+        r"azvnet plan: cannot find out which cloud this is: .* `az network vnet list-usage` .*\n", done.stderr
+    )

@@ -13,7 +13,7 @@ from integration import plugins
 from integration.fabric import Fabric
 from integration.fabric.ruleset import OUTBOUND
 from integration.tests.conftest import shipped
-from integration.tests.pods import WITNESS_PORT, Pod, attached, dropped, listening
+from integration.tests.pods import WITNESS_PORT, Pod, attached, dropped, listening, machine, unreached
 from integration.tests.test_masquerade import saw
 from tests.waiting import eventually
 
@@ -149,3 +149,19 @@ def test_the_node_is_as_it_was_when_the_last_pods_are_gone(azure: Fabric) -> Non
     for pod in pods:
         pod.delete()
     assert state() == before
+
+
+@pytest.mark.timeout(300)
+def test_the_shipped_conflist_for_a_second_nic_gives_pods_its_addresses(azure: Fabric) -> None:
+    """It names neither link nor MAC, so it is the same on every machine of a scale set."""
+    conflist = shipped("second-nic.conflist")
+    pods = []
+    for name, node in azure.nodes.items():
+        plugins.install_reference(node)  # portmap
+        plugins.write_conflist(node, conflist, name="20-second-nic.conflist")
+        pods += attached(node, f"{name}-a", f"{name}-b", network=conflist["name"])
+        owned = {str(each.block.network_address) for each in node.nics[1].secondaries}
+        assert {str(pod.endpoint.address) for pod in pods[-2:]} <= owned
+    ends = [pod.endpoint for pod in pods]
+    assert unreached([*ends, machine(azure.vnet_hosts["vm1"])], ends) == []
+    assert dropped(azure) == {}
