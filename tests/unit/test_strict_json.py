@@ -83,7 +83,7 @@ def test_sixty_four_levels_are_the_most_however_much_there_is_beside(begin: str,
 
 
 def test_half_a_surrogate_pair_is_replaced_and_a_whole_one_is_a_character() -> None:
-    assert strict_json.loads(rb'["a\ud83db", "a\uD83Db"]') == ["a?b", "a?b"]
+    assert strict_json.loads(rb'["a\ud83db"]') == strict_json.loads(rb'["a\uD83Db"]') == ["a?b"]
     assert strict_json.loads(rb'{"\uDE00": "\ud83d\ude00"}') == {"?": "\N{GRINNING FACE}"}
 
 
