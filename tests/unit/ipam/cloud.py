@@ -95,7 +95,8 @@ def silence(cloud: Cloud) -> Callable[[socket.socket], None]:
 
 
 def reply(status: str, body: bytes = b"", **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
+    """An answer after which the connection ends, which a client that reuses connections has to be told."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
