@@ -216,7 +216,11 @@ def _reserve(
         try:
             made = node.ipam.reserve(attachment, who, request)
             if netconf.names_nic and not request.nic_mac:  # the agent may have read the source just now
-                request = replace(request, nic_mac=address_request(netconf, node).nic_mac)
+                try:
+                    request = replace(request, nic_mac=address_request(netconf, node).nic_mac)
+                except BaseException:
+                    node.ipam.abandon(*made)
+                    raise
                 if any(each.nic_mac != request.nic_mac for each in made) and request.nic_mac:
                     node.ipam.abandon(*made)
                     continue

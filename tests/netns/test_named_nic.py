@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cni_plugin.addresses import allocate
+from cni_plugin.cni.errors import UplinkUnclear
 from cni_plugin.cni.netconf import parse_netconf
 from cni_plugin.kernel.host_cache import KnownHost
 from cni_plugin.kernel.netlink import Netlink
@@ -165,6 +166,20 @@ def test_a_source_that_an_agent_reads_just_now_gives_no_address_of_another_nic(
 
     assert bare_two_nics.sandbox.ask(work) == [FIRST_OF_SECOND]
     assert bare_two_nics.held() == {FIRST_OF_SECOND: "c1"}
+
+
+@pytest.mark.alone("an engine inside of the test")
+def test_nothing_stays_reserved_where_the_source_just_read_has_no_such_nic(bare_two_nics: Node) -> None:
+    def work() -> None:
+        engine, parsed = Engine({}), parse_netconf(bare_two_nics.conf(ipam={"subnet": "10.99.0.0/16"}))
+        request = allocate.address_request(parsed, engine)
+        allocate.refresh(parsed, engine, 5)
+        with pytest.raises(UplinkUnclear, match="no NIC fits"):
+            allocate._reserve(attachment("c1"), parsed, owner(), request, engine)
+        engine.ipam.close()
+
+    bare_two_nics.sandbox.ask(work)
+    assert bare_two_nics.held() == {}
 
 
 @pytest.mark.with_agent("it is the agent's own work")
