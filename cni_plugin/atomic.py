@@ -8,11 +8,12 @@ recognised. It must not know what is written.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from ipam.state_file import sync
 
 PROBE = "nowhere"
 
@@ -25,15 +26,6 @@ def own_name(near: Path) -> Path:
 def is_left_over(path: Path, of: str = "") -> bool:
     """Whether it has a name of ``own_name``."""
     return path.name.startswith(f".{of}") and path.name.endswith(".tmp")
-
-
-def sync(path: Path) -> None:
-    """Sync a file or directory to the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def put_link(link: Path, target: str) -> bool:

@@ -5,6 +5,7 @@ It must not know what is in them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING
@@ -34,11 +35,14 @@ def make_lasting(path: Path) -> None:
     A rename alone may leave an empty file behind then (fsync(2)). Raises OSError.
     """
     for each in (path, path.parent):
-        try:
-            descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            sync(each)
+
+
+def sync(path: Path) -> None:
+    """Sync a file or directory to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

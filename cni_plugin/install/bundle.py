@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cni_plugin import atomic
 from cni_plugin.install.place import NAMES, Refused
 from ipam.quoting import quoted
+from ipam.state_file import sync
 
 MANIFEST = "azvnet-lib/MANIFEST"
 NEEDED = (*NAMES, "azvnet-python")
@@ -109,9 +109,9 @@ class Bundle:
         for entry in (*self.entries, ManifestEntry("f", 0o644, "", MANIFEST)):
             if entry.kind != "l":
                 (target / entry.path).chmod(entry.mode)
-                atomic.sync(target / entry.path)
+                sync(target / entry.path)
         target.chmod(0o755)
-        atomic.sync(target)
+        sync(target)
 
     def _copy_file(self, name: str, to: Path) -> None:
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from cni_plugin import atomic
 from cni_plugin.install.bundle import DIGITS, MANIFEST, Bundle
 from cni_plugin.install.place import NAMES, Refused
+from ipam.state_file import sync
 
 REST = 60.0
 """Seconds that a version stays after it was current: a call that found it may only now be opening its files.
@@ -95,7 +96,7 @@ class Versions:
             number += 1
         os.utime(stage, (0, 0))
         stage.rename(directory)
-        atomic.sync(self.directory)
+        sync(self.directory)
         return Version(directory)
 
     def switch(self, to: Version) -> None:

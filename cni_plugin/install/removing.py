@@ -21,6 +21,7 @@ from cni_plugin.install.place import CONFLIST, Place, Refused
 from cni_plugin.install.receipt import RECORD, Record
 from cni_plugin.install.releases import Versions, in_use
 from ipam.quoting import one_line
+from ipam.state_file import sync
 
 _LOGS = re.compile(r"(azvnet|agent)\.log(\.\d+)?")
 _STATE = re.compile(
@@ -112,7 +113,7 @@ def _restore_conflists(place: Place, record: Record, say: Say) -> None:
             continue
         if before is None:
             path.unlink()
-            atomic.sync(path.parent)
+            sync(path.parent)
             say(f"removed {name}")
         else:
             file = ConflistFile(path, path)
@@ -129,7 +130,7 @@ def _take_conflist(removal: Removal, say: Say) -> None:
         return
     if removal.with_conflist:
         left.unlink()
-        atomic.sync(left.parent)
+        sync(left.parent)
         say(f"removed {place.conf_dir / CONFLIST}")
     else:
         say(

@@ -26,7 +26,7 @@ def each_of(parts: Iterable[bytes], longest: int, take: Callable[[Json], None]) 
     ``parts``: its text as it arrives. ``longest``: characters of one item, or of what is around the items.
 
     Raises:
-        ValueError: it is no such list, it is cut off, or an item is longer.
+        ValueError: it is not such a list, it is cut off, or an item is longer.
     """
     source = _texts(parts)
     text = ""
@@ -49,7 +49,7 @@ def each_of(parts: Iterable[bytes], longest: int, take: Callable[[Json], None]) 
             text = _appended(text, more, longest)
             continue
         if not isinstance(item, dict):
-            raise ValueError("an item is no JSON object")  # noqa: TRY004 - as any other text
+            raise ValueError("an item is not a JSON object")  # noqa: TRY004 - as any other text
         take(item)
         text = text[end:]
     for more in source:
@@ -73,5 +73,5 @@ def _appended(text: str, more: str, longest: int) -> str:
 def _object(text: str) -> Json:
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise ValueError("no JSON object")  # noqa: TRY004 - as any other text
+        raise ValueError("not a JSON object")  # noqa: TRY004 - as any other text
     return found
