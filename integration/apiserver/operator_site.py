@@ -201,6 +201,20 @@ class Site:
         for agent in self.agents.values():
             agent.pods = pods
 
+    def abandon(self, name: str) -> None:
+        """Have nothing run on a node any more, and its agent be silent."""
+        agent = self.agents[name]
+        with agent.lock:
+            agent.is_silent = True
+            agent.held.clear()
+            agent.marked = {each.name: each.addresses for each in self.status(name).configurations}
+
+    def cleared(self, name: str) -> None:
+        """Wait until what a node had is gone, and look after it no longer."""
+        self.soon(lambda: not self.kube.has(name))
+        assert not self.names(name)
+        del self.agents[name]
+
     def soon(self, what: Callable[[], object]) -> None:
         def found() -> bool:
             with contextlib.suppress(ApiError):

@@ -77,13 +77,7 @@ def test_a_leader_that_is_killed_while_it_clears_a_nic_is_followed(
     leader = site.operator()
     site.scale(5)
     site.settled()
-    agent = site.agents["node3"]
-    with agent.lock:
-        agent.is_silent = True
-        agent.held.clear()  # nothing runs there any more
-        agent.marked = {e.name: e.addresses for e in site.status("node3").configurations}
+    site.abandon("node3")
     killed(site, leader, step, lambda: site.server.api.delete("/api/v1/nodes/node3"))
-    site.soon(lambda: not site.kube.has("node3"))
-    assert not site.names("node3")
-    del site.agents["node3"]
+    site.cleared("node3")
     site.settled()

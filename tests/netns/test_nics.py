@@ -35,33 +35,42 @@ HOST_STATE = (
 
 
 def plug(node: Node) -> None:
-    """Attach the second NIC. The fabric drops what does not come from the NIC that owns the address."""
-    node.sandbox.batch(
-        f"link add eth1 address {SECOND_MAC} type veth peer name wire1 netns {FABRIC}", "link set eth1 up"
-    )
-    node.sandbox.batch(
-        "link set wire1 up",
-        f"address add {SECOND_GATEWAY}/32 dev wire1",
-        f"address replace {NEIGHBOUR}/32 dev lo",
-        f"route add {SECOND_ADDRESS}/32 dev wire1",
-        f"route add {SECOND_SUBNET} via {SECOND_ADDRESS} dev wire1",
-        namespace=FABRIC,
-    )
-    for wire in ("wire", "wire1"):
-        node.sandbox.run("ip", "netns", "exec", FABRIC, "sysctl", "-qw", f"net.ipv4.conf.{wire}.rp_filter=1")
+    """Attach the second NIC."""
+    wire(node, SECOND_ADDRESS, SECOND_GATEWAY, NEIGHBOUR, SECOND_SUBNET)
     node.sandbox.batch(
         f"address add {SECOND_ADDRESS}/16 dev eth1",
         f"route add default via {SECOND_GATEWAY} dev eth1 metric 200",
     )
 
 
+def wire(node: Node, address: str, gateway: str, neighbour: str, owned: str) -> None:
+    """Attach a NIC, without an address yet. The fabric drops what does not come from the NIC that owns it."""
+    node.sandbox.batch(
+        f"link add eth1 address {SECOND_MAC} type veth peer name wire1 netns {FABRIC}", "link set eth1 up"
+    )
+    node.sandbox.batch(
+        "link set wire1 up",
+        f"address add {gateway}/32 dev wire1",
+        f"address replace {neighbour}/32 dev lo",
+        f"route add {address}/32 dev wire1",
+        f"route add {owned} via {address} dev wire1",
+        namespace=FABRIC,
+    )
+    for end in ("wire", "wire1"):
+        node.sandbox.run("ip", "netns", "exec", FABRIC, "sysctl", "-qw", f"net.ipv4.conf.{end}.rp_filter=1")
+
+
 def list_second(node: Node, *numbers: int) -> None:
     """Have the source list such addresses of the second NIC, beside what it lists of the first."""
+    list_nic(node, SECOND_SUBNET, SECOND_ADDRESS, [f"10.20.0.{number}" for number in numbers])
+
+
+def list_nic(node: Node, prefix: str, own: str, others: Sequence[str]) -> None:
+    """Have the source list a second NIC, beside what it lists of the first."""
     path = node.sandbox.path(INTERFACES)
     document = json.loads(path.read_text())
-    own = [{"Address": SECOND_ADDRESS, "IsPrimary": True}]
-    theirs = [{"Address": f"10.20.0.{number}"} for number in numbers]
-    subnet = {"Prefix": SECOND_SUBNET, "IPAddresses": own + theirs}
+    listed = [{"Address": own, "IsPrimary": True}, *({"Address": each} for each in others)]
+    subnet = {"Prefix": prefix, "IPAddresses": listed}
     mac = SECOND_MAC.replace(":", "").upper()
     second = {"MacAddress": mac, "IsPrimary": False, "IPSubnets": [subnet]}
     path.write_text(json.dumps({"Interfaces": [document["Interfaces"][0], second]}))

@@ -4,14 +4,12 @@ NIC that does not own the source address.
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.netns.conftest import NewAgent
-from tests.netns.node import ADDRESS, FABRIC, GATEWAY, INTERFACES, OUTSIDE, SUBNET, Node, ping
+from tests.netns.node import ADDRESS, FABRIC, GATEWAY, OUTSIDE, SUBNET, Node, ping
 from tests.netns.sandbox import NETNS_DIR, Pod
-from tests.netns.test_nics import QUICK, SECOND_MAC, UPLINK_UNCLEAR, BareNode, ours
+from tests.netns.test_nics import QUICK, UPLINK_UNCLEAR, BareNode, list_nic, ours, wire
 from tests.waiting import eventually
 
 SECOND_ADDRESS, FIRST_OF_SECOND, OF_SECOND = "10.10.0.104", "10.10.0.105", "10.10.0.104/29"
@@ -36,20 +34,8 @@ ORDERS = [("eth0", "eth1"), ("eth1", "eth0")]
 
 
 def plug_beside(node: Node, order: tuple[str, str] = ("eth0", "eth1")) -> None:
-    """Attach a NIC in the subnet of the first. The fabric drops what the NIC does not own."""
-    node.sandbox.batch(
-        f"link add eth1 address {SECOND_MAC} type veth peer name wire1 netns {FABRIC}", "link set eth1 up"
-    )
-    node.sandbox.batch(
-        "link set wire1 up",
-        f"address add {GATEWAY}/32 dev wire1",
-        f"address replace {NEIGHBOUR}/32 dev lo",
-        f"route add {SECOND_ADDRESS}/32 dev wire1",
-        f"route add {OF_SECOND} via {SECOND_ADDRESS} dev wire1",
-        namespace=FABRIC,
-    )
-    for wire in ("wire", "wire1"):
-        node.sandbox.run("ip", "netns", "exec", FABRIC, "sysctl", "-qw", f"net.ipv4.conf.{wire}.rp_filter=1")
+    """Attach a NIC in the subnet of the first."""
+    wire(node, SECOND_ADDRESS, GATEWAY, NEIGHBOUR, OF_SECOND)
     node.sandbox.batch("address flush dev eth0")
     own = {"eth0": ADDRESS, "eth1": SECOND_ADDRESS}
     node.sandbox.batch(*(f"address add {own[link]}/16 dev {link}" for link in order))
@@ -61,17 +47,7 @@ def plug_beside(node: Node, order: tuple[str, str] = ("eth0", "eth1")) -> None:
 
 def list_beside(node: Node, *numbers: int) -> None:
     """Have the source list such addresses of the second NIC, beside what it lists of the first."""
-    path = node.sandbox.path(INTERFACES)
-    document = json.loads(path.read_text())
-    listed = [{"Address": SECOND_ADDRESS, "IsPrimary": True}]
-    listed += [{"Address": f"10.10.0.{number}"} for number in numbers]
-    mac = SECOND_MAC.replace(":", "").upper()
-    beside = {
-        "MacAddress": mac,
-        "IsPrimary": False,
-        "IPSubnets": [{"Prefix": SUBNET, "IPAddresses": listed}],
-    }
-    path.write_text(json.dumps({"Interfaces": [document["Interfaces"][0], beside]}))
+    list_nic(node, SUBNET, SECOND_ADDRESS, [f"10.10.0.{number}" for number in numbers])
 
 
 def beside(node: Node) -> dict[str, object]:
