@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
 import termios
@@ -92,6 +93,17 @@ def descriptors_of(*paths: Path) -> int:
             found = descriptor.stat()
             number += (found.st_dev, found.st_ino) in wanted
     return number
+
+
+def exclusive_locks(*paths: Path) -> int:
+    """How many locks on some files, held by any process, keep all others out.
+
+    Source: proc_locks(5).
+    """
+    found = [path.stat() for path in paths if path.exists()]
+    wanted = {f"{os.major(each.st_dev):02x}:{os.minor(each.st_dev):02x}:{each.st_ino}" for each in found}
+    held = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line]
+    return sum(kind == "WRITE" and file in wanted for _, _, _, kind, _, file, *_ in held)
 
 
 def is_idle(pid: int) -> bool:

@@ -182,7 +182,7 @@ def test_traffic_goes_on_while_the_vf_of_the_second_nic_comes_and_goes() -> None
             agent.wait()
         counted = [re.findall(r"(\d+) packets transmitted, (\d+) received", each) for each in printed]
         for ((sent, received),) in counted:
-            assert int(sent) > 50
+            assert int(received) > len(changes), "some for each of the changes"
             assert int(sent) - int(received) <= 1, "only the last may have been on its way"
         # What the bridge that stands in for netvsc's link sends when it gets a port is no pod's.
         assert {reason for reason in dropped(fabric) if reason != "multicast_v6"} == set()

@@ -14,7 +14,7 @@ from tests.netns.calls import Executable, Running
 from tests.netns.conftest import NewNode
 from tests.netns.node import RUN_DIR, Node, pod_addresses
 from tests.netns.sandbox import Pod
-from tests.waiting import descriptors_of, eventually
+from tests.waiting import descriptors_of, eventually, exclusive_locks
 
 ROUNDS = 200
 
@@ -184,6 +184,22 @@ def test_an_add_killed_at_each_of_its_steps_leaves_nothing_that_matters(
 # Not killed, but stopped
 
 
+def _stop_between_transactions(running: Running, node: Node) -> None:
+    """Stop a call; where it is in the middle of a transaction, after that."""
+    running.signal(signal.SIGSTOP)
+    files = [node.sandbox.path(RUN_DIR) / name for name in ("azvnet.db-shm", "store.lock")]
+
+    def outside() -> bool:
+        if not exclusive_locks(*files):
+            return True
+        running.signal(signal.SIGCONT)
+        time.sleep(0.0002)
+        running.signal(signal.SIGSTOP)
+        return False
+
+    eventually(outside, "no transaction is open", pause=0.002)
+
+
 @pytest.mark.timeout(240)
 def test_an_add_that_is_stopped_anywhere_keeps_no_other_from_finishing(new_node: NewNode) -> None:
     """Row 3: what is locked for longer than a transaction concerns one attachment alone."""
@@ -195,7 +211,7 @@ def test_an_add_that_is_stopped_anywhere_keeps_no_other_from_finishing(new_node:
     for _ in range(5):
         running = node.start("ADD", stopped)
         time.sleep(rng.random() * typical)
-        running.signal(signal.SIGSTOP)
+        _stop_between_transactions(running, node)
         calls = [node.start("ADD", pod) for pod in others[:20]]
         for each in calls:
             each.finish().done()
