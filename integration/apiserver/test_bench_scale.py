@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.bench.scale import central, clairvoyant, figures, independent
+from integration.bench.scale.chart import strokes
 from integration.bench.scale.scenario import Arrival, Scenario, arrivals
 from integration.tools import kubernetes
 from ipam.value import replace
@@ -71,6 +72,16 @@ def test_on_paper_who_knows_all_pods_writes_each_nic_once_and_leaves_fewer_waiti
     assert best.addresses == SMALL.pods
     assert 0 < best.waited < operator.waited
     assert best.wait_most < operator.wait_most
+
+
+def test_runs_that_are_drawn_together_look_different() -> None:
+    hows, names = ("operator", "best possible", "1,000 nodes"), ("as AKS", "low 24, high 40")
+    runs = [{"how": how, "name": name} for how in hows for name in names]
+    drawn = strokes(runs)
+    assert len(set(drawn)) == len(runs)
+    assert len({each.colour for each in drawn}) == len(hows)
+    with pytest.raises(ValueError, match="fewer kinds of lines"):
+        strokes([*runs, runs[0]])
 
 
 def test_who_knows_all_pods_begins_with_the_node_that_runs_out_first() -> None:

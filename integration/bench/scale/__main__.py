@@ -63,7 +63,6 @@ def main() -> int:
                 [options.operator, "operator"],
                 Path(folder),
                 say,
-                with_kwok=not options.no_kwok,
             )
             report.finish(recorded, options.results, screen)
         if options.write:
@@ -136,7 +135,7 @@ def on_paper(options: argparse.Namespace, screen: Screen) -> None:
 def _scenario(options: argparse.Namespace) -> Scenario:
     default = Scenario()
     names = ("name", "nodes", "pods", "seconds", "speed", "start", "share", "uneven")
-    given = {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name) for name in names} | {"heartbeats": not options.no_kwok}
     return dataclasses.replace(default, **given, sizes=replace(default.sizes, **options.sizes))
 
 

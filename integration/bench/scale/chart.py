@@ -5,7 +5,8 @@ Owns layout and colours; the pieces are those of `cni_plugin.cli.svg`. Pure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_plugin.cli.svg import FAINT, FONT, LINE, PAPER, element, svg_text
 from integration.bench.scale.scenario import WRITES
@@ -16,11 +17,44 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 WIDTH, LEFT, RIGHT, PANEL, GAP, TOP = 960, 80, 40, 170, 62, 96
 COLOURS = ("#218bff", "#cf222e", "#bf8700", "#8250df", "#4ac26b", "#0a3069", "#57606a")
+"""Who writes."""
+DASHES = ("", "7 4", "2 3")
+"""With which settings."""
+ROUND = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
+"""First digits of the top of an axis, so that its middle is round too."""
 PANELS = (
     ("addressed", "pods with an address"),
     ("waiting", "pods waiting for an address"),
     ("writes", "writes to Azure in the last 5 minutes, % of its limit"),
 )
+
+
+class Stroke(NamedTuple):
+    """How the line of a run is drawn."""
+
+    colour: str
+    dash: str
+
+    def draw(self, name: str, width: float, **where: float | str) -> str:
+        """An element with that line."""
+        dash: dict[str, float | str] = {"stroke_dasharray": self.dash} if self.dash else {}
+        return element(name, "", **where, fill="none", stroke=self.colour, stroke_width=width, **dash)
+
+
+def strokes(runs: Sequence[Document]) -> list[Stroke]:
+    """Of each run: a colour for who writes, dashes for the settings.
+
+    Raises:
+        ValueError: two runs would look the same.
+    """
+    hows, names = (list(dict.fromkeys(run[key] for run in runs)) for key in ("how", "name"))
+    if (
+        len(hows) > len(COLOURS)
+        or len(names) > len(DASHES)
+        or len(runs) > len({(run["how"], run["name"]) for run in runs})
+    ):
+        raise ValueError("the picture has fewer kinds of lines than there are runs")
+    return [Stroke(COLOURS[hows.index(run["how"])], DASHES[names.index(run["name"])]) for run in runs]
 
 
 def chart(runs: Sequence[Document]) -> str:
@@ -41,10 +75,9 @@ def chart(runs: Sequence[Document]) -> str:
     ]
     for number, (name, words) in enumerate(PANELS):
         body += _panel(runs, name, words, TOP + number * (PANEL + GAP), end)
-    for number, run in enumerate(runs):
+    for number, (run, stroke) in enumerate(zip(runs, strokes(runs), strict=True)):
         y = key + 24 * number
-        colour = COLOURS[number % len(COLOURS)]
-        body.append(element("line", x1=LEFT, y1=y - 4, x2=LEFT + 26, y2=y - 4, stroke=colour, stroke_width=3))
+        body.append(stroke.draw("line", 3, x1=LEFT, y1=y - 4, x2=LEFT + 26, y2=y - 4))
         body.append(svg_text(LEFT + 36, y, f"{run['how']}: {run['name']}"))
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="{FONT}">'
@@ -53,7 +86,7 @@ def chart(runs: Sequence[Document]) -> str:
 
 def _panel(runs: Sequence[Document], name: str, words: str, top: float, end: float) -> list[str]:
     curves = [_points(run, name) for run in runs]
-    most = max(100.0 if name == "writes" else 1.0, *(y for curve in curves for _, y in curve))
+    most = _rounded_up(max(100.0 if name == "writes" else 1.0, *(y for curve in curves for _, y in curve)))
     bottom, right = top + PANEL, WIDTH - RIGHT
 
     def place(x: float, y: float) -> str:
@@ -67,11 +100,15 @@ def _panel(runs: Sequence[Document], name: str, words: str, top: float, end: flo
     for minute in range(0, int(end / 60) + 1, 2):
         x = LEFT + (right - LEFT) * minute * 60 / end
         drawn.append(svg_text(x, bottom + 18, f"{minute} min", anchor="middle", colour=FAINT, size=12))
-    for number, curve in enumerate(curves):
+    for curve, stroke in zip(curves, strokes(runs), strict=True):
         points = " ".join(place(x, y) for x, y in curve)
-        colour = COLOURS[number % len(COLOURS)]
-        drawn.append(element("polyline", points=points, fill="none", stroke=colour, stroke_width=2))
+        drawn.append(stroke.draw("polyline", 2, points=points))
     return drawn
+
+
+def _rounded_up(most: float) -> float:
+    unit = 10.0 ** math.floor(math.log10(most))
+    return next(unit * first for first in ROUND if unit * first >= most * 0.999)
 
 
 def _points(run: Document, name: str) -> list[tuple[float, float]]:

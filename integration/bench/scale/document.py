@@ -136,7 +136,8 @@ def _table(runs: Iterable[Document]) -> Iterable[str]:
         about = run["about"]
         yield (
             f"\nMeasured with {about['nodes']:,} nodes and {about['pods']:,} pods on {about['date']}, "
-            f"{about['machine']}, load average {about['load']} over 15 minutes: the operator used "
+            f"{about['machine']}, load average {about['load']} over 15 minutes"
+            f"{'' if about.get('heartbeats', True) else ', nodes without heartbeats'}: the operator used "
             f"{run['operator_seconds']:.0f} s of processor time while the pods arrived "
             f"({run['operator_share']:.0%} of one processor) and {run['operator_mib']:.0f} MiB at most.\n"
         )

@@ -106,6 +106,7 @@ def about(scenario: Scenario) -> Document:
         "start": scenario.start,
         "share": scenario.share,
         "speed": scenario.speed,
+        "heartbeats": scenario.heartbeats,
         "uneven": scenario.uneven,
         "sizes": {name: getattr(sizes, name) for name in type(sizes).__match_args__},
     }

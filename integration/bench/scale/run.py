@@ -100,14 +100,7 @@ class Agents:
         self.process.wait(60)
 
 
-def run(
-    scenario: Scenario,
-    operator: list[str],
-    folder: Path,
-    say: Callable[[str], None],
-    *,
-    with_kwok: bool = True,
-) -> Recorded:
+def run(scenario: Scenario, operator: list[str], folder: Path, say: Callable[[str], None]) -> Recorded:
     """One run, in a network namespace of its own. ``operator``: the command line before ``--config``.
 
     Raises:
@@ -116,8 +109,8 @@ def run(
     with contextlib.ExitStack() as undo:
         say(f"Azure with {scenario.nodes} machines, {scenario.start} addresses each")
         azure = undo.enter_context(Azure(scenario, folder))
-        say("etcd, API server, scheduler, kwok")
-        plane = undo.enter_context(Plane(folder, with_kwok=with_kwok))
+        say("etcd, API server, scheduler" + (", kwok" if scenario.heartbeats else ""))
+        plane = undo.enter_context(Plane(folder, with_kwok=scenario.heartbeats))
         api = undo.enter_context(Api(plane.kubeconfig))
         _apply(CRD, api)
         _create_nodes(api, azure, say)

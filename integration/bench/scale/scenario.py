@@ -43,6 +43,8 @@ class Scenario:
     """Seconds from the end of an operation until IMDS lists its addresses."""
     speed: float = 1.0
     """How many times faster than reality Azure is."""
+    heartbeats: bool = True
+    """kwok renews each node's Lease, as a kubelet does, every ten seconds."""
     uneven: bool = False
     """On paper: each pod is given to a random node, which is closer to what a scheduler does."""
     seed: int = 1
