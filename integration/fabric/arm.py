@@ -1,105 +1,40 @@
 """Azure Resource Manager: NICs and what leads to them, with tokens, roles, paging and throttling.
 
-Resources are found by path in one table, so that a new operation is one more row. Any api-version
-is taken. Sources: REST references of Microsoft.Network and Microsoft.Compute, request limits of
-Azure Resource Manager; recorded answers for headers.
+Owns what every request has to pass before its handler answers. Any api-version is taken. Sources: request
+limits of Azure Resource Manager; recorded answers for headers.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING
 
-from integration.fabric import armreads as reads
 from integration.fabric import armroles as roles
 from integration.fabric import armscalesets as scalesets
-from integration.fabric import armusage as usage
 from integration.fabric import armwrites as writes
-from integration.fabric import instancebody, nicbody
+from integration.fabric import nicbody
 from integration.fabric.armanswers import GATEWAY, error, with_headers
-from integration.fabric.armfaults import WriteFaults
-from integration.fabric.armlimits import (
-    Bucket,
-    InstanceBuckets,
-    Window,
-    compute_throttled,
-    gateway_throttled,
-    network_throttled,
-)
-from integration.fabric.armlog import POLL, RequestLog
-from integration.fabric.armoperations import COMPUTE, NETWORK, Operations
+from integration.fabric.armlimits import compute_throttled, gateway_throttled, network_throttled
+from integration.fabric.armlog import POLL
+from integration.fabric.armroutes import ROUTES, Route
+from integration.fabric.armstate import ArmState
 from integration.fabric.changes import RefusedChange
 from integration.fabric.clouds import cloud
-from integration.fabric.tokens import TokenIssuer, TokenRefused
-from integration.fabric.web import Request, Response, json_response
+from integration.fabric.tokens import TokenRefused
+from integration.fabric.web import Request, Response
 
 if TYPE_CHECKING:
+    import re
+
     from integration.fabric.armfaults import Edit
     from integration.fabric.model import Estate
 
 SERVER_HEADER = "Microsoft-HTTPAPI/2.0"
 
-Entry = TypeVar("Entry")
-Handler = Callable[["Arm", Request, "Estate", "re.Match[str]"], Response]
-References = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]
 
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One kind of path: what it names, and what each method does there."""
-
-    pattern: re.Pattern[str]
-    resource_type: str
-    """Its actions are this with ``/read`` and ``/write``."""
-    methods: Mapping[str, Handler]
-    references: References | None = None
-    """What a written document refers to."""
-
-    @property
-    def is_poll(self) -> bool:
-        """Whether it is the resource of an operation."""
-        return self.resource_type.endswith("/operations")
-
-    @property
-    def is_network(self) -> bool:
-        """Whether Microsoft.Network answers, which also has the NICs of scale sets."""
-        return (
-            self.resource_type.startswith("Microsoft.Network/") or "networkInterfaces" in self.resource_type
-        )
-
-
-class Arm:
-    """ARM of one fabric; what a test may set or read is public."""
-
-    def __init__(
-        self,
-        issuer: TokenIssuer,
-        newest: Callable[[], Estate],
-        change: Callable[[Callable[[Estate], Estate]], object],
-    ) -> None:
-        self.issuer = issuer
-        self.newest = newest
-        """The estate as it is, whatever lag and faults show."""
-        self.change = change
-        self.reads = Bucket()
-        self.writes = Bucket(200, 10.0)
-        self.network_reads = Window(10_000)
-        self.network_writes = Window(1_000)
-        self.instance_writes = InstanceBuckets()
-        self.roles = roles.Roles()
-        self.operations = Operations()
-        self.faults = WriteFaults()
-        self.log = RequestLog()
-        self.writing = threading.RLock()
-        """Held from the look at a resource to its change."""
-        self.page_size: int | None = None
-        """Entries in one page of a list; None: all in one."""
+class Arm(ArmState):
+    """ARM of one fabric."""
 
     def answer(self, request: Request, estate: Estate) -> Response:
         """The response to a request, with the estate as ARM shows it now."""
@@ -137,21 +72,6 @@ class Arm:
     def reconcile(self) -> None:
         """Let Uniform scale sets apply their models again: what was added to single instances is gone."""
         scalesets.reconcile(self)
-
-    def paged(self, request: Request, entries: Sequence[Entry], shown: Callable[[Entry], Any]) -> Response:
-        """One page of a list, with the link to the next one; ``shown``: an entry's document."""
-        size = self.page_size or max(len(entries), 1)
-        start = int(request.parameter("$skiptoken") or 0)
-        document: dict[str, Any] = {"value": [shown(entry) for entry in entries[start : start + size]]}
-        if start + size < len(entries):
-            query = [(k, v) for k, v in request.query if k != "$skiptoken"]
-            query.append(("$skiptoken", str(start + size)))
-            document["nextLink"] = f"https://{request.host}{request.path}?{urlencode(query)}"
-        return json_response(200, document)
-
-    def close(self) -> None:
-        """Stop what runs by itself."""
-        self.operations.close()
 
     def _caller(self, request: Request, estate: Estate) -> roles.Caller:
         audiences = cloud(estate.environment).audiences
@@ -249,55 +169,3 @@ def _scope_missing(estate: Estate, match: re.Match[str]) -> Response | None:
         message = f"Resource group '{group}' could not be found."
         return error(404, message, "ResourceGroupNotFound", GATEWAY)
     return None
-
-
-def _route(path: str, resource_type: str, references: References | None = None, **methods: Handler) -> Route:
-    pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path.replace(".", r"\."))
-    return Route(re.compile(pattern, re.IGNORECASE), resource_type, methods, references)
-
-
-_SUBSCRIPTION = "/subscriptions/<subscription>"
-_GROUP = f"{_SUBSCRIPTION}/resourceGroups/<group>"
-_NIC = f"{_GROUP}/providers/{roles.NIC}/<nic>"
-_VNET = f"{_GROUP}/providers/{roles.VNET}/<vnet>"
-_SCALE_SET = f"{_GROUP}/providers/{roles.SCALE_SET}/<vmss>"
-_INSTANCE = f"{_SCALE_SET}/virtualMachines/<instance>"
-_INSTANCE_NIC = f"{_INSTANCE}/networkInterfaces/<nic>"
-
-ROUTES = (
-    _route(_NIC, roles.NIC, nicbody.references, GET=reads.get_nic, PUT=writes.put_nic),
-    _route(f"{_GROUP}/providers/{roles.NIC}", roles.NIC, GET=reads.list_nics),
-    _route(f"{_SUBSCRIPTION}/providers/{roles.NIC}", roles.NIC, GET=reads.list_nics),
-    _route(_VNET, roles.VNET, GET=reads.get_vnet),
-    _route(f"{_VNET}/usages", f"{roles.VNET}/usages", GET=usage.list_usage),
-    _route(f"{_VNET}/subnets/<subnet>", roles.SUBNET, GET=reads.get_subnet),
-    _route(f"{_GROUP}/providers/{roles.MACHINE}/<vm>", roles.MACHINE, GET=reads.get_vm),
-    _route(
-        f"{_SCALE_SET}/networkInterfaces",
-        f"{roles.SCALE_SET}/networkInterfaces",
-        GET=reads.list_scale_set_nics,
-    ),
-    _route(
-        _INSTANCE,
-        roles.INSTANCE,
-        instancebody.references,
-        GET=reads.get_instance,
-        PUT=scalesets.put_instance,
-    ),
-    _route(f"{_INSTANCE}/networkInterfaces", roles.INSTANCE_NIC, GET=reads.list_scale_set_nics),
-    _route(_INSTANCE_NIC, roles.INSTANCE_NIC, GET=reads.get_scale_set_nic, PUT=writes.refuse_direct),
-    _route(
-        f"{_INSTANCE_NIC}/ipConfigurations",
-        f"{roles.INSTANCE_NIC}/ipConfigurations",
-        GET=reads.list_configurations,
-    ),
-    *(
-        _route(
-            f"{_SUBSCRIPTION}/providers/{provider}/locations/<location>/operations/<operation>",
-            f"{provider}/locations/operations",
-            GET=writes.get_operation,
-        )
-        for provider in (NETWORK, COMPUTE)
-    ),
-)
-"""What there is: a path with its names in angle brackets, its type, and what each method does."""

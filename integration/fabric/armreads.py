@@ -16,7 +16,7 @@ from integration.fabric.model import Placement
 if TYPE_CHECKING:
     import re
 
-    from integration.fabric.arm import Arm
+    from integration.fabric.armstate import ArmState
     from integration.fabric.model import Estate, Nic, Vm
     from integration.fabric.web import Request, Response
 
@@ -45,7 +45,7 @@ def nics(estate: Estate, *, uniform: bool) -> list[tuple[Vm, Nic]]:
     ]
 
 
-def get_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+def get_nic(_: ArmState, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     expand = "subnet" in (request.parameter("$expand") or "").casefold()
     for vm, nic in nics(estate, uniform=False):
         if same(nic.name, match["nic"]):
@@ -53,7 +53,7 @@ def get_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> R
     return not_found("Microsoft.Network/networkInterfaces", match["nic"], estate)
 
 
-def list_nics(arm: Arm, request: Request, estate: Estate, _: re.Match[str]) -> Response:
+def list_nics(arm: ArmState, request: Request, estate: Estate, _: re.Match[str]) -> Response:
     return arm.paged(request, nics(estate, uniform=False), lambda each: documents.nic_document(estate, *each))
 
 
@@ -67,14 +67,14 @@ def scale_set_nics(estate: Estate, match: re.Match[str]) -> list[tuple[Vm, Nic]]
     ]
 
 
-def list_scale_set_nics(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+def list_scale_set_nics(arm: ArmState, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     entries = scale_set_nics(estate, match)
     if not entries:
         return not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
     return arm.paged(request, entries, lambda each: documents.nic_document(estate, *each))
 
 
-def get_scale_set_nic(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+def get_scale_set_nic(_: ArmState, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     expand = "subnet" in (request.parameter("$expand") or "").casefold()
     for vm, nic in scale_set_nics(estate, match):
         if same(nic.name, match["nic"]):
@@ -83,7 +83,7 @@ def get_scale_set_nic(_: Arm, request: Request, estate: Estate, match: re.Match[
     return not_found("Microsoft.Compute/virtualMachineScaleSets", name, estate)
 
 
-def list_configurations(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+def list_configurations(arm: ArmState, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vm, nic in scale_set_nics(estate, match):
         if same(nic.name, match["nic"]):
             shown = functools.partial(documents.configuration_document, estate, vm, nic)
@@ -91,7 +91,7 @@ def list_configurations(arm: Arm, request: Request, estate: Estate, match: re.Ma
     return not_found("Microsoft.Compute/virtualMachineScaleSets", match["vmss"], estate)
 
 
-def get_instance(_: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+def get_instance(_: ArmState, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vm in estate.vms:
         if same(vm.scale_set, match["vmss"]) and vm.instance == match["instance"]:
             return found(documents.instance_document(estate, vm, blocks=knows_blocks(request)))
@@ -99,7 +99,7 @@ def get_instance(_: Arm, request: Request, estate: Estate, match: re.Match[str])
     return not_found("Microsoft.Compute/virtualMachineScaleSets", name, estate)
 
 
-def get_vm(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+def get_vm(_: ArmState, __: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vm in estate.vms:
         if same(vm.name, match["vm"]) and vm.placement is not Placement.UNIFORM and not vm.is_deleted:
             return found(documents.vm_document(estate, vm))
@@ -110,14 +110,14 @@ _ELSEWHERE = {INTERNET, "onpremises"}
 """Networks that are not in Azure."""
 
 
-def get_vnet(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+def get_vnet(_: ArmState, __: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vnet in estate.vnets:
         if same(vnet.name, match["vnet"]) and vnet.name not in _ELSEWHERE:
             return found(documents.vnet_document(estate, vnet))
     return not_found("Microsoft.Network/virtualNetworks", match["vnet"], estate)
 
 
-def get_subnet(_: Arm, __: Request, estate: Estate, match: re.Match[str]) -> Response:
+def get_subnet(_: ArmState, __: Request, estate: Estate, match: re.Match[str]) -> Response:
     for vnet in estate.vnets:
         for subnet in vnet.subnets:
             if same(vnet.name, match["vnet"]) and same(subnet.name, match["subnet"]):

@@ -24,13 +24,13 @@ from integration.fabric.web import json_response
 if TYPE_CHECKING:
     import re
 
-    from integration.fabric.arm import Arm
     from integration.fabric.armfaults import Edit
+    from integration.fabric.armstate import ArmState
     from integration.fabric.model import Estate, Vm
     from integration.fabric.web import Request, Response
 
 
-def put_instance(arm: Arm, request: Request, _: Estate, match: re.Match[str]) -> Response:
+def put_instance(arm: ArmState, request: Request, _: Estate, match: re.Match[str]) -> Response:
     """``PUT virtualMachineScaleSets/<vmss>/virtualMachines/<instance>``."""
     blocks = knows_blocks(request)
     with arm.writing:
@@ -62,7 +62,7 @@ def put_instance(arm: Arm, request: Request, _: Estate, match: re.Match[str]) ->
     )
 
 
-def edit_instance(arm: Arm, computer_name: str, edit: Edit) -> None:
+def edit_instance(arm: ArmState, computer_name: str, edit: Edit) -> None:
     """Let somebody else read an instance, edit its document and write it back, done at once.
 
     Raises:
@@ -82,7 +82,7 @@ def edit_instance(arm: Arm, computer_name: str, edit: Edit) -> None:
         arm.change(change)
 
 
-def reconcile(arm: Arm) -> None:
+def reconcile(arm: ArmState) -> None:
     """Let the model of the Uniform scale sets be applied again: what was added to instances is gone."""
 
     def change(estate: Estate) -> Estate:
@@ -100,7 +100,7 @@ def _instance(estate: Estate, scale_set: str, instance: str) -> Vm | None:
     return next((vm for vm in uniform if same(vm.scale_set, scale_set) and vm.instance == instance), None)
 
 
-def _busy(arm: Arm, vm: Vm) -> Response | None:
+def _busy(arm: ArmState, vm: Vm) -> Response | None:
     if arm.operations.running(vm_id(arm.newest(), vm)) is None:
         return None
     message = (

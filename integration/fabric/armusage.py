@@ -17,7 +17,7 @@ from integration.fabric.armreads import same
 if TYPE_CHECKING:
     import re
 
-    from integration.fabric.arm import Arm
+    from integration.fabric.armstate import ArmState
     from integration.fabric.model import Estate, Subnet, Vnet
     from integration.fabric.web import Request, Response
 
@@ -36,7 +36,7 @@ def usage_document(estate: Estate, vnet: Vnet, subnet: Subnet) -> dict[str, Any]
     }
 
 
-def list_usage(arm: Arm, request: Request, estate: Estate, match: re.Match[str]) -> Response:
+def list_usage(arm: ArmState, request: Request, estate: Estate, match: re.Match[str]) -> Response:
     """The usage of every subnet of a virtual network."""
     for vnet in estate.vnets:
         if same(vnet.name, match["vnet"]):

@@ -24,8 +24,8 @@ from integration.fabric.web import json_response
 if TYPE_CHECKING:
     import re
 
-    from integration.fabric.arm import Arm
     from integration.fabric.armfaults import Edit
+    from integration.fabric.armstate import ArmState
     from integration.fabric.model import Estate, Nic, Vm
     from integration.fabric.web import Request, Response
 
@@ -33,7 +33,7 @@ _STATUS = {"InvalidResourceLocation": 409}
 """Codes that do not come with 400."""
 
 
-def put_nic(arm: Arm, request: Request, _: Estate, match: re.Match[str]) -> Response:
+def put_nic(arm: ArmState, request: Request, _: Estate, match: re.Match[str]) -> Response:
     """``PUT networkInterfaces/<nic>``: a full replacement of a NIC that a machine has."""
     with arm.writing:
         found = _nic_named(arm.newest(), match["nic"])
@@ -62,14 +62,14 @@ def put_nic(arm: Arm, request: Request, _: Estate, match: re.Match[str]) -> Resp
     )
 
 
-def refuse_direct(_: Arm, __: Request, ___: Estate, ____: re.Match[str]) -> Response:
+def refuse_direct(_: ArmState, __: Request, ___: Estate, ____: re.Match[str]) -> Response:
     """A PUT of the NIC of a Uniform instance, which is written through the instance alone."""
     kind = "virtualMachineScaleSets/virtualMachines/networkInterfaces"
     message = f"The operation 'write' on resource type '{kind}' is disallowed."
     return error(409, message, "OperationNotAllowed")
 
 
-def get_operation(arm: Arm, _: Request, __: Estate, match: re.Match[str]) -> Response:
+def get_operation(arm: ArmState, _: Request, __: Estate, match: re.Match[str]) -> Response:
     """How far an operation is."""
     operation = arm.operations.find(match["operation"])
     if operation is None:
@@ -80,7 +80,7 @@ def get_operation(arm: Arm, _: Request, __: Estate, match: re.Match[str]) -> Res
     return response
 
 
-def edit_nic(arm: Arm, name: str, edit: Edit) -> None:
+def edit_nic(arm: ArmState, name: str, edit: Edit) -> None:
     """Let somebody else read a NIC, edit its document and write it back, done at once.
 
     Raises:
@@ -103,7 +103,7 @@ def edit_nic(arm: Arm, name: str, edit: Edit) -> None:
         arm.change(change)
 
 
-def begin(arm: Arm, vm: Vm, nic: Nic) -> Operation:
+def begin(arm: ArmState, vm: Vm, nic: Nic) -> Operation:
     """Begin the operation of a write that ARM shows already."""
 
     def settle(state: State) -> None:
@@ -112,7 +112,7 @@ def begin(arm: Arm, vm: Vm, nic: Nic) -> Operation:
     return arm.operations.begin(nic_id(arm.newest(), vm, nic), NETWORK, settle)
 
 
-def busy(arm: Arm, identifier: str) -> Response | None:
+def busy(arm: ArmState, identifier: str) -> Response | None:
     """The refusal of a second write while an operation on the resource runs."""
     operation = arm.operations.running(identifier)
     if operation is None:
@@ -144,14 +144,14 @@ def refused_answer(refused: RefusedChange) -> Response:
     return network_error(_STATUS.get(refused.code, 400), refused.code, message)
 
 
-def location(arm: Arm, request: Request, operation: Operation) -> tuple[tuple[str, str], ...]:
+def location(arm: ArmState, request: Request, operation: Operation) -> tuple[tuple[str, str], ...]:
     """The headers that lead to an operation."""
     version = request.parameter("api-version") or ""
     url = operation_url(arm, operation, request.host, version)
     return (("Azure-AsyncOperation", url), ("Azure-AsyncNotification", "Enabled"))
 
 
-def operation_url(arm: Arm, operation: Operation, host: str, version: str) -> str:
+def operation_url(arm: ArmState, operation: Operation, host: str, version: str) -> str:
     """Where an operation can be polled; a client has to keep the whole query."""
     estate = arm.newest()
     where = f"/subscriptions/{estate.subscription}/providers/{operation.provider}/locations/{estate.location}"
@@ -159,7 +159,7 @@ def operation_url(arm: Arm, operation: Operation, host: str, version: str) -> st
     return f"https://{host or 'management.azure.com'}{where}/operations/{operation.identifier}?{query}"
 
 
-def _written(arm: Arm, vm: Vm, nic: Nic, document: dict[str, Any]) -> Nic:
+def _written(arm: ArmState, vm: Vm, nic: Nic, document: dict[str, Any]) -> Nic:
     """The NIC as the document wants it. Raises RefusedChange."""
     estate = arm.newest()
     body = nicbody.nic_body(estate, vm, nic, document)
@@ -182,7 +182,7 @@ def _nic_named(estate: Estate, name: str) -> tuple[Vm, Nic] | None:
     return next(((vm, nic) for vm, nic in nics(estate, uniform=False) if same(nic.name, name)), None)
 
 
-def _outdated(arm: Arm, vm: Vm, nic: Nic, request: Request) -> Response | None:
+def _outdated(arm: ArmState, vm: Vm, nic: Nic, request: Request) -> Response | None:
     if arm.faults.ignores_if_match:
         return None
     identifier = nic_id(arm.newest(), vm, nic)
