@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ipam.provision import which_nic
+from ipam.provision.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,19 +57,31 @@ class _Group:
         self._asked: set[str] = set()
         """Machines that were found in this list before."""
         self._read_at = float("-inf")
+        self._refused: Refusal | None = None
+        """Why the last list could not be read; those who waited for it do not ask for another one."""
+        self._refused_at = float("-inf")
 
     def nics(self, arm: Conversation, place: Placement, clock: Callable[[], float]) -> list[Document]:
-        machine = place.resource_id.casefold()
+        machine, came = place.resource_id.casefold(), clock()
         with self._lock:
+            if self._refused is not None and came < self._refused_at:
+                raise Refusal(self._refused.kind, str(self._refused), self._refused.retry_after)
             is_used = machine in self._asked or machine not in self._by_machine
-            if is_used and clock() - self._read_at > FRESH_SECONDS:
-                found: dict[str, list[Document]] = {}
-                for owner, nic in which_nic.nics_by_machine(arm, place):
-                    found.setdefault(owner, []).append(_extract(nic))
-                self._by_machine, self._read_at = found, clock()
-                self._asked.clear()
+            if is_used and came - self._read_at > FRESH_SECONDS:
+                self._read(arm, place, clock)
             self._asked.add(machine)
             return self._by_machine.get(machine, [])
+
+    def _read(self, arm: Conversation, place: Placement, clock: Callable[[], float]) -> None:
+        found: dict[str, list[Document]] = {}
+        try:
+            for owner, nic in which_nic.nics_by_machine(arm, place):
+                found.setdefault(owner, []).append(_extract(nic))
+        except Refusal as refusal:
+            self._refused, self._refused_at = refusal, clock()
+            raise
+        self._by_machine, self._read_at, self._refused = found, clock(), None
+        self._asked.clear()
 
 
 def _extract(nic: Document) -> Document:
