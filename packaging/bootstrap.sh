@@ -43,6 +43,7 @@ curl                      curl
 dash                      dash
 ipset                     ipset
 netcat-openbsd            nc.openbsd
+wget                      wget
 '
 
 # Docker is not here: installed, it would start a daemon on this machine. integration/kind unpacks it.

@@ -52,6 +52,7 @@ class Cluster(Client):
             NotReady until somebody installs one.
         dns: run CoreDNS. Its pod is Pending until a node is Ready.
         max_pods: of every kubelet.
+        zones: availability zones over which the nodes are spread; 0: their labels name none.
         newest_containerd: nodes that run it instead of Debian's 1.6.
         name: of the fabric, unique on this machine; random when left out.
         api_port: where the API server is reached on this machine's loopback; 0: any free port.
@@ -70,6 +71,7 @@ class Cluster(Client):
         cni: str | None = None,
         dns: bool = True,
         max_pods: int = 110,
+        zones: int = 0,
         newest_containerd: Collection[str] = (),
         name: str | None = None,
         api_port: int = 0,
@@ -95,6 +97,7 @@ class Cluster(Client):
         """Which addresses services get."""
         self._proxy = proxy
         self._max_pods = max_pods
+        self._zones = zones
         self._newest_containerd = newest_containerd
         self._verbosity = verbosity
         self._cni = cni
@@ -255,7 +258,8 @@ class Cluster(Client):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _make_nodes(self, archives: list[Path]) -> None:
-        for machine in self.fabric.nodes.values():
+        location = self.fabric.estate.location
+        for number, machine in enumerate(self.fabric.nodes.values()):
             self.nodes[machine.name] = Node(
                 machine,
                 self.control,
@@ -267,6 +271,7 @@ class Cluster(Client):
                 max_pods=self._max_pods,
                 verbosity=self._verbosity,
                 runtime=containerd() if machine.name in self._newest_containerd else None,
+                zone=f"{location}-{number % self._zones + 1}" if self._zones else "",
             )
             network.install(machine, self._cni)
 

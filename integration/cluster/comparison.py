@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 CONTENDERS = ("azvnet", "ptp")
 """azvnet as an operator installs it, and `ptp` with `host-local` and `portmap` (`cni.reference_conflist`)."""
 NODES, ADDRESSES = 3, 80
+"""Each node is in a zone of its own, which specs about the distribution of traffic need."""
 
 _NEVER = (
-    r"\[(Slow|Serial|Disruptive)\]"
+    r"\[(Slow|Serial|Disruptive|Provider:GCE)\]"
     r"|\[Feature:(LoadBalancer|Ingress|NetworkPolicy|SCTPConnectivity|Networking-DNS|Networking-IPv[46]"
     r"|Networking-Performance|PerformanceDNS|KubeProxyNFAcct|OffByDefault)\]"
 )
@@ -76,7 +77,13 @@ class Run:
 def run(selection: Selection, contender: str, proxy: str, say: Callable[[str], None]) -> Run:
     """Run the specs of a selection on a cluster of their own. Raises ClusterError."""
     cni = None if contender == "azvnet" else contender
-    shape = {"nodes": NODES, "addresses": ADDRESSES, "dual_stack": selection.dual_stack, "proxy": proxy}
+    shape = {
+        "nodes": NODES,
+        "addresses": ADDRESSES,
+        "dual_stack": selection.dual_stack,
+        "proxy": proxy,
+        "zones": NODES,
+    }
     with Cluster(**shape, cni=cni, progress=say) as cluster:  # type: ignore[arg-type]
         if cni is None:
             rollout.install(cluster)

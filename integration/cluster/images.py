@@ -21,10 +21,23 @@ COREDNS_IMAGE = "azvnet.test/coredns:1"
 _E2E = ("agnhost", "jessie-dnsutils", "busybox")
 """The images of the specs that ours plays. What they run in the others is a shell's command line."""
 _REGISTRY = "registry.k8s.io/e2e-test-images"
+_CONNTRACK = "registry.k8s.io/build-image/distroless-iptables"
+"""Played as well: specs run ``conntrack`` in it."""
+_INVALID_STATE = "regression-issue-74839"
+"""An image, and its program: a server that answers with a segment that conntrack finds invalid."""
 
-_PROGRAMS = {"sh": "dash", "nc": "nc.openbsd", "dig": "dig", "curl": "curl", "getent": "getent"}
-"""Name in the image → program of this machine. Busybox has applets of these names, but as ``sh`` it
-prefers its own applets to programs, and its nc and nslookup know fewer options than the specs use.
+_PROGRAMS = {
+    "sh": "dash",
+    "nc": "nc.openbsd",
+    "dig": "dig",
+    "curl": "curl",
+    "getent": "getent",
+    "wget": "wget",
+    "conntrack": "conntrack",
+}
+"""Name in the image → program of this machine. Busybox has applets of most of these names, but as ``sh`` it
+prefers its own applets to programs, its nc and nslookup know fewer options than the specs use, and its wget,
+linked statically, crashes beside the libraries of the others.
 """
 
 
@@ -46,10 +59,10 @@ def coredns() -> Path:
 
 def e2e() -> Path:
     """The archive for Kubernetes' e2e specs, under the names they use. Raises ImageError, ToolsError."""
-    names = [name for image in _E2E for name in _named(f"{_REGISTRY}/{image}")]
+    names = [name for image in _E2E for name in _named(f"{_REGISTRY}/{image}")] + _named(_CONNTRACK)
     folder = kubernetes()
     shell, applets = busybox()
-    programs = {"agnhost": folder / "agnhost", "bin/busybox": shell}
+    programs = {"agnhost": folder / "agnhost", "coredns": folder / "coredns", "bin/busybox": shell}
     for name, source in _PROGRAMS.items():
         programs |= with_libraries(f"bin/{name}", program(source))
     image = Image(
@@ -64,11 +77,20 @@ def e2e() -> Path:
             "etc/nsswitch.conf": b"hosts: files dns\n",
             "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
             "etc/group": b"root:x:0:\nuser:x:1000:\n",
+            "etc/wgetrc": b"tries = 1\n",  # as busybox's, which the specs expect
         },
         entrypoint=["/agnhost"],
         aliases=names[1:],
     )
-    return cached_archive("e2e", [image, replace(pause(), name=_named("registry.k8s.io/pause")[0])])
+    invalid_state = Image(
+        _named(f"{_REGISTRY}/{_INVALID_STATE}")[-1],
+        [],
+        {_INVALID_STATE: folder / _INVALID_STATE},
+        {},
+        entrypoint=[f"/{_INVALID_STATE}"],
+    )
+    sandbox = replace(pause(), name=_named("registry.k8s.io/pause")[0])
+    return cached_archive("e2e", [image, invalid_state, sandbox])
 
 
 def e2e_names() -> dict[str, str]:

@@ -53,6 +53,7 @@ class Node:
         max_pods: how many pods the kubelet takes.
         verbosity: ``-v`` of Kubernetes' programs.
         runtime: folder with another containerd than Debian's.
+        zone: availability zone that the kubelet labels its Node with; empty: none.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Node:
         max_pods: int = 110,
         verbosity: int = 2,
         runtime: Path | None = None,
+        zone: str = "",
     ) -> None:
         self.machine = machine
         self.runtime = runtime
@@ -80,7 +82,7 @@ class Node:
         self.kubelet = Program(
             machine,
             "kubelet",
-            [str(programs / "kubelet"), *_kubelet_arguments(machine), f"--v={verbosity}"],
+            [str(programs / "kubelet"), *_kubelet_arguments(machine, zone), f"--v={verbosity}"],
             logs / f"kubelet-{self.name}.log",
         )
         self._proxy_argv = [
@@ -203,12 +205,14 @@ def addresses_of(machine: Machine) -> list[str]:
     return [str(machine.primary_ip), *map(str, machine.vm.primary_nic.ipv6[:1])]
 
 
-def _kubelet_arguments(machine: Machine) -> list[str]:
+def _kubelet_arguments(machine: Machine, zone: str) -> list[str]:
+    labels = [f"--node-labels=topology.kubernetes.io/zone={zone}"] if zone else []
     return [
         f"--config={_FILES}/kubelet.yaml",
         f"--kubeconfig={_FILES}/kubelet.conf",
         f"--hostname-override={machine.name}",
         f"--node-ip={','.join(addresses_of(machine))}",
+        *labels,
     ]
 
 

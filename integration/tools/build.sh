@@ -28,7 +28,7 @@ inputs() {
         kubernetes) sha256sum build.sh kubernetes/go.mod kubernetes/go.sum kubernetes/*/*.go ;;
         kind) sha256sum build.sh kind/go.mod kind/go.sum kubernetes/go.mod kubernetes/go.sum ;;
         *)
-            echo "build.sh: there is no set '$wanted'; there are bin, containerd, gvisor, kubernetes, kind, kwok" >&2
+            echo "build.sh: unknown set '$wanted'; known sets are bin, containerd, gvisor, kind, kubernetes, kwok" >&2
             exit 2
             ;;
     esac
@@ -109,6 +109,7 @@ kubernetes() {
         k8s.io/kubernetes/cmd/kubectl \
         ./coredns \
         k8s.io/kubernetes/test/images/agnhost \
+        k8s.io/kubernetes/test/images/regression-issue-74839 \
         helm.sh/helm/v3/cmd/helm \
         github.com/onsi/ginkgo/v2/ginkgo \
         $("$go" list -f '{{join .XTestImports " "}} {{join .TestImports " "}}' ./e2e)
