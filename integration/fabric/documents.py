@@ -131,24 +131,37 @@ def load_balancer_document(vm: Vm, public: Public) -> dict[str, Any] | None:
     return {"loadbalancer": inner} if addresses else None
 
 
-def wireserver_document(vm: Vm) -> bytes:
-    """The reply to getinterfaceinfov1: NICs, subnets and addresses, with who is primary."""
+def wireserver_document(vm: Vm, *, ipv6: bool = False) -> bytes:
+    """The reply to getinterfaceinfov1: NICs, subnets and addresses, with who is primary.
+
+    ``ipv6``: also the IPv6 subnet, if the NIC has one, which is not known of Azure's.
+    """
     lines = ["<Interfaces>"]
     for nic in vm.nics:
         lines.append(
             f"<Interface MacAddress={quoteattr(_bare_mac(nic))} IsPrimary={quoteattr(_flag(nic.primary))}>"
         )
         if nic.delivered:
-            lines.append(f"<IPSubnet Prefix={quoteattr(str(nic.subnet.prefix))}>")
-            lines += [
-                f"<IPAddress Address={quoteattr(str(e.address))} IsPrimary={quoteattr(_flag(e.primary))}/>"
-                for e in nic.delivered
-                if e.single
-            ]
-            lines.append("</IPSubnet>")
+            given = {str(entry.address): entry.primary for entry in nic.delivered if entry.single}
+            lines += _subnet(str(nic.subnet.prefix), given)
+        if ipv6 and nic.ipv6:
+            given = {str(address): address == nic.ipv6[0] for address in nic.ipv6}
+            lines += _subnet(str(nic.subnet.prefix_v6), given)
         lines.append("</Interface>")
     lines.append("</Interfaces>")
     return "".join(lines).encode()
+
+
+def _subnet(prefix: str, addresses: dict[str, bool]) -> list[str]:
+    """A subnet of the wireserver's document; of each address, whether it is the machine's own."""
+    return [
+        f"<IPSubnet Prefix={quoteattr(prefix)}>",
+        *(
+            f"<IPAddress Address={quoteattr(address)} IsPrimary={quoteattr(_flag(own))}/>"
+            for address, own in addresses.items()
+        ),
+        "</IPSubnet>",
+    ]
 
 
 def _interface(nic: Nic, public: Public) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Fabric:
         own_tmp: nodes have a /tmp of their own.
         shuffle_nics: IMDS lists the NICs in another order every time.
         imds_limit: requests per second and machine that IMDS takes; None: any number.
+        wireserver_ipv6: its document has IPv6 addresses; it is not known whether Azure's has.
         sysctls: of the nodes, over `rack.SYSCTLS`.
         name: of the fabric, unique on this machine; random when left out.
     """
@@ -81,6 +82,7 @@ class Fabric:
         own_tmp: bool = False,
         shuffle_nics: bool = False,
         imds_limit: int | None = 5,
+        wireserver_ipv6: bool = False,
         sysctls: Mapping[str, str | int] | None = None,
         name: str | None = None,
     ) -> None:
@@ -104,6 +106,7 @@ class Fabric:
         self.goal = GoalState(topology.build(plan, self.name))
         self.board = FaultBoard(self._faults_changed)
         self.imds = Imds(requests_per_second=imds_limit, shuffle=shuffle_nics)
+        self._wireserver_ipv6 = wireserver_ipv6
         self.identity = Identity()
         """Which identities the machines have, and how long tokens live."""
         self.arm = Arm(self.identity.issuer, lambda: self.estate, self.change)
@@ -173,7 +176,15 @@ class Fabric:
             self._network = network
             self._rack.power_on(folder, undo)
             self._boot(list(self.machines.values()))
-            services = Services(self.goal, self.board, self.imds, self.identity, self.arm, authority().server)
+            services = Services(
+                self.goal,
+                self.board,
+                self.imds,
+                self.identity,
+                self.arm,
+                authority().server,
+                wireserver_ipv6=self._wireserver_ipv6,
+            )
             undo.callback(self.arm.close)
             undo.callback(services.close)
             services.start(network.netns)

@@ -41,6 +41,8 @@ class Services:
         tokens: identity.Identity,
         manager: arm.Arm,
         tls: ssl.SSLContext,
+        *,
+        wireserver_ipv6: bool = False,
     ) -> None:
         self._goal = goal
         self._board = board
@@ -48,6 +50,7 @@ class Services:
         self._tokens = tokens
         self._arm = manager
         self._tls = tls
+        self._wireserver_ipv6 = wireserver_ipv6
         self._running = contextlib.ExitStack()
 
     def start(self, netns: int) -> None:
@@ -113,7 +116,7 @@ class Services:
 
     def _answer_wireserver(self, request: Request, now: Now) -> Response:
         _, vm = self._view(Surface.WIRESERVER, request, now)
-        return wireserver.answer(request, vm)
+        return wireserver.answer(request, vm, ipv6=self._wireserver_ipv6)
 
     def _answer_imds(self, request: Request, now: Now) -> Response:
         surface = _imds_surface(request)

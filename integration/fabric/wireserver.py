@@ -36,8 +36,11 @@ def error(status: int, message: str = "") -> Response:
     return Response(status, body.encode(), _XML)
 
 
-def answer(request: Request, vm: Vm) -> Response:
-    """The response to a request of that machine, with the NICs as the wireserver sees them."""
+def answer(request: Request, vm: Vm, *, ipv6: bool = False) -> Response:
+    """The response to a request of that machine, with the NICs as the wireserver sees them.
+
+    ``ipv6``: their IPv6 addresses, too.
+    """
     if request.method != "GET":
         return error(405)
     component = (request.parameter("comp") or "").casefold()
@@ -47,7 +50,7 @@ def answer(request: Request, vm: Vm) -> Response:
         return error(404)
     kind = (request.parameter("type") or "").casefold()
     if kind == "getinterfaceinfov1":
-        return Response(200, wireserver_document(vm), _XML)
+        return Response(200, wireserver_document(vm, ipv6=ipv6), _XML)
     if kind == "getsupportedapis":
         return Response(200, _SUPPORTED, _XML)
     return error(400, f"type {request.parameter('type')} is not supported")

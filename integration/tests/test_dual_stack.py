@@ -103,6 +103,24 @@ def test_the_pool_ends_with_the_scarcer_family_and_says_which(azure: Fabric) -> 
         attached(node, "one-too-many")
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_wireserver_that_lists_ipv6_gives_pods_both_families_and_another_refuses_them(known: bool) -> None:
+    """It is not known which of them Azure's is."""
+    with Fabric(nodes=1, addresses=2, ipv6=2, vnet_hosts=1, wireserver_ipv6=known) as fabric:
+        node, far = fabric.machines["node1"], fabric.machines["vm1"]
+        plugins.install_ours(node)
+        conf = dual_stack()
+        use(node, {**conf, "ipam": {**conf["ipam"], "environment": "wireserver"}})
+        if not known:
+            with pytest.raises(calls.CallError, match="IPv6"):
+                attached(node, "web")
+            return
+        with listening(far, "0.0.0.0"), listening(far, "[::]"):
+            (pod,) = attached(node, "web")
+            assert saw(pod, *both(far)) == list(addresses(pod))
+            pod.delete()
+
+
 def test_pods_of_ptp_get_our_addresses_of_both_families(azure: Fabric) -> None:
     """It sets ``all.forwarding``: the kernel then drops default routes that were announced, unless
     ``accept_ra`` is 2.

@@ -38,6 +38,22 @@ def test_interface_document_lists_every_nic_with_its_primary_address_marked(
         ]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_ipv6_addresses_are_listed_in_their_subnet_if_it_is_told_to(
+    make_fabric: Callable[..., Fabric], known: bool
+) -> None:
+    """No recording shows whether Azure's lists them."""
+    node = make_fabric(nodes=1, addresses=2, ipv6=2, wireserver_ipv6=known).nodes["node1"]
+    (interface,) = etree.fromstring(wireserver(node).body)
+    nic = node.vm.primary_nic
+    listed = {subnet.get("Prefix"): [dict(each.attrib) for each in subnet] for subnet in interface}
+    assert [str(nic.subnet.prefix), *([str(nic.subnet.prefix_v6)] if known else [])] == list(listed)
+    if known:
+        flags = ["true", "false", "false"]
+        expected = [{"Address": str(a), "IsPrimary": f} for a, f in zip(nic.ipv6, flags, strict=True)]
+        assert listed[str(nic.subnet.prefix_v6)] == expected
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
