@@ -14,11 +14,11 @@ from os import close
 from socket import (
     CMSG_SPACE,
     MSG_CMSG_CLOEXEC,
+    MSG_DONTWAIT,
     MSG_NOSIGNAL,
     SCM_RIGHTS,
     SO_PEERCRED,
     SO_RCVTIMEO,
-    SO_SNDTIMEO,
     SOL_SOCKET,
     socket,
 )
@@ -181,7 +181,8 @@ def read_request(
     try:
         # No more than the header: what comes with later bytes is not the namespace's descriptor.
         header = _receive_first(sock, descriptors, deadline)
-        header += _receive(sock, _REQUEST_HEADER.size - len(header), deadline)
+        if len(header) < _REQUEST_HEADER.size:
+            header += _receive(sock, _REQUEST_HEADER.size - len(header), deadline)
         magic, version, flags, env_len, stdin_len = _REQUEST_HEADER.unpack(header)
         if magic != b"AZVN" or version == 0:
             raise Malformed("it does not begin as a request does")
@@ -224,8 +225,13 @@ def set_timeout(sock: socket, option: int, seconds: float) -> None:
     sock.setsockopt(SOL_SOCKET, option, _TIMEVAL.pack(left // 1_000_000, left % 1_000_000))
 
 
-def _wait_until(sock: socket, option: int, deadline: float) -> None:
-    set_timeout(sock, option, max(deadline - time.monotonic(), 1e-6))
+def _ready(sock: socket, event: int, deadline: float) -> bool:
+    """Wait for an event of poll(2); whether it came. Called only after it was tried without: a request
+    arrives in one piece, and a reply fits into the socket.
+    """
+    poll = select.poll()
+    poll.register(sock.fileno(), event)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
 def _receive(sock: socket, size: int, deadline: float) -> bytes:
@@ -240,9 +246,10 @@ def _receive(sock: socket, size: int, deadline: float) -> bytes:
     have = 0
     while have < size:
         try:
-            _wait_until(sock, SO_RCVTIMEO, deadline)
-            got = sock.recv_into(view[have:])
-        except (TimeoutError, BlockingIOError):
+            got = sock.recv_into(view[have:], 0, MSG_DONTWAIT)
+        except BlockingIOError:
+            if _ready(sock, select.POLLIN, deadline):
+                continue
             raise TooSlow(f"only {have} of {size} bytes arrived in time") from None
         except OSError as error:
             raise Gone(f"the connection broke: {error.strerror}") from None
@@ -253,9 +260,11 @@ def _receive(sock: socket, size: int, deadline: float) -> bytes:
 
 
 def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> bytes:
-    """The first bytes of a request. Descriptors that come with them go into the list at once."""
+    """The first bytes of a request, which the caller sends after it has connected. Descriptors that come with
+    them go into the list at once.
+    """
     try:
-        _wait_until(sock, SO_RCVTIMEO, deadline)
+        set_timeout(sock, SO_RCVTIMEO, max(deadline - time.monotonic(), 1e-6))
         data, control, _flags, _address = sock.recvmsg(
             _REQUEST_HEADER.size, CMSG_SPACE(4 * _MAX_DESCRIPTORS), MSG_CMSG_CLOEXEC
         )
@@ -274,11 +283,11 @@ def _receive_first(sock: socket, descriptors: list[int], deadline: float) -> byt
 def _send(sock: socket, data: bytes, deadline: float) -> None:
     """Send everything. Raises TooSlow and Gone, as ``write_reply``."""
     view = memoryview(data)
-    try:
-        while view:
-            _wait_until(sock, SO_SNDTIMEO, deadline)
-            view = view[sock.send(view, MSG_NOSIGNAL) :]
-    except (TimeoutError, BlockingIOError):
-        raise TooSlow("the reply was not read completely in time") from None
-    except OSError as error:
-        raise Gone(f"the connection broke: {error.strerror}") from None
+    while view:
+        try:
+            view = view[sock.send(view, MSG_NOSIGNAL | MSG_DONTWAIT) :]
+        except BlockingIOError:
+            if not _ready(sock, select.POLLOUT, deadline):
+                raise TooSlow("the reply was not read completely in time") from None
+        except OSError as error:
+            raise Gone(f"the connection broke: {error.strerror}") from None

@@ -271,6 +271,19 @@ def test_a_caller_that_takes_nothing_is_given_up_at_the_deadline(pair: Pair) -> 
         write_reply(agent, ReplyFrame(b"x" * (256 << 10)), soon(0.2))
 
 
+def test_a_reply_that_does_not_fit_into_the_socket_is_sent_as_it_is_read(pair: Pair) -> None:
+    caller, agent = pair
+    agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    reply = ReplyFrame(b"x" * (256 << 10))
+    writer = threading.Thread(target=write_reply, args=(agent, reply, soon()))
+    writer.start()
+    wanted, came = len(encode_reply(reply)), b""
+    while len(came) < wanted and (some := caller.recv(1000)):
+        came += some
+    writer.join()
+    assert came == encode_reply(reply)
+
+
 def test_a_caller_that_is_gone_is_told_without_death_by_signal(pair: Pair) -> None:
     caller, agent = pair
     assert caller_alive(agent)
