@@ -36,7 +36,6 @@ _REPAIRS = 3
 _PAUSE = 0.005
 _NODE = """
     SELECT generation, boot_id, machine_id, adopted,
-        (SELECT user_version FROM pragma_user_version) AS version,
         (SELECT min(quarantined_until) FROM address WHERE quarantined_until IS NOT NULL) AS quarantine_ends
     FROM node
 """
@@ -156,6 +155,7 @@ class Store:
 
     def _begun(self, connection: sqlite3.Connection, *, may_write: bool) -> Transaction:
         """The state that every transaction starts from; the holders of another boot are cleared here."""
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
         node = connection.execute(_NODE).fetchone()
         now = self._files.identities()
         if now != self._identities:
@@ -167,7 +167,7 @@ class Store:
             message = "the row of the node is missing"
             raise StoreDamaged(message)
         adopted = bool(node["adopted"])
-        if node["version"] != len(schema.MIGRATIONS):
+        if version != len(schema.MIGRATIONS):
             raise _Moved  # another version of azvnet changed it: opening it again decides what to do
         written_by = node["boot_id"], node["machine_id"]
         ids = self._boot_id, self._machine_id
