@@ -5,14 +5,12 @@ Owns what outlives a verb. The executable creates one for one call, the agent on
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_plugin.cni.errors import StateUnavailable
-from cni_plugin.kernel import rules
+from cni_plugin.kernel import locks, rules
 from cni_plugin.kernel.family import IPV4, Family
 from cni_plugin.kernel.netlink import Deleter, Netlink
 from ipam.ipam import Ipam
@@ -84,20 +82,9 @@ class Node:
         return self._rules[family.number]
 
     def ensure_run_dir(self) -> None:
-        """Create the state directory, readable by root alone.
-
-        Raises:
-            StateUnavailable: it can't be created.
-        """
-        if os.path.isdir(self.run_dir):  # noqa: PTH112 - every call asks
-            return
-        try:
-            self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StateUnavailable(
-                f"the state directory {self.run_dir} can't be created: {error.strerror}",
-                "It has to be writable for root; see `df` and `mount` for its file system.",
-            ) from error
+        """As ``locks.ensure_directory``, for what needs it without having an attachment's lock."""
+        if not self.run_dir.is_dir():
+            locks.ensure_directory(self.run_dir)
 
     def close(self) -> None:
         """Close what is open in this thread."""

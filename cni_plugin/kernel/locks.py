@@ -35,25 +35,52 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
 def locked(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool]:
     """Hold the lock of an attachment; yields whether it was acquired within ``timeout`` seconds.
 
+    The state directory is created if need be, readable by root alone.
+
     Raises:
         StateUnavailable: the state directory can't be written.
         OSError: out of descriptors or memory at the moment.
     """
     deadline, offset = time.monotonic() + timeout, _offset(attachment)
     with _behind_others((str(run_dir), offset), deadline) as mine:
-        try:
-            fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno in TEMPORARY:
-                raise
-            raise StateUnavailable(
-                f"the lock file {run_dir / LOCK_FILE} can't be opened: {error.strerror}",
-                "The state directory has to be writable for root; see `df` and `mount` for its file system.",
-            ) from error
+        fd = _open(run_dir)
         try:
             yield mine and _acquire(fd, offset, deadline)
         finally:
             os.close(fd)
+
+
+def ensure_directory(run_dir: Path) -> None:
+    """Create the state directory, readable by root alone.
+
+    Raises:
+        StateUnavailable: it can't be created.
+    """
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateUnavailable(
+            f"the state directory {run_dir} can't be created: {error.strerror}",
+            "It has to be writable for root; see `df` and `mount` for its file system.",
+        ) from error
+
+
+def _open(run_dir: Path) -> int:
+    path = f"{run_dir}/{LOCK_FILE}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            ensure_directory(run_dir)
+            return os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno in TEMPORARY:
+            raise
+        raise StateUnavailable(
+            f"the lock file {path} can't be opened: {error.strerror}",
+            "The state directory has to be writable for root; see `df` and `mount` for its file system.",
+        ) from error
 
 
 _queues: dict[tuple[str, int], deque[threading.Lock]] = {}

@@ -46,7 +46,6 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
     """Hold the attachment's lock. If the state directory can't be written, go on without it."""
     with ExitStack() as stack:
         try:
-            node.ensure_run_dir()
             stack.enter_context(locks.locked(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS))
         except errors.StateUnavailable as error:
             verb_call.warnings.append(str(error))
