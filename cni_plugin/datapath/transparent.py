@@ -316,7 +316,7 @@ def _has_ipv6(addresses: Iterable[IPInterface]) -> bool:
 
 
 def _last_requests(made: Endpoint, index: int) -> list[Request]:
-    """After the pod's end is up. The alias comes last: a veth without it is what a killed ADD left behind."""
+    """After the pod's end is up. The alias is the last change: without it, it is what a killed ADD left."""
     alias = naming.alias(made.names.attachment, made.network, made.call_id)
     neighbours = [encode.learn_neighbour(index, each.ip, made.pod_mac) for each in made.addresses]
     return [*neighbours, encode.finish_link(index, alias)]

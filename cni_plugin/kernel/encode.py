@@ -149,12 +149,12 @@ def own_link(index: int, alt_name: str) -> Request:
 
 @filled_in
 def finish_link(index: int, alias: str) -> Request:
-    """Set the alias of a link whose other end has gone up.
+    """Set the alias of a link whose other end has gone up, and read the link.
 
-    Reading the link first makes the kernel check its carrier now (linkwatch_sync_dev), not up to a second
-    later; until then it drops what the host sends to the pod.
+    Reading makes the kernel check its carrier now (linkwatch_sync_dev), not up to a second later; until then
+    it drops what the host sends to the pod. It comes last, as its answer is then the only one.
     """
-    return together(get_link(index=index), set_link(index, alias=alias))
+    return together(set_link(index, alias=alias), get_link(index=index))
 
 
 @filled_in

@@ -143,7 +143,8 @@ class Netlink:
         self._socket.close()
 
     def change(self, requests: Sequence[Request]) -> None:
-        """Make changes, in order, in one send.
+        """Make changes, in order, in one send. The last request may be to read an object: it is answered with
+        that, which saves an acknowledgement.
 
         The kernel continues a batch after a message in it failed. So a request must not follow one whose
         success it relies on to hit the right object: put it into another ``change``.
@@ -158,12 +159,14 @@ class Netlink:
         failure: OSError | None = None
         while True:
             for kind, flags, sequence, body in self.receive():
-                if kind == NLMSG_ERROR and first <= sequence <= self.sequence:
+                if not first <= sequence <= self.sequence:
+                    continue
+                if kind == NLMSG_ERROR:
                     failure = failure or error_of(body, flags, requests, sequence - first)
-                    if sequence == self.sequence:
-                        if failure is not None:
-                            raise failure
-                        return
+                if sequence == self.sequence:
+                    if failure is not None:
+                        raise failure
+                    return
 
     def one_link(self, request: Request) -> Link | None:
         """The link that was asked for; None when there is none."""
