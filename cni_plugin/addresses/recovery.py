@@ -128,7 +128,7 @@ def _subnets_of(uplinks: set[int], node: Node) -> list[IPNetwork]:
 
 def _carried(node: Node, fd: int) -> list[tuple[Link, LinkAddress]]:
     """The addresses of a namespace that a NIC could have, and the links that carry them."""
-    with netns.call_in(fd, node.host.sibling) as inside:
+    with node.host.sibling_in(fd) as inside:
         links = {link.index: link for link in inside.links(encode.dump_links())}
         addresses = [each for family in FAMILIES for each in inside.addresses(encode.dump_addresses(family))]
     return [(links[each.index], each) for each in addresses if each.index in links and _is_usual(each.ip)]

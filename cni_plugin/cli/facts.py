@@ -234,7 +234,7 @@ def _pod_end(known: Attached, node: Node, unknown: dict[str, str]) -> tuple[str,
                 if owner.netns_id and netns.identity(fd) != owner.netns_id:
                     why = f"{path} is another namespace now: the pod's is gone"
                     continue
-                with closing(netns.call_in(fd, node.host.sibling)) as inside:
+                with closing(node.host.sibling_in(fd)) as inside:
                     end = _inside(known, inside)
         except (CniError, OSError) as error:
             why = (getattr(error, "strerror", None) or str(error)) if owner.netns else why

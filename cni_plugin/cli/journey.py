@@ -272,7 +272,7 @@ class Traveller:
     def _inside(self, pod: Facts, work: Callable[[Netlink], Lookup]) -> Lookup:
         path = pod.owner.netns
         try:
-            with netns.opened(None, path) as fd, netns.call_in(fd, self._node.host.sibling) as inside:
+            with netns.opened(None, path) as fd, self._node.host.sibling_in(fd) as inside:
                 return work(inside)
         except (CniError, OSError) as error:
             raise _Dropped(f"the pod's namespace {path} can't be entered: {error}") from error

@@ -39,7 +39,7 @@ def attach(
     ask: Callable[[], tuple[IPInterface, ...]] | None = None,
 ) -> Endpoint:
     """As ``Datapath.attach``."""
-    with netns.call_in(netns_fd, host.sibling) as pod:
+    with host.sibling_in(netns_fd) as pod:
         host_ifname, host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
             addresses = endpoint.addresses
@@ -106,7 +106,7 @@ def inspect(
     """As ``Datapath.inspect``."""
     found = inspect_host(names, addresses, host)
     numbers = (encode.AF_INET, encode.AF_INET6) if _has_ipv6(addresses) else (encode.AF_INET,)
-    with netns.call_in(netns_fd, host.sibling) as pod:
+    with host.sibling_in(netns_fd) as pod:
         link = pod.one_link(encode.get_link(name=ifname))
         if link is None:
             return Found(found, None)

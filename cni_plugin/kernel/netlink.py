@@ -13,9 +13,10 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugin.kernel import encode
+from cni_plugin.kernel import encode, netns
 from cni_plugin.kernel.decode import (
     KernelRoute,
     Link,
@@ -58,6 +59,10 @@ but who waits there spins, and a write to ``disable_ipv6`` starts again and agai
 (``restart_syscall`` in addrconf_disable_ipv6)."""
 
 
+_open = partial(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
+"""Opens a socket of a protocol, rtnetlink by default (which is 0), in the calling thread's namespace."""
+
+
 class NoSuchDevice(OSError):
     """ENODEV: the link of the request does not exist."""
 
@@ -84,15 +89,20 @@ class Netlink:
         *,
         protocol: int = NETLINK_ROUTE,
         answer_seconds: int = ANSWER_SECONDS,
+        opened: socket.socket | None = None,
         received: memoryview | None = None,
         deleter: Deleter | None = None,
     ) -> None:
         self._deleter = deleter
         self._turn = rtnl if protocol == NETLINK_ROUTE else nullcontext()
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket = opened or _open(protocol)
         self.sequence = 0
         """Sequence number of the last request."""
         self._received = received or memoryview(bytearray(RECEIVE_BYTES))
+        self._home = -1
+        """The namespace, once it had to be left."""
+        self._probes: dict[int, socket.socket] = {}
+        """By family, bound to nothing: what a bind(2) was refused leaves as it was."""
         try:
             # As a socket option: with a timeout of Python's, every message costs a poll() beside its recv().
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(answer_seconds, 0))
@@ -115,11 +125,17 @@ class Netlink:
         else:
             self._deleter.delete(request, self)
 
-    def sibling(self) -> Netlink:
-        """Another socket like this one, of the namespace that the calling thread is in now; for this thread
-        too, since both receive into the same memory.
+    def sibling_in(self, netns_fd: int) -> Netlink:
+        """Another socket like this one, of another namespace. For this thread too, since both receive into
+        the same memory; it has to be in the namespace of this one.
+
+        Raises:
+            KernelRefused: the namespace can't be entered.
         """
-        return Netlink(received=self._received)
+        if self._home < 0:
+            self._home = netns.open_own()
+        opened = netns.call_and_return(netns_fd, self._home, _open)
+        return Netlink(opened=opened, received=self._received)
 
     def may_carry(self, address: IPAddress) -> bool:
         """False: no link of the namespace carries this address. A tenth of the time of a route lookup: a
@@ -127,20 +143,29 @@ class Netlink:
         """
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         try:
-            probe = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            probe = self._probes.get(family) or self._new_probe(family)
         except OSError:  # of a family that this kernel does not have
             return True
         try:
             probe.bind((str(address), 0))
         except OSError as error:
             return error.errno != errno.EADDRNOTAVAIL
-        finally:
-            probe.close()
+        self._probes.pop(family).close()
         return True
 
+    def _new_probe(self, family: int) -> socket.socket:
+        made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._probes[family] = made
+        return made
+
     def close(self) -> None:
-        """Close the socket; more than once is fine."""
+        """Close everything that it has open; more than once is fine."""
         self._socket.close()
+        while self._probes:
+            self._probes.popitem()[1].close()
+        if self._home >= 0:
+            home, self._home = self._home, -1
+            os.close(home)
 
     def change(self, requests: Sequence[Request]) -> None:
         """Make changes, in order, in one send. The last request may be to read an object: it is answered with

@@ -71,7 +71,68 @@ def test_an_answer_that_is_longer_than_the_memory_for_it_is_an_error(
     assert "more than 64" in sandbox.ask(work)
 
 
+def test_a_batch_that_ends_with_reading_ends_with_that_answer(sandbox: Sandbox) -> None:
+    def work() -> list[str]:
+        sandbox.batch(DUMMY, "link set d0 up", "link set d1 up")
+        host, said = Netlink(), []
+        read = encode.get_link(index=50)
+        routes = [encode.new_route(50, ip_address(f"10.9.0.{each}")) for each in (1, 1, 2)]
+        for batch in (
+            [encode.finish_link(50, "words")],
+            [*routes, read],
+            [encode.get_link(index=51)],
+            [read],
+        ):
+            try:
+                host.change(batch)
+            except OSError as error:
+                said.append(f"{type(error).__name__} {error.strerror}")
+            else:
+                said.append("")
+        link = host.one_link(encode.get_link(name="d0"))  # the answer to this, not to one before
+        return [*said, link.alias if link else ""]
+
+    done, failed, missing, read, alias = sandbox.ask(work)
+    assert (done, read, alias) == ("", "", "words")
+    assert failed.startswith("FileExistsError add the route to 10.9.0.1/32")
+    assert missing.startswith("NoSuchDevice read link 51")
+
+
+def test_whether_the_host_may_carry_an_address_is_asked_each_time(sandbox: Sandbox) -> None:
+    def work() -> tuple[list[bool], int]:
+        host, found = Netlink(), []
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        for line in (DUMMY, "address add 10.9.0.1/24 dev d0", "address del 10.9.0.1/24 dev d0"):
+            sandbox.batch(line)
+            found += [host.may_carry(ip_address(each)) for each in ("10.9.0.1", "10.9.0.2")]
+        host.close()
+        return found, len(os.listdir("/proc/self/fd")) - before  # noqa: PTH208
+
+    carried, left_open = sandbox.ask(work)
+    assert carried == [False, False, True, False, False, False]
+    assert left_open == -1  # the socket of netlink, and nothing else that it had opened
+
+
 class TestNamespaces:
+    def test_a_sibling_is_of_the_other_namespace_and_its_thread_is_where_it_was(
+        self, sandbox: Sandbox
+    ) -> None:
+        def work() -> tuple[list[str], bool, int]:
+            sandbox.batch(DUMMY)
+            before = netns.own_identity()
+            host, fds = Netlink(), [_another_namespace() for _ in range(3)]
+            opened = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+            seen = []
+            for fd in fds:
+                with host.sibling_in(fd) as pod:
+                    seen += [each.name for each in pod.links(encode.dump_links())]
+            seen += sorted(each.name for each in host.links(encode.dump_links()))
+            host.close()
+            left_open = len(os.listdir("/proc/self/fd")) - opened  # noqa: PTH208
+            return seen, netns.own_identity() == before, left_open
+
+        assert sandbox.ask(work) == (["lo", "lo", "lo", "d0", "d1", "lo"], True, -1)
+
     def test_after_work_in_another_namespace_the_thread_is_where_it_was(self, sandbox: Sandbox) -> None:
         def work() -> tuple[bool, str, bool, str]:
             sandbox.batch(DUMMY)
