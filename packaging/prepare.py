@@ -40,6 +40,7 @@ HEADER_BYTES = 16
 HOST_NAME = "x" * 14
 """As long as every name of a host veth (``names.names_of``)."""
 NAMES = ["x" * length for length in range(1, 16)]
+MARK = "x" * len(names.names_of(Attachment("", "")).mark)
 MAC = "02:00:00:00:00:01"
 
 
@@ -118,10 +119,9 @@ def templates() -> dict[Key, Template]:
             netns_fd=9,
         )
         found.add(encode.get_link, name=name)
-    mark = "x" * len(names.names_of(Attachment("", "")).mark)
-    found.add(encode.own_link, index=7, alt_name=mark)
-    found.add(encode.get_link, alt_name=mark)
-    found.add(encode.delete_link, alt_name=mark)
+    found.add(encode.own_link, index=7, alt_name=MARK)
+    found.add(encode.get_link, alt_name=MARK)
+    found.add(encode.delete_link, alt_name=MARK)
     for request in (encode.delete_link, encode.get_link, encode.set_link):
         found.add(request, index=7)
     for length in range(1, names.ALIAS_MAX_BYTES + 1):
@@ -138,6 +138,7 @@ def for_family(found: Templates, family: Family) -> None:
         interface = ip_interface((address, length))
         found.add(encode.new_pod_address, index=7, address=interface, mac=MAC)
     found.add(encode.new_address, index=7, address=ip_interface(address))
+    found.add(encode.own_link, index=7, alt_name=MARK, address=address)
     found.add(encode.new_route, index=7, address=address)
     found.add(encode.learn_neighbour, index=7, address=address, mac=MAC)
     found.add(encode.get_route, dst=address)

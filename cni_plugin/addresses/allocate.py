@@ -224,7 +224,7 @@ def _reserve(
                 if any(each.nic_mac != request.nic_mac for each in made) and request.nic_mac:
                     node.ipam.abandon(*made)
                     continue
-            on_host = () if request.excluded else [each.ip for each in made if _is_of_host(each.ip, node)]
+            on_host = () if request.excluded else [each.ip for each in made if _is_of_host(each, node)]
             if not on_host:
                 return made
             node.ipam.abandon(*made)
@@ -245,10 +245,11 @@ def _reserve(
     return node.ipam.reserve(attachment, who, replace(request, looked_at=None, max_age=None))
 
 
-def _is_of_host(ip: IPAddress, node: Node) -> bool:
+def _is_of_host(made: Reservation, node: Node) -> bool:
     """Whether the host itself carries an address. Asked for the one that is to be given: a list of all takes
     long where there are thousands (kube-proxy with IPVS), and never ends while they change.
     """
+    ip = made.address.ip
     if not node.host.may_carry(ip):
         return False
     route = node.host.one_route(encode.get_route(ip))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import chain, islice
 
 from cni_plugin.kernel.decode import Link
 from cni_plugin.kernel.digest import digest, sha1_of
@@ -82,9 +83,10 @@ def index_pairs(names: Names) -> Iterator[tuple[int, int]]:
     Choosing them saves asking for them. The two differ, because tools take a link whose index equals its
     peer's for a physical one.
     """
-    for attempt in range(INDEX_ATTEMPTS):
-        index = FIRST_INDEX + 2 * ((names.first_index + attempt) % INDEX_PAIRS)
-        yield index, index + 1
+    first, end = FIRST_INDEX + 2 * (names.first_index % INDEX_PAIRS), FIRST_INDEX + 2 * INDEX_PAIRS
+    hosts = chain(range(first, end, 2), range(FIRST_INDEX, first, 2))
+    pods = chain(range(first + 1, end, 2), range(FIRST_INDEX + 1, first, 2))
+    return islice(zip(hosts, pods, strict=True), INDEX_ATTEMPTS)
 
 
 def alias(attachment: Attachment, network: str, call_id: str = "") -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 
 from cni_plugin.cni.errors import AttachmentExists, KernelRefused, of_system
 from cni_plugin.datapath import AddressCarried, Endpoint, drift
@@ -43,7 +43,8 @@ def attach(
         host_ifname, host_index, pod_index = _create_pair(endpoint, host, pod, netns_fd)
         try:
             addresses = endpoint.addresses
-            if _has_ipv6(addresses):
+            ipv6 = _has_ipv6(addresses)
+            if ipv6:
                 sysctl.prepare_host_ipv6(host_ifname)
                 ifname = endpoint.names.attachment.ifname
                 netns.call_in(netns_fd, partial(sysctl.prepare_pod_ipv6, ifname))
@@ -55,7 +56,7 @@ def attach(
                 addresses = ask()
             made = replace(endpoint, host_ifname=host_ifname, addresses=tuple(map(_alone, addresses)))
             _set_up_host(made, host, host_index, marked=ask is not None)
-            another_v6 = _has_ipv6(addresses) and not endpoint.in_host and _has_default_v6(pod)
+            another_v6 = ipv6 and not endpoint.in_host and _has_default_v6(pod)
             try:
                 pod.change(list(_pod_requests(made, pod_index, another_v6=another_v6)))
             except FileExistsError:
@@ -63,7 +64,8 @@ def attach(
             if another_v6:
                 _lead_back(made, pod, pod_index, IPV6)
             host.change(_last_requests(made, host_index))
-            _wait_for_delivery(made, pod)
+            if ipv6:
+                _wait_for_delivery(made, pod)
         except BaseException as error:
             _remove(encode.delete_link(index=host_index), host)
             if isinstance(error, OSError):
@@ -230,13 +232,16 @@ def _alone(address: IPInterface) -> IPInterface:
     From a shorter prefix `portmap` concludes that all of it is on one bridge, where replies go past the host,
     and masquerades these clients (its ``fillDnatRules``).
     """
-    return ip_interface(address.ip)
+    return type(address)(address.packed)
 
 
 def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> None:
     """Mark the host's end, and route to it: both are about the index that was acknowledged before."""
-    requests = [] if marked else [encode.own_link(index, made.names.mark)]
-    requests += [encode.new_route(index, address.ip) for address in made.addresses]
+    first, *others = [address.ip for address in made.addresses]
+    requests = [
+        encode.new_route(index, first) if marked else encode.own_link(index, made.names.mark, first),
+        *(encode.new_route(index, other) for other in others),
+    ]
     if _has_ipv6(made.addresses):
         requests.append(encode.new_address(index, IPV6.gateway_address))
     try:

@@ -142,9 +142,10 @@ def secure_link(index: int) -> Request:
 
 
 @filled_in
-def own_link(index: int, alt_name: str) -> Request:
-    """Make a link ours, before anything comes in by it: ``secure_link`` and ``set_mark``."""
-    return together(secure_link(index), set_mark(index, alt_name))
+def own_link(index: int, alt_name: str, address: IPAddress | None = None) -> Request:
+    """Make a link ours, before anything comes in by it: ``secure_link``, ``set_mark``, and ``new_route``."""
+    routes = [] if address is None else [new_route(index, address)]
+    return together(secure_link(index), set_mark(index, alt_name), *routes)
 
 
 @filled_in

@@ -83,10 +83,14 @@ def template_key(build: Callable[..., Request], values: Sequence[Any]) -> Key:
             key.append(value != 0)
         elif kind is str:
             key.append(len(value) if value.isascii() else len(value.encode()))
-        elif kind is IPv4Address or kind is IPv6Address:
-            key.append(("ip", value.version))
-        elif kind is IPv4Interface or kind is IPv6Interface:
-            key.append((value.version, value.network.prefixlen))
+        elif kind is IPv4Address:
+            key.append(("ip", 4))
+        elif kind is IPv6Address:
+            key.append(("ip", 6))
+        elif kind is IPv4Interface:
+            key.append((4, value.network.prefixlen))
+        elif kind is IPv6Interface:
+            key.append((6, value.network.prefixlen))
         else:
             key.append(value)
     return tuple(key)

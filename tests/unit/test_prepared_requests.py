@@ -79,7 +79,7 @@ REQUESTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         }
     ),
     "set_link": st.fixed_dictionaries({"index": indexes}),
-    "own_link": st.fixed_dictionaries({"index": indexes, "alt_name": marks}),
+    "own_link": st.fixed_dictionaries({"index": indexes, "alt_name": marks}, optional={"address": addresses}),
     "finish_link": st.fixed_dictionaries({"index": indexes, "alias": aliases}),
     "learn_neighbour": st.fixed_dictionaries({"index": indexes, "address": addresses, "mac": macs}),
     "delete_link": st.fixed_dictionaries({"alt_name": marks}) | st.fixed_dictionaries({"index": indexes}),
