@@ -11,7 +11,7 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -297,19 +297,21 @@ class Netlink:
         """Send what ``numbered`` returned. The kernel has handled it when this returns."""
         self._socket.send(batch)
 
-    def receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+    def receive(self) -> list[tuple[int, int, int, bytes]]:
         """Wait for one datagram. The messages of one datagram: type, flags, sequence number, body."""
         data = self._received
         size = self._socket.recv_into(data, 0, socket.MSG_TRUNC)  # answered with the length it has
         if size > len(data):
             raise OSError(errno.EMSGSIZE, f"the kernel's answer has {size} bytes, more than {len(data)}")
+        found: list[tuple[int, int, int, bytes]] = []
         offset = 0
         while offset + HEADER.size <= size:
             length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
             if length < HEADER.size:
                 break
-            yield kind, flags, sequence, data[offset + HEADER.size : offset + length].tobytes()
+            found.append((kind, flags, sequence, data[offset + HEADER.size : offset + length].tobytes()))
             offset += (length + 3) & ~3
+        return found
 
 
 def error_of(body: bytes, flags: int, requests: Sequence[Request], position: int = 0) -> OSError | None:
