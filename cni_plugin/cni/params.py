@@ -96,7 +96,7 @@ def parse_environment(environ: Mapping[str, str]) -> Parameters:
         verb=verb,
         attachment=Attachment(container_id, ifname),
         netns=_netns(environ.get("CNI_NETNS", ""), strict=verb in {"ADD", "CHECK"}),
-        path=tuple(each for each in environ.get("CNI_PATH", "").split(":") if each),
+        path=tuple(filter(None, environ.get("CNI_PATH", "").split(":"))),
         args=_args(environ.get("CNI_ARGS", ""), strict=verb == "ADD"),
     )
 
@@ -113,7 +113,7 @@ def _container_id(value: str) -> str:
 def _ifname(value: str) -> str:
     """The kernel's own rule (dev_valid_name in net/core/dev.c)."""
     raw = value.encode(errors="surrogateescape")
-    bad = value in {".", ".."} or any(each.isspace() for each in value) or IFNAME_BAD_BYTES.intersection(raw)
+    bad = value in {".", ".."} or any(map(str.isspace, value)) or IFNAME_BAD_BYTES.intersection(raw)
     if bad or len(raw) > IFNAME_MAX_BYTES or not _is_text(value):
         raise InvalidEnvironment(
             f"CNI_IFNAME {quoted(value)} is not a valid interface name",

@@ -44,7 +44,8 @@ class NicOfPods(Value):
 def read_nics(run_dir: Path, family: Family) -> tuple[NicOfPods, ...]:
     """What was decided since boot; empty where there is no such NIC, or the file is damaged."""
     try:
-        found = json.loads((run_dir / DECISIONS[family.version]).read_bytes())
+        with open(f"{run_dir}/{DECISIONS[family.version]}", "rb") as file:  # noqa: PTH123 - every DEL asks
+            found = json.load(file)
         return tuple(
             NicOfPods(
                 mac=str(mac),
