@@ -306,7 +306,7 @@ def release_predecessors(reservations: Iterable[Reservation], node: Node) -> Non
     """
     for old in reservations:
         if not is_alive(old, node):
-            with locks.locked(node.run_dir, old.attachment, 0) as ours:
+            with locks.locked(node.run_dir, names_for(old.attachment, old.owner).lock_offset, 0) as ours:
                 if ours:
                     reclaim.release_dead(old, node)
 
@@ -328,7 +328,7 @@ def free_missing(missing: Iterable[Attachment], node: Node, grace: float = GRACE
     """
     freed = 0
     for dead in node.ipam.note_missing(missing, grace=grace):
-        with locks.locked(node.run_dir, dead.attachment, 0) as ours:
+        with locks.locked(node.run_dir, names_for(dead.attachment, dead.owner).lock_offset, 0) as ours:
             if ours and not is_alive(dead, node) and reclaim.release_dead(dead, node):
                 freed += 1
     return freed

@@ -125,14 +125,13 @@ class Reconciler:
 
     def _repair_one(self, held: Sequence[Reservation], expected: Expected) -> None:
         """Repair under the lock and after another check: a call may be creating or removing this endpoint."""
-        attachment = expected.names.attachment
-        with locks.locked(self._node.run_dir, attachment, 0) as ours:
+        with locks.locked(self._node.run_dir, expected.names.lock_offset, 0) as ours:
             if not ours:
                 return
             try:
                 repaired = for_mode().repair(expected, self._node.host)
             except OSError as error:
-                self._say("error", f"repair of {attachment} failed: {error.strerror}")
+                self._say("error", f"repair of {expected.names.attachment} failed: {error.strerror}")
                 return
         for each in repaired:
             self._repaired(each, held)

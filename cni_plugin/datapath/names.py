@@ -48,6 +48,8 @@ class Names(Value):
     pod_mac: str
     """MAC of the pod's end where none is asked for: unicast, locally administered (IEEE 802)."""
     first_index: int
+    lock_offset: int
+    """Of its byte in the file of locks."""
 
 
 @lru_cache(maxsize=1024)  # each look of the agent needs those of every pod, several times
@@ -69,6 +71,7 @@ def names_of(attachment: Attachment, pod_namespace: str = "", pod_name: str = ""
         own_ifname=own_ifname,
         pod_mac=octets.hex(":"),
         first_index=int.from_bytes(own[12:16], "big"),
+        lock_offset=int.from_bytes(own[:7], "big"),
     )
 
 

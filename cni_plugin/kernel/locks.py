@@ -22,8 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cni_plugin.cni.errors import TEMPORARY, StateUnavailable
-from cni_plugin.kernel.digest import digest
-from ipam.model import Attachment
 
 LOCK_FILE = "attachments.lock"
 FLOCK = struct.Struct("=hhiqqii")
@@ -32,8 +30,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
 
 
 @contextmanager
-def locked(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bool]:
-    """Hold the lock of an attachment; yields whether it was acquired within ``timeout`` seconds.
+def locked(run_dir: Path, offset: int, timeout: float) -> Iterator[bool]:
+    """Hold the lock of an attachment, by its ``Names.lock_offset``; yields whether it was acquired within
+    ``timeout`` seconds.
 
     The state directory is created if need be, readable by root alone.
 
@@ -41,13 +40,17 @@ def locked(run_dir: Path, attachment: Attachment, timeout: float) -> Iterator[bo
         StateUnavailable: the state directory can't be written.
         OSError: out of descriptors or memory at the moment.
     """
-    deadline, offset = time.monotonic() + timeout, _offset(attachment)
-    with _behind_others((str(run_dir), offset), deadline) as mine:
+    deadline, key = time.monotonic() + timeout, (str(run_dir), offset)
+    mine = _queue_up(key)
+    try:
+        is_next = mine.acquire(blocking=False) or _wait_for(mine, deadline)
         fd = _open(run_dir)
         try:
-            yield mine and _acquire(fd, offset, deadline)
+            yield is_next and _acquire(fd, offset, deadline)
         finally:
             os.close(fd)
+    finally:
+        _leave(key, mine)
 
 
 def ensure_directory(run_dir: Path) -> None:
@@ -89,9 +92,8 @@ is released when it is next."""
 _queues_lock = threading.Lock()
 
 
-@contextmanager
-def _behind_others(key: tuple[str, int], deadline: float) -> Iterator[bool]:
-    """Wait until all earlier calls have finished; whether they did by the deadline."""
+def _queue_up(key: tuple[str, int]) -> threading.Lock:
+    """Queue behind all earlier calls; returns a lock that is released when they have finished."""
     mine = threading.Lock()
     mine.acquire()
     with _queues_lock:
@@ -99,16 +101,18 @@ def _behind_others(key: tuple[str, int], deadline: float) -> Iterator[bool]:
         queue.append(mine)
         if queue[0] is mine:
             mine.release()
-    try:
-        yield mine.acquire(blocking=False) or _wait_for(mine, deadline)
-    finally:
-        with _queues_lock:
-            was_first = queue[0] is mine
-            queue.remove(mine)
-            if not queue:
-                del _queues[key]
-            elif was_first:
-                queue[0].release()
+    return mine
+
+
+def _leave(key: tuple[str, int], mine: threading.Lock) -> None:
+    with _queues_lock:
+        queue = _queues[key]
+        was_first = queue[0] is mine
+        queue.remove(mine)
+        if not queue:
+            del _queues[key]
+        elif was_first:
+            queue[0].release()
 
 
 def _wait_for(lock: threading.Lock, deadline: float) -> bool:
@@ -128,7 +132,3 @@ def _acquire(fd: int, offset: int, deadline: float) -> bool:
             return True
         time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 2, LONGEST_PAUSE)
-
-
-def _offset(attachment: Attachment) -> int:
-    return int.from_bytes(digest(attachment)[:7], "big")

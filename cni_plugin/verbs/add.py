@@ -37,7 +37,7 @@ def add(verb_call: VerbCall, node: Node) -> dict[str, Any]:
     conf = verb_call.netconf
     # Read first: with an unreadable result of the plugins before this one, nothing may be created.
     previous = result.from_json(conf.prev_result, conf.cni_version) if conf.prev_result else None
-    with locks.locked(node.run_dir, verb_call.names.attachment, LOCK_SECONDS) as ours:
+    with locks.locked(node.run_dir, verb_call.names.lock_offset, LOCK_SECONDS) as ours:
         if not ours:
             raise errors.TryAgainLater(
                 "another call for this interface of this container is still in progress",

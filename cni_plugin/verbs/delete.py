@@ -46,7 +46,7 @@ def _in_order(verb_call: VerbCall, node: Node) -> Iterator[None]:
     """Hold the attachment's lock. If the state directory can't be written, go on without it."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(locks.locked(node.run_dir, verb_call.parameters.attachment, LOCK_SECONDS))
+            stack.enter_context(locks.locked(node.run_dir, verb_call.names.lock_offset, LOCK_SECONDS))
         except errors.StateUnavailable as error:
             verb_call.warnings.append(str(error))
         yield
@@ -69,12 +69,11 @@ def _free(verb_call: VerbCall, node: Node) -> None:
 def delete_made_by(call: Call, node: Node) -> None:
     """Remove what an ADD created whose result was not delivered, if it still belongs to that very call."""
     parameters = params.parse_environment(call.environ)
-    attachment = parameters.attachment
+    attachment, args = parameters.attachment, parameters.args
+    names = names_of(attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))
     ignored = (errors.CniError, ipam_errors.IpamError)
-    with suppress(*ignored), locks.locked(node.run_dir, attachment, LOCK_SECONDS):
+    with suppress(*ignored), locks.locked(node.run_dir, names.lock_offset, LOCK_SECONDS):
         held = next(iter(node.ipam.held_by(attachment)), None)
-        args = parameters.args
-        names = names_of(attachment, args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""))
         link = for_mode().host_link(names, node.host)
         made_by = held.owner.call_id if held else _call_in_alias(link)
         if made_by != call.call_id:

@@ -62,7 +62,7 @@ def _in_kernel(network: str, node: Node) -> Iterator[Attachment]:
 
 
 def _free_stale(attachment: Attachment, verb_call: VerbCall, node: Node) -> None:
-    with locks.locked(node.run_dir, attachment, 0) as ours:
+    with locks.locked(node.run_dir, names.names_of(attachment).lock_offset, 0) as ours:
         if not ours:
             return
         verb_call.warnings.extend(reclaim.forget_connections(attachment, node))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cni_plugin.datapath.names import names_of
 from cni_plugin.kernel import locks
 from ipam.model import Attachment
 from tests.netns.conftest import NewNode
@@ -138,7 +139,7 @@ def test_a_call_whose_attachment_is_busy_waits_for_its_turn(busy_node: Node) -> 
     release = os.pipe()
 
     def hold() -> None:
-        with locks.locked(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
+        with locks.locked(Path(RUN_DIR), names_of(Attachment("c1", "eth0")).lock_offset, 0) as ours:
             assert ours
             os.write(holding[1], b".")
             os.read(release[0], 1)
@@ -166,7 +167,7 @@ def test_calls_of_one_attachment_are_carried_out_in_the_order_in_which_they_came
     held, release = os.pipe(), os.pipe()
 
     def hold() -> None:
-        with locks.locked(Path(RUN_DIR), Attachment("c1", "eth0"), 0) as ours:
+        with locks.locked(Path(RUN_DIR), names_of(Attachment("c1", "eth0")).lock_offset, 0) as ours:
             assert ours
             os.write(held[1], b".")
             os.read(release[0], 1)
@@ -192,7 +193,7 @@ def test_calls_of_one_attachment_are_carried_out_in_the_order_in_which_they_came
 
 def test_two_attachments_never_share_a_lock() -> None:
     """One byte of one file each: the offset is 56 bits of a hash."""
-    offsets = {locks._offset(Attachment(f"c{number}", "eth0")) for number in range(100_000)}
+    offsets = {names_of(Attachment(f"c{number}", "eth0")).lock_offset for number in range(100_000)}
     assert len(offsets) == 100_000
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cni_plugin.datapath.names import names_of
 from cni_plugin.kernel import locks
 from ipam.model import Attachment
 from tests.netns.node import RUN_DIR, Node
@@ -108,7 +109,7 @@ def test_an_attachment_that_is_being_carried_out_is_left_alone(busy_node: Node, 
     from pathlib import Path
 
     def collect_under_lock() -> None:
-        with locks.locked(Path(RUN_DIR), Attachment("c2", "eth0"), 0) as ours:
+        with locks.locked(Path(RUN_DIR), names_of(Attachment("c2", "eth0")).lock_offset, 0) as ours:
             assert ours
             busy_node.gc([]).done()
 

@@ -12,12 +12,13 @@ from cni_plugin.kernel.digest import digest
 from ipam.model import Attachment
 
 
-def test_names_macs_and_indexes_are_those_of_every_version() -> None:
+def test_names_macs_indexes_and_lock_are_those_of_every_version() -> None:
     names = names_of(Attachment("c1", "eth0"))
     assert names.host_ifname == names.own_ifname == "azv369c8d47e56"
     assert names.mark == "azvnet-369c8d47e56b850a7fbc519a"
     assert names.pod_mac == "86:0a:7f:bc:51:9a"
     assert next(index_pairs(names)) == (331616, 331617)
+    assert names.lock_offset == 0x369C8D47E56B85
 
 
 def test_the_visible_name_is_the_one_that_azure_cni_and_calico_compute() -> None:
