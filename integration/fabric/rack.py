@@ -27,7 +27,7 @@ ROUTER_PATIENCE = 10.0
 SYSCTLS: dict[str, str | int] = {
     # A fresh virtual machine forwards nothing; a new namespace would inherit this machine's settings.
     "net/ipv4/ip_forward": 0,
-    # What Ubuntu's images ship (10-network-security.conf): loose.
+    # Off, as on Debian, so that no test passes by accident; Ubuntu's images have 2, nodes of AKS 1.
     "net/ipv4/conf/all/rp_filter": 0,
     "net/ipv4/conf/default/rp_filter": 0,
     "net/ipv4/conf/all/proxy_arp": 0,

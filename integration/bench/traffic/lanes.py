@@ -38,6 +38,9 @@ CROWD, SERVICES = 100, 1000
 PATIENCE = 60.0
 IPERF_SECONDS, TRIES = 60.0, 3
 TALK = Path(__file__).with_name("talk.c")
+SYSCTLS = {f"net/ipv4/conf/{which}/rp_filter": 2 for which in ("all", "default")}
+"""Of all nodes, as Ubuntu's images have them. With 0, links of others would not look at sources at all, which
+those of azvnet always do."""
 FIRST = ("nice", "-n", "-20")
 """Both ends run before whatever else the machine does, so that little of that is measured."""
 
@@ -106,7 +109,7 @@ def road(names: Sequence[str], say: Callable[[str], object]) -> Iterator[Road]:
             raise LaneError(f"{TALK} can't be compiled (apt-get install gcc libc6-dev)")
         say(f"two nodes each for {', '.join(names)}")
         fabric = undo.enter_context(
-            Fabric(nodes=2 * len(names), addresses=CROWD + 5, internet=True, imds_limit=None)
+            Fabric(nodes=2 * len(names), addresses=CROWD + 5, internet=True, imds_limit=None, sysctls=SYSCTLS)
         )
         ns.nft(fabric.network.netns, "flush ruleset")
         nodes = list(fabric.nodes.values())
