@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cni_plugin.checks import span
+from cni_plugin.kernel.encode import RT_SCOPE_LINK
 from cni_plugin.kernel.rules import NIC_PRIORITY
 from ipam.value import Value
 
@@ -34,7 +35,6 @@ STATES = {
 """Of neighbours (rtnetlink(7), NUD_*)."""
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp", 155: "azvnet"}
 """Origin of a route (include/uapi/linux/rtnetlink.h, RTPROT_*)."""
-SCOPE_LINK = 253
 
 
 class Strokes(Value):
@@ -143,7 +143,7 @@ def route_text(route: KernelRoute, link: str = "") -> str:
     if route.gateway is not None:
         words += f" via {route.gateway}"
     words += f" dev {link}" if link else ""
-    return words + (" scope link" if route.scope == SCOPE_LINK else "")
+    return words + (" scope link" if route.scope == RT_SCOPE_LINK else "")
 
 
 def neighbour_state(state: int) -> str:

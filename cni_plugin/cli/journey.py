@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cni_plugin.node import Node
     from ipam.model import IPAddress
 
-RTN_UNICAST, RTN_LOCAL = 1, 2
 DELIVERED, DROPPED = "delivered", "dropped"
 
 
@@ -182,10 +181,10 @@ class Traveller:
             raise _Dropped(why)
         link = self._links.get(found.route.index)
         route = route_text(found.route, link.name if link else "")
-        if found.route.kind == RTN_LOCAL:
+        if found.route.kind == encode.RTN_LOCAL:
             self._hops.append(Hop("node", arrival[1], "delivered to the node", str(found.rule or ""), route))
             return "the node has the address itself"
-        if found.route.kind != RTN_UNICAST or link is None:
+        if found.route.kind != encode.RTN_UNICAST or link is None:
             self._hops.append(Hop("node", arrival[1], "dropped", str(found.rule or ""), route))
             raise _Dropped(f"{target} is not the address of one machine")
         if why := drops.by_forwarding_v6(source, came_by):
@@ -261,7 +260,7 @@ class Traveller:
             raise _Dropped(f"the pod's interface {end.link.name} is down")
         arrival = (end.link.index, end.link.name)
         found = self._inside(pod, lambda inside: lookup.look_up(inside, target, source, arrival))
-        if found.route is None or found.route.kind != RTN_LOCAL:
+        if found.route is None or found.route.kind != encode.RTN_LOCAL:
             self._hops.append(Hop(where, end.link.name, "dropped: the pod does not have the address"))
             raise _Dropped(f"the pod does not have {target} (see `azvnet status`)")
         self._hops.append(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cni_plugin import __version__
 from cni_plugin.cli import drawing
 from cni_plugin.cli.table import NOTHING, Paint, table
+from cni_plugin.kernel.encode import RT_SCOPE_LINK
 
 if TYPE_CHECKING:
     from cni_plugin.cli.facts import Attached, End, Facts, Provision, Survey
@@ -161,7 +162,7 @@ def _end(end: End | None) -> dict[str, Any] | None:
                 "destination": str(each.dst),
                 "gateway": None if each.gateway is None else str(each.gateway),
                 "protocol": drawing.PROTOCOLS.get(each.protocol, str(each.protocol)),
-                "scope": "link" if each.scope == drawing.SCOPE_LINK else "global",
+                "scope": "link" if each.scope == RT_SCOPE_LINK else "global",
             }
             for each in end.routes
         ],

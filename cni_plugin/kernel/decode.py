@@ -121,6 +121,11 @@ def read_attributes(body: bytes, offset: int) -> list[tuple[int, bytes]]:
     return found
 
 
+def read_text(attributes: dict[int, bytes], kind: int) -> str:
+    """An attribute that is text, up to its NUL; empty where it is left out."""
+    return _text(attributes.get(kind, b""))
+
+
 def _text(value: bytes) -> str:
     return value.split(b"\0", 1)[0].decode(errors="replace")
 
@@ -145,12 +150,12 @@ def read_link(body: bytes) -> Link:
     ipv6 = dict(read_attributes(families.get(AF_INET6, b""), 0)).get(2, b"")
     return Link(
         index=index,
-        name=_text(attributes.get(3, b"")),
+        name=read_text(attributes, 3),
         mac=_mac(attributes.get(1, b"")),
         mtu=read_number(attributes, 4),
         flags=flags,
-        alias=_text(attributes.get(20, b"")),
-        kind=_text(info.get(1, b"")),
+        alias=read_text(attributes, 20),
+        kind=read_text(info, 1),
         master=read_number(attributes, 10),
         lower=read_number(attributes, 5),
         lower_elsewhere=37 in attributes,

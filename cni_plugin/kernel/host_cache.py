@@ -94,7 +94,7 @@ class KnownHost:
                 self._addresses = host.own_addresses()
             return self._addresses
 
-    def rules(self, host: Netlink, family: Family = IPV4) -> list[RoutingRule]:
+    def rules(self, host: Netlink, family: Family) -> list[RoutingRule]:
         """The routing rules of a family."""
         return self.answer(("rules", family.version), lambda: rules.dumped(host, family))
 

@@ -12,7 +12,7 @@ import struct
 from ipaddress import ip_address, ip_network
 
 from cni_plugin.kernel import encode, rules
-from cni_plugin.kernel.decode import KernelRoute, read_attributes, read_number, read_route
+from cni_plugin.kernel.decode import KernelRoute, read_attributes, read_number, read_route, read_text
 from cni_plugin.kernel.family import family_of
 from cni_plugin.kernel.messages import compiled
 from cni_plugin.kernel.netlink import Netlink
@@ -20,8 +20,7 @@ from cni_plugin.kernel.templates import Request
 from ipam.model import IPAddress, IPNetwork
 from ipam.value import Value
 
-RTA_TABLE = 15
-FRA_DST, FRA_SRC = 1, 2
+FRA_DST = 1
 MAIN, LOCAL = encode.RT_TABLE_MAIN, rules.RT_TABLE_LOCAL
 TABLES = {253: "default", MAIN: "main", LOCAL: "local"}
 
@@ -96,7 +95,7 @@ def look_up(
     except OSError as error:
         return Lookup(None, error=error)
     route = read_route(body)
-    table = read_number(dict(read_attributes(body, 12)), RTA_TABLE) or body[4]
+    table = route.table
     if route.kind == encode.RTN_LOCAL and table == MAIN:
         table = LOCAL  # one trie holds both, and is called main, until a rule is added (fib_trie_unmerge)
     in_order = sorted(map(_policy_rule, bodies), key=lambda each: each.priority)
@@ -140,10 +139,10 @@ def _policy_rule(body: bytes) -> PolicyRule:
     return PolicyRule(
         priority=read_number(attributes, rules.FRA_PRIORITY),
         table=(read_number(attributes, rules.FRA_TABLE) or table) if action == rules.FR_ACT_TO_TBL else 0,
-        source=_network(attributes.get(FRA_SRC), src_len),
+        source=_network(attributes.get(rules.FRA_SRC), src_len),
         target=_network(attributes.get(FRA_DST), dst_len),
-        in_link=_text(attributes.get(rules.FRA_IIFNAME)),
-        out_link=_text(attributes.get(rules.FRA_OIFNAME)),
+        in_link=read_text(attributes, rules.FRA_IIFNAME),
+        out_link=read_text(attributes, rules.FRA_OIFNAME),
         mark=read_number(attributes, rules.FRA_FWMARK),
         for_pods=rules.read_rule(body).for_pods,
         suppressed=-1 if suppressed is None else int.from_bytes(suppressed, "little", signed=True),
@@ -152,7 +151,3 @@ def _policy_rule(body: bytes) -> PolicyRule:
 
 def _network(value: bytes | None, length: int) -> IPNetwork | None:
     return None if value is None else ip_network((value, length))
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").rstrip(b"\0").decode(errors="replace")

@@ -27,6 +27,7 @@ from cni_plugin.kernel.decode import (
     read_link,
     read_neighbour,
     read_route,
+    read_text,
 )
 from cni_plugin.kernel.encode import NLM_F_ACK
 from cni_plugin.kernel.templates import Request
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_DUMP_INTR, NLM_F_ACK_TLVS, NLM_F_MULTI = 0x10, 0x200, 0x2
+NLM_F_DUMP_INTR, NLM_F_ACK_TLVS = 0x10, 0x200
 NLMSGERR_ATTR_MSG = 1
 
 HEADER = struct.Struct("=IHHII")
@@ -328,12 +329,7 @@ def error_of(body: bytes, flags: int, requests: Sequence[Request], position: int
         return None
     said = ""
     if flags & NLM_F_ACK_TLVS:
-        said = (
-            dict(read_attributes(body, 4 + HEADER.size))
-            .get(NLMSGERR_ATTR_MSG, b"")
-            .rstrip(b"\0")
-            .decode(errors="replace")
-        )
+        said = read_text(dict(read_attributes(body, 4 + HEADER.size)), NLMSGERR_ATTR_MSG)
     what = [text for each in requests for text in each.describe()][position]
     text = f"{what}: {os.strerror(number)}{f' ({said})' if said else ''}"
     if number == errno.ENODEV:

@@ -14,7 +14,7 @@ import errno
 import os
 import struct
 
-from cni_plugin.kernel.decode import read_attributes
+from cni_plugin.kernel.decode import read_attributes, read_text
 from cni_plugin.kernel.encode import AF_INET, AF_INET6, NLM_F_DUMP, NLM_F_REQUEST
 from cni_plugin.kernel.netlink import HEADER, NETLINK_NETFILTER, Netlink
 from cni_plugin.kernel.templates import Request
@@ -87,7 +87,7 @@ def has_legacy() -> bool:
     return any(map(_is_loaded, LEGACY.values()))
 
 
-def base_chains(family: int = AF_INET) -> list[FilterChain]:
+def base_chains(family: int) -> list[FilterChain]:
     """Every base chain that packets of a family meet. Raises OSError when the kernel does not answer."""
     return [chain for chain in map(_read_chain, _chains(family)) if chain is not None]
 
@@ -98,11 +98,10 @@ def has_chain(name: str) -> bool:
     Raises:
         OSError: the kernel does not answer.
     """
-    wanted = name.encode() + b"\0"
-    return any(dict(read_attributes(body, 4)).get(CHAIN_NAME) == wanted for body in _chains())
+    return any(read_text(dict(read_attributes(body, 4)), CHAIN_NAME) == name for body in _chains(AF_INET))
 
 
-def _chains(family: int = AF_INET) -> list[bytes]:
+def _chains(family: int) -> list[bytes]:
     request = Request(_get_chains(), lambda: ["list the chains of nf_tables"])
     with Netlink(protocol=NETLINK_NETFILTER) as netlink:
         try:
@@ -119,10 +118,7 @@ def _read_chain(body: bytes) -> FilterChain | None:
     hook = dict(read_attributes(chain.get(CHAIN_HOOK, b""), 0)).get(HOOK_NUMBER)
     if hook is None:
         return None
-    table, name, kind = (
-        chain.get(each, b"").rstrip(b"\0").decode(errors="replace")
-        for each in (CHAIN_TABLE, CHAIN_NAME, CHAIN_TYPE)
-    )
+    table, name, kind = (read_text(chain, each) for each in (CHAIN_TABLE, CHAIN_NAME, CHAIN_TYPE))
     policy = int.from_bytes(chain.get(CHAIN_POLICY, b"\1"), "big")
     return FilterChain(body[0], table, name, kind, int.from_bytes(hook, "big"), policy == DROP)
 

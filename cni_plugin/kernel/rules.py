@@ -78,8 +78,8 @@ class RoutingRule(Value):
 
 
 @cache
-def dump_rules(family: int = IPV4.number) -> Request:
-    """Ask for the rules of a family (AF_*), IPv4 by default."""
+def dump_rules(family: int) -> Request:
+    """Ask for the rules of a family (AF_*)."""
     return Request(
         compiled_once("fibmsg", RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, {"family": family}, []),
         lambda: ["list the routing rules"],
@@ -148,7 +148,7 @@ def _nic_rule(kind: int, flags: int, source: IPNetwork, table: int, verb: str) -
     return Request(compiled("fibmsg", kind, flags, fields, attributes), lambda: [what])
 
 
-def dumped(host: Netlink, family: Family = IPV4) -> list[RoutingRule]:
+def dumped(host: Netlink, family: Family) -> list[RoutingRule]:
     """The rules of a family in the order in which the kernel asks them; none where it has no such family
     (``ipv6.disable=1``). Raises OSError: it does not list them.
     """

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cni_plugin.kernel.encode import HOST_LINK_GROUP
 
-RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x1, 0x40, 0x80
+RTMGRP_LINK, RTMGRP_IPV4_RULE = 0x1, 0x80
 RTMGRP_IPV6_RULE, RTMGRP_NEXTHOP = 1 << 18, 1 << 31
 RTMGRP_IPV4_NETCONF, RTMGRP_IPV6_NETCONF = 1 << 23, 1 << 24
 """RTNLGRP_* of the same names as bits of the mask that bind(2) takes."""
