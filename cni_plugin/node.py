@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 from cni_plugin.kernel import locks, rules
 from cni_plugin.kernel.family import IPV4, Family
 from cni_plugin.kernel.netlink import Deleter, Netlink
-from ipam.ipam import Ipam
+from ipam.ipam import BOOT_ID_FILE, Ipam
 
 RUN_DIR = "/run/azvnet"
 LIB_DIR = "/var/lib/azvnet"
-BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 
 if TYPE_CHECKING:

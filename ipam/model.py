@@ -54,7 +54,6 @@ class Owner(Value):
     """CNI_NETNS as the runtime wrote it; empty when it gave none."""
     netns_id: str = ""
     """``"<st_dev>:<st_ino>"`` of the namespace, since its path can be reused."""
-    host_ifname: str = ""
     call_id: str = ""
     """The call that made the reservation, so that the same call, repeated because the agent died
     before it could answer, is completed instead of refused."""

@@ -125,7 +125,7 @@ def survey(node: Node) -> Survey:
     for link in links:
         found = names.owner_of(link)
         if found is not None and found[0] not in held:
-            owner = Owner(found[1], host_ifname=link.name, call_id=found[2])
+            owner = Owner(found[1], call_id=found[2])
             known.append(Attached(found[0], owner, host_link=link))
     unheld = tuple((each.address.ip, each.reason) for each in addresses if each.reservation is None)
     why = store_error if state == STORE_OK or store_error else "the store is from before the node was started"

@@ -1,5 +1,5 @@
-"""The SQLite file of the node: opening, checking, repairing and locking it. The only importer of
-``sqlite3`` (loaded when the store is first used: it costs 3 to 5 ms).
+"""The SQLite file of the node: making, checking, repairing and locking it. ``sqlite3`` is loaded when the
+store is first used: it costs 3 to 5 ms.
 
 It owns transactions, not what is done in them (``records``, ``reservations``). It must not know netlink,
 HTTP or CNI. One connection for the whole process, under a mutex: a transaction is shorter than the
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ipam.errors import StoreUnavailable
 from ipam.filelock import file_lock
 from ipam.store import schema
+from ipam.store.connections import migrate, open_database, version_of
 from ipam.store.files import CORRUPT, NEWER, PAGE_SIZE, Identity, StoreFiles, open_identities, why_unwritable
 from ipam.store.identity import NodeIdentity, is_ours
 from ipam.store.sqlite_codes import NOMEM, code_of, is_damage, is_full, is_locked, is_passing
@@ -34,6 +35,7 @@ _PATIENCE = 2.0
 _REPAIRS = 3
 """Within one operation; more than one when somebody keeps removing files while it goes on."""
 _PAUSE = 0.005
+_READ_WRITE = "mode=rw"
 _NODE = """
     SELECT generation, boot_id, machine_id, adopted,
         (SELECT min(quarantined_until) FROM address WHERE quarantined_until IS NOT NULL) AS quarantine_ends
@@ -201,7 +203,7 @@ class Store:
         self._identities = (before, None, None)
         if flaw:
             raise StoreDamaged(flaw)
-        connection = self._open_file(self._files.database)
+        connection = open_database(self._files.database, _READ_WRITE, self._busy_timeout)
         try:
             self._prepare(connection)
             self._identities = self._opened(before)
@@ -219,29 +221,13 @@ class Store:
             raise _Moved
         return identities
 
-    def _open_file(self, path: Path) -> sqlite3.Connection:
-        import sqlite3
-
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw",
-            timeout=self._busy_timeout,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=True,
-        )
-        connection.row_factory = sqlite3.Row
-        return connection
-
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Check what was opened, bring an older store up to date, and touch the log once."""
         # The directory is memory (/run): there is no disk whose cache could be lost before the
         # process that wrote it, and a reboot takes everything anyway.
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
-        if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
-            message = "is a database of another program"
-            raise StoreDamaged(message)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = version_of(connection)
         if version > len(schema.MIGRATIONS):
             message = f"was written by a newer azvnet (store version {version})"
             raise _Newer(message)
@@ -263,7 +249,7 @@ class Store:
                 return
             fresh = self._files.clear_for_new()
             os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            connection = self._open_file(fresh)
+            connection = open_database(fresh, _READ_WRITE, self._busy_timeout)
             try:
                 connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
                 connection.execute("PRAGMA synchronous = OFF")
@@ -337,12 +323,3 @@ class Store:
         if isinstance(error, sqlite3.OperationalError) or code_of(error) == NOMEM:
             return self._unavailable(f"{error} ({name})")
         return error
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a store of an older version up to date, within the transaction that is open."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version < len(schema.MIGRATIONS):
-        for statement in schema.MIGRATIONS[version]:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ipam.errors import StoreMissing, StoreUnavailable
 from ipam.store import schema
-from ipam.store.database import migrate
+from ipam.store.connections import migrate, open_database, version_of
 from ipam.store.files import StoreFiles
 from ipam.store.identity import is_ours
 from ipam.store.sqlite_codes import CANTOPEN, code_of, is_damage
@@ -103,7 +103,7 @@ class ReadOnlyStore:
         try:
             self._check(connection, before)
             connection.execute("BEGIN")
-            if _version(connection) < len(schema.MIGRATIONS):
+            if version_of(connection) < len(schema.MIGRATIONS):
                 connection = _copied(connection)
                 migrate(connection)
             node = connection.execute(_NODE).fetchone()
@@ -139,10 +139,7 @@ class ReadOnlyStore:
         """Whether it is a store that can be read; its pages once for each state of the file."""
         if self._checked == state:
             return
-        if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
-            message = "is a database of another program"
-            raise StoreDamaged(message)
-        version = _version(connection)
+        version = version_of(connection)
         if version > len(schema.MIGRATIONS):
             raise StoreUnavailable(
                 f"{self._files.database} was written by a newer azvnet (store version {version})",
@@ -154,19 +151,10 @@ class ReadOnlyStore:
         self._checked = state
 
     def _open(self, how: str) -> sqlite3.Connection:
-        import sqlite3
-
         flaw = self._files.flaw()
         if flaw:
             raise StoreDamaged(flaw)
-        connection = sqlite3.connect(
-            f"{self._files.database.absolute().as_uri()}?{how}",
-            timeout=_BUSY_SECONDS,
-            isolation_level=None,
-            uri=True,
-        )
-        connection.row_factory = sqlite3.Row
-        return connection
+        return open_database(self._files.database, how, _BUSY_SECONDS)
 
     def _at_rest(self) -> bool:
         """Whether everything is in the file: no log, or an empty one that is not in use."""
@@ -206,11 +194,6 @@ class ReadOnlyStore:
                 "Look at the kernel's log for errors of the file system.",
             )
         return StoreUnavailable(f"the store {path} {what}", remedy)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
 
 
 def _copied(connection: sqlite3.Connection) -> sqlite3.Connection:

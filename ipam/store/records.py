@@ -42,8 +42,8 @@ REQUESTED = """
 OFFERS_OF = "SELECT interface, gateway, nic_mac, source, misses FROM offer WHERE address = ?"
 HOLD = """
     UPDATE address SET container_id = ?, ifname = ?, network = ?, holder = ?, pod_namespace = ?,
-        pod_name = ?, pod_uid = ?, netns = ?, netns_id = ?, host_ifname = ?, call_id = ?,
-        created_wall = ?, confirmed = ?, interface = ?, gateway = ?, nic_mac = ?, source = ?, adopted_at = ?
+        pod_name = ?, pod_uid = ?, netns = ?, netns_id = ?, call_id = ?, created_wall = ?,
+        confirmed = ?, interface = ?, gateway = ?, nic_mac = ?, source = ?, adopted_at = ?
     WHERE id = ? AND container_id IS NULL
 """
 CONFIRM_EXACTLY = """
@@ -54,8 +54,8 @@ CONFIRM = "UPDATE address SET confirmed = 1, missing_since = NULL WHERE id = ? R
 LET_GO = """
     UPDATE address SET container_id = NULL, ifname = NULL, network = NULL, holder = NULL,
         pod_namespace = NULL, pod_name = NULL, pod_uid = NULL, netns = NULL, netns_id = NULL,
-        host_ifname = NULL, call_id = NULL, created_wall = NULL, confirmed = NULL, missing_since = NULL,
-        interface = NULL, gateway = NULL, nic_mac = NULL, source = NULL, adopted_at = NULL, released_at = ?
+        call_id = NULL, created_wall = NULL, confirmed = NULL, missing_since = NULL, interface = NULL,
+        gateway = NULL, nic_mac = NULL, source = NULL, adopted_at = NULL, released_at = ?
     WHERE id = ?
 """
 POOL = """
@@ -143,7 +143,6 @@ def hold(tx: Transaction, key: int, made: Reservation) -> Reservation:
         owner.pod_uid,
         owner.netns,
         owner.netns_id,
-        owner.host_ifname,
         owner.call_id,
         made.created_at,
         int(made.confirmed),
@@ -237,7 +236,6 @@ def reservation_from(row: Row, generation: str) -> Reservation:
                 pod_uid=row["pod_uid"],
                 netns=row["netns"],
                 netns_id=row["netns_id"],
-                host_ifname=row["host_ifname"],
                 call_id=row["call_id"],
             ),
             given.address,

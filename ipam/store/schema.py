@@ -72,6 +72,7 @@ _TABLES: Final = (
     # One row is one address: its history, which outlives every listing, and, if any, its one holder with
     # what that was given. So an address can't be held twice, whoever lists it. Times ending in _at are
     # seconds of CLOCK_BOOTTIME, those ending in _wall are for people.
+    # Nothing reads or writes host_ifname any more: as previous_success_at, it goes with the next format.
     """
     CREATE TABLE address (
         id INTEGER PRIMARY KEY,

@@ -50,8 +50,8 @@ ONLY = [
     ),
     Only(
         "sqlite3",
-        ("ipam/store/database.py", "ipam/store/read_only.py"),
-        "one opens the store to write, one to read; others name its types alone",
+        ("ipam/store/database.py", "ipam/store/read_only.py", "ipam/store/connections.py"),
+        "one opens the store to write, one to read, and both connect the same way; others name its types alone",
     ),
     Only(
         "azure",

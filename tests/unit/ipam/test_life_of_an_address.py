@@ -48,7 +48,7 @@ P1, P2, P3 = attachment("pod-1"), attachment("pod-2"), attachment("pod-3")
 
 def test_a_reservation_says_everything_about_itself(node: Node) -> None:
     ipam = node.ready(5, 6)
-    mine = owner("web", pod_uid="u", netns="/run/netns/x", netns_id="4:5", host_ifname="azv1", call_id="c")
+    mine = owner("web", pod_uid="u", netns="/run/netns/x", netns_id="4:5", call_id="c")
     made = reserve(ipam, P1, mine, ANY)
     assert (made.attachment, made.owner, str(made.address)) == (P1, mine, "10.0.0.5/16")
     assert (made.gateway, made.source, made.nic_mac) == (GATEWAY, "imds", MAC)

@@ -23,7 +23,7 @@ STATEMENTS: dict[str, tuple[str, Any]] = {
     "by attachment": (records.BY_ATTACHMENT, ("c", "eth0")),
     "by address": (records.BY_IP, (b"\x0a\x00\x00\x05",)),
     "by pod": (records.BY_POD, ("ns", "pod", "c", "eth0")),
-    "hold": (records.HOLD, (*["x"] * 11, 1.0, 1, *["x"] * 4, None, 1)),
+    "hold": (records.HOLD, (*["x"] * 10, 1.0, 1, *["x"] * 4, None, 1)),
     "requested": (records.REQUESTED, (1, b"\x0a\x00\x00\x05")),
     "offers of an address": (records.OFFERS_OF, (1,)),
     "source": (source_records.BY_KEY, ("auto:x",)),
