@@ -24,7 +24,7 @@ from typing import Any
 LEVELS = {"off": 0, "error": 1, "warning": 2, "info": 3, "debug": 4}
 MAX_BYTES = 5 * 1024 * 1024
 MOST_CHARACTERS, MOST_ITEMS = 4096, 16
-"""Of one value of a record, and of one list."""
+"""Limits of one value of a record, and of one list."""
 TOLERATED, MOMENT_SECONDS = 1.05, 0.001
 MOST_OPEN = 4
 KEPT = 4
@@ -32,7 +32,7 @@ KEPT = 4
 DIRECTORY = "/var/log/azvnet"
 _NAME = re.compile(re.escape(DIRECTORY) + r"/[a-zA-Z0-9][a-zA-Z0-9_.\-]*\.log")
 _START = b'{"time":"'
-"""Every record begins so, and with it every log."""
+"""How every record begins, and so every log."""
 
 
 class NotALog(OSError):
@@ -62,7 +62,7 @@ def line(level: str, threshold: str, **fields: Any) -> bytes:
 
 
 def _bounded(value: Any) -> Any:
-    """A value as recorded: no configuration may fill the log. The end of a traceback matters most."""
+    """A value as recorded: no configuration can fill the log. The end of a traceback matters most."""
     if isinstance(value, str) and len(value) > MOST_CHARACTERS:
         return f"({len(value)} characters) ...{value[-MOST_CHARACTERS:]}"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Between the verbs and the pool: what ``ipam`` needs to know about the node.
+"""Between the verbs and the pool: passes ``ipam`` what it needs to know about the node.
 
-Owns refreshing if a call has to, and reclaiming addresses whose pod is gone. It must not make or remove
-links.
+Owns reading a source when a call can't do without, and reclaiming addresses whose pod is gone. It must not
+make or remove links.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ READ_SECONDS = 10.0
 QUICK_READ_SECONDS = 2.0
 """Seconds that a call that can do without it may wait for the source."""
 GRACE_SECONDS = 60.0
-"""Seconds between the two looks after which an address without an endpoint is freed."""
+"""Seconds between the two checks after which an address without an endpoint is freed."""
 STALE_SECONDS = 300.0
 """A listing older than this is read again before an address is given out: there is no agent, or the node was
 suspended meanwhile.
 """
 FILLINGS = 5
-"""A new store needs two: what is alive, and what the source lists."""
+"""Attempts at a reservation, each of which may fill in something that the store lacks. A new store lacks two
+things: what is alive, and what the source lists."""
 
 
 def source_config(netconf: NetConf) -> SourceConfig:
@@ -52,15 +53,15 @@ def source_config(netconf: NetConf) -> SourceConfig:
 
 
 def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **more: Any) -> AddressRequest:
-    """What an attachment of this network needs: addresses of the NIC that it names, or else of the one by
-    which packets leave.
+    """What an attachment of this network needs: addresses of the NIC that the netconf names, or else of the
+    one by which packets leave.
 
     The fabric drops packets whose source address belongs to another NIC than they leave by.
 
     Raises:
-        InvalidNetconf: ``subnet`` is not one.
-        UplinkUnclear: there is no NIC as the netconf names it, or several; or it names none, and by which
-            NIC packets leave is not clear.
+        InvalidNetconf: ``ipam.subnet`` is not a network.
+        UplinkUnclear: no NIC matches what the netconf names, or several do; or it names none, and it is not
+            clear by which NIC packets leave.
     """
     ipam, config = netconf.our_ipam, source_config(netconf)
     if netconf.names_nic:
@@ -79,10 +80,10 @@ def address_request(netconf: NetConf, node: Node, out: WayOut | None = None, **m
 
 
 def request_without_netconf(config: SourceConfig, node: Node) -> AddressRequest:
-    """What an attachment of a network that nothing is known of but its source needs: IPv4, the default.
+    """What an attachment needs if only the source of its network is known: an IPv4 address, the default.
 
     Raises:
-        UplinkUnclear: by which NIC packets leave is not clear.
+        UplinkUnclear: it is not clear by which NIC packets leave.
     """
     mac = way_out.nic_of_pods(way_out.way_out(node), lambda: node.ipam.nics(config), node)
     return AddressRequest(config.key, (4,), mac, excluded=host_addresses(node))
@@ -105,7 +106,7 @@ class Pool:
     def acquire(self) -> tuple[IPInterface, ...]:
         """As ``AddressProvider.acquire``."""
         conf, parameters = self._verb_call.netconf, self._verb_call.parameters
-        # What somebody has decided, the kernel is not asked.
+        # Where the netconf names the NIC, the kernel need not be asked.
         self._out = None if conf.names_nic else way_out.way_out(self._node)
         self.reservations = reserve(parameters, conf, self._owner, self._out, self._node)
         return tuple(each.address for each in self.reservations)
@@ -116,9 +117,9 @@ class Pool:
         if conf.mtu:
             return conf.mtu
         link = self._out.link if self._out is not None else None
-        if link is not None and link.mac == held[0].nic_mac:  # they are of one NIC
+        if link is not None and link.mac == held[0].nic_mac:  # the NIC of all of them
             return link.mtu
-        # The gateway of IPv4 tells more about the link than a link-local one.
+        # The gateway of IPv4 identifies the link; that of IPv6 may be link-local, the same on every link.
         return way_out.uplink_mtu(min(held, key=lambda each: each.ip.version), conf, self._node)
 
     def confirm(self) -> None:
@@ -133,7 +134,7 @@ class Pool:
                 self._node.ipam.abandon(*held)
 
     def set_aside(self, ip: IPAddress, reason: str) -> None:
-        """As ``AddressProvider.set_aside``, and every other address that is found in the same state."""
+        """As ``AddressProvider.set_aside``, and the same for every other address in that state."""
         self._node.ipam.quarantine(ip, reason, SET_ASIDE_SECONDS)
         _set_aside_carried(self._node, family_of(ip), SET_ASIDE_SECONDS)
 
@@ -174,13 +175,13 @@ def reserve(
     Args:
         parameters: of the call.
         netconf: of the call.
-        who: asks for it.
+        who: the owner to be recorded.
         out: how packets leave the node; None where the netconf names the NIC.
         node: the node.
 
     Raises:
         IpamError: no address can be given.
-        UplinkUnclear, KernelRefused: it would not leave by its NIC.
+        UplinkUnclear, KernelRefused: packets from it would not leave by its NIC.
     """
     asked = requested_addresses(parameters, netconf)
     more = {"looked_at": frozenset(), "max_age": STALE_SECONDS}
@@ -211,7 +212,7 @@ def reserve(
 def _reserve(
     attachment: Attachment, netconf: NetConf, who: Owner, request: AddressRequest, node: Node
 ) -> tuple[Reservation, ...]:
-    """Reserve; what a new store lacks is filled in first. It may be lost again while that is done."""
+    """Reserve, after filling in what a new store lacks. It may be lost again meanwhile."""
     for _ in range(FILLINGS):
         try:
             made = node.ipam.reserve(attachment, who, request)
@@ -240,14 +241,14 @@ def _reserve(
             request = replace(request, max_age=None)
         except ipam_errors.NoAddressesKnown:
             refresh(netconf, node, READ_SECONDS)
-            if not request.nic_mac:  # where rules decide by the sender, it is known only by what is listed
+            if not request.nic_mac:  # with rules by source address it depends on what is listed
                 request = replace(request, nic_mac=address_request(netconf, node).nic_mac)
     return node.ipam.reserve(attachment, who, replace(request, looked_at=None, max_age=None))
 
 
 def _is_of_host(made: Reservation, node: Node) -> bool:
-    """Whether the host itself carries an address. Asked for the one that is to be given: a list of all takes
-    long where there are thousands (kube-proxy with IPVS), and never ends while they change.
+    """Whether the host itself carries an address. Only the one to be given is checked: listing all takes long
+    where there are thousands (kube-proxy with IPVS), and never ends while they change.
     """
     ip = made.address.ip
     if not node.host.may_carry(ip):
@@ -259,11 +260,11 @@ def _is_of_host(made: Reservation, node: Node) -> bool:
 def _set_aside_carried(node: Node, family: Family, seconds: float) -> None:
     """Quarantine every address that a host route leads to and no attachment holds.
 
-    Where there is one there are more, as on a node that was migrated from another CNI plugin with its pods
+    There is rarely only one, for example on a node that was migrated from another CNI plugin with its pods
     running: finding them one at a time would fail an ADD for every few of them.
     """
     routes = node.host.routes(encode.dump_routes(family.number))
-    # In this order: what an ADD has routed meanwhile, it has reserved before.
+    # In this order: an ADD reserves an address before it adds the route.
     held = {each.ip for each in node.ipam.reservations()}
     for route in routes:
         ip = route.dst.network_address
@@ -286,10 +287,10 @@ def require_available(netconf: NetConf, node: Node) -> None:
 
 
 def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = False) -> None:
-    """Read the source, unless it was read a moment ago; ``quietly`` when the call can go on without it.
+    """Read the source, unless it was read a moment ago; ``quietly``: the call can go on without it.
 
     Raises:
-        SourceUnreadable, SourceEmpty: only where it is not quietly.
+        SourceUnreadable, SourceEmpty: unless ``quietly``.
     """
     try:
         node.ipam.refresh(source_config(netconf), deadline=seconds, in_use=True)
@@ -301,7 +302,7 @@ def refresh(netconf: NetConf, node: Node, seconds: float, *, quietly: bool = Fal
 def release_predecessors(reservations: Iterable[Reservation], node: Node) -> None:
     """Free what earlier sandboxes of the same pod still hold, if nothing of them is left.
 
-    No second look is needed: the runtime creates a new sandbox of this pod, and the endpoint of the old
+    No second check is needed: the runtime creates a new sandbox of this pod, and the endpoint of the old
     one does not exist.
     """
     for old in reservations:
@@ -312,7 +313,7 @@ def release_predecessors(reservations: Iterable[Reservation], node: Node) -> Non
 
 
 def reclaim_dead(node: Node) -> int:
-    """Free addresses whose endpoint was missing at two looks far enough apart; returns how many."""
+    """Free addresses whose endpoint was missing in two checks far enough apart; returns how many."""
     missing: list[Attachment] = []
     present: list[Attachment] = []
     for reservation in node.ipam.reservations():

@@ -1,7 +1,7 @@
 """The NIC that a network's configuration names: by ``master``, ``ipam.subnet``, conditions of ``ipam.nic``.
 
-Owns what these mean together, and the error where they fit no NIC, or several. Names of links and MACs differ
-between the machines of a scale set, so there are conditions that hold on each. It must not reserve anything.
+Owns what these mean together, and the error if no NIC matches them, or several do. Link names and MACs differ
+between the machines of a scale set, so some conditions hold on every machine. It must not reserve anything.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Fitting = dict[str, frozenset[str]]
-"""The MACs of the NICs that each condition fits, by the condition as the configuration has it."""
+"""The MACs of the NICs that meet each condition, by the condition as the configuration has it."""
 
 
 def named_nic(netconf: NetConf, listed: Callable[[], Sequence[ListedNic]], node: Node) -> str:
     """The MAC of the NIC that a configuration names; empty where it may be any, or none is listed yet.
 
     Args:
-        netconf: one with ``names_nic``.
+        netconf: its ``names_nic`` is true.
         listed: returns the NICs that the source lists, none before it was read. It is not called where
             ``master`` alone decides.
         node: the node.
 
     Raises:
         InvalidNetconf: ``ipam.subnet`` is not a network.
-        UplinkUnclear: no NIC is like that, or several are.
+        UplinkUnclear: no NIC matches, or several do.
     """
     master = way_out.named_link(netconf.master, node).mac if netconf.master else ""
     conditions = netconf.our_ipam.subnet or netconf.our_ipam.nic
@@ -87,7 +87,7 @@ def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
 def _primary(nics: Sequence[ListedNic], node: Node) -> frozenset[str]:
     """The primary NIC, as the source says.
 
-    IMDS does not say it, but answers the primary NIC alone: it is the one by which the node reaches IMDS.
+    IMDS does not say, but answers only the primary NIC: it is the one by which the node reaches IMDS.
     """
     if any(each.primary is not None for each in nics) or len(nics) == 1:
         return frozenset(each.mac for each in nics if each.primary is not False)
@@ -123,7 +123,7 @@ def _with_link(pattern: str, nics: Sequence[ListedNic], node: Node) -> frozenset
 
 
 def _links_of(macs: Iterable[str], node: Node) -> Mapping[str, Link]:
-    """The links of NICs by MAC. One that has none, or of which that is not clear, is left out."""
+    """The links of NICs by MAC. A NIC that has no link, or no clear one, is left out."""
     links = [each for each in node.host.links(encode.dump_links()) if each.mac]
     found: dict[str, Link] = {}
     for mac in macs:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def told(pod: str, node: Node) -> Iterator[None]:
-    """Where there is no address in the body, tell the node, and let the error say what is done about it.
+    """If the body finds no address, report the pod to the node, and add to the error what is done about it.
 
     Raises:
         PoolExhausted, SourceEmpty: those of the body.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 10.0
 OWN_WAY = True, True
-"""Of ``_ways``: everything leaves by the NIC that it should leave by."""
+"""What ``_ways`` returns if everything leaves by the NIC that it should leave by."""
 BEYOND: Mapping[int, IPAddress] = {4: way_out.BEYOND, 6: way_out.BEYOND_V6}
 
 Listed = Mapping[str, frozenset["IPNetwork"]]
@@ -44,8 +44,8 @@ Listed = Mapping[str, frozenset["IPNetwork"]]
 
 
 def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node: Node) -> None:
-    """Have what a pod sends from a reserved address leave by its NIC, to wherever; one look-up, and one for
-    each other subnet, where it does. It is for nodes with several NICs.
+    """Make sure that what a pod sends from a reserved address leaves by its NIC, whatever the destination. If
+    it does, this takes one lookup, and one for each other subnet. For nodes with several NICs.
 
     Args:
         reservation: of the address.
@@ -65,7 +65,7 @@ def ensure(reservation: Reservation, out: WayOut | None, netconf: NetConf, node:
         link = way_out.find_uplink(reservation, netconf, node)
     family, beyond = family_of(reservation.ip), BEYOND[reservation.ip.version]
     if family is IPV6 and node.host.one_route(encode.get_route(beyond)) is None:
-        return  # nothing leaves the node, and ``review`` follows when a router comes
+        return  # no IPv6 leaves the node; ``review`` acts when a router appears
     with _alone(node):
         listed = _listed(node, family)
         others = _others(reservation.nic_mac, listed)
@@ -85,8 +85,8 @@ def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
     """Make sure that pods' packets could leave by the NIC that a network names, on a node with several.
 
     Raises:
-        way_out.NicUnusable: they could not, nor do those of the pods that it has.
-        UplinkUnclear: which link it is is not clear.
+        way_out.NicUnusable: they could not, and those of its present pods don't either.
+        UplinkUnclear: it is not clear which link that is.
     """
     if netconf.names_nic and len(_listed(node, IPV4)) > 1:
         link = way_out.any_uplink(mac, netconf, node)
@@ -97,7 +97,9 @@ def require_usable(mac: str, netconf: NetConf, node: Node) -> None:
 
 
 def _require_usable(link: Link, family: Family, node: Node) -> None:
-    """Up, and with an address: what leaves the virtual network has that. Of IPv6 with a router as well."""
+    """The link has to be up and have an address, with which packets leave the virtual network; for IPv6 it
+    needs a router as well.
+    """
     remedy = "Configure it as Azure's DHCP answers say: pods' packets to the Internet leave with its address."
     if not link.up:
         raise way_out.NicUnusable(f"{link.name}, the NIC of pods' addresses, is down", remedy)
@@ -116,8 +118,8 @@ def _require_usable(link: Link, family: Family, node: Node) -> None:
 
 
 def review(node: Node) -> list[str]:
-    """Follow what has changed on the node: NICs, their addresses, its routes, who is attached. What failed,
-    in words.
+    """React to changes on the node: of NICs, their addresses, routes, attached pods. Returns what failed, in
+    words.
     """
     try:
         for family in (IPV4, IPV6):
@@ -131,8 +133,8 @@ def review(node: Node) -> list[str]:
 
 
 def drop_unused(node: Node) -> list[str]:
-    """Remove the routes of NICs whose addresses no pod has any more. What failed, in words: it must not keep
-    a pod from being deleted.
+    """Remove the routes of NICs whose addresses no pod has any more. Returns what failed, in words: it must
+    not keep a pod from being deleted.
     """
     decided = [nic for family in (IPV4, IPV6) for nic in nics.read_nics(node.run_dir, family)]
     if not decided:
@@ -142,13 +144,13 @@ def drop_unused(node: Node) -> list[str]:
         if all(any(_is_pods(each) and _is_in(each, nic.sources) for each in every) for nic in decided):
             return []
     except IpamError:
-        return []  # the agent, or the next DEL, can tell
+        return []  # the agent, or the next DEL, tries again
     return review(node)
 
 
 def _follow(listed: Listed, family: Family, node: Node) -> None:
     if node.ipam.needs_adoption():
-        return  # the store does not know who is alive
+        return  # the store does not know which pods are alive
     wanted = _wanted(listed, family, node)
     if wanted != nics.read_nics(node.run_dir, family):
         nic_routes.carry_out(wanted, family, node)
@@ -163,7 +165,7 @@ def _listed(node: Node, family: Family) -> Listed:
 
 
 def _subnets(nic: ListedNic, family: Family) -> frozenset[IPNetwork]:
-    """The subnets of a NIC. Of IPv6 most sources name none, and Azure's are /64, whatever a document says."""
+    """The subnets of a NIC. Most sources name no IPv6 subnet; Azure's are /64, whatever a document says."""
     of_4, of_6 = by_family(nic.subnets)
     if family is IPV4:
         return frozenset(of_4)
@@ -194,7 +196,7 @@ def _ways(source: IPAddress, link: Link, others: Sequence[IPNetwork], node: Node
 
 
 def _leaves(source: IPAddress, link: Link, node: Node) -> bool:
-    """Whether what is sent to the rest of the world leaves by ``link``; of IPv6 for good, to its router."""
+    """Whether packets to the rest of the world leave by ``link``; for IPv6 permanently, to its router."""
     found = way_out.route_by(link, source, BEYOND[source.version], node)
     if found is None or source.version == IPV4.version:
         return found is not None

@@ -34,16 +34,16 @@ def forget_connections(attachment: Attachment, node: Node) -> list[str]:
         for held in node.ipam.held_by(attachment):
             conntrack.forget(held.ip)
     except ipam_errors.StoreUnavailable:
-        return []  # releasing the address says so
+        return []  # reported when the address is released
     except OSError as error:
         return [f"the kernel may still track connections to the pod for a while: {error}"]
     return []
 
 
 def release_dead(dead: Reservation, node: Node) -> bool:
-    """Free the address of an endpoint that went without a DEL. False when it is another's by now."""
+    """Free the addresses of an endpoint that is gone without a DEL. False: something else has them now."""
     with suppress(OSError):
-        for held in node.ipam.held_by(dead.attachment):  # all of it is released
+        for held in node.ipam.held_by(dead.attachment):  # all of them are released
             conntrack.forget(held.ip)
     return node.ipam.release_dead(dead)
 

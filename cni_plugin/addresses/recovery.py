@@ -1,6 +1,7 @@
 """What is alive on this node, for a store that does not know it: first start, reboot, lost or corrupt file.
 
-Owns finding in the kernel who carries which address. It must not make or remove links, nor know of calls.
+Owns finding out from the kernel what carries which address. It must not make or remove links, nor know of
+calls.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ FAMILIES = (encode.AF_INET, encode.AF_INET6)
 
 
 def adopt(node: Node) -> None:
-    """Adopt what is alive unless another call did: of a hundred calls that find a new store, one looks."""
+    """Adopt what is alive unless another call did: of a hundred calls that find a new store, one does so."""
     node.ensure_run_dir()
     try:
         with file_lock(node.run_dir / LOCK, time.monotonic() + LOCK_SECONDS):
             _adopt(node)
-    except TimeoutError:  # whoever looks was stopped
+    except TimeoutError:  # the process that holds the lock was stopped
         _adopt(node)
 
 
@@ -100,8 +101,8 @@ def _in_namespaces(
     """Addresses that other network namespaces carry: pods of a plugin that delegates to us, pods of the
     plugin that was here before, pods of ours whose host route is lost.
 
-    In whatever subnet they lie: which of them Azure lists is not known yet, and may change. Those that it
-    does not list are held, but not counted as the pool's.
+    Their subnets don't matter: which of them Azure lists is not known yet, and may change. Those that it does
+    not list are held, but not counted as part of the pool.
     """
     uplinks = {route.index for route in routes if not route.dst.prefixlen}
     known = known.union(*map(reserved_addresses, _subnets_of(uplinks, node)))

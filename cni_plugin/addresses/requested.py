@@ -64,7 +64,7 @@ def _one_of_each(asked: Sequence[object], versions: Sequence[int]) -> tuple[IPAd
             ) from error
     refused = [str(ip) for ip in wanted if ip.version not in versions]
     if refused:
-        given = f"IPv{versions[0]}"  # of both, none is refused
+        given = f"IPv{versions[0]}"  # with both families, none is refused
         raise ipam_errors.AddressUnavailable(
             f"address {', '.join(refused)} can't be given out: pods get {given} addresses",
             f"Request an {given} address, or none; `ipam.families` of the netconf says which pods get.",

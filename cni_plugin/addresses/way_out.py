@@ -1,4 +1,4 @@
-"""By which NIC the packets of pods leave the node: asked of the kernel, since only it knows its rules,
+"""By which NIC the packets of pods leave the node. The kernel is asked, since only it knows its rules,
 metrics, nexthop objects and tunnels.
 
 Owns that question and what follows for the address a pod may have: the fabric drops packets whose source
@@ -31,7 +31,7 @@ BEYOND, BEYOND_V6 = IPv4Address("8.8.8.8"), IPv6Address("2001:4860:4860::8888")
 
 
 class NicUnusable(UplinkUnclear):
-    """The NIC is known and carries nothing: neither of the next pod, nor of those that it has."""
+    """The NIC is known, but carries no packets: neither the next pod's nor those of its present pods."""
 
 
 def way_out(node: Node) -> WayOut:
@@ -78,7 +78,7 @@ def nic_of_pods(out: WayOut, listed: Callable[[], Sequence[ListedNic]], node: No
         node: the node.
 
     Raises:
-        UplinkUnclear: pods' packets leave by something that is not a NIC, or by which NIC is not clear.
+        UplinkUnclear: pods' packets leave by something that is not a NIC, or it is not clear by which one.
     """
     if not out.by_sender:
         return _mac_of(out.link)
@@ -123,7 +123,7 @@ def require_own_nic(reservation: Reservation, out: WayOut, node: Node) -> None:
         UplinkUnclear: it leaves by another one.
     """
     if out.link is None or reservation.ip.version != 4:
-        return  # nothing leaves at all; or by rules of IPv6, and ``out`` is about those of IPv4
+        return  # nothing leaves at all; or it is IPv6, and ``out`` is about IPv4
     link = _forwarded(reservation.ip, reservation.nic_mac, out, node)
     if link is None or reservation.nic_mac not in {link.mac, ANY_NIC, ""}:
         by = f"by {link.name} ({link.mac or 'no MAC'})" if link is not None else "by no link"
@@ -146,10 +146,10 @@ def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | N
 def _forwarding(source: IPAddress, target: IPAddress, came_by: Link, node: Node) -> KernelRoute | None:
     """The route by which the node would forward a packet; None: there is none, or a rule or route prohibits.
 
-    It is asked as for a packet that came by the NIC itself: the kernel takes ``lo`` for the node's own
+    The lookup is for a packet that came in by the NIC itself: the kernel takes ``lo`` for the node's own
     packets and refuses it with a strict source check, and the pod has no link yet. That check refuses the
     NIC as well where the node reaches the source by another link: an attached pod, or a NIC in the same
-    subnet whose route comes first. Then by that link.
+    subnet whose route comes first. Then the lookup is for a packet that came in by that link.
     """
     with suppress(OSError):
         return node.host.one_route(encode.get_forwarded_route(target, source, came_by.index))
@@ -190,7 +190,7 @@ def routers_elsewhere(link: Link, node: Node) -> bool:
     what it knows of the routers (RFC 4861, section 6.3.6), so what it answers now need not hold.
     """
     bodies = node.host.dump(encode.dump_routes(encode.AF_INET6))
-    # Byte 1 is rtm_dst_len. Those of pods are not parsed: a full node has hundreds.
+    # Byte 1 is rtm_dst_len. Routes to pods are not parsed: a full node has hundreds.
     found = (read_route(body) for body in bodies if not body[1])
     return any(
         index != link.index for route in found if route.kind == encode.RTN_UNICAST for index in route.links
@@ -221,7 +221,7 @@ def find_uplink(reservation: Reservation, netconf: NetConf, node: Node) -> Link:
     """The link of the NIC that owns an address.
 
     Asks for the route to the subnet's gateway first: it leads over the uplink on every ordinary node, and
-    one answer does not grow with the number of pods. The list of all links is the way out.
+    one answer does not grow with the number of pods. The list of all links is the last resort.
     """
     if netconf.master:
         return named_link(netconf.master, node)

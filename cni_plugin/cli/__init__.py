@@ -18,7 +18,7 @@ SUBCOMMANDS = {
     "agent": "run the resident agent, which handles calls in milliseconds and keeps the pool fresh",
     "status": "show the pool, who holds which address, and where addresses come from",
     "show": "show one pod from end to end: interfaces, addresses, routes, IP configuration of the NIC",
-    "explain": "show which way a packet takes, hop by hop, which source the far end sees, and what drops it",
+    "explain": "show the path of a packet, hop by hop, which source the far end sees, and what drops it",
     "plan": "plan the addresses of a cluster: which subnet is large enough, and when it is full",
     "operator": "grow and shrink the NICs of all nodes of a cluster, within one budget of requests to Azure",
     "install": "copy the bundle to the node and switch to it; the previous version is kept for --rollback",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """All optional: a call's netconf decides, everything else has a default."""
+    """All optional: calls are governed by their netconf, and everything else has a default."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="the agent's settings (JSON); see docs/agent.md"
     )

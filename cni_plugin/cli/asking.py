@@ -39,7 +39,7 @@ class AgentSeen(Value):
     """Why it is not ready, or what is wrong with it."""
     warnings: tuple[str, ...] = ()
     provision: str = ""
-    """How the NIC's addresses follow demand, in words; empty: they do not have to."""
+    """How the NIC's addresses follow demand, in words; empty: they are not provisioned."""
     cooldown: float = DEFAULT_COOLDOWN_SECONDS
     """Cooldown of a released address in seconds, as the agent has it."""
 
@@ -48,14 +48,14 @@ class AgentSeen(Value):
         return {name: getattr(self, name) for name in self.__match_args__}
 
 
-def _provision_words(told: dict[str, Any] | None) -> str:
-    """An agent that was updated less recently tells nothing, or less."""
-    if not told:
+def _provision_words(shown: dict[str, Any] | None) -> str:
+    """An older agent shows nothing, or less."""
+    if not shown:
         return ""
-    words = f"{told['state']}: {told['text']}"
-    if coming := told.get("coming"):
+    words = f"{shown['state']}: {shown['text']}"
+    if coming := shown.get("coming"):
         words += f"; {coming} {'pods are' if coming > 1 else 'pod is'} scheduled here without an address yet"
-    if unseen := told.get("unseen"):
+    if unseen := shown.get("unseen"):
         words += f"; {checks.UNSEEN}: {unseen}"
     return words
 

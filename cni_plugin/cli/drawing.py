@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Row = tuple[str, str]
 
 WIDTH, GAP, LABEL = 46, 8, 11
-"""Columns: of a box, between two of them, and of the labels in one. Two boxes side by side fit into 100."""
+"""Columns of a box, between two boxes, and of a label. Two boxes side by side fit into 100 columns."""
 STATES = {
     0x01: "incomplete",
     0x02: "reachable",
@@ -32,7 +32,7 @@ STATES = {
     0x40: "noarp",
     0x80: "permanent",
 }
-"""Of neighbours (rtnetlink(7), NUD_*)."""
+"""States of neighbours (rtnetlink(7), NUD_*)."""
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp", 155: "azvnet"}
 """Origin of a route (include/uapi/linux/rtnetlink.h, RTPROT_*)."""
 

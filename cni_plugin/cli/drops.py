@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def by_source_check(host: Netlink, source: IPAddress, target: IPAddress, came_by: Link) -> str:
-    """Why the rule of azvnet's table drops what a pod sends by IPv6, before it is routed; empty: it does not.
+    """Why the rule of azvnet's table drops an IPv6 packet from a pod before it is routed; empty: it does not.
 
-    The rule looks up what answers take: from the target to the source (nft_fib6_flowi_init).
+    The rule looks up the route of answers: from the target to the source (nft_fib6_flowi_init).
 
     Raises:
         OSError: the kernel does not answer.
@@ -48,7 +48,7 @@ def by_route(
         host: a socket of the node's namespace.
         error: of the lookup.
         source: of the packet.
-        target: the same.
+        target: of the packet.
         came_by: the link that it came in by; None: the node sends it.
     """
     number = (error.errno if error else None) or errno.ENETUNREACH
@@ -67,7 +67,7 @@ def by_route(
 
 
 def by_forwarding_v6(source: IPAddress, came_by: Link | None) -> str:
-    """Why what has a route is not forwarded by IPv6; IPv4 has no route then. Empty: it is forwarded."""
+    """Why an IPv6 packet with a route is not forwarded; for IPv4 there is no route then. Empty: it is."""
     if source.version == 4 or came_by is None or forwarding_v6.forwards(came_by.name):
         return ""
     return f"{came_by.name} does not forward IPv6 (net.ipv6.conf.all.forwarding, force_forwarding)"

@@ -1,4 +1,4 @@
-"""``azvnet explain``: which way a packet takes, hop by hop, and what drops it.
+"""``azvnet explain``: the path of a packet, hop by hop, and what drops it.
 
 Exit code 0: delivered; 1: dropped, or nothing of that name was found; 2: several pods have it.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DROPPED, SEVERAL = 1, 2
 WRONG = 2
-"""As argparse has it for a command line that is wrong."""
+"""As argparse: a command line that can't be used."""
 HEADER = ("WHERE", "INTERFACE", "ROUTE", "RULE", "ACTION")
 
 
@@ -43,7 +43,7 @@ class Target(argparse.Namespace):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be asked for."""
+    """The packet, and how its path is shown."""
     parser.add_argument(
         "--from",
         dest="start",
@@ -125,7 +125,7 @@ def _source(start: str, target: IPAddress, seen: Survey, node: Node) -> IPAddres
     """The address that the packet comes from.
 
     Raises:
-        LookupError: nothing has that name; KeyError: several pods have.
+        LookupError: nothing has that name; KeyError: several pods do.
     """
     from cni_plugin.cli import facts
 

@@ -48,7 +48,7 @@ class Attached(Value):
     attachment: Attachment
     owner: Owner
     held: tuple[Reservation, ...] = ()
-    """What the store has of it; empty: only its host veth's alias names it."""
+    """What it holds according to the store; empty: only its host veth's alias names it."""
     host_link: Link | None = None
 
 
@@ -88,7 +88,7 @@ class Provision(Value):
     configuration: str = ""
     """Name of the NIC's IP configuration."""
     table: int = 0
-    """Of the routes of the NIC, where it has some of its own for pods; 0: it has none."""
+    """Routing table that the NIC has for pods' packets; 0: it has none of its own."""
 
 
 class Facts(Value):

@@ -20,8 +20,8 @@ PREROUTING, OUTPUT, POSTROUTING = 0, 3, 4
 
 
 def filters(node: Node, target: IPAddress) -> list[str]:
-    """Of a packet that is forwarded to a target: chains that drop it unless a rule allows it, and whether
-    azvnet's own table is as it should be.
+    """For a packet that is forwarded to a target: chains that drop it unless a rule allows it, and what is
+    wrong with azvnet's own table.
     """
     try:
         drops = packet_filter.forward_drops(family_of(target).number)

@@ -56,7 +56,7 @@ class Journey(Value):
     reason: str
     """Why it ends so."""
     notes: tuple[str, ...] = ()
-    """What the kernel can't be asked."""
+    """What can't be found out from the kernel."""
 
 
 class _Dropped(Exception):
@@ -64,7 +64,7 @@ class _Dropped(Exception):
 
 
 class _Elsewhere(Exception):
-    """It goes a way that is not azvnet's."""
+    """It leaves by an interface that azvnet did not create."""
 
 
 class Traveller:
@@ -78,7 +78,7 @@ class Traveller:
         port: where it is sent; 0 with ``icmp``.
         translated: the source and the target that a real packet got on the node, by whatever rules; None:
             not known.
-        link: by which a target that is link-local is meant, in the namespace that sends; empty: by any.
+        link: the link of a link-local target, in the namespace that sends; empty: any.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Traveller:
         self._notes: list[str] = []
         self._translated = translated
         self._seen_as = translated[0] if translated else None
-        """What translation makes of the source; None: it stays."""
+        """The source after translation; None: it is not translated."""
 
     def follow(self, source: IPAddress, target: IPAddress) -> Journey:
         """The way of a packet from ``source`` to ``target``."""
@@ -125,7 +125,7 @@ class Traveller:
         return self._on_node(source, target, self._uplink_from(source))
 
     def _out_of_pod(self, pod: Facts, source: IPAddress, target: IPAddress) -> Link:
-        """Through the pod's namespace to the node; the host veth that it comes in by."""
+        """Through the pod's namespace to the node; returns the host veth by which it arrives."""
         where = f"pod {name_of(pod)}"
         if pod.pod is None:
             raise _Dropped(f"the pod's interface is missing: {pod.unknown.get('podEnd', 'not found')}")
@@ -235,10 +235,10 @@ class Traveller:
         return f"no pod has {target}" if turned and packets.is_without_pod(target, run_dir) else ""
 
     def _masqueraded(self, source: IPAddress, target: IPAddress, route: KernelRoute) -> IPAddress | None:
-        """The node's address, if a pod's packet leaves with that: what the table of nf_tables does.
+        """The node's address, if azvnet's table of nf_tables gives it to a packet from a pod.
 
-        Of several on the link it is the one beside the next hop, or the first (inet_select_addr); of IPv6
-        the one that a socket gets that is bound to the link (ipv6_dev_get_saddr).
+        Of several on the link IPv4 uses the one in the next hop's subnet, or the first (inet_select_addr);
+        IPv6 the one that a socket bound to the link gets (ipv6_dev_get_saddr).
         """
         pod = self._pods.get(source)
         if pod is None or not packets.is_masqueraded(pod.owner.network, source, target, self._node.run_dir):
@@ -277,7 +277,7 @@ class Traveller:
             raise _Dropped(f"the pod's namespace {path} can't be entered: {error}") from error
 
     def _uplink_from(self, source: IPAddress) -> Link:
-        """The link by which packets of somebody outside arrive: the one that leads back to them."""
+        """The link by which packets from outside arrive: the one by which answers to the source leave."""
         try:
             here = lookup.source_for(source)
             found = lookup.look_up(self._node.host, source, here)

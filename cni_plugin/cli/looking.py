@@ -49,7 +49,7 @@ class Seen(Value):
     state: str
     """``ok``; ``unconfirmed``: its ADD is under way or was killed; ``missing``: its endpoint is gone;
     ``down``, ``no-route``: of the endpoint's host side; ``changed``: something else differs, mostly inside
-    the pod; ``unknown``: it lives, and the store does not know.
+    the pod; ``unknown``: it is alive, but not in the store.
     """
     host_veth: str = ""
     host_index: int = 0
@@ -106,7 +106,7 @@ class Picture(Value):
 
     @property
     def pool(self) -> dict[int, Counter[str]]:
-        """The same of each IP version that it has addresses of."""
+        """The same for each IP version of which it has addresses."""
         return checks.pool_by_family(self.addresses, self.on_host)
 
 
@@ -156,8 +156,8 @@ def read_store(node: Node, cooldown: float) -> tuple[str, str, Overview | None, 
 
 
 def _inside(held: Sequence[Reservation], node: Node) -> list[Difference]:
-    """What differs inside the pod, where its namespace can be reached by the path the runtime gave; that it
-    can't be, where it can't.
+    """What differs inside the pod, if its namespace can be reached by the path that the runtime gave; if it
+    can't be, that.
     """
     who, expected = held[0].owner, drift.expected_of(*held)
     if who.holder is not Holder.ENDPOINT or not who.netns or not who.netns_id:
@@ -169,7 +169,7 @@ def _inside(held: Sequence[Reservation], node: Node) -> list[Difference]:
             found = for_mode().inspect(expected.names, expected.ifname, expected.routed, node.host, fd)
     except (CniError, OSError) as error:
         hint = "in a container, mount its directory with HostToContainer"
-        return [Difference("pod_unseen", f"the pod's side was not looked at: {error} ({hint})")]
+        return [Difference("pod_unseen", f"the pod's side was not checked: {error} ({hint})")]
     return [each for each in drift.differences(expected, found) if each.kind.startswith("pod_")]
 
 

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 TOO_SMALL, NOT_ANSWERED = 1, 2
 MOST = 1_000_000
-"""Of anything that is counted: more is a typing error."""
+"""The largest count that is accepted: more is a typing error."""
 KUBELET = 110
 """Pods on a node, unless its settings say otherwise (kubelet configuration, "maxPods")."""
 IMDS_SECONDS = 10.0
-"""For finding out on which cloud this machine is."""
+"""Seconds for finding out on which cloud this machine is."""
 LONGEST_PLAN = 120
 """Months."""
 _GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*(%|nodes?|pods?)/(day|week|month|year)")
@@ -38,7 +38,7 @@ _PERIODS = {"day": 1.0, "week": 7.0, "month": planning.MONTH, "year": 12 * plann
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be asked for."""
+    """The cluster, its subnet, and how the plan is shown."""
     parser.add_argument(
         "--nodes", metavar="N", type=_count, help="nodes of the cluster; with --subnet those to be added"
     )
@@ -86,7 +86,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_subnet(parser: argparse.ArgumentParser) -> None:
-    """Which subnet is asked about."""
+    """Which subnet the plan is for."""
     parser.add_argument(
         "--used",
         metavar="N",
@@ -241,10 +241,10 @@ def _of_this_node() -> tuple[int, int]:
 
 
 def _usage(options: argparse.Namespace) -> SubnetUsage:
-    """What Azure Resource Manager says.
+    """The usage of the subnet as Azure Resource Manager reports it.
 
     Raises:
-        SourceUnreadable: it does not.
+        SourceUnreadable: it does not report it.
         CannotPlan: the settings can't be read.
     """
     from cni_plugin.agent.settings import Settings

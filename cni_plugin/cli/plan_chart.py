@@ -25,9 +25,9 @@ COLUMNS, MOST_ROWS, STEP, SQUARE = 64, 8, INNER / 64, 11.5
 LINE_LENGTH, TITLE_LENGTH = 110, 62
 """Characters of a line."""
 ROW = 24
-"""Of the legend."""
+"""Height of a row of the legend."""
 PLOT_HEIGHT, LEFT, RIGHT = 230, 66, 84
-"""Of the diagram: its height, and the room for labels beside it."""
+"""The diagram's height, and the room for labels beside it."""
 COLOURS = {
     "reserved": "#6e7781",
     "others": "#a0785a",
@@ -41,7 +41,7 @@ COLOURS = {
     "missing": ALARM,
 }
 _OPACITY = {"surge": 0.35, "pods": 0.55}
-"""Of areas, so that lines are seen through them."""
+"""Opacity of areas, so that lines show through."""
 
 
 def chart(plan: SubnetPlan) -> str:
@@ -76,7 +76,7 @@ def _title(plan: SubnetPlan) -> str:
 
 
 def _squares(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
-    """The subnet, each square so many addresses."""
+    """The subnet, each square standing for the same number of addresses; and their lower edge."""
     size = planning.subnet_size(plan.shown)
     count = min(COLUMNS * MOST_ROWS, size)
     colours = [name for name, squares in _shares(plan, count) for _ in range(squares)]
@@ -102,7 +102,7 @@ def _squares(plan: SubnetPlan, top: float) -> tuple[list[str], float]:
 
 
 def _shares(plan: SubnetPlan, count: int) -> list[tuple[str, int]]:
-    """How many squares each use has: at least one, and as many as there are altogether."""
+    """How many squares each use has: at least one, and ``count`` altogether."""
     seen = planning.uses(plan.cluster, plan.shown, plan.days)
     size = planning.subnet_size(plan.shown)
     wanted = {name: getattr(seen, name) for name in USES if getattr(seen, name)}
@@ -175,11 +175,11 @@ class _Scale:
         )
 
     def x(self, month: float) -> float:
-        """Of a month."""
+        """Horizontal position of a month."""
         return self.left + (self.right - self.left) * month / self.months
 
     def y(self, addresses: float) -> float:
-        """Of a number of addresses; what is more than there is room for is at the upper edge."""
+        """Vertical position of a number of addresses; one that is too large is at the upper edge."""
         return self.bottom - (self.bottom - self.top) * min(addresses / self.most, 1)
 
     def grid(self) -> Iterator[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DAYS_IN_WORDS = 60
 """Shorter times are given in days, longer ones in months."""
 LONGEST = 100 * 365.25
-"""Days; growth that takes longer is none that anybody plans for."""
+"""Days; nobody plans for growth that takes longer."""
 USES = {
     "reserved": "reserved by Azure",
     "others": "in use already",
@@ -36,24 +36,24 @@ USES = {
 
 
 class SubnetPlan(Value):
-    """A cluster, a subnet for it, and how far ahead is looked."""
+    """A cluster, a subnet for it, and how far ahead to plan."""
 
     cluster: Cluster
     months: int
     given: int | None
-    """Prefix length of the subnet that was asked about; None: one is recommended."""
+    """Prefix length of the subnet that the plan is for; None: one is recommended."""
     batch: int = 1
     live: SubnetUsage | None = None
-    """What ARM says of the subnet; ``cluster`` is then what is to be added."""
+    """The subnet's usage according to ARM; ``cluster`` is then what is to be added."""
 
     @property
     def subnet(self) -> str:
-        """How the subnet is called that is looked into."""
+        """The name of the subnet that is shown."""
         return f"subnet {self.live.name} ({self.live.prefix})" if self.live else f"a /{self.shown}"
 
     @property
     def days(self) -> float:
-        """How far ahead is looked."""
+        """How far ahead to plan, in days."""
         return self.months * planning.MONTH
 
     @property
@@ -68,7 +68,7 @@ class SubnetPlan(Value):
 
     @property
     def shown(self) -> int:
-        """The subnet that is looked into: the one asked about, the recommended one, or the largest useful."""
+        """Prefix length of the subnet shown: the given, the recommended, or the largest useful one."""
         return self.given or self.recommended or self.cluster.largest_useful
 
     @property
@@ -91,7 +91,7 @@ def duration(days: float) -> str:
 
 
 def until(days: float | None, *, fits: bool = True) -> str:
-    """How long something fits that fits now, or does not."""
+    """How long something fits; ``fits``: whether it does now."""
     if not fits:
         return "no"
     return "always" if days is None or days > LONGEST else f"for {duration(days)}"
@@ -310,7 +310,7 @@ def _times(plan: SubnetPlan, length: int) -> str:
 
 
 def notes(plan: SubnetPlan) -> Iterator[str]:
-    """What a number does not show."""
+    """Remarks on what the numbers do not show."""
     cluster, length = plan.cluster, plan.shown
     in_order = cluster.smallest_in_order(plan.peak)
     if plan.recommended is not None and in_order is not None and in_order > plan.recommended:

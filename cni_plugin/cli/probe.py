@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipam.model import IPAddress
 
 SECONDS = 2.0
-"""For an answer."""
+"""Seconds to wait for an answer."""
 End = tuple[str, int] | tuple[str, int, int, int]
 """An address for ``connect``, of IPv4 or IPv6 with its link."""
 ECHO_REQUEST, ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
@@ -107,7 +107,7 @@ def _answer(sock: socket.socket, end: End, *, udp: bool) -> Answer:
     except TimeoutError:
         return Answer(arrived=False, detail=f"no answer within {SECONDS:g} s")
     except OSError as error:
-        # Both come from a machine that has the address.
+        # Only a machine that has the address sends these.
         arrived = error.errno in {errno.ECONNREFUSED, errno.ECONNRESET}
         return Answer(arrived=arrived, detail=(error.strerror or str(error)).lower())
     return Answer(arrived=True, detail="answered")

@@ -26,7 +26,7 @@ HEADER = ("POD", "CONTAINER", "IFNAME", "ADDRESS", "HOST VETH")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be asked for."""
+    """What to show, and how."""
     parser.add_argument(
         "target",
         metavar="POD|ADDRESS|INTERFACE|CONTAINER",

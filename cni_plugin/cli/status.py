@@ -60,7 +60,7 @@ ADDRESSES = ("ADDRESS", "STATE", "FOR", "WHO OR WHY")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be asked for."""
+    """How to show it."""
     parser.add_argument(
         "--output",
         choices=("table", "json"),

@@ -30,18 +30,18 @@ def table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
     paint: Paint,
-    tell: dict[str, str],
+    colours: dict[str, str],
     numbers: Collection[str] = (),
 ) -> str:
-    """Rows under a header, as wide as their content. ``tell`` gives whole cells a colour; the columns whose
-    headers are in ``numbers`` are aligned on the right.
+    """Rows under a header, as wide as their content. ``colours`` gives whole cells a colour; the columns
+    whose headers are in ``numbers`` are aligned on the right.
     """
     cells = [[one_line(str(cell), LONGEST_VALUE) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     sides = [str.rjust if name in numbers else str.ljust for name in header]
     lines = [paint(_padded(header, widths, sides).rstrip(), "head")]
     for row in cells:
-        padded = _padded(row, widths, sides, lambda cell: paint(cell, tell.get(cell, "")))
+        padded = _padded(row, widths, sides, lambda cell: paint(cell, colours.get(cell, "")))
         lines.append(padded.rstrip())
     return "\n".join(lines) + "\n"
 

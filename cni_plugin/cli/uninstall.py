@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def recorded(state: HostState, node: Node) -> dict[str, str]:
-    """What was done to the host for pods; nothing where the kernel does not say."""
+    """What was done to the host for pods; nothing, with a note, if it can't be found out."""
     try:
         return state.recorded(node)
     except OSError as error:

@@ -23,13 +23,13 @@ def run(options: argparse.Namespace) -> int:
         findings = list(check_installation(place_of(options)))
         paint = Paint()
         rows = [(each.what, each.where, "wrong" if each.remedy else each.state) for each in findings]
-        tell = {"wrong": "bad", "ok": "good"}
-        sys.stdout.write(table(("WHAT", "WHERE", "STATE"), rows, paint, tell))
+        colours = {"wrong": "bad", "ok": "good"}
+        sys.stdout.write(table(("WHAT", "WHERE", "STATE"), rows, paint, colours))
         wrong = [each for each in findings if each.remedy]
         for each in wrong:
             sys.stdout.write(paint(f"wrong: {each.where}: {each.state}. {each.remedy}", "bad") + "\n")
         if wrong:
-            many = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
-            raise Refused(f"{many} wrong", "The remedy follows each.")
+            many = "1 check" if len(wrong) == 1 else f"{len(wrong)} checks"
+            raise Refused(f"{many} failed", "The lines above say what to do.")
 
     return run_reporting("verify", work)

@@ -1,1 +1,1 @@
-"""The words of the CNI specification: calls, parameters, configurations, results, errors."""
+"""The terms of the CNI specification: calls, parameters, configurations, results, errors."""

@@ -81,7 +81,7 @@ def _run_verb(verb_call: VerbCall, node: Node) -> dict[str, Any] | None:
 
 
 def _refuse_loop(verb_call: VerbCall) -> None:
-    """Refuse a call of our own. It can't have attached anything, so DEL and GC have nothing to do."""
+    """Refuse a call that this plugin caused. No ADD of that kind attached anything: DEL and GC do nothing."""
     error = errors.InvalidNetconf(
         f"ipam.type of network {verb_call.netconf.name} leads back to azvnet",
         "Name another IPAM plugin, or azvnet-ipam for the addresses of this node.",

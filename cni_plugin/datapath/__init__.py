@@ -61,7 +61,7 @@ class Datapath(Protocol):
             endpoint: what to create.
             host: the socket.
             netns_fd: the pod's namespace.
-            ask: returns the addresses once the interface is up, for a plugin that needs it to ask (DHCP).
+            ask: returns the addresses once the interface is up, for a plugin that needs it (DHCP).
 
         Raises:
             AttachmentExists: it is already attached, or an interface of that name is in the pod.
@@ -104,7 +104,7 @@ class Datapath(Protocol):
 
 def for_mode(mode: str = "transparent") -> Datapath:
     """The datapath of a ``mode`` of the netconf. There is one so far: the netconf refuses an ADD with another
-    mode, and what a DEL with one is about was made by this one, if by any.
+    mode, and whatever a DEL with another mode has to remove was made by this one.
     """
     from cni_plugin.datapath import transparent
 

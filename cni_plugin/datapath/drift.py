@@ -24,7 +24,7 @@ HOST_SETTINGS_CHANGED, HOST_IPV6 = "host_settings", "host_ipv6"
 POD_MISSING, POD_DOWN, POD_MAC, POD_MTU = "pod_missing", "pod_down", "pod_mac", "pod_mtu"
 POD_ADDRESS, POD_ROUTE, POD_NEIGHBOUR = "pod_address", "pod_route", "pod_neighbour"
 PUT_BACK = (HOST_ROUTE, HOST_MAC_CHANGED, HOST_DOWN, HOST_MARK, HOST_GROUP, HOST_SETTINGS_CHANGED, HOST_IPV6)
-"""What repair puts back: all that ``of_host`` finds, but a link that is gone."""
+"""What repair puts back: all that ``of_host`` finds, except a link that is gone."""
 
 
 class Difference(Value):
@@ -52,14 +52,14 @@ class Expected(Value):
     routed: tuple[IPInterface, ...] = ()
     """Those of ``addresses`` that the host routes to the pod: ours, not what a later plugin added."""
     former: tuple[IPInterface, ...] = ()
-    """The same as pods have them that an earlier version made: with the prefix length of the subnet."""
+    """The same as in pods that an earlier version made: with the prefix length of the subnet."""
     given_mac: str = ""
     """The MAC that ADD set. The kernel flushes a link's neighbours when its MAC is changed, permanent ones
     too, so after a later plugin did so the gateway's entry is learned (the host veth answers ARP for it)."""
 
 
 def expected_of(*held: Reservation) -> Expected:
-    """What the endpoint of an attachment should be that holds these, as far as the store knows."""
+    """What the endpoint of the attachment that holds these should be, as far as the store knows."""
     attachment, former = held[0].attachment, tuple([each.address for each in held])
     addresses = tuple([ip_interface(each.ip) for each in held])
     names = names_for(attachment, held[0].owner)
@@ -151,7 +151,7 @@ def _of_ipv6(link: Link, expected: Expected) -> Iterator[Difference]:
 
 
 def _leads_to(route: KernelRoute, ip: IPAddress) -> bool:
-    """Not ``route.dst == ip_network(ip)``: that takes longer than the rest of a look at a full node."""
+    """Not ``route.dst == ip_network(ip)``: that takes longer than the rest of a check of a full node."""
     return route.dst.network_address == ip and route.dst.prefixlen == route.dst.max_prefixlen
 
 
@@ -192,7 +192,7 @@ def _of_addresses(expected: Expected, found: Found, pod: Link) -> Iterator[Diffe
 
 
 def _of_routes(expected: Expected, found: Found, pod: Link) -> Iterator[Difference]:
-    # Lists: there are few, and to hash a network takes longer than to compare two.
+    # Lists: there are few, and hashing a network takes longer than comparing two.
     own = [(each.dst, each.gateway) for each in found.pod_routes if each.index == pod.index]
     every = [(each.dst, each.gateway) for each in found.pod_routes]
     needed = [route for family in _families(expected) for route in family.routes]

@@ -21,7 +21,7 @@ from ipam.value import Value
 HOST_MAC = "aa:aa:aa:aa:aa:aa"
 """Every host veth has it: no two share a segment, and the pod's neighbour entry can be derived."""
 HOST_PREFIX = "azv"
-"""Of visible names. azure-vnet's links and, on Azure, Calico's begin with it as well."""
+"""Prefix of visible names. Those of azure-vnet's links and, on Azure, Calico's begin with it as well."""
 MARK_PREFIX = "azvnet-"
 MARK_DIGITS = 24
 ALIAS_TAG = "azvnet1"
@@ -52,7 +52,7 @@ class Names(Value):
     """Of its byte in the file of locks."""
 
 
-@lru_cache(maxsize=1024)  # each look of the agent needs those of every pod, several times
+@lru_cache(maxsize=1024)  # each check of the agent needs those of every pod, several times
 def names_of(attachment: Attachment, pod_namespace: str = "", pod_name: str = "") -> Names:
     """The names of an attachment; of a named pod where the runtime passes a name.
 
@@ -83,7 +83,7 @@ def names_for(attachment: Attachment, owner: Owner) -> Names:
 def index_pairs(names: Names) -> Iterator[tuple[int, int]]:
     """Interface indexes to try for host and pod end, the derived ones first.
 
-    Choosing them saves asking for them. The two differ, because tools take a link whose index equals its
+    Choosing them saves reading them back. The two differ, because tools take a link whose index equals its
     peer's for a physical one.
     """
     first, end = FIRST_INDEX + 2 * (names.first_index % INDEX_PAIRS), FIRST_INDEX + 2 * INDEX_PAIRS

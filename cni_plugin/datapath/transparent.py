@@ -28,7 +28,7 @@ from ipam.model import IPInterface
 from ipam.value import replace
 
 DELIVERY_SECONDS = 2.0
-"""Seconds; it takes less than a thousandth of that."""
+"""Seconds to wait for the delivery of IPv6, which takes less than a thousandth of that."""
 
 
 def attach(
@@ -236,7 +236,7 @@ def _alone(address: IPInterface) -> IPInterface:
 
 
 def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> None:
-    """Mark the host's end, and route to it: both are about the index that was acknowledged before."""
+    """Mark the host's end, and route to it: both use the index that the kernel has acknowledged."""
     first, *others = [address.ip for address in made.addresses]
     requests = [
         encode.new_route(index, first) if marked else encode.own_link(index, made.names.mark, first),
@@ -257,11 +257,10 @@ def _set_up_host(made: Endpoint, host: Netlink, index: int, *, marked: bool) -> 
 
 
 def _pod_requests(made: Endpoint, index: int, *, another_v6: bool) -> Iterator[Request]:
-    """Everything inside the pod in one send: each step is about the index that was acknowledged before.
+    """Everything inside the pod in one send: each step uses the index that the kernel has acknowledged.
 
-    Of several default routes of IPv6 with the same metric the kernel spreads packets over all
-    (rt6_qualify_for_ecmp). So one beside ``another_v6`` has the index as its metric, which is greater than
-    the usual 1024.
+    The kernel spreads packets over all IPv6 default routes with the same metric (rt6_qualify_for_ecmp). So
+    beside ``another_v6`` the new one has the index as its metric, which is greater than the usual 1024.
     """
     versions: set[int] = set()
     for address in made.addresses:
@@ -276,18 +275,19 @@ def _pod_requests(made: Endpoint, index: int, *, another_v6: bool) -> Iterator[R
 
 
 def _lead_back(made: Endpoint, pod: Netlink, index: int, family: Family) -> None:
-    """An interface of a pod that has a default route by another one, which stays in use. What comes from this
-    one's addresses, such as replies, leaves by this one: the other's host veth refuses it, and so does Azure.
+    """For a pod that has a default route by another interface, which stays in use: what is sent from the
+    addresses of this one, such as replies, leaves by this one. The other's host veth would refuse it, and so
+    would Azure.
 
-    The index of the link is the number of its table, and the metric of its default route in the main table,
-    which programs take that bind to the interface, and all once the other one is gone.
+    The index of the link is the number of its table, and the metric of its default route in the main table.
+    Programs that bind to the interface use that route, and all programs once the other one is gone.
     """
     way = family.gateway
     requests = [
         encode.new_neighbour(index, way, HOST_MAC),
         nic_table.new_table_route(index, TableRoute(family.default, index=index, gateway=way)),
     ]
-    if family is IPV4:  # that of IPv6 was made with its address
+    if family is IPV4:  # the one for IPv6 was made with its address
         requests.insert(1, encode.new_pod_route(index, family.default, gateway=way, metric=index))
     pod.change(requests)
     for address in made.addresses:

@@ -1,6 +1,6 @@
-"""What pods need of the host itself: desired state, one module for each kind.
+"""What pods need from the host itself: desired state, one module for each kind.
 
-Each kind is ensured (by every ADD, and by the agent at each look), checked for what only the operator can
+Each kind is ensured (by every ADD, and by each check of the agent), checked for what only the operator can
 fix, and restored by ``azvnet uninstall``. Owns the list of them. What belongs to one pod is the datapath's.
 """
 
@@ -52,7 +52,7 @@ class HostState(Protocol):
         ...
 
     def kept(self, values: dict[str, str], users: str) -> str:
-        """That what was changed stays as it is for its ``users``, in words."""
+        """In words: what was changed stays as it is, since ``users`` may need it."""
         ...
 
     def restore(self, node: Node, values: dict[str, str], place: Path) -> str:
@@ -68,11 +68,11 @@ STATES: tuple[HostState, ...] = (forwarding, nic_routes, routing_rule, packets, 
 
 
 def ensure(node: Node, name: str, network: PodNetwork) -> None:
-    """Set everything that a pod of a network needs and is missing.
+    """Set whatever is missing that a pod of a network needs.
 
     Args:
         node: the node.
-        name: that of the network.
+        name: of the network.
         network: what its netconf says.
 
     Raises:
@@ -89,13 +89,13 @@ def ensure(node: Node, name: str, network: PodNetwork) -> None:
 
 
 def _ensure_way(node: Node) -> None:
-    """That packets get to pods at all."""
+    """Make sure that packets reach pods at all."""
     forwarding.ensure(node)
     routing_rule.ensure_of(IPV4, node)
 
 
 ensure_attached = packets.ensure_for
-"""As ``ensure``, of what depends on the links of a network's pods, after one was attached."""
+"""As ``ensure``, for what depends on the links of a network's pods, after one was attached."""
 
 
 def check(node: Node, *, in_use: bool = True) -> list[str]:
@@ -113,7 +113,7 @@ def check(node: Node, *, in_use: bool = True) -> list[str]:
 
 
 def warnings(node: Node) -> list[str]:
-    """As ``check``, for a call: an agent has the answer of a moment ago if nothing has changed since."""
+    """As ``check``, for a call: an agent uses its last answer if nothing has changed since."""
     if node.known_host is None:
         return check(node)
     from cni_plugin.kernel import packet_filter

@@ -74,7 +74,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
 def uplinks(host: Netlink, family: Family) -> Iterator[str]:
     """The links that a default route of a family leads over."""
     bodies = host.dump(encode.dump_routes(family.number))
-    # Byte 1 is rtm_dst_len. Those of pods are not parsed: a full node has hundreds.
+    # Byte 1 is rtm_dst_len. Routes to pods are not parsed: a full node has hundreds.
     indexes = dict.fromkeys(read_route(body).index for body in bodies if not body[1])
     for index in filter(None, indexes):
         try:
@@ -95,7 +95,7 @@ def recorded(node: Node) -> dict[str, str]:
 
 def kept(values: dict[str, str], users: str) -> str:
     """As ``HostState.kept``."""
-    return f"net.ipv4.ip_forward stays as it is, {users} may need it; it was {values[FORWARDING]}"
+    return f"net.ipv4.ip_forward stays as it is, since {users} may need it; it was {values[FORWARDING]}"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

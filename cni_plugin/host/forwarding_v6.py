@@ -69,8 +69,8 @@ def forwards(name: str) -> bool:
 
 
 def check(node: Node, *, in_use: bool) -> list[str]:
-    """As ``HostState.check``: an uplink that does not forward; no way out, or one that is about to end; a
-    filter that drops what is forwarded by IPv6 alone (``forwarding`` names those of both).
+    """As ``HostState.check``: an uplink that does not forward; no default route, or one that is about to
+    expire; a filter that drops only forwarded IPv6 (``forwarding`` names those for both families).
     """
     from cni_plugin.kernel import packet_filter
 
@@ -79,10 +79,10 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     found = []
     out = list(uplinks(node.host, IPV6))
     if not out:
-        found.append("there is no IPv6 default route: pods reach nothing outside the node by IPv6")
+        found.append("there is no IPv6 default route: pods reach nothing outside the node over IPv6")
     of_4 = packet_filter.forward_drops()
     found += [
-        f"{chain} has policy DROP: by IPv6 pods reach only what its rules allow"
+        f"{chain} has policy DROP: over IPv6 pods reach only what its rules allow"
         for chain in packet_filter.forward_drops(IPV6.number)
         if chain not in of_4
     ]
@@ -91,8 +91,8 @@ def check(node: Node, *, in_use: bool) -> list[str]:
         with suppress(FileNotFoundError):  # it has just gone
             if not everywhere and not forwards(name):
                 found.append(
-                    f"net.ipv6.conf.{name}.force_forwarding and net.ipv6.conf.all.forwarding are 0: what "
-                    f"comes in by {name} reaches no pod by IPv6"
+                    f"net.ipv6.conf.{name}.force_forwarding and net.ipv6.conf.all.forwarding are 0: "
+                    f"IPv6 packets that arrive on {name} reach no pod"
                 )
             if sysctl.read(f"ipv6/conf/{name}/forwarding") == "1" and _learns(name):
                 found.append(
@@ -118,7 +118,7 @@ def _forwards_everywhere() -> bool:
 
 
 def _uplinks(host: Netlink) -> Iterator[str]:
-    """Where pods' packets come in; the router of IPv6 may be learned after the first pod is there."""
+    """Where packets to pods come in; the IPv6 router may be learned after the first pod was attached."""
     yield from dict.fromkeys([*uplinks(host, IPV4), *uplinks(host, IPV6)])
 
 
@@ -148,7 +148,7 @@ def recorded(node: Node) -> dict[str, str]:
 
 def kept(values: dict[str, str], users: str) -> str:
     """As ``HostState.kept``."""
-    return f"force_forwarding of IPv6 stays as it is on {', '.join(values)}, {users} may need it; it was 0"
+    return f"IPv6 force_forwarding of {', '.join(values)} stays as it is, since {users} may need it; it was 0"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

@@ -1,9 +1,9 @@
 """Pods' packets leave by the NIC that owns their address, where the node's own may leave by another one.
 
-Azure drops what leaves by another NIC. So on a node with several, each with pods has a routing table of its
-own where it needs one, of each address family, and a rule for each network of its pods' addresses leads
-there; the addresses of the node itself are in none of them. The rule for the routes to pods
-(``routing_rule``) precedes them: otherwise pods' strict source checks would follow them.
+Azure drops what leaves by another NIC. So on a node with several, a NIC with pods has a routing table of its
+own for each address family that needs one, and a rule for each network of its pods' addresses leads there; no
+rule matches the node's own addresses. The rule for the routes to pods (``routing_rule``) precedes these
+rules: otherwise pods' strict source checks would follow them.
 
 Owns those rules and tables. Which NICs need them is decided elsewhere (``nics``). It must not know pods, nor
 change a rule or route that is not ours.
@@ -40,15 +40,15 @@ KIND = "nic_routes"
 SHARED = False
 FAMILIES = (IPV4, IPV6)
 FIRST_TABLE, NEXT_TABLE, TABLES_TRIED = 15500, 100_000, 8
-"""The table of a NIC is 15500 plus the index of its link; where somebody else uses that, 100000 more."""
+"""The table of a NIC is 15500 plus the index of its link; if something else uses that, 100000 more."""
 
 Leading = set[tuple["IPNetwork", int]]
 """Rules: the source, and the table."""
 
 
 def ensure(node: Node) -> str:
-    """As ``HostState.ensure``. A NIC without a link keeps its rules, and a table that refuses: nothing leaves
-    by another NIC meanwhile.
+    """As ``HostState.ensure``. A NIC without a link keeps its rules and a table that refuses packets, so that
+    none leaves by another NIC meanwhile.
     """
     done: list[str] = []
     for family in FAMILIES:
@@ -58,7 +58,7 @@ def ensure(node: Node) -> str:
 
 
 def carry_out(wanted: Sequence[NicOfPods], family: Family, node: Node) -> None:
-    """Decide otherwise, and carry it out. Killed at any point, what was made is still written down.
+    """Record another decision, and carry it out. If it is killed at any point, what it made is on record.
 
     Raises:
         KernelRefused, OSError: as ``HostState.ensure``, or the decision can't be written.
@@ -89,9 +89,11 @@ def _apply(
     node: Node,
     gone: Sequence[NicOfPods] = (),
 ) -> list[str]:
-    """Add what is missing and delete what is too much; what was done, in words. First routes, then the rules
-    that lead to them. It is the same where both go: a rule names the table, also for who comes after us. Who
-    was killed before the first rule has left a table of a NIC that is ``gone``.
+    """Add what is missing and delete what is no longer wanted; returns what was done, in words.
+
+    Routes come before the rules that lead to them, also when both are deleted: if this is killed, the rules
+    still name the tables. A process that was killed before its first rule has left the table of a NIC that
+    is ``gone``.
     """
     host, links = node.host, node.host.links(encode.dump_links())
     existing = {(each.source, each.table) for each in every if each.of_nic and each.source is not None}
@@ -123,11 +125,11 @@ def _apply(
 
 
 def _routes(nic: NicOfPods, link: Link, family: Family) -> tuple[TableRoute, ...]:
-    """What is to be in the table of a NIC. What no route in it fits follows the node's own routes.
+    """The routes that a NIC's table has to have. What matches none of them follows the node's own routes.
 
-    So does what is sent to the platform's services, which answer the primary NIC alone, and it leaves with
-    that NIC's address; they have IPv4 addresses only. Of IPv6 nothing is on the link but the router: Azure
-    gives a NIC its addresses as /128, and answers for no neighbour.
+    So do packets to the platform's services, which answer the primary NIC alone; they leave with that NIC's
+    address. These services have IPv4 addresses only. For IPv6 only the router is on the link: Azure gives a
+    NIC its addresses as /128, and does not answer for any neighbour.
     """
     v4 = family is IPV4
     own = (TableRoute(nic.subnet, index=link.index),) if v4 else ()
@@ -143,15 +145,16 @@ def _routes(nic: NicOfPods, link: Link, family: Family) -> tuple[TableRoute, ...
 
 
 def _refuses(nic: NicOfPods, family: Family) -> bool:
-    """Whether rules refuse what the table has no route for, because its link is down, say. Of IPv4 a route in
-    it does; of IPv6 the kernel would take that one as soon as the router's neighbour entry has failed, for up
-    to a minute (rt6_score_route, ``router_probe_interval``), without asking for the router again.
+    """Whether rules refuse what the table has no route for, for example because its link is down. For IPv4 a
+    route in the table does. For IPv6 the kernel would use such a route as soon as the router's neighbour
+    entry has failed, for up to a minute (rt6_score_route, ``router_probe_interval``), without asking for the
+    router again.
     """
     return nic.everything and family is IPV6
 
 
 def _put(table: int, wanted: Sequence[TableRoute], family: Family, host: Netlink) -> list[str]:
-    """Have the routes in a table that is ours, and no others."""
+    """Make a table of ours contain these routes and no others; returns what was changed, in words."""
     found = nic_table.routes_of(table, host, family)
     extra = [each for each in found if not any(nic_table.same(route, each) for route in wanted)]
     missing = [route for route in wanted if not any(nic_table.same(route, each) for each in found)]
@@ -180,7 +183,7 @@ def _is_ours(route: KernelRoute) -> bool:
 
 
 def _free_table(index: int, every: Sequence[RoutingRule], family: Family, host: Netlink) -> int:
-    """The table for a link that nobody else has a rule to, or a route in."""
+    """A table for a link to which no rule of others leads, and which has no route of others."""
     theirs = {each.table for each in every if not each.of_nic}
     first = FIRST_TABLE + index
     for table in range(first, first + TABLES_TRIED * NEXT_TABLE, NEXT_TABLE):
@@ -188,7 +191,7 @@ def _free_table(index: int, every: Sequence[RoutingRule], family: Family, host: 
             return table
     option = "" if family is IPV4 else "-6 "
     raise KernelRefused(
-        f"routing table {first} and {TABLES_TRIED - 1} others for link {index} belong to somebody else",
+        f"routing table {first} and {TABLES_TRIED - 1} others for link {index} are in use by something else",
         f"See `ip {option}rule` and `ip {option}route show table all`.",
     )
 
@@ -205,7 +208,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
     if not in_use:
         return []
     decided = ((nics.read_nics(node.run_dir, family), family) for family in FAMILIES)
-    # A NIC that is down, or is not there, carries neither family: it is named once.
+    # A NIC that is down or missing carries neither family: it is named once.
     return list(
         dict.fromkeys(each for some, family in decided if some for each in _wrong(some, family, node))
     )
@@ -235,8 +238,8 @@ def _wrong(decided: Sequence[NicOfPods], family: Family, node: Node) -> Iterator
         led = {source for source, table in leading if table}
         refused = {source for source, table in leading if table == REFUSING}
         if not whole or set(nic.sources) - (led & refused if _refuses(nic, family) else led):
-            of = "" if family is IPV4 else " of IPv6"
-            named = f"the routing rules or the table{of} of NIC {nic.mac} ({link.name})"
+            kind = "" if family is IPV4 else "IPv6 "
+            named = f"the {kind}routing rules or the {kind}table of NIC {nic.mac} ({link.name})"
             yield f"{named} are incomplete: {lost}"
 
 
@@ -244,7 +247,7 @@ def recorded(node: Node) -> dict[str, str]:
     """As ``HostState.recorded``: our tables by number, or by NIC where an ADD was killed before its rules."""
     found: dict[str, str] = {}
     for family in FAMILIES:
-        of = "" if family is IPV4 else " of IPv6"
+        of = "" if family is IPV4 else " (IPv6)"
         tables = {f"{each.table}{of}": "absent" for each in _of_nics(family, node) if each.table}
         decided = nics.read_nics(node.run_dir, family)
         found |= tables or {f"of NIC {each.mac}{of}": "absent" for each in decided}
@@ -257,7 +260,7 @@ def _of_nics(family: Family, node: Node) -> Iterator[RoutingRule]:
 
 def kept(values: dict[str, str], users: str) -> str:
     """As ``HostState.kept``."""
-    return f"routing table {', '.join(values)} stays, {users} may need it"
+    return f"routing table {', '.join(values)} stays, since {users} may need it"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

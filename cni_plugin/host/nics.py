@@ -32,7 +32,7 @@ class NicOfPods(Value):
     """Lower case with colons."""
     subnet: IPNetwork
     gateway: IPAddress
-    """Of IPv6 the router that announces itself on the NIC's link."""
+    """For IPv6 the router that announces itself on the NIC's link."""
     sources: tuple[IPNetwork, ...]
     """Its addresses for pods, by the fewest networks."""
     others: tuple[IPNetwork, ...]

@@ -1,8 +1,8 @@
 """The rules of table ``inet azvnet``: what a decision about pods' packets comes to. Pure.
 
-They concern what comes in by host veths, which have a group of their own, and addresses of the pool: neither
-the node's packets nor those of other plugins' pods. Nothing in them changes with a pod. It must not know what
-the kernel has.
+They concern what comes in by host veths, which have a group of their own, and addresses of the pool, but not
+the node's own packets, nor those of other plugins' pods. A pod that comes or goes does not change them. It
+must not know what the kernel has.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ link-local addresses, so a pod's router advertisements, redirects and forged nei
 
 
 _TO_PODS = Rule("to a pod", (nftables.to_group(HOST_LINK_GROUP), nftables.RETURN))
-"""First in each chain in which no other rule is about what goes to pods: most packets meet no other then."""
+"""First in each chain whose other rules do not concern packets to pods: most packets then meet no other."""
 
 
 def _forward_rules(decided: Traffic, *, ipv6: bool) -> Iterator[Rule]:
@@ -98,15 +98,15 @@ def _forward_rules(decided: Traffic, *, ipv6: bool) -> Iterator[Rule]:
 
 
 def _masquerade_rules(decided: Traffic, excepted: Sequence[int], *, ipv6: bool) -> Iterator[Rule]:
-    """Only the first packet of a connection comes here (nf_nat). What the node itself sends came in by no
-    link, so no rule about one holds for it, not even one that names a link it must not be.
+    """Only the first packet of a connection gets here (nf_nat). What the node itself sends came in by no
+    link, so no rule that matches a link matches it, not even one that excludes a link.
     """
     yield _TO_PODS
     if excepted:
         yield Rule("ipMasq is false", (*nftables.from_links(excepted), nftables.RETURN))
     to = (nftables.IPV4_ONLY, nftables.DESTINATION)
     public, public_v6 = traffic.by_family(map(ip_network, decided.public))
-    if public:  # those services answer the node's address alone
+    if public:  # the platform's services answer the node's address alone
         platform = nftables.in_networks([traffic.WIRESERVER, traffic.LINK_LOCAL], inverted=True)
         own = nftables.in_networks(public)
         steps = (nftables.IPV4_ONLY, nftables.SOURCE, own, nftables.DESTINATION, platform, nftables.RETURN)

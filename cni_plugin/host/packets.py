@@ -1,6 +1,7 @@
 """Table ``inet azvnet`` of nf_tables: masquerading, and what is not forwarded.
 
-Owns whether the kernel has it as it should be; what is in it, ``packet_rules`` says.
+Owns writing it, and checking that the kernel has it as it should be; its rules are in ``packet_rules``. It
+must not know how rules become bytes, nor who decides what is masqueraded.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ SHARED = False
 TABLE = "azvnet"
 MASQUERADES_SINCE = (5, 7)
 OTHERS_CHAIN = "IP-MASQ-AGENT"
-"""Of ip-masq-agent and ip-masq-agent-v2. With iptables-legacy it is not seen."""
+"""The chain of ip-masq-agent and ip-masq-agent-v2; one made by iptables-legacy is not seen."""
 
 _written: tuple[str, ...] = ()
 """The comments of the rules that this process has last seen in the kernel."""
 
 
 def ensure(node: Node) -> str:
-    """As ``HostState.ensure``; a decision that changed is carried out without a word."""
+    """As ``HostState.ensure``; carrying out a new decision is not reported as a repair."""
     global _written
     run_dir = node.run_dir
     decided = traffic.read_decision(run_dir)
@@ -70,7 +71,7 @@ def ensure(node: Node) -> str:
 
 
 def ensure_for(name: str, network: PodNetwork, node: Node) -> None:
-    """As ``ensure``, for a pod of a network; nothing where an agent keeps what is there.
+    """As ``ensure``, for a pod of a network; does nothing if an agent keeps the table as it should be.
 
     Raises:
         KernelRefused: it is not there and can't be written.
@@ -86,14 +87,14 @@ def ensure_for(name: str, network: PodNetwork, node: Node) -> None:
     _networks[run_dir] = _keep(lambda: traffic.note_network(name, network, run_dir), run_dir)
     try:
         ensure(node)
-    except KernelRefused:  # what only this network needs must not be missing to the others
+    except KernelRefused:  # what only this network needs must not fail the pods of others
         with suppress(OSError):
             _networks[run_dir] = traffic.note_network(name, before, run_dir)
         raise
 
 
 _networks: dict[Path, dict[str, PodNetwork]] = {}
-"""What this process has last read of ``traffic.NETWORKS``; of the agent, which handles all calls."""
+"""What this process last read from ``traffic.NETWORKS``; for the agent, which handles all calls."""
 
 
 def _keep(write: Callable[[], T], run_dir: Path) -> T:
@@ -116,7 +117,7 @@ def _refused(error: OSError) -> KernelRefused:
 
 
 def _any(networks: Mapping[str, PodNetwork]) -> bool:
-    """Whether any network is masqueraded, as one that nothing is known of is."""
+    """Whether any network is masqueraded; if none is known, yes."""
     return any(each.masqueraded for each in networks.values()) or not networks
 
 
@@ -181,8 +182,8 @@ def _masqueraded_twice(node: Node) -> list[str]:
         return []
     text = (
         f"ip-masq-agent masquerades pods' packets as well (chain {OTHERS_CHAIN}), and the chain that the "
-        "kernel calls first decides: remove it, its files are followed without it, or set ipMasq to false in "
-        "the network's configuration"
+        "kernel calls first decides: remove ip-masq-agent (azvnet reads its files itself), or set ipMasq to "
+        "false in the network's configuration"
     )
     return [text]
 
@@ -200,7 +201,7 @@ def recorded(node: Node) -> dict[str, str]:
 
 def kept(values: dict[str, str], users: str) -> str:
     """As ``HostState.kept``."""
-    return f"nf_tables table inet {', '.join(values)} stays, {users} may need it"
+    return f"nf_tables table inet {', '.join(values)} stays, since {users} may need it"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:
@@ -238,8 +239,8 @@ def is_masqueraded(network: str, source: IPAddress, target: IPAddress, run_dir: 
 
 
 def is_outside(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
-    """Whether a target is neither in the virtual network, as far as is known, nor the platform, so that Azure
-    has no answer for an address of the node without a public one, as this source is.
+    """Whether a target is, as far as is known, neither in the virtual network nor part of the platform, and
+    the source has no public address of its own: then Azure returns no answer to the source.
 
     Raises:
         OSError: as ``traffic.default_decision``.
@@ -249,7 +250,7 @@ def is_outside(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
 
 
 def leaves_publicly(source: IPAddress, target: IPAddress, run_dir: Path) -> bool:
-    """Whether Azure gives a packet outside the public address that its source has for itself.
+    """Whether Azure sends a packet out with the public address of its source.
 
     Raises:
         OSError: as ``traffic.default_decision``.
@@ -259,13 +260,13 @@ def leaves_publicly(source: IPAddress, target: IPAddress, run_dir: Path) -> bool
 
 
 def _is_beyond(decided: Traffic, target: IPAddress) -> bool:
-    """Whether it is outside the virtual network, and not the platform."""
+    """Whether it is outside the virtual network, and not part of the platform."""
     inside = _inside(decided, target)
     return not (target.is_link_local or _is_of_platform(target) or any(target in each for each in inside))
 
 
 def _inside(decided: Traffic, target: IPAddress) -> tuple[IPNetwork, ...]:
-    """What is inside, as far as the family of a target is concerned. Raises OSError, as above."""
+    """What is inside, of the family of a target. Raises OSError, as above."""
     if target.version == 4 or any(each.version == 6 for each in decided.non_masquerade):
         return decided.non_masquerade
     return traffic.default_of_ipv6()
@@ -291,8 +292,8 @@ def refused_to_pods(target: IPAddress, protocol: str, port: int, run_dir: Path) 
 
 
 def is_without_pod(target: IPAddress, run_dir: Path) -> bool:
-    """Whether it is an address of the pool, which a packet that came from outside and is routed back there
-    was sent to in vain. Raises OSError, as above.
+    """Whether it is an address of the pool: a packet from outside that would be routed back there was sent to
+    an address that no pod has. Raises OSError, as above.
     """
     return any(target in each for each in _decided(run_dir).pool)
 

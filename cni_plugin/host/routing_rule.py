@@ -33,8 +33,8 @@ FAMILIES = (IPV4, IPV6)
 
 
 def ensure(node: Node) -> str:
-    """As ``HostState.ensure``. A rule of ours that nothing needs is removed: without such rules of others the
-    main table is asked anyway, so pods lose nothing.
+    """As ``HostState.ensure``. A rule of ours that is not needed is removed: without such rules of others the
+    main table is used anyway, so pods lose nothing.
     """
     return ", ".join(filter(None, (ensure_of(family, node) for family in FAMILIES)))
 
@@ -52,8 +52,8 @@ def ensure_of(family: Family, node: Node) -> str:
 
 
 def check(node: Node, *, in_use: bool) -> list[str]:
-    """As ``HostState.check``: packets to pods are taken by another rule, since ours is missing or can't be
-    in front of it. The kernel puts a rule behind others of the same priority, so nothing precedes one with 0.
+    """As ``HostState.check``: another rule takes packets to pods, since ours is missing or can't precede it.
+    The kernel puts a rule after others of the same priority, so nothing can precede one with priority 0.
     """
     if not in_use:
         return []
@@ -62,7 +62,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
         taking, used = _found(node.routing_rules(family))
         if taking is not None and used is None:
             rule = f"routing rule {taking.priority}{_of(family)}"
-            named.append(f"{rule} precedes the routes to pods: what it matches reaches none")
+            named.append(f"{rule} precedes the routes to pods: packets that it matches reach no pod")
     return named
 
 
@@ -72,7 +72,7 @@ def _in_use(node: Node) -> tuple[Family, ...]:
 
 
 def _of(family: Family) -> str:
-    return "" if family is IPV4 else " of IPv6"
+    return "" if family is IPV4 else " (IPv6)"
 
 
 def _found(every: Sequence[RoutingRule]) -> tuple[RoutingRule | None, RoutingRule | None]:
@@ -111,7 +111,7 @@ def recorded(node: Node) -> dict[str, str]:
 
 def kept(values: dict[str, str], users: str) -> str:
     """As ``HostState.kept``."""
-    return f"routing rule {', '.join(values)} stays, {users} may need it"
+    return f"routing rule {', '.join(values)} stays, since {users} may need it"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

@@ -101,7 +101,7 @@ def write_decision(decided: Traffic, run_dir: Path) -> None:
 
 
 def default_decision() -> Traffic:
-    """What holds until somebody decides: RFC 1918 and the node's own subnets are inside, IMDS is closed.
+    """What holds until it is decided: RFC 1918 and the node's own subnets are inside, IMDS is closed.
 
     Raises:
         OSError: the kernel does not list its routes and addresses.
@@ -110,8 +110,9 @@ def default_decision() -> Traffic:
 
 
 def default_of_ipv6() -> tuple[IPNetwork, ...]:
-    """What is inside of IPv6 until somebody decides: the unique local addresses, as RFC 1918 of IPv4, and the
-    node's own subnets, which are /64 on Azure whatever prefix an address was given with. Raises OSError.
+    """IPv6 destinations that are inside until it is decided: unique local addresses, as RFC 1918 for IPv4,
+    and the node's own subnets, which are /64 on Azure whatever prefix an address was given with. Raises
+    OSError.
     """
     with Netlink() as host:
         found = host.addresses(encode.dump_addresses(IPV6.number))
@@ -167,14 +168,14 @@ def read_networks(run_dir: Path) -> dict[str, PodNetwork]:
 
 
 def _network(value: object) -> PodNetwork:
-    """One of the file: an object, or for one of IPv4 alone whether it is masqueraded."""
+    """One network of the file: an object, or, if it has IPv4 only, whether it is masqueraded."""
     if isinstance(value, dict):
         return PodNetwork(bool(value.get("masqueraded")), bool(value.get("ipv6")))
     return PodNetwork(bool(value))
 
 
 def note_network(name: str, network: PodNetwork | None, run_dir: Path) -> dict[str, PodNetwork]:
-    """Write down what the netconf of a call says; None: nothing after all. Returns all networks.
+    """Record what the netconf of a call says; None removes the record. Returns all networks.
 
     Raises:
         OSError: it can't be written.

@@ -24,7 +24,7 @@ from ipam.state_file import sync
 MANIFEST = "azvnet-lib/MANIFEST"
 NEEDED = (*NAMES, "azvnet-python")
 DIGITS = 12
-"""Of the manifest's digest in the name of a version."""
+"""Digits of the manifest's digest in the name of a version."""
 AGAIN = "Unpack the bundle again (tar, or cp -a; never zip)."
 _LINE = re.compile(r"f (0[0-7]{3}) ([0-9a-f]{64}) (.+)|d (0[0-7]{3}) - (.+)|l - (\S+) (.+)")
 _MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
@@ -81,7 +81,7 @@ class Bundle:
         own = machine(Path("/proc/self/exe"))
         for name in ("azvnet", "azvnet-python"):
             if not (self.directory / name).exists():
-                continue  # the copy says so
+                continue  # the copy reports it
             its = machine(self.directory / name)
             if its != own:
                 reason = f"the bundle {self.directory} is for {_MACHINES.get(its, 'another architecture')}"

@@ -1,7 +1,8 @@
-"""The steps of an installation, a rollback and a removal, in the order that keeps calls working.
+"""The steps of an installation and a rollback, in the order that keeps calls working.
 
 Until the switch nothing that a call uses is touched, and the switch is one rename; killed anywhere, either
-the old version works or the new one. The conflist is last: it tells the runtime that the node has a network.
+the old version works or the new one. The conflist is last: with it, the runtime takes the node's network for
+ready. Owns that order. It must not know what a call does.
 """
 
 from __future__ import annotations

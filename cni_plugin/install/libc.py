@@ -24,7 +24,7 @@ _BANNER = re.compile(rb"GNU C Library [^\0\n]*? version (\d+)\.(\d+)")
 
 
 def require(place: Place, bundle: Bundle) -> str:
-    """Check it; returns a note if it cannot be found from here. Raises Refused: it is too old."""
+    """Check it; returns a note if it can't be found from here. Raises Refused: it is too old."""
     if place.root == Path("/"):
         return ""  # the trial shows it
     needed = max(_numbers_needed(bundle), default=(0, 0))

@@ -1,7 +1,7 @@
 """The conflist of an installation: whether it may be written, and what was there before.
 
-Putting it in place is the agent's code (``conflist``). Owns whose a conflist is. It must not know what
-a netconf means.
+Owns whose a conflist is; ``conflist`` puts it in place, as for the agent. It must not know what a netconf
+means.
 """
 
 from __future__ import annotations

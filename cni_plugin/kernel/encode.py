@@ -37,7 +37,7 @@ LAST_METRIC = 0xFFFFFFFF
 RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH = 0x1000, 0x2000
 RTEXT_FILTER_SKIP_STATS = 0x8
 RTPROT_AZVNET = 155
-"""Marks our routes, so that an operator tells them apart (``ip route show proto 155``); unassigned in
+"""Marks our routes, so that an operator can tell them apart (``ip route show proto 155``); unassigned in
 include/uapi/linux/rtnetlink.h and iproute2's rt_protos."""
 HOST_LINK_GROUP = RTPROT_AZVNET
 """The group (IFLA_GROUP) of the host's ends, so that a routing rule can select the routes over them."""
@@ -187,8 +187,8 @@ def _link_name(name: str, alt_name: str) -> list[tuple[str, object]]:
 def new_address(index: int, address: IPInterface) -> Request:
     """Give an address to a link without the connected route the kernel would add for its subnet.
 
-    Everything goes through the gateway: on Azure there is no layer 2 to reach a neighbour on. So nobody could
-    have an IPv6 address twice there, and it can be used at once, without a second of detection.
+    Everything goes through the gateway: on Azure there is no layer 2 to reach a neighbour on. So there can be
+    no duplicate IPv6 address on the link, and it can be used at once, without a second of detection.
     """
     flags = IFA_F_NOPREFIXROUTE if address.version == 4 else IFA_F_NOPREFIXROUTE | IFA_F_NODAD
     fields = {
@@ -278,8 +278,8 @@ def get_route(dst: IPAddress) -> Request:
 
 @filled_in
 def get_forwarded_route(dst: IPAddress, source: IPAddress, index: int) -> Request:
-    """Ask for the route that a packet takes which comes from ``source`` by link ``index``. For IPv6 the table
-    is answered anyway, and the flag that asks for it refused (inet6_rtm_valid_getroute_req).
+    """Ask for the route of a packet from ``source`` that comes in by link ``index``. For IPv6 the kernel
+    names the table anyway, and refuses the flag that asks for it (inet6_rtm_valid_getroute_req).
     """
     fields = {
         "family": family_of(dst).number,
@@ -304,8 +304,8 @@ def new_neighbour(index: int, address: IPAddress, mac: str) -> Request:
 def learn_neighbour(index: int, address: IPAddress, mac: str) -> Request:
     """Add a neighbour, so that the first packet need not wait for ARP.
 
-    As if something beside the kernel had learned it (NTF_EXT_LEARNED): such an entry is not collected, and
-    one is made also when the table is full. Unlike a permanent one it follows a pod whose MAC is changed.
+    It is added as externally learned (NTF_EXT_LEARNED): such an entry is not garbage collected, and is made
+    even when the table is full. Unlike a permanent one it follows a pod whose MAC is changed.
     """
     return _neighbour(index, address, mac, NUD_REACHABLE, NTF_EXT_LEARNED)
 

@@ -1,4 +1,4 @@
-"""What IPv4 and IPv6 differ in on a routed link.
+"""How IPv4 and IPv6 differ on a routed link.
 
 Owns the numbers, the gateway and the default route of each, so that no other code depends on the family. It
 must not know what the link is for.
@@ -22,8 +22,8 @@ class Family(Value):
     number: int
     """AF_INET or AF_INET6."""
     gateway: IPAddress
-    """The pod's gateway: a permanent neighbour maps it to the host veth. That of IPv4 no link has; that of
-    IPv6 every host veth has, so that it answers a pod that has lost the neighbour (as ``proxy_arp`` does)."""
+    """The pod's gateway: a permanent neighbour maps it to the host veth. No link has that of IPv4; every host
+    veth has that of IPv6, so that it answers a pod that has lost the neighbour (as ``proxy_arp`` does)."""
     default: IPNetwork
     address_group: int
     """RTMGRP_*_IFADDR: notifications of address changes (rtnetlink(7))."""

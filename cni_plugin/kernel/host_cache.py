@@ -61,8 +61,8 @@ class KnownHost:
         self._packet_filter: Netlink | None = None
 
     def answer(self, key: object, ask: Callable[[], T]) -> T:
-        """The cached result of ``ask``: called again when a link that is not a pod's, a route, a routing rule
-        or whether the host forwards has changed, and after a while. Raises what it raises.
+        """The cached result of ``ask``, which is called again after a change of a link that is not a pod's,
+        of a route, a routing rule or the host's forwarding, and after a while. Raises what it raises.
         """
         with self._lock:  # concurrent callers wait for the answer
             self._forget_what_changed()

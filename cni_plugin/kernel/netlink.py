@@ -56,8 +56,8 @@ IFI_INDEX = slice(4, 8)
 
 rtnl = threading.Lock()
 """Held while this process changes links, routes and the like. The kernel does so one at a time anyway (RTNL),
-but who waits there spins, and a write to ``disable_ipv6`` starts again and again until it meets nobody
-(``restart_syscall`` in addrconf_disable_ipv6)."""
+but a thread that waits there spins, and a write to ``disable_ipv6`` is restarted until it finds that lock
+free (``restart_syscall`` in addrconf_disable_ipv6)."""
 
 
 _open = partial(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
@@ -127,8 +127,8 @@ class Netlink:
             self._deleter.delete(request, self)
 
     def sibling_in(self, netns_fd: int) -> Netlink:
-        """Another socket like this one, of another namespace. For this thread too, since both receive into
-        the same memory; it has to be in the namespace of this one.
+        """Another socket like this one, in another namespace. For the same thread, since both receive into
+        the same memory; that thread has to be in the namespace of this one.
 
         Raises:
             KernelRefused: the namespace can't be entered.
@@ -139,13 +139,13 @@ class Netlink:
         return Netlink(opened=opened, received=self._received)
 
     def may_carry(self, address: IPAddress) -> bool:
-        """False: no link of the namespace carries this address. A tenth of the time of a route lookup: a
-        socket can be bound to local addresses only (ip(7)), unless a sysctl or a program permits others.
+        """False: no link of the namespace carries this address. Takes a tenth of the time of a route lookup:
+        a socket can be bound to local addresses only (ip(7)), unless a sysctl or a program permits others.
         """
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         try:
             probe = self._probes.get(family) or self._new_probe(family)
-        except OSError:  # of a family that this kernel does not have
+        except OSError:  # this kernel does not have the family
             return True
         try:
             probe.bind((str(address), 0))
@@ -247,9 +247,9 @@ class Netlink:
     def dump(self, request: Request) -> list[bytes]:
         """All objects, unparsed. A dump that the kernel marks as interrupted by a change is repeated.
 
-        Where objects change all the time, every one is: then whatever one of several has listed is returned.
-        The kernel goes on where it was, so what has existed all the time is in each of them; in older kernels
-        it may be missing from one, if another that was listed just before is deleted.
+        Where objects change all the time, every dump is interrupted: then all that several dumps listed is
+        returned. The kernel continues where it was, so an object that existed throughout is in each of them;
+        older kernels may leave it out of one, if the object listed just before it is deleted.
         """
         found: dict[bytes, bytes] = {}
         of_links = request.data[4:6] == RTM_GETLINK
@@ -279,8 +279,8 @@ class Netlink:
                 bodies.append(body)
 
     def numbered(self, requests: Sequence[Request], more_flags: int = 0) -> bytearray:
-        """Requests as they are sent together, each with a number. Of those before the last only a failure is
-        answered, as it is whether that is asked for or not (netlink(7), NLM_F_ACK).
+        """Requests as they are sent together, each with a number. Only the last one is acknowledged; the
+        kernel reports failures of the others in any case (netlink(7), NLM_F_ACK).
         """
         batch = bytearray(b"".join([each.data for each in requests]))
         offset, size = 0, len(batch)
@@ -301,7 +301,7 @@ class Netlink:
     def receive(self) -> list[tuple[int, int, int, bytes]]:
         """Wait for one datagram. The messages of one datagram: type, flags, sequence number, body."""
         data = self._received
-        size = self._socket.recv_into(data, 0, socket.MSG_TRUNC)  # answered with the length it has
+        size = self._socket.recv_into(data, 0, socket.MSG_TRUNC)  # returns the real length
         if size > len(data):
             raise OSError(errno.EMSGSIZE, f"the kernel's answer has {size} bytes, more than {len(data)}")
         found: list[tuple[int, int, int, bytes]] = []

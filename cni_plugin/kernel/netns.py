@@ -86,9 +86,9 @@ def require_netns(fd: int, path: str) -> None:
     except OSError:
         kind = 0
     if kind != CLONE_NEWNET:
-        what = "a namespace of another kind" if kind else "no namespace"
+        what = "a namespace of another kind" if kind else "something else"
         raise InvalidNetns(
-            f"CNI_NETNS {path} is {what}, not a network namespace",
+            f"CNI_NETNS {path} is not a network namespace, but {what}",
             "After a reboot a plain file may be left where the namespace was: the pod has to be recreated.",
         )
 
@@ -96,7 +96,7 @@ def require_netns(fd: int, path: str) -> None:
 def mounted() -> list[str]:
     """Where network namespaces are mounted, as every runtime does with those of pods (proc(5), mountinfo)."""
     found = []
-    with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123 - bytes of the kernel's
+    with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123 - bytes from the kernel
         for line in file:
             fields = line.split()
             if fields[3].startswith(b"net:[") and b"nsfs" in fields[6:]:

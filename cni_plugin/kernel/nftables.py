@@ -46,10 +46,11 @@ class Membership(Value):
 
     kind: int
     ranges: tuple[tuple[bytes, bytes], ...]
-    """First, and first behind the last; empty: up to the end. Sorted, not touching each other."""
+    """First value of a range, and first value after it, which is empty if there is none. Sorted, not
+    adjacent."""
     inverted: bool = False
     exact: bool = False
-    """It is not of ranges but of single values, the first of each pair."""
+    """The set has single values instead of ranges: the first of each pair."""
 
 
 Step = bytes | Membership
@@ -57,7 +58,7 @@ Step = bytes | Membership
 
 
 class Rule(Value):
-    """What is done with a packet; ``comment`` is shown to people, and recognises the rule."""
+    """What is done with a packet; ``comment`` is shown to people, and identifies the rule."""
 
     comment: str
     steps: tuple[Step, ...]
@@ -137,8 +138,8 @@ def generation(netlink: Netlink) -> int:
 
 
 def _transact(messages: list[bytes], what: str) -> None:
-    """Of the messages only the last one is acknowledged, since BATCH_END is not by every kernel; failures
-    are answered in any case.
+    """The last message is the one that is acknowledged, since not every kernel acknowledges BATCH_END;
+    failures are reported in any case.
     """
     last = len(messages)
     ends = [_batch_mark(kind) for kind in (BATCH_BEGIN, BATCH_END)]
@@ -164,7 +165,7 @@ def _batch_mark(kind: int) -> bytes:
 
 
 def _message(kind: int, body: bytes, flags: int = NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND) -> bytes:
-    """Struct nfgenmsg, then attributes. Of what is new, rules are appended, in their order."""
+    """Struct nfgenmsg, then attributes. New rules are appended, in their order."""
     size = HEADER.size + 4 + len(body)
     if kind in {NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_SET}:
         flags &= ~NLM_F_APPEND
@@ -280,9 +281,9 @@ IPV6_ONLY = _meta(15) + _compare(b"\x0a")
 """NFPROTO_IPV6."""
 TCP = _meta(16) + _compare(b"\x06")
 SOURCE, DESTINATION = _payload(1, 12, 4), _payload(1, 16, 4)
-"""Of IPv4."""
+"""In the header of IPv4."""
 SOURCE_V6, DESTINATION_V6 = _payload(1, 8, 16), _payload(1, 24, 16)
-"""Of IPv6."""
+"""In the header of IPv6."""
 FOREIGN_SOURCE = _expression("fib", _number(1, 1) + _number(2, 1) + _number(3, 0x29)) + _compare(bytes(4))
 """``fib saddr . iif oif missing``: what is sent to the packet's source would not leave by the link by which
 the packet came in. NFT_FIB_RESULT_OIF of NFTA_FIB_F_SADDR, _IIF and _PRESENT (Linux 4.10)."""

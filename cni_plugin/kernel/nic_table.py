@@ -46,17 +46,17 @@ class TableRoute(Value):
     dst: IPNetwork
     kind: int = RTN_UNICAST
     index: int = 0
-    """Of the link; 0 where it leads over none (``unreachable``, ``throw``)."""
+    """Index of the link; 0: it leads over none (``unreachable``, ``throw``)."""
     gateway: IPAddress | None = None
 
     @property
     def last(self) -> bool:
-        """Whether it stands behind every other one to its destination."""
+        """Whether every other route to its destination precedes it."""
         return self.kind == RTN_UNREACHABLE
 
 
 def same(route: TableRoute, found: KernelRoute) -> bool:
-    """Whether the kernel has the route. Of IPv6 it says that one over no link leads over ``lo``."""
+    """Whether ``found`` is the route. The kernel shows an IPv6 route over no link as one over ``lo``."""
     index = found.index if found.kind == RTN_UNICAST else 0
     return (route.dst, route.kind, route.index, route.gateway) == (
         *(found.dst, found.kind, index, found.gateway),
@@ -77,8 +77,8 @@ def routes_of(table: int, host: Netlink, family: Family) -> list[KernelRoute]:
 
 
 def get_route_over(dst: IPAddress, index: int) -> Request:
-    """Ask which next hop leads to an address over one link, whether a better one leads over another. Not for
-    the route of the table: that may lead over several links.
+    """Ask which next hop leads to an address over one link, even if a better route leads over another. The
+    answer is not the route of the table (RTM_F_FIB_MATCH), which may lead over several links.
     """
     fields = {"family": family_of(dst).number, "dst_len": dst.max_prefixlen}
     attributes = [("RTA_DST", str(dst)), ("RTA_OIF", index)]

@@ -35,14 +35,14 @@ RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 RT_TABLE_LOCAL = 255
 FR_ACT_TO_TBL, FR_ACT_UNREACHABLE = 1, 7
 DEFAULT_GROUP = 0
-"""Of our rule: the group of the links whose routes it does not take."""
+"""The group of the links whose routes our rule does not take."""
 NIC_PRIORITY = 30155
-"""Of all rules that lead what pods send to the table of their NIC: in front of those that the kernel or a
-cloud agent adds without a priority, each in front of the last one (32765 and down)."""
+"""Priority of all rules that lead what pods send to the table of their NIC. They precede rules that are added
+without a priority, for which the kernel counts down from 32765."""
 REFUSING_PRIORITY = NIC_PRIORITY + 1
-"""Of the rules behind them that refuse what no route of that table fits."""
+"""Priority of the rules after them, which refuse what matches no route of that table."""
 REFUSING = 0
-"""In the place of the table of such a rule."""
+"""Stands for the table of such a rule."""
 FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK = 2, 3, 6, 10
 FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_FWMASK = 13, 14, 15, 16
 FRA_OIFNAME, FRA_L3MDEV, FRA_UID_RANGE, FRA_PROTOCOL = 17, 19, 20, 21
@@ -149,7 +149,7 @@ def _nic_rule(kind: int, flags: int, source: IPNetwork, table: int, verb: str) -
 
 
 def dumped(host: Netlink, family: Family) -> list[RoutingRule]:
-    """The rules of a family in the order in which the kernel asks them; none where it has no such family
+    """The rules of a family in the order in which the kernel tries them; none where it has no such family
     (``ipv6.disable=1``). Raises OSError: it does not list them.
     """
     try:

@@ -31,7 +31,7 @@ HOST_IPV6 = (
 """IPv6 settings of the host veth of a pod that has IPv6 (ip-sysctl.rst): name, DEVCONF_*, value. From Linux
 6.17 on ``force_forwarding`` has what comes in by a link forwarded; older kernels forward for all or none."""
 POD_IPV6 = (("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", "0"))
-"""Of a pod's end: no router but the node, no waiting for its link-local address."""
+"""The same for a pod's end: no router but the node, no waiting for its link-local address."""
 
 
 def prepare_host_ipv6(ifname: str) -> None:

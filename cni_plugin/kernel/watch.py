@@ -1,7 +1,7 @@
-"""Whether links, routes or addresses of the host have changed since somebody looked.
+"""Whether links, routes or addresses of the host have changed since the last check.
 
 Owns the subscription to notifications (rtnetlink(7), multicast groups), so that an idle node costs no dump,
-and which of them are about pods' links and routes. It must not know what is looked for.
+and which of them are about pods' links and routes. It must not know what is checked after a change.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RTMGRP_IPV4_NETCONF, RTMGRP_IPV6_NETCONF = 1 << 23, 1 << 24
 RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 20, 21, 24, 25
 RTM_NEWNETCONF, RTM_DELNETCONF = 80, 81
 ANYTHING = 0
-"""In the place of a message's type (NLMSG_NOOP is none): more happened than could be kept, or it is the first
-look."""
+"""Stands for a message's type (NLMSG_NOOP is never sent): more happened than could be kept, or this is the
+first check."""
 SO_ATTACH_FILTER = 26
 SINGLE_ADDRESS = 32
 """Bits of the destination of a pod's route of IPv4."""
@@ -32,7 +32,7 @@ _HEAD = 16
 
 
 class _Step(NamedTuple):
-    """One instruction of classic BPF (struct sock_filter), and where it goes on; empty: at the next one."""
+    """One instruction of classic BPF (struct sock_filter), and where it continues; empty: at the next one."""
 
     code: int
     value: int = 0
@@ -96,9 +96,9 @@ NOT_OF_PODS = (
     _Step(RETURN, 0xFFFFFFFF, label="keep"),
     _Step(RETURN, 0, label="drop"),
 )
-"""Keeps every notification but those that each ADD and DEL causes: of a veth in the group of pods' links, of
-routes to single addresses of IPv4, of settings and routes, but default ones, of a link with an index as it
-is chosen for pods."""
+"""Keeps every notification except those that each ADD and DEL causes: about a veth in the group of pods'
+links, about IPv4 routes to single addresses, and about settings and other routes, default routes excepted, of
+a link whose index is in the range that is chosen for pods."""
 
 
 class Watch:
@@ -136,8 +136,8 @@ class Watch:
         self._socket.close()
 
     def changed(self) -> bool:
-        """Whether anything changed since the last call; true at the first one. Call it before a look, so that
-        the next call reports what changes meanwhile.
+        """Whether anything changed since the last call; true at the first one. Call it before a check, so
+        that the next call reports what changes meanwhile.
         """
         return bool(self.changes())
 

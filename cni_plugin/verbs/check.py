@@ -68,7 +68,7 @@ def _expected(verb_call: VerbCall, previous: result.Result) -> Expected:
     named = [ip for ip in previous.ips if own is not None and ip.interface == own]
     candidates = named or [each for each in previous.ips if each.interface is None]
     routed = [ip for ip in candidates if ip.gateway == family_of(ip.address.ip).gateway]
-    # IPv6 of a pod to which we gave none is of a later plugin, which checks it.
+    # IPv6 addresses of a pod to which we gave none come from a later plugin, which checks them.
     versions = {4, *(ip.address.version for ip in routed)}
     ips = [ip for ip in candidates if ip.address.version in versions]
     return Expected(

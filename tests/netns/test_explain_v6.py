@@ -167,7 +167,7 @@ def test_a_filter_of_ipv6_that_drops_is_named_by_explain_and_status(
     for each in ("nf_tables table ip6 filter", "ip6tables-legacy"):
         named = f"chain FORWARD of {each}"
         assert f"{named} drops everything that its rules do not allow" in explain(WEB, OUTSIDE_V6)["notes"]
-        assert f"{named} has policy DROP: by IPv6 pods reach only what its rules allow" in json.dumps(
+        assert f"{named} has policy DROP: over IPv6 pods reach only what its rules allow" in json.dumps(
             status["problems"]
         )
 

@@ -544,7 +544,7 @@ def test_uninstall_removes_the_table_and_leaves_the_others(
         argv = ["env", *(f"{name}={value}" for name, value in environ.items())]
         return node.sandbox.run(*argv, str(executable.program), "uninstall", *places, *options).stdout
 
-    assert "nf_tables table inet azvnet stays, pods that are still attached" in uninstall("--force")
+    assert "nf_tables table inet azvnet stays, since pods that are still attached" in uninstall("--force")
     assert "inet azvnet" in node.sandbox.run("nft", "list", "tables").stdout
     node.delete(pod).done()
     assert "nf_tables table inet azvnet was removed" in uninstall()

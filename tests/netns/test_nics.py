@@ -542,7 +542,8 @@ def test_uninstall_leaves_the_node_as_it_was(
     def uninstall(*options: str) -> subprocess.CompletedProcess[str]:
         return node.sandbox.run(*argv, *places, *options)
 
-    assert f"routing table {table(node)} stays, pods that are still attached" in uninstall("--force").stdout
+    kept = f"routing table {table(node)} stays, since pods that are still attached"
+    assert kept in uninstall("--force").stdout
     assert unreached(pod) == []
     pod.remove()  # its DEL never comes
     eventually(lambda: not node.veths(), "the kernel has taken the pair away")

@@ -367,7 +367,7 @@ def test_what_is_missing_is_named_and_the_next_add_puts_it_back(two_nics: Node, 
     else:
         node.sandbox.run("ip", "-6", "route", "flush", "table", str(table(node)))
     (words,) = [each for each in named() if "NIC" in each]
-    of = f"the routing rules or the table of IPv6 of NIC {SECOND_MAC} (eth1) are incomplete"
+    of = f"the IPv6 routing rules or the IPv6 table of NIC {SECOND_MAC} (eth1) are incomplete"
     assert words.startswith(of)
     assert words in node.check(pods[0], result, conf=second(node)).done().stderr
     added(node, pods[1], second(node))

@@ -249,7 +249,7 @@ def test_uninstall_removes_it(node: Node, executable: Executable, tmp_path: Path
         argv = ["env", *(f"{name}={value}" for name, value in environ.items())]
         return node.sandbox.run(*argv, str(executable.program), "uninstall", *places, *options)
 
-    assert "routing rule 32764 stays, pods that are still attached" in uninstall("--force").stdout
+    assert "routing rule 32764 stays, since pods that are still attached" in uninstall("--force").stdout
     assert ours(node) == [32764]
     node.delete(pod).done()
     assert "routing rule 32764 of azvnet was removed" in uninstall().stdout

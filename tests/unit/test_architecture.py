@@ -51,7 +51,7 @@ ONLY = [
     Only(
         "sqlite3",
         ("ipam/store/database.py", "ipam/store/read_only.py", "ipam/store/connections.py"),
-        "one opens the store to write, one to read, and both connect the same way; others name its types alone",
+        "one opens the store to write, one to read, both in the same way; others name its types alone",
     ),
     Only(
         "azure",

@@ -1,8 +1,8 @@
 """The keys of the configuration as pydantic models: what is accepted, what it means, what its default is.
 
-The one truth about them. The JSON Schema is generated from it (``azvnet schema``), and so is what a call
-validates with (``netconf_schema``, by packaging/compile_models.py): pydantic itself, whose import costs as
-much as all the rest of a call, is not loaded for one. It must not know what is done with a value.
+The single source of truth for them. The JSON Schema is generated from it (``azvnet schema``), and so is
+``netconf_schema``, which calls validate with (by packaging/compile_models.py): pydantic itself, whose import
+takes as long as the rest of a call, is not loaded for one. It must not know what is done with a value.
 """
 
 from __future__ import annotations
