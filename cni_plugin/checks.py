@@ -26,7 +26,7 @@ KINDS = (
 )
 """Warnings of the agent while pods get addresses; each is a metrics series from the start."""
 UNSEEN = "it is not known which pods are scheduled to this node"
-"""Growth begins when a pod asks, and not before."""
+"""Then growth begins only when a pod asks."""
 ON_HOST = "on_host"
 """State of a free address that the host itself carries."""
 MOST_NAMED = 8
@@ -42,13 +42,13 @@ class Problem(Value):
     kind: str
     """Its kind, for programs and as part of the key."""
     text: str
-    """For people; numbers in it may change from one look to the next."""
+    """For people; numbers in it may change from one check to the next."""
     subject: str = ""
     """The object concerned, where there can be several of a kind."""
     remedy: str = ""
     level: str = "warning"
     over: str = ""
-    """What to log when it is over; empty: a default text."""
+    """What to log when it has ended; empty: a default text."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -142,7 +142,7 @@ def _not_on_nic(each: AddressStatus, who: Reservation) -> Problem:
 
 def vanished(lost: Sequence[Reservation]) -> list[Problem]:
     """Live pods whose addresses Azure Resource Manager does not show on the NIC any more, whatever the source
-    lists: it may be late, and an operator has to act before it is not.
+    lists: it may lag behind, and an operator should act before it catches up.
     """
     if not lost:
         return []

@@ -57,8 +57,8 @@ class Node:
         self.known_host = known_host
         """Cached state of the host; None: each call reads everything."""
         self.outlook: Callable[[str], str] | None = None
-        """Told of each pod (``namespace/name``) that found no address; answers in words what is done about
-        it. None: nothing is."""
+        """Called for each pod (``namespace/name``) that found no address; returns, in words, what is done
+        about it. None: nothing is."""
         self._rules: dict[int, list[RoutingRule]] = {}
         self._local = threading.local()
 
@@ -72,7 +72,7 @@ class Node:
 
     def routing_rules(self, family: Family = IPV4, *, again: bool = False) -> list[RoutingRule]:
         """The host's routing rules of a family. The executable reads them once; ``again``: they may have
-        changed. Raises OSError: it can't.
+        changed. Raises OSError: they can't be read.
         """
         if self.known_host is not None:
             return self.known_host.rules(self.host, family)

@@ -73,7 +73,7 @@ def no_addresses_known(tx: Transaction, source: str) -> NoAddressesKnown:
 def unknown_address(tx: Transaction, ip: IPAddress, request: AddressRequest) -> AddressUnavailable:
     """No listing has the requested address."""
     return AddressUnavailable(
-        f"address {ip} is not one of this node's NIC; {source_words(tx, request.source)}",
+        f"address {ip} is not an address of this node's NIC; {source_words(tx, request.source)}",
         "Request an address that `azvnet status` lists, or add it to the NIC as an IP configuration.",
     )
 
@@ -92,7 +92,7 @@ def unavailable(
     if ip in request.excluded:
         why = "the node itself carries it"
     elif not records.is_of(row["offered_mac"], scope):
-        why = f"it is one of NIC {row['offered_mac']}, not of {scope.nic_mac}"
+        why = f"it belongs to NIC {row['offered_mac']}, not to {scope.nic_mac}"
     else:
         why = records.unusable_because(row, tx.now)
     if not why:

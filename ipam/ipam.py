@@ -80,11 +80,11 @@ class Ipam:
         read_only: bool = False,
     ) -> None:
         self.directory = run_dir
-        """Of the store."""
+        """The directory of the store."""
         self.lasting = run_dir
-        """Directory of what has to outlive a reboot; created if need be. The node names another one."""
+        """Directory of what has to outlive a reboot; created if needed. ``Node`` sets another one."""
         self.reader = reader
-        """How sources are read from now on; None: as ``ipam.sources.read`` does by itself."""
+        """How sources are read from now on; None: by ``ipam.sources.read`` with its defaults."""
         identity = NodeIdentity(boot_id_file, machine_id_file)
         self._store: Store | ReadOnlyStore
         if read_only:
@@ -167,8 +167,8 @@ class Ipam:
     def mark_leaving(
         self, groups: Iterable[tuple[IPAddress, ...]], cooldown: float
     ) -> tuple[tuple[IPAddress, ...], ...]:
-        """Give out no address of these groups: they are taken from the NIC. A group in which one is held, or
-        has not cooled down, is left alone; returns the others. An hour later it is forgotten.
+        """Give out no address of these groups: they are being removed from the NIC. A group in which one is
+        held, or has not cooled down, is left alone; returns the others. The marks last for an hour.
         """
         marked = self._store.write(lambda tx: leaving.mark(tx, self.lasting, groups, cooldown))
         if marked:
@@ -176,8 +176,8 @@ class Ipam:
         return marked
 
     def mark_gone(self, ips: Iterable[IPAddress]) -> None:
-        """The NIC does not have these: their holders keep them, and nobody is given them afterwards. An hour
-        later it is forgotten.
+        """Record that the NIC does not have these: their holders keep them, and nobody is given them after
+        that. The marks last for an hour.
         """
         self._store.write(lambda tx: leaving.mark_gone(tx, self.lasting, ips))
 
@@ -186,7 +186,7 @@ class Ipam:
         self._store.write(lambda tx: leaving.unmark(tx, self.lasting, ips))
 
     def leaving(self) -> frozenset[IPAddress]:
-        """What is marked."""
+        """The addresses that are marked."""
         return self._store.read(leaving.marked_addresses)
 
     def count(self, events: Mapping[str, int]) -> None:
@@ -205,8 +205,8 @@ class Ipam:
         return not self._store.read(lambda tx: tx.adopted)
 
     def adopt(self, reservations: Iterable[Reservation]) -> tuple[Reservation, ...]:
-        """Write what the kernel says is alive, and mark the store as complete. What was being taken from the
-        NIC when the former store was lost is marked again.
+        """Write what the kernel says is alive, and mark the store as complete. Addresses that were being
+        removed from the NIC when the former store was lost are marked again.
 
         Rows that exist win, so doing it again changes nothing. Returns those that could not be
         written because another attachment holds the address, or because the attachment holds another
@@ -226,8 +226,8 @@ class Ipam:
     ) -> tuple[Reservation, ...]:
         """Record that no endpoint of these was found; returns those that may be freed now.
 
-        Those are the ones that were missing in an earlier look at least ``grace`` seconds ago and were
-        not seen since. One look is never enough: an ADD may be in progress.
+        Those are the ones that were missing in an earlier check at least ``grace`` seconds ago and were
+        not seen since. One check is never enough: an ADD may be in progress.
         """
         missing = tuple(attachments)
         return self._store.write(lambda tx: reclaim.note_missing(tx, missing, grace))
@@ -237,7 +237,7 @@ class Ipam:
         present = tuple(attachments)
         self._store.write(lambda tx: reclaim.note_present(tx, present))
 
-    # Looking
+    # Reading
 
     def held_by(self, attachment: Attachment) -> tuple[Reservation, ...]:
         """What ``attachment`` holds, one address of each family at most."""
@@ -296,8 +296,8 @@ class Ipam:
         return tuple(each.config for each in used)
 
     def replace_source(self, before: SourceConfig, now: SourceConfig) -> None:
-        """Note that the network which used one source uses another now. What only the former listed leaves
-        the pool when the other has been read.
+        """Note that the network which used one source now uses another. What only the former listed leaves
+        the pool once the other has been read.
         """
         self._store.write(lambda tx: source_records.move_use(tx, before.key, now))
 

@@ -25,8 +25,8 @@ NAME = "leaving.json"
 
 
 def kept_in(directory: Path) -> frozenset[IPAddress]:
-    """What was written last; nothing where there is no file, one that was not written here, or one so old
-    that the store it was written for has forgotten the marks.
+    """What was written last; nothing if there is no file, if it can't have been written here, or if it is so
+    old that the store it was written for has forgotten the marks.
     """
     path = directory / NAME
     try:
@@ -38,7 +38,7 @@ def kept_in(directory: Path) -> frozenset[IPAddress]:
 
 
 def keep_in(directory: Path, ips: Collection[IPAddress]) -> None:
-    """Write them by a rename, within a transaction of the store that writes: one at a time.
+    """Write them by a rename, within a writing transaction of the store, of which there is one at a time.
 
     Raises OSError.
     """
@@ -48,7 +48,7 @@ def keep_in(directory: Path, ips: Collection[IPAddress]) -> None:
 
 
 def make_lasting_in(directory: Path) -> None:
-    """Have what was written outlive a power failure. Not within a transaction: a disk may take seconds.
+    """Make what was written outlive a power failure. Not within a transaction: a disk may take seconds.
 
     Raises OSError.
     """
@@ -56,5 +56,5 @@ def make_lasting_in(directory: Path) -> None:
 
 
 def _ages(path: Path) -> bool:
-    """Whether a file that still holds has to be written again, or is taken for a forgotten one."""
+    """Whether a file that is still right has to be written again, or will soon count as too old."""
     return time.time() - path.stat().st_mtime > LEAVING_SECONDS / 2

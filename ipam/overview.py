@@ -28,7 +28,7 @@ COUNTERS = (
 def _counters(tx: Transaction) -> dict[str, int]:
     rows = tx.rows("SELECT name, value FROM counter")
     found = dict.fromkeys(COUNTERS, 0) | {row["name"]: row["value"] for row in rows}
-    # Of a store from before each family was counted: pods without an IPv4 address were next to none.
+    # A store from before families were counted separately: almost every pod had asked for IPv4.
     found[reservations.exhausted(4)] += found.pop("exhausted", 0)
     return found
 

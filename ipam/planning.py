@@ -18,7 +18,7 @@ from ipam.value import Value
 VNET_CONFIGURATIONS = 65_536
 """Private addresses in a virtual network; a block counts as one."""
 RESERVED = 5
-"""Of each subnet: network address, gateway, two for DNS, broadcast."""
+"""Addresses that Azure keeps of each subnet: network, gateway, two for DNS, broadcast."""
 SMALLEST, LARGEST = 29, 8
 """Prefix lengths of a subnet."""
 MOST_NODES = 10_000_000
@@ -37,9 +37,9 @@ class PerNode(Value):
     """What one node takes when as many pods run on it as may."""
 
     pods: int
-    """With an address of their own; pods with ``hostNetwork`` have none."""
+    """Pods with an address of their own; those with ``hostNetwork`` have none."""
     addresses: int
-    """On its NIC for pods; what pods don't use of them is lost to rounding."""
+    """Addresses for pods on its NIC; what pods don't use of them is lost to rounding."""
     blocks: int
     """How many /28 blocks these are; 0: they are single addresses."""
 
@@ -177,7 +177,7 @@ class Cluster(Value):
         return max(0, size - 2 * BLOCK) if self.node.blocks else size - RESERVED
 
     def room(self, length: int) -> int:
-        """For how many nodes such a subnet, and the virtual network around it, have room."""
+        """How many nodes such a subnet, and the virtual network around it, have room for."""
         in_subnet = (self.capacity(length) - self.taken_by_others) // self.node.taken
         in_vnet = (VNET_CONFIGURATIONS - self.configurations(0)) // self.node.configurations
         return max(0, min(in_subnet, in_vnet))
@@ -241,9 +241,9 @@ class Uses(Value):
     """The nodes' own addresses."""
     pods: int
     rounding: int
-    """Of batches and blocks, beyond the pods."""
+    """Addresses of batches and blocks beyond the pods."""
     alignment: int
-    """Between blocks: what is left of a /28 that a single address is in."""
+    """Addresses between blocks: the rest of a /28 that a single address is in."""
     surge: int
     """Everything that the nodes of an upgrade take."""
     growth: int

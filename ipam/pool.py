@@ -61,7 +61,7 @@ def choose(candidates: Iterable[Candidate], request: AddressRequest, now: float)
 
 
 def choose_nic(nics: Sequence[ListedNic], wanted: str, source: str) -> str:
-    """The MAC of the NIC whose addresses are to be given out, as ``source`` lists them.
+    """The MAC of the NIC whose addresses are to be given out.
 
     Args:
         nics: those of the last listing.

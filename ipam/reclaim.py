@@ -1,6 +1,6 @@
 """Adoption of what is alive after a lost store, and freeing of what nobody uses any more.
 
-It decides by what is passed in, and frees only after two looks apart in time. It must not query the
+It decides by what is passed in, and frees only after two checks apart in time. It must not query the
 kernel itself.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipam.store.transaction import Transaction
 
 GRACE = 60.0
-"""Seconds between two looks that both have to find nothing."""
+"""Seconds between two checks, both of which have to find nothing."""
 
 _MARK = """
     UPDATE address SET missing_since = ? WHERE container_id = ? AND ifname = ? AND missing_since IS NULL
@@ -30,7 +30,7 @@ _UNMARK = """
 
 
 def adopt(tx: Transaction, alive: Iterable[Reservation]) -> tuple[Reservation, ...]:
-    """Write what is alive and mark the store as complete; those that contradict it."""
+    """Write what is alive and mark the store as complete; returns those that contradict it."""
     conflicting: list[Reservation] = []
     written = 0
     for reservation in alive:
@@ -52,7 +52,7 @@ def adopt(tx: Transaction, alive: Iterable[Reservation]) -> tuple[Reservation, .
 
 
 def note_missing(tx: Transaction, missing: Iterable[Attachment], grace: float) -> tuple[Reservation, ...]:
-    """Mark those that are not marked; those that were marked ``grace`` seconds ago or earlier."""
+    """Mark those that are not marked; returns those that were marked ``grace`` seconds ago or earlier."""
     free: list[Reservation] = []
     for attachment in missing:
         rows = records.held_by(tx, attachment)

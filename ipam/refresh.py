@@ -76,7 +76,7 @@ def refresh(
     if not (due or (nothing_known and reading)):
         return _as_known(store, known, config)
     lock = run_dir / lock_name(config.key)
-    # With something known there is no reason to wait for whoever reads already.
+    # If something is known there is no reason to wait for another process that is reading.
     wait_until = until if nothing_known else time.monotonic()
     try:
         with file_lock(lock, wait_until):
@@ -145,8 +145,7 @@ def _read(
         # This process's error, not the source's: left as if killed, so the next one reads at once.
         raise
     except Exception as error:
-        # A reader that crashes on an unexpected document must not affect pods more than one that
-        # says so.
+        # A reader that crashes on an unexpected document must not affect pods more than one that reports it.
         unreadable = SourceUnreadable(
             f"source {config.environment}: {type(error).__name__}: {error}",
             "The source returned something unexpected; see the log for details.",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 _V = TypeVar("_V", bound="Value")
 _REQUIRED: Any = object()
-"""In the place of the default that a field does not have."""
+"""Stands for the default of a field that has none."""
 
 
 class _Factory:
@@ -32,7 +32,7 @@ class _Compiling:
 
 
 def compile_constructors() -> None:
-    """Make values two to three times as fast from now on, at 0.1 ms for each class: for a process that stays.
+    """Make values two to three times as fast from now on, at 0.1 ms for each class: for a resident process.
 
     An agent's ADD makes about 60 values. The classes behave as before.
     """
@@ -42,7 +42,7 @@ def compile_constructors() -> None:
 
 
 def replace(value: _V, **changes: Any) -> _V:
-    """A copy with other values in some fields; raises TypeError for a field that there is not."""
+    """A copy with other values in some fields; raises TypeError for a field that does not exist."""
     fields = [changes.pop(n) if n in changes else getattr(value, n) for n in value.__match_args__]
     return type(value)(*fields, **changes)
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 HEAD_START = 0.5
 """Seconds that the preferred of two sources has to answer before the other one is asked as well (as RFC 8305
 does with addresses). Both normally answer within a few milliseconds, so the order of preference holds, and
-one that hangs delays a pod no longer than this."""
+one that hangs delays a pod by no more than this."""
 _GRACE = 0.2
-"""Seconds after the deadline in which a reader that kept it may still return."""
+"""Seconds after the deadline in which the answer of a reader that kept to it may still arrive."""
 
 
 class Endpoints(Value):
@@ -39,14 +39,14 @@ AZURE = Endpoints()
 
 
 class ArmConfig(Value):
-    """How Azure Resource Manager is reached. Empty fields: as for the node's cloud."""
+    """How Azure Resource Manager is reached. An empty field: as usual in the node's cloud."""
 
     credential: str = "auto"
     """``managed-identity``, ``workload-identity``, or ``auto``: the latter if the environment has one."""
     client_id: str = ""
-    """Of a user-assigned managed identity or of the workload's; needed when a machine has several."""
+    """Client id of a user-assigned managed identity or the workload's; needed if a machine has several."""
     base_url: str = ""
-    """Instead of the cloud's own endpoint."""
+    """URL to use instead of the cloud's own endpoint."""
     ca_file: str = ""
     """PEM file of the authority that signed the endpoint's certificate, instead of the public ones."""
 
@@ -66,9 +66,9 @@ def read(
     whichever lists addresses first; the one that answered last time has a head start.
 
     ``deadline`` is in seconds, ``last`` the ``Listing.source`` of the last successful read. Without ``arm``
-    the source ``arm`` is refused, since loading the SDK is for the agent alone. ``public``: as ``imds.read``
-    has it, and the wireserver, which does not say, never has the head start; without it, which addresses
-    have a public one may not be complete.
+    the source ``arm`` is refused, since only the agent loads the SDK. ``public``: see ``imds.read``; the
+    wireserver, which does not report public addresses, then has no head start. Without it the addresses that
+    have a public one may be incomplete.
 
     Raises:
         SourceUnreadable: no answer, or not an address document; for ``auto``, the error of each source.
@@ -87,10 +87,10 @@ def read(
 def subnet_usage(
     subnet: SubnetId, deadline: float, arm: ArmConfig, *, endpoints: Endpoints = AZURE
 ) -> SubnetUsage:
-    """How full a subnet is; ``deadline`` is in seconds, for finding out where ARM is.
+    """How full a subnet is; ``deadline``: seconds for finding out where ARM is.
 
     Raises:
-        SourceUnreadable: ARM can't be asked, refuses, or does not say; the remedy says what to do.
+        SourceUnreadable: ARM can't be reached, refuses, or gives no count; the remedy says what to do.
     """
     _expect_no_guessing()
     from ipam.sources import arm_subnet
@@ -111,7 +111,7 @@ def _read_arm(config: ArmConfig | None, endpoints: Endpoints, until: float) -> L
 
 
 def _expect_no_guessing() -> None:
-    """``requests`` would guess encodings with a library that the bundle lacks, since JSON needs no guess."""
+    """Silence a warning of ``requests``: the bundle lacks the library that guesses encodings of text."""
     import warnings
 
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection dependency")

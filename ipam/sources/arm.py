@@ -1,13 +1,13 @@
 """Source ``arm``: the NICs of this node read through Azure Resource Manager with the Azure SDK.
 
-Importing the SDK costs 0.6 s and 80 MiB: only the agent reads this source. Where the
-node is in ARM comes from IMDS, and so do the prefixes of its subnets: all IP configurations of a NIC are
-in one subnet, and asking IMDS needs no permission on the virtual network. After the first read each
-one costs a single request to ARM. Nothing is retried here: the next read is the retry.
+Importing the SDK costs 0.6 s and 80 MiB: only the agent reads this source. IMDS says where the node is in
+ARM, and which prefixes its subnets have: all IP configurations of a NIC are in one subnet, and asking IMDS
+needs no permission on the virtual network. After the first read each one costs a single request to ARM.
+Nothing is retried here: the next read is the retry.
 
-What is remembered, and what ends it: where the machine is, which NICs it has, and the address space of its
-virtual network, for ``REMEMBERED`` seconds or until ARM answers 404 or refuses the token; the subnets, as
-long, or until an address is in none of them.
+What is cached, and for how long: where the machine is, which NICs it has, and the address space of its
+virtual network, for ``REMEMBERED`` seconds or until ARM answers 404 or refuses the token; the subnets for
+the same time, or until an address is in none of them. It must not know the store.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ REMEMBERED = 300.0
 """Seconds for which what IMDS and ARM said about machine, NICs and subnets is cached."""
 
 # The SDK declares 2,800 functions for type checkers alone, and the interpreter keeps them all (typing,
-# "get_overloads"). Nobody here asks for them; the memory serves what comes.
+# "get_overloads"). Nothing here uses them, so their memory is freed.
 typing.clear_overloads()
 
 
@@ -86,7 +86,7 @@ class Reader:
             raise arm_errors.too_slow(endpoint, still=True) from error
 
     def _forget(self) -> None:
-        """Everything, the client and its token as well."""
+        """Forget everything, including the client and its token."""
         self._client: NetworkManagementClient | None = None
         self._identity = ""
         self._forget_machine()
@@ -126,7 +126,7 @@ class Reader:
         except AzureError as error:
             raise arm_errors.unreachable(self._endpoint(place), str(error.message)) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # The SDK's models take whatever comes; it breaks where it is looked at.
+            # The SDK's models accept anything; an unexpected value fails only where it is used.
             raise not_a_document("arm", self._endpoint(place), arm_errors.words_of(repr(error))) from error
 
     def _refused(self, error: HttpResponseError, place: Placement) -> SourceUnreadable:
@@ -172,7 +172,7 @@ class Reader:
             yield interfaces.get(group, name, api_version=NETWORK_API)
 
     def _ids_of_machine(self, place: Placement) -> Iterator[str]:
-        """The NICs that the machine names; without the right to look at it, those that name the machine."""
+        """The NICs that the machine names; without permission to read it, those that name the machine."""
         client = self._connected(place)
         request = HttpRequest("GET", f"{place.resource_id}?api-version={COMPUTE_API}")
         response = client.send_request(request)

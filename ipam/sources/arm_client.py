@@ -1,8 +1,8 @@
 """How Azure Resource Manager is reached: the cloud's endpoint and scopes, whose token, which transport.
 
-For the source ``arm``, which asks with the network SDK, and for what writes NICs, which asks with the SDK's
+For source ``arm``, which sends requests with the network SDK, and for what writes NICs, which uses the SDK's
 pipeline alone: that takes far less memory, and a document goes back with every field that it came with,
-whatever the SDK's models know. It must not know what is asked.
+whatever the SDK's models know. It must not know what is requested.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = "azvnet"
 ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 15}
-"""Nothing is retried by the SDK: whoever asks knows better when."""
+"""The SDK retries nothing: its caller knows better when to."""
 _TOKEN: dict[str, Any] = {"retry_total": 1, "retry_status": 1, "connection_timeout": 2, "read_timeout": 10}
 _CLOUDS = {
     "azurepubliccloud": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
@@ -45,14 +45,14 @@ _CLOUDS = {
     "azureusgovernment": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
 }
 
-# What fails is in errors of our own, which our own log has; the SDK's records would go to stderr.
+# Failures are in our own errors, and so in our log; the SDK's log records would go to stderr.
 for _library in ("azure", "msal"):
     logging.getLogger(_library).addHandler(logging.NullHandler())
     logging.getLogger(_library).propagate = False
 
 
 class Access:
-    """What reaching ARM takes.
+    """What it takes to reach ARM: endpoint, cloud, scopes, credential.
 
     Raises:
         SourceUnreadable: the cloud is not known, or there is no credential as configured.
@@ -64,7 +64,7 @@ class Access:
         self.cloud: AzureClouds | None
         self.cloud, authority = _CLOUDS.get(place.environment.casefold(), (None, ""))
         self.scopes: list[str]
-        """Of the tokens that it accepts."""
+        """Scopes of the tokens that ARM accepts."""
         if self.cloud is not None:
             self.scopes = get_arm_endpoints(self.cloud)["credential_scopes"]
         elif config.base_url:
@@ -75,7 +75,7 @@ class Access:
                 "Set arm.base_url to it, or choose another `ipam.environment`.",
             )
         self.credential, self.identity = _credential(config, authority, imds_endpoint)
-        """Whose token, and that in words."""
+        """Whose token is used; the same in words."""
 
     def transport(self, connections: int = 10) -> RequestsTransport:
         """A transport that sends the token nowhere else."""
@@ -83,7 +83,7 @@ class Access:
 
 
 class Requests:
-    """Single requests to ARM, by path; nothing is retried. Safe for threads."""
+    """Single requests to ARM, by path; nothing is retried. Thread-safe."""
 
     def __init__(self, access: Access, connections: int = 10) -> None:
         self.identity = access.identity
@@ -119,7 +119,7 @@ class Requests:
         except (arm_http.AnswerRefused, ValueError) as error:
             raise NotAnswered(f"{self._endpoint}: {arm_errors.words_of(str(error))}") from error
         except OSError as error:
-            if error.filename is None:  # of `arm.ca_file`
+            if error.filename is None:  # about `arm.ca_file`
                 raise NotAnswered(f"{self._endpoint}: {arm_errors.words_of(str(error))}") from error
             # The SDK lets it pass: the file with a workload identity's token can't be read.
             raise NoToken(arm_errors.words_of(str(error))) from error
@@ -128,7 +128,7 @@ class Requests:
 
 
 def endpoint(config: ArmConfig, place: Placement) -> str:
-    """The URL of ARM; that of a cloud that is not known is its name."""
+    """The URL of ARM; the name of the cloud if that is not known."""
     cloud = _CLOUDS.get(place.environment.casefold())
     known = get_arm_endpoints(cloud[0])["resource_manager"] if cloud else place.environment
     return str(config.base_url or known).rstrip("/")

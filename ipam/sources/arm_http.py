@@ -2,8 +2,8 @@
 
 The SDK follows whatever link an answer names (``nextLink``, a redirect, the address of a running operation)
 with the token in the request, and unpacks a compressed body of any size. So where bytes are sent and
-received, nothing but the expected origin is asked, nothing compressed is accepted, and a body ends after so
-many bytes and seconds. It must not know tokens or what is asked.
+received, only the expected origin gets requests, nothing compressed is accepted, and a body is limited in
+bytes and seconds. It must not know tokens or what is requested.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class AnswerRefused(Exception):
 
 
 def json_object(body: str | bytes) -> dict[str, Any]:
-    """What a body says; empty where it is not a JSON object: the answer's status says more than that does."""
+    """The JSON object in a body; empty if it is not one: the answer's status says more than that would."""
     try:
         document = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError):
@@ -65,7 +65,8 @@ class _Bounded(HTTPAdapter):
         """As ``HTTPAdapter.send``, with the whole body read.
 
         Raises:
-            AnswerRefused: another origin is asked, or the answer is compressed, too large or too slow.
+            AnswerRefused: the request is for another origin, or the answer is compressed, too large or too
+            slow.
         """
         url = request.url or ""
         if self._origin is not None and _origin_of(url) != self._origin:

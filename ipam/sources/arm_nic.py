@@ -1,7 +1,7 @@
 """What ARM lists of a NIC, together with what IMDS says of it, as a ``Nic``.
 
 ARM knows the IP configurations and their states, IMDS the subnets and what the platform has set up for the
-node. Pure; the SDK's objects are only looked at.
+node. Pure; the SDK's objects are only read.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def nic_of(nic: NetworkInterface, built: NicBuilder, seen: Nic | None) -> Nic:
             continue
         text = _address(each)
         v6 = ":" in text
-        # The one IPv6 address a NIC can have first is the host's, as in IMDS.
+        # The first IPv6 address is the host's, as in IMDS.
         own = bool(each.primary) or (v6 and not had_v6)
         had_v6 = had_v6 or v6
         if not own and state != SUCCEEDED:

@@ -1,6 +1,6 @@
 """How full a subnet is, as Azure Resource Manager counts it.
 
-Two reads, by whoever may have them: the node's identity or a workload's. It must not know what the count is
+Two reads, with the node's identity or a workload's. It must not know what the count is
 for. Source: REST reference of Microsoft.Network, "Subnets - Get" and "Virtual Networks - List Usage".
 """
 
@@ -34,7 +34,7 @@ ELSEWHERE = (
 INSTEAD = "Give --size and --used instead."
 MOST_ADDRESSES, LONGEST_ID = 1 << 32, 1000
 MOST_PAGES = 100
-"""Of a list: a virtual network has at most 3,000 subnets."""
+"""Pages of a list: a virtual network has at most 3,000 subnets."""
 _ID = re.compile(
     r"(?P<vnet_id>/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers"
     r"/Microsoft\.Network/virtualNetworks/[^/]+)/subnets/(?P<name>[^/]+)/?",
@@ -58,7 +58,7 @@ class SubnetUsage(Value):
     name: str
     prefix: IPv4Network
     used: int
-    """Addresses, without those that Azure keeps of every subnet."""
+    """Addresses, without those that Azure reserves in every subnet."""
     elsewhere: int
     """The same in the other subnets of the virtual network."""
     uncounted: tuple[str, ...] = ()
@@ -80,8 +80,8 @@ def subnet_id(text: str) -> SubnetId:
 
 
 def read(subnet: SubnetId, config: ArmConfig, imds_endpoint: str, until: float) -> SubnetUsage:
-    """What ARM of this machine's cloud says of a subnet; ``until`` is ``time.monotonic`` when IMDS has to
-    have said which cloud that is. Elsewhere than on an Azure machine, ``config`` has to say where ARM is.
+    """What ARM of this machine's cloud says of a subnet; ``until`` is ``time.monotonic`` by which IMDS has to
+    answer which cloud that is. On a machine outside of Azure, ``config`` has to say where ARM is.
 
     Raises:
         SourceUnreadable: as ``usage_of``; or the cloud is not known.

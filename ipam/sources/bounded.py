@@ -23,7 +23,7 @@ class StillBusy(Exception):
 
 
 class OneAtATime(Generic[T]):
-    """Runs pieces of work one after the other, each for so long at most. Safe for threads."""
+    """Runs pieces of work one after the other, each for a limited time. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

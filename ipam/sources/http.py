@@ -1,4 +1,4 @@
-"""One bounded GET over plain HTTP, as IMDS and the wireserver want it.
+"""One bounded GET over plain HTTP, as IMDS and the wireserver expect it.
 
 One deadline and one number of bytes bound everything that is received: status lines, headers, chunk sizes
 and trailers as well as the body, since ``http.client`` itself reads any number of interim answers, chunks

@@ -46,7 +46,7 @@ API_VERSIONS = ("2021-02-01", "2019-06-01")
 FRONTENDS_VERSION = "2020-10-01"
 """The first that has ``loadbalancer``."""
 FRONTENDS_SECONDS = 2.0
-"""For that document: a pod's address must not wait for it."""
+"""Seconds for that document: a pod's address must not wait for it."""
 NO_FRONTENDS = frozenset({400, 404})
 """The service is too old for it, or has nothing for this machine ("Common error codes when using IMDS to
 retrieve load balancer information"). It is 404 as well while the document is "not available"."""
@@ -78,7 +78,7 @@ def read(endpoint: str, until: float, *, public: bool = False) -> Listing:
 
 
 def _with_frontends(found: Listing, endpoint: str, until: float) -> Listing:
-    """With the addresses that have a public one by the second document; where it can't be read, not known."""
+    """With the addresses that have a public one by the second document; unknown if that can't be read."""
     warnings: list[str] = []
     known: set[IPAddress] | None = None
     try:
@@ -100,7 +100,7 @@ def _frontends(endpoint: str, until: float, warnings: list[str]) -> set[IPAddres
 
     Raises:
         SourceUnreadable: no answer, not that document, or not available.
-        ValueError: what stands for an address is none.
+        ValueError: an entry's address is not an IP address.
     """
     url = f"{endpoint.rstrip('/')}/metadata/loadbalancer?api-version={FRONTENDS_VERSION}"
     try:

@@ -18,7 +18,7 @@ from ipam.sources.http import Get, get
 
 API_VERSION = "2018-02-01"
 SECONDS = 10.0
-"""For one token, retries included."""
+"""Seconds for one token, retries included."""
 
 
 class Token(NamedTuple):
@@ -30,7 +30,7 @@ class Token(NamedTuple):
 
 
 class NoToken(Exception):
-    """IMDS gave no token; says why, without anything that IMDS answered but its error."""
+    """IMDS gave no token; says why, and of the answer of IMDS only its error."""
 
 
 class ManagedIdentity:

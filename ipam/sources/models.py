@@ -1,6 +1,6 @@
 """The address documents as pydantic models: what a reader takes from each.
 
-The one truth about it. What is read with (``documents_schema``) is generated from them by
+The single source of truth for that. ``documents_schema``, which readers use, is generated from them by
 packaging/compile_models.py, so that no reader has to load pydantic. Lists hold ``Any``: each entry is
 validated by itself, so that a bad one does not affect the others.
 """

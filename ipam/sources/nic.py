@@ -33,7 +33,7 @@ own CNS does, since no node has more pods."""
 LONGEST_NAME = 80
 """Characters of the name of an IP configuration ("Naming rules and restrictions for Azure resources")."""
 MOST_WARNINGS = 32
-"""Of one listing; the others are counted."""
+"""Warnings kept of one listing; the others are counted."""
 
 
 class Entry(Value):
@@ -135,8 +135,10 @@ class NicBuilder(Value):
         if isinstance(block, IPv6Network) and LARGEST_BLOCK_V6 <= block.prefixlen < USED_OF_BLOCK_V6:
             return tuple(next(block.subnets(new_prefix=USED_OF_BLOCK_V6)))
         if block.num_addresses > (256 if block.version == 6 else LARGEST_BLOCK):
-            largest = "IPv6 are /112" if block.version == 6 else "are /28"
-            self._skip(str(block), f"a block of more than {LARGEST_BLOCK} addresses; Azure's {largest}")
+            why = f"a block of more than {LARGEST_BLOCK} addresses; Azure's are /28"
+            if block.version == 6:
+                why = f"a block larger than /{LARGEST_BLOCK_V6}, the size of Azure's IPv6 blocks"
+            self._skip(str(block), why)
             return ()
         return tuple(block)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipam.sources.models import ImdsCompute
 
 _NAME = r"(?!\.{1,2}(?:/|$))[^/?#%\s]+"
-"""Nothing that has a meaning in a URL: a node may say what it likes to the operator."""
+"""Nothing that has a meaning in a URL: a node may report anything to the operator."""
 _RESOURCE_ID = re.compile(
     rf"/subscriptions/(?P<subscription>{_NAME})/resourceGroups/(?P<group>{_NAME})/providers/Microsoft\.Compute"
     rf"(?:/virtualMachineScaleSets/(?P<scale_set>{_NAME}))?/virtualMachines/(?P<name>{_NAME})/?",
@@ -41,13 +41,13 @@ class Placement(Value):
     subscription: str
     resource_group: str
     name: str
-    """Of a stand-alone machine or an instance of a Flexible scale set its name, of an instance of a
-    Uniform scale set its number."""
+    """The name of a stand-alone machine or an instance of a Flexible scale set; the number of an instance of
+    a Uniform scale set."""
     scale_set: str
-    """Of a Uniform scale set only: its instances' NICs are children of the instance. The NICs of a
+    """Name of a Uniform scale set only: its instances' NICs are children of the instance. The NICs of a
     Flexible one are like those of any machine."""
     vm_id: str = ""
-    """Unique: another one means that a machine was made again."""
+    """Unique: a different one means that a machine was recreated."""
     location: str = ""
 
 
@@ -63,7 +63,7 @@ def placement(compute: bytes, otherwise: str = "") -> Placement:
     """What the compute document of IMDS says. ``otherwise``: the machine's id where it has none, as older
     versions of IMDS do.
 
-    Raises SourceUnreadable: it is not a compute document, or says of no virtual machine.
+    Raises SourceUnreadable: it is not a compute document, or does not name a virtual machine.
     """
     document = json_document(_compute, compute, "arm", "the compute document of IMDS")
     found = placement_of(document.resource_id or otherwise, document.environment)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
 
 EARLY_SECONDS = 360.0
-"""A token is replaced so long before it expires: a little earlier than the SDK asks for another one."""
+"""Seconds before its expiry at which a token is replaced: a little earlier than the SDK would do so."""
 REFUSED_SECONDS = 5.0
-"""Nobody asks again so shortly after there was none."""
+"""Seconds without another request after one that returned no token."""
 
 
 class SharedToken:
-    """A credential (``azure.core.credentials.TokenCredential``) in front of another one. Safe for threads."""
+    """A credential (``azure.core.credentials.TokenCredential``) in front of another one. Thread-safe."""
 
     def __init__(self, credential: TokenCredential, clock: Callable[[], float] = time.time) -> None:
         self._credential = credential

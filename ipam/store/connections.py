@@ -1,4 +1,4 @@
-"""Connecting to a database, and bringing it to the format of today.
+"""Connecting to a database, and bringing it to the current format.
 
 It must not know which file it is, nor what is done about one that can't be used.
 """

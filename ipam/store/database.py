@@ -33,7 +33,7 @@ T = TypeVar("T")
 _PATIENCE = 2.0
 """Seconds in which an operation is retried because files were replaced or removed under it."""
 _REPAIRS = 3
-"""Within one operation; more than one when somebody keeps removing files while it goes on."""
+"""Repairs within one operation; more than one if something keeps removing files meanwhile."""
 _PAUSE = 0.005
 _READ_WRITE = "mode=rw"
 _NODE = """

@@ -39,7 +39,7 @@ class StoreFiles:
         self.log = self._beside("-wal")
         """What was written and is not in the database yet."""
         self.index = self._beside("-shm")
-        """Of the log; shared memory of the processes that have the store open."""
+        """The index of the log: shared memory of the processes that have the store open."""
         self._side_files = (self.log, self.index)
         # As text: every transaction looks at them.
         self._paths = tuple(map(str, (self.database, *self._side_files)))

@@ -24,7 +24,7 @@ class NodeIdentity(Value):
     machine_id_file: Path
 
     def boot_id(self) -> str:
-        """Another one after each start of the kernel. Raises StoreUnavailable: it can't be read."""
+        """A new one after each start of the kernel. Raises StoreUnavailable: it can't be read."""
         try:
             boot_id = self.boot_id_file.read_text().strip()
         except OSError as error:
@@ -36,8 +36,8 @@ class NodeIdentity(Value):
         return boot_id
 
     def machine_id(self) -> str:
-        """Another one on each machine, also where machines share a kernel (containers that are nodes) or a
-        copy of its memory. Empty where this process does not see it: an image without systemd has none.
+        """Different on each machine, even if machines share a kernel (containers that are nodes) or a copy of
+        its memory. Empty if this process does not see it: an image without systemd has none.
         """
         with suppress(OSError, UnicodeDecodeError):
             found = self.machine_id_file.read_text().strip()

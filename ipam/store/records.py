@@ -69,8 +69,8 @@ POOL = """
         OR a.container_id IS NOT NULL AND (a.adopted_at IS NULL OR a.holder != 'delegated')
     ORDER BY a.family, a.ip
 """
-"""What is offered or held; an address that is neither has only a history. One that no source offers and some
-other plugin's pod was found to carry is held as well, but is none of the pool's.
+"""What is offered or held; an address that is neither has only a history. One that no source offers and that
+a pod of another plugin was found to carry is held as well, but is not part of the pool.
 """
 COUNTS = """
     SELECT CASE WHEN container_id IS NOT NULL THEN 'assigned'
@@ -121,7 +121,7 @@ def requested(tx: Transaction, scope: Scope, ip: IPAddress) -> Row | None:
 
 
 def candidates(tx: Transaction, scope: Scope, family: int) -> Iterator[Candidate]:
-    """What could be given out, in the order of choice; read from an index as it is asked for."""
+    """What could be given out, in the order of choice; read from an index one by one."""
     for row in tx.connection.execute(CANDIDATES, (scope.source, family, scope.nic_mac)):
         yield Candidate(row["id"], _described(row, "interface", "gateway", "nic_mac"), row["released_at"])
 

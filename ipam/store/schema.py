@@ -1,4 +1,4 @@
-"""The tables of the store and how an older store becomes one of today: SQL text only.
+"""The tables of the store, and how an older store is migrated: SQL text only.
 
 It must not know how SQLite is called.
 """
@@ -22,7 +22,7 @@ _TABLES: Final = (
         machine_id TEXT NOT NULL DEFAULT ''
     ) STRICT
     """,
-    # What the cloud calls an address, for people: the names that one source said in its last listing.
+    # What the cloud calls an address, for people: the names that one source gave in its last listing.
     """
     CREATE TABLE IF NOT EXISTS ip_configuration (
         source TEXT NOT NULL,

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 FORGOTTEN_AFTER = 86400.0
 """Seconds: a source that no network has used for so long leaves the store with what it offered."""
 HISTORY_SECONDS = 86400.0
-"""So long it is remembered when an address that nobody offers any more was released: longer than any
-cooldown is useful."""
+"""How long the release of an address that no source offers any more is remembered: longer than any cooldown
+is useful."""
 LEAVING_SECONDS = 3600.0
-"""So long an address that was to be taken from the NIC is kept from pods when nobody says so any more, since
-whoever takes it was stopped or switched off: far longer than any write takes.
+"""How long an address that is being removed from the NIC is kept from pods if its mark is not renewed,
+because the process that removes it was stopped or switched off: far longer than any write takes.
 """
 USE_NOTED_EVERY = 60.0
 """Seconds between two notes that a source is used: most calls write none."""
@@ -96,7 +96,7 @@ def make_row(tx: Transaction, config: SourceConfig) -> None:
 
 
 def offering(tx: Transaction, key: str, nic_mac: str) -> Row | None:
-    """Of one source what an ADD needs, and whether it lists the NIC; None: it was never asked."""
+    """What an ADD needs of one source, and whether it lists the NIC; None: it was never asked."""
     row: Row | None = tx.connection.execute(OFFERING, (tx.now - USE_NOTED_EVERY, nic_mac, key)).fetchone()
     return row
 
@@ -156,7 +156,7 @@ def _example(tx: Transaction, source: int, mac: str) -> IPAddress | None:
 
 
 def known_offers(rows: Iterable[Row]) -> dict[IPAddress, Known]:
-    """The rows of ``OFFERED`` as ``pool.merge`` wants them."""
+    """The rows of ``OFFERED`` as ``pool.merge`` needs them."""
     addresses = ((pool_address(row["interface"], row["gateway"], row["nic_mac"]), row) for row in rows)
     return {address.ip: Known(address, row["misses"]) for address, row in addresses}
 

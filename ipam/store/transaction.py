@@ -36,7 +36,7 @@ class Transaction(Value):
     wall: float
     """Seconds since the epoch, for people."""
     same_boot: bool = True
-    """The store was written since the node was started; only a view can find it otherwise."""
+    """The store was written since the node was started; only a read-only store can find otherwise."""
 
     def one(self, sql: str, *parameters: Any) -> Row | None:
         """The first row, or None."""

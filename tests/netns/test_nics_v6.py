@@ -436,11 +436,11 @@ def test_uninstall_leaves_the_node_as_it_was(
     def uninstall(option: str) -> str:
         return executable.command(node.sandbox, "uninstall", *places, option).stdout
 
-    assert f"{table(node)} of IPv6 stays" in uninstall("--force")
+    assert f"{table(node)} (IPv6) stays" in uninstall("--force")
     assert unreached(pod) == []
     pod.remove()  # its DEL never comes
     eventually(lambda: not node.veths(), "the kernel has taken the pair away")
-    assert f"{table(node)} of IPv6 was removed" in uninstall("--purge")
+    assert f"{table(node)} (IPv6) was removed" in uninstall("--purge")
     assert [node.sandbox.run(*argv).stdout for argv in HOST_STATE] == before
 
 

@@ -204,7 +204,7 @@ class TestTwoSources:
         node.says = listing_of(*ips(7), mac="00:0d:3a:00:00:02", source="file")
         for _ in range(2):
             ipam.refresh(FILE, deadline=5, force=True)
-        with pytest.raises(AddressUnavailable, match="not one of this node's NIC"):
+        with pytest.raises(AddressUnavailable, match="not an address of this node's NIC"):
             reserve(ipam, P1, owner(), asking(FILE.key, requested=ips(6)[0]))
         assert reserve(ipam, P1, owner(), asking(requested=ips(6)[0])).source == "imds"
 

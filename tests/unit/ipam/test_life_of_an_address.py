@@ -190,8 +190,8 @@ class TestRequestedAddress:
             ("10.0.0.6", "the node itself carries it"),
             ("10.0.0.7", "can't be given out: somebody answers for it"),
             ("10.0.0.8", "does not list it any more"),
-            ("10.0.0.9", "is not one of this node's NIC; imds was read 0 s ago"),
-            ("fd00::9", "is not one of this node's NIC"),
+            ("10.0.0.9", "is not an address of this node's NIC; imds was read 0 s ago"),
+            ("fd00::9", "is not an address of this node's NIC"),
         ],
     )
     def test_it_is_refused_with_the_reason(self, node: Node, requested: str, why: str) -> None:
@@ -417,7 +417,7 @@ class TestNics:
         ipam = self.two(node)
         assert reserve(ipam, P1, owner(), asking(nic_mac=self.SECOND)).ip == ips(261)[0]
         assert reserve(ipam, P2, owner(), asking(nic_mac=MAC)).ip == ips(5)[0]
-        with pytest.raises(AddressUnavailable, match=f"one of NIC {MAC}, not of {self.SECOND}"):
+        with pytest.raises(AddressUnavailable, match=f"belongs to NIC {MAC}, not to {self.SECOND}"):
             reserve(ipam, P3, owner(), asking(nic_mac=self.SECOND, requested=ips(6)[0]))
 
     def test_a_nic_is_exhausted_by_itself(self, node: Node) -> None:

@@ -344,7 +344,7 @@ def test_a_larger_block_of_ipv6_is_passed_over() -> None:
     }
     listing = of_imds(document)
     assert pods(listing) == ["10.10.0.5/16"]
-    assert "Azure's IPv6 are /112" in listing.warnings[0]
+    assert "a block larger than /112, the size of Azure's IPv6 blocks" in listing.warnings[0]
 
 
 def test_a_nic_may_have_256_configurations_of_each_family() -> None:
