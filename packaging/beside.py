@@ -1,4 +1,4 @@
-"""A long build beside the tests: it takes what they leave of the processors, and its output goes to a file.
+"""A long build beside the tests: it uses the processor time that they leave, and its output goes to a file.
 
 Owns that process, from its start to its end. It must not know what is built, nor which tests need it.
 """
@@ -19,7 +19,7 @@ from typing import Self
 _IDLE = Path(__file__).with_name("idle.sh")
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 10.0
-"""What compilers get to remove what they have begun to write, before they are killed."""
+"""Seconds that compilers get to remove unfinished files before they are killed."""
 _LAST_LINES = 60
 
 
@@ -31,7 +31,7 @@ class Beside:
     Args:
         name: of what is built, for people.
         command: what is run.
-        log: for all that it prints.
+        log: the file for its output.
     """
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
@@ -65,12 +65,12 @@ class Beside:
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended, and not well."""
+        """Whether it has ended with a failure."""
         return self._running.poll() not in (None, 0)
 
     @property
     def done(self) -> bool:
-        """Whether it has ended well."""
+        """Whether it has ended successfully."""
         return self._running.poll() == 0
 
     def stands(self) -> str:
@@ -80,7 +80,7 @@ class Beside:
         return f"{self._name}: {'done' if self.done else self._last_line() or 'begun'}"
 
     def wait(self) -> bool:
-        """Wait for the end, and print what it prints; whether it ended well."""
+        """Wait for the end, and print what it prints; returns whether it succeeded."""
         if self._running.poll() is None:
             print(f"==> {self._name}: what follows needs it", flush=True)
             self._shown = self._log.stat().st_size

@@ -7,7 +7,7 @@ finder) and loads no library through ``ctypes`` by file name, so only this is le
 - ``sys.frozen``, what frozen programs are recognised by.
 - Our environment is the caller's again. The bootloader puts the bundle's libraries into LD_LIBRARY_PATH
   and executes itself once more; a plugin, ``iptables`` or ``modprobe`` that we run must not see that,
-  its libraries would be ours. We do not need it: the executable's run path names the same folder.
+  its libraries would be ours. We do not need it: the executable's run path names the same directory.
 
 Only built-in modules: nothing here may cost a file.
 """

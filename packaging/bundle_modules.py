@@ -19,7 +19,7 @@ OPERATOR = ("cni_plugin.operator", "ipam.operator")
 COMMAND = "cni_plugin.cli.operator"
 """The only one that the operator's bundle has: the others look at a node."""
 OF_A_NODE = ("cni_plugin.process", "cni_plugin.verbs", "ipam.sources.wireserver")
-"""What the operator's modules name and never load: no runtime calls it, and it has no machine's source."""
+"""What the operator's modules import and never use: no runtime calls it, and it reads no wireserver."""
 OF_THE_CLIENT = (
     "dateutil",
     "durationpy",
@@ -42,7 +42,7 @@ OF_NEITHER = (
     "propcache",
     "yarl",
 )
-"""What the client needs for asyncio, which nobody uses; ``azure.core`` takes it where it is there."""
+"""What the client needs for asyncio, which is not used; ``azure.core`` would load it if it were there."""
 
 
 def own(kind: str) -> list[str]:

@@ -29,7 +29,7 @@ MODELS = {
 """The files, with the module of the models and which of them are read by themselves; by default each."""
 SPELLING = "cni_plugin.cni.netconf.spelling"
 LEFT_OUT = {"computed_fields", "custom_init", "metadata", "model_name", "ref", "root_model"}
-"""Parts of a schema that only say what goes without saying, or are for other things than validation."""
+"""Parts of a schema that are redundant, or not for validation."""
 
 HEAD = '''"""What the models of ``{models}`` come to for pydantic's engine.
 
@@ -53,7 +53,7 @@ class Text(str):
 
 
 class Writer:
-    """Puts schemas into words: a variable for each model, functions and classes by name."""
+    """Writes schemas as Python text: a variable for each model, functions and classes by name."""
 
     def __init__(self) -> None:
         self.models: dict[str, str] = {}
@@ -103,7 +103,7 @@ class Writer:
     def _function(self, function: Callable[..., Any]) -> Text:
         if inspect.getmodule(function) is not sys.modules["cni_plugin.cni.netconf.spelling"]:
             raise ValueError(
-                f"{function.__qualname__}: functions of models belong into cni_plugin/cni/netconf/spelling.py"
+                f"{function.__qualname__}: functions of models belong in cni_plugin/cni/netconf/spelling.py"
             )
         self.functions.add(function.__name__)
         return Text(function.__name__)

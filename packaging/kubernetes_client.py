@@ -16,7 +16,7 @@ PACKAGE = "kubernetes"
 LAZY = ("kubernetes.client", "kubernetes.client.api", "kubernetes.client.models")
 """Packages that load what they export when it is named."""
 NEVER = ("kubernetes.aio",)
-"""The same once more for asyncio."""
+"""The same client for asyncio."""
 
 
 def left_out(sources: Iterable[Path]) -> list[str]:
@@ -51,7 +51,7 @@ def exported(package: Path) -> dict[str, str]:
             if any(isinstance(each, ast.Name) and each.id == "_exports" for each in targets):
                 found: dict[str, str] = ast.literal_eval(node.value)
                 return found
-    raise SystemExit(f"kubernetes_client: {package} has no _exports any more: look how it loads its modules")
+    raise SystemExit(f"kubernetes_client: {package} has no _exports any more: see how it loads its modules")
 
 
 def _modules() -> Iterator[tuple[str, Path]]:

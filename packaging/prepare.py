@@ -99,12 +99,12 @@ def places_of(name: str, before: bytes, after: bytes, old: bytes, new: bytes) ->
             places.append((index, end))
             covered.update(range(index, end))
     if len(before) != len(after) or covered != set(different):
-        raise SystemExit(f"prepare: where {name} stands is not beyond doubt")
+        raise SystemExit(f"prepare: the place of {name} in the request is ambiguous")
     return tuple(places)
 
 
 def templates() -> dict[Key, Template]:
-    """Templates for whatever the verbs ask for."""
+    """Templates for all requests of the verbs."""
     found = Templates()
     for name in NAMES:
         found.add(

@@ -37,19 +37,19 @@ RETRY = os.environ.get("AZVNET_TEST_RETRY", "1") != "0"
 TOOLS, PROGRAMS = "tools", "programs"
 """Targets: the reference plugins and runtimes; these and Kubernetes."""
 FEW = 5
-"""So many tests of a layer may be flaky; where more fail, something is broken."""
+"""Tests of a layer that may be flaky; if more fail, something is broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One folder of tests and in how many processes it runs."""
+    """One directory of tests and in how many processes it runs."""
 
     name: str
-    folder: str
+    directory: str
     processes: int
     what: str
     arguments: tuple[str, ...] = ()
-    """For pytest, beside the folder."""
+    """For pytest, beside the directory."""
     needs: str = ""
     """The target of the Makefile with the programs of other people that it needs."""
 
@@ -67,7 +67,7 @@ LAYERS = (
     Layer(
         "launcher-way", "tests/netns", 2, "the same, handed to the agent by the launcher", ("--way=launcher",)
     ),
-    Layer("install", "tests/install", 2, "install, uninstall and verify, on a node's folders"),
+    Layer("install", "tests/install", 2, "install, uninstall and verify, on a node's directories"),
     Layer("bundle", "tests/bundle", 2, "the frozen executable as a file on a node"),
     Layer("image", "tests/image", 2, "the container image and its bill of materials"),
     # From here on with programs of other people, which take long to compile: behind all that do without them.
@@ -165,11 +165,12 @@ def outcome(layer: Layer, extra: list[str], made: Mapping[str, Beside]) -> Outco
 
 
 def outside_layers() -> list[str]:
-    """Test files that stand in no folder of a layer."""
+    """Test files that stand in no directory of a layer."""
     found = [
         path.relative_to(ROOT) for top in ("tests", "integration") for path in (ROOT / top).rglob("test_*.py")
     ]
-    return sorted(str(path) for path in found if not any(path.is_relative_to(each.folder) for each in LAYERS))
+    known = [layer.directory for layer in LAYERS]
+    return sorted(str(path) for path in found if not any(map(path.is_relative_to, known)))
 
 
 def run(layer: Layer, extra: list[str]) -> Outcome:
@@ -194,11 +195,11 @@ def run(layer: Layer, extra: list[str]) -> Outcome:
 
 
 def pytest(layer: Layer, report_path: Path, arguments: list[str]) -> int:
-    """Run a layer's folder with pytest; returns its exit code."""
+    """Run a layer's directory with pytest; returns its exit code."""
     report_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--durations=5", "--durations-min=1"]
-    command += [f"--junitxml={report_path}", "--dist=loadgroup", *layer.arguments, *arguments, layer.folder]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    command += [f"--junitxml={report_path}", "--dist=loadgroup", *layer.arguments, *arguments]
+    return subprocess.run([*command, layer.directory], cwd=ROOT, check=False).returncode
 
 
 def verdicts(path: Path) -> dict[str, bool]:

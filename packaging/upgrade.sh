@@ -1,5 +1,5 @@
 #!/bin/sh
-# Upgrades the Debian packages of which files go into the bundle and the image to the newest that the release
+# Upgrades the Debian packages whose files go into the bundle and the image to the newest that the release
 # offers. The image is not made of older ones; AZVNET_OLD_PACKAGES=1 leaves them as they are, and allows them.
 set -eu
 [ -z "${AZVNET_OLD_PACKAGES:-}" ] || exit 0

@@ -141,8 +141,8 @@ def no_manifest(bundle: Path) -> None:
     ("spoil", "words"),
     [
         (stray, "is not as its manifest says, not expected:"),
-        (stray_and_sealed, "stray.pyc of the bundle is nobody's"),
-        (no_program, "is for no machine"),
+        (stray_and_sealed, "not known where stray.pyc of the bundle comes from"),
+        (no_program, "is not an ELF program for"),
         (no_library, "is not as its manifest says, missing or changed:"),
         (no_manifest, "is not as its manifest says"),
     ],

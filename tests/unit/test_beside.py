@@ -163,12 +163,12 @@ def test_all_that_is_made_beside_the_tests_is_a_target() -> None:
 
 def test_a_layer_that_waits_for_the_tools_alone_asks_for_no_program_of_kubernetes() -> None:
     """Such a test would wait until its time is over while Kubernetes is compiled."""
-    folders = [layer.folder for layer in run_tests.LAYERS if layer.needs == run_tests.TOOLS]
-    assert folders
+    directories = [layer.directory for layer in run_tests.LAYERS if layer.needs == run_tests.TOOLS]
+    assert directories
     asking = re.compile(
         r"tools import .*\bkubernetes|tools\.kubernetes\(|\b(ApiServer|kwok|operator_place)\b"
     )
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for each in directories for path in (ROOT / each).rglob("*.py")):
         assert not asking.search(path.read_text()), (
             f"{path.relative_to(ROOT)} belongs into integration/apiserver"
         )

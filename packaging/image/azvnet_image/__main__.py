@@ -93,24 +93,24 @@ def _require_whole(bundle: Path) -> None:
 
 
 def _require_newest(packages: Iterable[Package]) -> None:
-    """Raises ImageError: a package is not the newest of its release, and nobody said that it may be older."""
+    """Raises ImageError: a package is not the newest of its release, and older ones are not allowed."""
     lines = newest.outdated(packages)
     for line in lines:
         sys.stderr.write(f"image: {line}\n")
     if lines and not os.environ.get(SWITCH):
         raise ImageError(
             f"{len(lines)} packages are not the newest of this release: run packaging/upgrade.sh as root and "
-            f"make build again, or say {SWITCH}=1"
+            f"make build again, or set {SWITCH}=1"
         )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="packaging/image/build.sh", description=__doc__)
-    parser.add_argument("--operator", action="store_true", help="the operator's image, not that of the nodes")
+    parser.add_argument("--operator", action="store_true", help="the operator's image instead of the nodes'")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="(default dist/azvnet)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default dist/azvnet-image.tar)")
     parser.add_argument("--name", default="", help="repository and tag (default localhost/azvnet:VERSION)")
-    parser.add_argument("--revision", default="", help="of the sources, for the image's label")
+    parser.add_argument("--revision", default="", help="revision of the sources, for the image's label")
     parser.add_argument("--about", type=Path, metavar="FILE", help="where to write name and digest, as JSON")
     return parser.parse_args()
 

@@ -22,20 +22,20 @@ COMPRESSION = 6
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file, folder or link of the image. Root owns everything."""
+    """One file, directory or link of the image. Root owns everything."""
 
     path: str
     """Without a leading slash."""
     mode: int = 0o644
     content: bytes | None = None
-    """Of a file."""
+    """Content of a file."""
     target: str = ""
-    """Of a symbolic link. Neither content nor target: a folder."""
+    """Target of a symbolic link. Neither content nor target: a directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What is said of the image."""
+    """The image's name and its configuration."""
 
     name: str
     """Repository and tag."""
@@ -99,7 +99,7 @@ def write(path: Path, image: Image, entries: Iterable[Entry], epoch: int) -> str
 
 
 def layer_of(entries: Iterable[Entry], epoch: int) -> bytes:
-    """A tar of entries, in the order of their paths, so that a folder comes before what is in it."""
+    """A tar of entries, in the order of their paths, so that a directory comes before what is in it."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for entry in sorted(entries, key=lambda each: each.path.split("/")):

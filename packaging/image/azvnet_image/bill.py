@@ -30,12 +30,12 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What the bill is of."""
+    """What the bill is for."""
 
     name: str
-    """Of the image, without its tag."""
+    """Name of the image, without its tag."""
     version: str
-    """Of the product."""
+    """Version of the product."""
     created: str
     """RFC 3339."""
 
@@ -47,7 +47,7 @@ class Shares:
     distributions: Mapping[str, list[str]]
     packages: Mapping[Package, list[str]]
     static: list[Package]
-    """Linked into what is the project's own."""
+    """Those linked into the project's own files."""
 
 
 def write(subject: Subject, files: Mapping[str, Entry], shares: Shares) -> bytes:

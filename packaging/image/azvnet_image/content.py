@@ -1,8 +1,8 @@
 """What is in the image, path by path.
 
-Owns the layout: the bundle in ``/usr/lib/azvnet``, the libraries where the distribution has them, the folders
-that a pod mounts something over, and who the program runs as. There are two images, the nodes' and the
-operator's. No shell, no package manager. It must not know formats.
+Owns the layout: the bundle in ``/usr/lib/azvnet``, the libraries where the distribution has them, the
+directories that a pod mounts something over, and who the program runs as. There are two images, the nodes'
+and the operator's. No shell, no package manager. It must not know formats.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Layout:
     title: str
     user: str
     """``uid:gid`` of the program."""
-    folders: Mapping[str, int]
+    directories: Mapping[str, int]
     """With their modes: what the manifest mounts something over, and what every program expects."""
     files: Mapping[str, bytes]
 
@@ -84,7 +84,7 @@ def content(bundle: Path, layout: Layout, name: str, version: str, created: str)
     """Put together what a bundle needs.
 
     Raises:
-        ImageError: a library is missing here, or a file is nobody's.
+        ImageError: a library is missing here, or it is not known where a file comes from.
     """
     program = bundle / "azvnet-python"
     architecture = libraries.architecture(program)
@@ -108,8 +108,8 @@ def content(bundle: Path, layout: Layout, name: str, version: str, created: str)
     if (bundle / PROBE).exists():
         links.append(Entry(f"usr/bin/{PROBE}", 0o777, target=f"../lib/azvnet/{PROBE}"))
     links.append(_loader(program))
-    folders = [Entry(path, mode) for path, mode in layout.folders.items()]
-    entries = [*files.values(), *links, *folders]
+    directories = [Entry(path, mode) for path, mode in layout.directories.items()]
+    entries = [*files.values(), *links, *directories]
     return Content(
         architecture,
         (*entries, *_parents(entries)),
@@ -162,21 +162,21 @@ def _bundle(bundle: Path) -> Iterator[Entry]:
 def _libraries(bundle: Path, program: Path, architecture: str) -> Iterator[tuple[str, Path]]:
     """Paths in the image, with the files of this machine."""
     triplet = libraries.TRIPLETS[architecture]
-    folder = Path("/usr/lib") / triplet
-    for name, path in sorted(libraries.needed(bundle, [folder]).items()):
+    directory = Path("/usr/lib") / triplet
+    for name, path in sorted(libraries.needed(bundle, [directory]).items()):
         yield f"usr/lib/{triplet}/{name}", path
     loader = libraries.interpreter(program)
-    yield f"usr/lib/{triplet}/{loader.name}", folder / loader.name
+    yield f"usr/lib/{triplet}/{loader.name}", directory / loader.name
 
 
 def _loader(program: Path) -> Entry:
     """Where a program asks for the dynamic loader, which is not where the distribution has it."""
     loader = libraries.interpreter(program)
     triplet = libraries.TRIPLETS[libraries.architecture(program)]
-    folder = loader.parent.relative_to("/")
-    if folder == Path("lib"):
+    directory = loader.parent.relative_to("/")
+    if directory == Path("lib"):
         return Entry(f"usr/lib/{loader.name}", 0o777, target=f"{triplet}/{loader.name}")
-    return Entry(f"usr/{folder}/{loader.name}", 0o777, target=f"../lib/{triplet}/{loader.name}")
+    return Entry(f"usr/{directory}/{loader.name}", 0o777, target=f"../lib/{triplet}/{loader.name}")
 
 
 def _base_files(base: dict[str, Path]) -> Iterator[Entry]:

@@ -41,10 +41,10 @@ class Package:
 
 
 def owners(files: Iterable[Path]) -> dict[Path, Package]:
-    """The packages that files of this machine are of, and that they still are as their packages had them.
+    """The packages that own files of this machine; checks that the files are unchanged.
 
     Raises:
-        ImageError: one is of none, or was changed.
+        ImageError: a file belongs to no package, or was changed.
     """
     names = _search(files)
     packages = {name: _package(name) for name in sorted(set(names.values()))}
@@ -75,7 +75,7 @@ def _search(files: Iterable[Path]) -> dict[Path, str]:
         found[Path(path)] = names.split(", ")[0]
     owned = {file: found[each] for file in real for each in _spellings(file) if each in found}
     if lost := [str(file) for file in real if file not in owned]:
-        raise ImageError(f"{', '.join(lost[:5])}: of no Debian package. Build the image on Debian or Ubuntu")
+        raise ImageError(f"{', '.join(lost[:5])}: in no Debian package. Build the image on Debian or Ubuntu")
     return owned
 
 
@@ -105,7 +105,7 @@ def _package(name: str) -> Package:
 
 
 def _dpkg(*command: str) -> str | None:
-    """What it prints; None where it knows nothing of what was asked for."""
+    """What it prints; None if it knows nothing of what was asked for."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

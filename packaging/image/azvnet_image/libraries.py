@@ -23,17 +23,17 @@ def architecture(program: Path) -> str:
     """What an ELF file is for.
 
     Raises:
-        ImageError: it is none, or for a machine that no image is made for.
+        ImageError: it is not one, or is for a machine without an image.
     """
     head = program.read_bytes()[:20]
     machine = int.from_bytes(head[18:20], "little")
     if head[:6] != b"\x7fELF\x02\x01" or machine not in MACHINES:
-        raise ImageError(f"{program} is for no machine that an image is made for ({', '.join(TRIPLETS)})")
+        raise ImageError(f"{program} is not an ELF program for {' or '.join(TRIPLETS)}")
     return MACHINES[machine]
 
 
 def elf_files(bundle: Path) -> list[Path]:
-    """The ELF files of a folder, without links."""
+    """The ELF files of a directory, without links."""
     files = (path for path in sorted(bundle.rglob("*")) if path.is_file() and not path.is_symlink())
     return [path for path in files if _is_elf(path)]
 
@@ -42,11 +42,11 @@ def interpreter(program: Path) -> Path:
     """The dynamic loader that a program asks for."""
     match = _INTERPRETER.search(_readelf("--program-headers", [program]))
     if match is None:
-        raise ImageError(f"{program} asks for no dynamic loader")
+        raise ImageError(f"{program} does not name a dynamic loader")
     return Path(match[1])
 
 
-def needed(bundle: Path, folders: Iterable[Path]) -> dict[str, Path]:
+def needed(bundle: Path, directories: Iterable[Path]) -> dict[str, Path]:
     """What the bundle's files need and do not bring, and what those need, by the name that is asked for.
 
     Raises:
@@ -57,15 +57,15 @@ def needed(bundle: Path, folders: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     while wanted:
         name = wanted.pop()
-        found[name] = _find(name, folders)
+        found[name] = _find(name, directories)
         wanted |= _needs([found[name]]) - own - found.keys()
     return found
 
 
-def _find(name: str, folders: Iterable[Path]) -> Path:
-    for folder in folders:
-        if (folder / name).exists():
-            return folder / name
+def _find(name: str, directories: Iterable[Path]) -> Path:
+    for directory in directories:
+        if (directory / name).exists():
+            return directory / name
     raise ImageError(f"the bundle needs {name}, and this machine does not have it")
 
 

@@ -36,7 +36,7 @@ def origins(bundle: Path) -> Origins:
     """Who made which file of a bundle, which was built on this machine.
 
     Raises:
-        ImageError: a file is nobody's.
+        ImageError: it is not known where a file comes from.
     """
     found = Origins()
     by_file = _distribution_files()
@@ -93,12 +93,13 @@ def _of_system(inside: str) -> Path:
         candidates.append(stdlib / PurePosixPath(*parts[1:]))
     if inside == sysconfig.get_config_var("INSTSONAME"):
         # packaging/libpython.sh links it anew from the objects that the distribution has for that.
-        folder = Path(str(sysconfig.get_config_var("LIBPL")))
-        candidates.insert(0, folder / f"libpython{sys.version_info[0]}.{sys.version_info[1]}-pic.a")
+        directory = Path(str(sysconfig.get_config_var("LIBPL")))
+        candidates.insert(0, directory / f"libpython{sys.version_info[0]}.{sys.version_info[1]}-pic.a")
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    raise ImageError(f"{inside} of the bundle is nobody's: teach packaging/image/azvnet_image/origins.py")
+    where = "extend packaging/image/azvnet_image/origins.py"
+    raise ImageError(f"it is not known where {inside} of the bundle comes from: {where}")
 
 
 def _multiarch() -> Path:
