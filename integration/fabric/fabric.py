@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import threading
 from typing import TYPE_CHECKING, Any
 
 from integration.fabric import armcontrol, changes, clouds, publicips, records, topology
 from integration.fabric.arm import Arm
 from integration.fabric.certificates import authority
 from integration.fabric.control import ControlServer
-from integration.fabric.faults import Fault, FaultBoard, UnfitFault, distort
+from integration.fabric.delivery import Delivery
+from integration.fabric.faults import Fault, UnfitFault
 from integration.fabric.goalstate import GoalState
 from integration.fabric.hostnetwork import DropCounters, HostNetwork
 from integration.fabric.identity import Identity
@@ -23,7 +23,7 @@ from integration.fabric.imds import Imds
 from integration.fabric.model import Estate, Placement, State, Surface
 from integration.fabric.rack import Build, Rack, is_node
 from integration.fabric.routers import LIFETIME
-from integration.fabric.services import PLACES, Services
+from integration.fabric.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -104,7 +104,8 @@ class Fabric:
             environment=environment,
         )
         self.goal = GoalState(topology.build(plan, self.name))
-        self.board = FaultBoard(self._faults_changed)
+        self._delivery = Delivery(self.name, self.goal, lambda: self.machines)
+        self.board = self._delivery.board
         self.imds = Imds(requests_per_second=imds_limit, shuffle=shuffle_nics)
         self._wireserver_ipv6 = wireserver_ipv6
         self.identity = Identity()
@@ -114,9 +115,6 @@ class Fabric:
         self._rack = Rack(
             self.name, lambda: self.estate, Build(mtu, accelerated, own_tmp, sysctls or {}), self.reboot
         )
-        self._stop = threading.Event()
-        self._lock = threading.RLock()
-        self._network: HostNetwork | None = None
         self._undo = contextlib.ExitStack()
         self.stop: Callable[[], None] | None = None
         """What the control socket calls to take the fabric down; None: it may not."""
@@ -146,9 +144,9 @@ class Fabric:
     @property
     def network(self) -> HostNetwork:
         """The host network. Raises RuntimeError when the fabric is down."""
-        if self._network is None:
+        if self._delivery.network is None:
             raise RuntimeError(f"fabric {self.name} is not up")
-        return self._network
+        return self._delivery.network
 
     def __enter__(self) -> Self:
         self.up()
@@ -173,7 +171,7 @@ class Fabric:
             undo.callback(records.remove, self.name)
             network = HostNetwork(mtu=self.mtu, services=(clouds.ARM_ADDRESS, clouds.LOGIN_ADDRESS))
             undo.callback(network.close)
-            self._network = network
+            self._delivery.network = network
             self._rack.power_on(folder, undo)
             self._boot(list(self.machines.values()))
             services = Services(
@@ -188,7 +186,7 @@ class Fabric:
             undo.callback(self.arm.close)
             undo.callback(services.close)
             services.start(network.netns)
-            undo.callback(self._watch())
+            undo.callback(self._delivery.watch())
             control = ControlServer(self, folder, self.stop)
             undo.callback(control.close)
             self._undo = undo.pop_all()
@@ -196,24 +194,24 @@ class Fabric:
     def down(self) -> None:
         """Take everything down. Does nothing when it is down."""
         self._undo.close()
-        self._network = None
+        self._delivery.network = None
 
     def reboot(self, name: str) -> None:
         """Reboot a machine: every process ends, /run and the network are new, so is the boot id."""
-        with self._lock:
+        with self._delivery.lock:
             self.halt(name)
             self.boot(name)
 
     def halt(self, name: str) -> None:
         """Pull the plug of a machine: every process in it ends; its disk and its addresses stay."""
         machine = self.machines[name]
-        with self._lock:
+        with self._delivery.lock:
             self.network.unplug(machine.vm)
             machine.halt()
 
     def boot(self, name: str) -> None:
         """Start a halted machine again."""
-        with self._lock:
+        with self._delivery.lock:
             self._boot([self.machines[name]])
 
     def add_vf(self, node: str, link: str = "enP1s1", *, nic: int = 0) -> None:
@@ -300,7 +298,7 @@ class Fabric:
     def change(self, how: Callable[[Estate], Estate]) -> None:
         """Change the estate by a function from estate to estate; what it raises changes nothing."""
         self.goal.change(how)
-        self._apply()
+        self._delivery.deliver()
 
     def move_router(self, node: str, address: IPv6Address, *, nic: int = 0, lifetime: int = LIFETIME) -> None:
         """Have another router of IPv6 on a NIC of a node: it announces itself as a default route for so many
@@ -313,60 +311,4 @@ class Fabric:
         return self.network.drop_counters()
 
     def _boot(self, machines: list[Machine]) -> None:
-        self._rack.boot(machines, self.network, self._apply, detached=self.stop is not None)
-
-    def _apply(self) -> None:
-        """Let the host network see what has reached it."""
-        with self._lock:
-            if self._network is None:
-                return
-            estate = self.goal.seen_by(Surface.FABRIC)
-            for fault in self.board.of(Surface.FABRIC):
-                estate = distort(estate, fault)
-            self._network.apply(estate)
-
-    def _faults_changed(self) -> None:
-        with self._lock:
-            for surface in Surface:
-                if any(fault.stale for fault in self.board.of(surface)):
-                    self.goal.freeze(surface)
-                else:
-                    self.goal.thaw(surface)
-            if self._network is None:
-                return
-            self._network.set_refused(self._refusals())
-            outages: list[str] = []
-            losses: dict[str, int] = {}
-            for fault in self.board.of(Surface.FABRIC):
-                concerned = [fault.node] if fault.node else list(self.machines)
-                outages += concerned if fault.hang else []
-                losses.update(dict.fromkeys(concerned, fault.loss) if fault.loss else {})
-            self._network.set_faults(outages, losses)
-            self._apply()
-
-    def _refusals(self) -> list[tuple[str, IPv4Address, int]]:
-        return [
-            (str(self.machines[fault.node].primary_ip) if fault.node else "0.0.0.0/0", *PLACES[surface])
-            for surface, fault in self.board.active()
-            if fault.refused and surface in PLACES
-        ]
-
-    def _watch(self) -> Callable[[], None]:
-        """Start the thread that lets late changes reach the host network; returns what ends it."""
-        self._stop.clear()
-
-        def body() -> None:
-            seen = self.goal.seen_by(Surface.FABRIC)
-            while (now := self.goal.wait_for(Surface.FABRIC, seen, self._stop)) is not None:
-                seen = now
-                self._apply()
-
-        thread = threading.Thread(target=body, name=f"{self.name} goal state", daemon=True)
-        thread.start()
-
-        def end() -> None:
-            self._stop.set()
-            self.goal.wake()
-            thread.join()
-
-        return end
+        self._rack.boot(machines, self.network, self._delivery.deliver, detached=self.stop is not None)
