@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration.apiserver.operator_site import AGENT_RULES
 from integration.cluster.api import ApiError
-from integration.cluster.apiserver import AZVNET_NODES, ApiServer
-from integration.fabric import Fabric
-from integration.fabric.armroles import NIC_WRITER
+from integration.cluster.apiserver import AZVNET_NODES
 from integration.provisioned import NodeOfCluster
 from ipam.provision import exchange, nic_document
 from ipam.value import replace
@@ -25,36 +24,20 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from integration.cluster.apiserver import ApiServer
+    from integration.fabric import Fabric
     from ipam.provision.exchange import AzvnetNode
 
 PATIENCE = 120.0
-RULES = [
-    {
-        "apiGroups": ["azvnet.io"],
-        "resources": ["azvnetnodes"],
-        "verbs": ["create", "get", "list", "watch", "patch", "update"],
-    }
-]
-"""Those of the chart, packaging/helm/azvnet/templates/agent-rbac.yaml."""
 SCENES = ("grows", "shrinks", "cut-off", "offered", "begun", "removed", "modes")
 
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def fabric() -> Iterator[Fabric]:
-    """A node for each scene."""
-    with Fabric(nodes=len(SCENES), addresses=2, vnet_hosts=2, imds_limit=None) as made:
-        made.arm.roles.give(NIC_WRITER)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def server(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with ApiServer(fabric.vnet_hosts["vm2"], tmp_path_factory.mktemp("api")) as made:
-        made.define_azvnet_nodes()
-        made.give_role("azvnet", RULES, "kube-system", "azvnet")
-        yield made
+def prepare(server: ApiServer) -> None:
+    """What the fixture ``server`` has in it."""
+    server.define_azvnet_nodes()
+    server.give_role("azvnet", AGENT_RULES, "kube-system", "azvnet")
 
 
 class FollowingNode(NodeOfCluster):

@@ -14,15 +14,15 @@ import pytest
 import yaml
 
 from integration.apiserver.operator_place import chart
-from integration.cluster.apiserver import ApiServer
-from integration.fabric import Fabric
-from integration.fabric.armroles import NIC_WRITER
 from integration.fabric.documents import vm_id
 from integration.provisioned import NodeOfCluster
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from integration.cluster.apiserver import ApiServer
+    from integration.fabric import Fabric
 
 PATIENCE = 120.0
 SCENES = ("burst", "many", "refused", "away", "other")
@@ -32,20 +32,10 @@ UNKNOWN = "it is not known which pods are scheduled to this node"
 pytestmark = [pytest.mark.xdist_group("scheduled"), pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def fabric() -> Iterator[Fabric]:
-    """A node for each scene."""
-    with Fabric(nodes=len(SCENES), addresses=2, vnet_hosts=2, imds_limit=None) as made:
-        made.arm.roles.give(NIC_WRITER)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def server(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with ApiServer(fabric.vnet_hosts["vm2"], tmp_path_factory.mktemp("api")) as made:
-        made.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
-        made.give_role("azvnet", _rules(), "kube-system", "azvnet")
-        yield made
+def prepare(server: ApiServer) -> None:
+    """What the fixture ``server`` has in it."""
+    server.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+    server.give_role("azvnet", _rules(), "kube-system", "azvnet")
 
 
 def _rules() -> list[dict[str, Any]]:
