@@ -162,7 +162,7 @@ class Cluster(Value):
 
     @property
     def taken_by_others(self) -> int:
-        """With blocks in whole ones, if what others have lies side by side: a count does not say."""
+        """With blocks in whole ones, as if others' addresses lay side by side: a count does not say where."""
         return -(-self.others // BLOCK) * BLOCK if self.node.blocks else self.others
 
     def configurations(self, nodes: int) -> int:

@@ -144,7 +144,8 @@ def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | N
 
 
 def _forwarding(source: IPAddress, target: IPAddress, came_by: Link, node: Node) -> KernelRoute | None:
-    """The route by which the node would forward a packet; None: there is none, or a rule or route prohibits.
+    """The route by which the node would forward a packet; None: there is none, or a rule or route prohibits
+    it.
 
     The lookup is for a packet that came in by the NIC itself: the kernel takes ``lo`` for the node's own
     packets and refuses it with a strict source check, and the pod has no link yet. That check refuses the
@@ -174,8 +175,8 @@ def route_by(link: Link, source: IPAddress, target: IPAddress, node: Node) -> Ke
 
 
 def router_of(link: Link, node: Node) -> IPAddress | None:
-    """The router of IPv6 on a link, by the default route that it announced, or somebody set; None: there is
-    none. Nothing else names it: Azure announces the same on every link, beyond the subnet.
+    """The IPv6 router on a link, by the default route that it announced or that was configured; None: there
+    is none. Nothing else names it: Azure announces the same on every link, beyond the subnet.
     """
     from cni_plugin.kernel import nic_table
 
@@ -186,8 +187,8 @@ def router_of(link: Link, node: Node) -> IPAddress | None:
 
 
 def routers_elsewhere(link: Link, node: Node) -> bool:
-    """Whether default routes of IPv6 lead over other links too. Which of them the kernel takes changes with
-    what it knows of the routers (RFC 4861, section 6.3.6), so what it answers now need not hold.
+    """Whether IPv6 default routes lead over other links too. Which of them the kernel uses depends on the
+    state of the routers (RFC 4861, section 6.3.6), so its present answer may not last.
     """
     bodies = node.host.dump(encode.dump_routes(encode.AF_INET6))
     # Byte 1 is rtm_dst_len. Routes to pods are not parsed: a full node has hundreds.

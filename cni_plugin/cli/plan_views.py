@@ -262,7 +262,7 @@ def use_words(plan: SubnetPlan, name: str) -> str:
 
 
 def share(plan: SubnetPlan, name: str, count: int) -> str:
-    """Of the subnet, in percent."""
+    """The share of the subnet, in percent."""
     return "" if name == "missing" else f"{count / planning.subnet_size(plan.shown):.1%}"
 
 

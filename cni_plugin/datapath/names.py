@@ -46,7 +46,7 @@ class Names(Value):
     own_ifname: str
     """Its visible name in that case. Earlier versions always used it, and set no mark."""
     pod_mac: str
-    """MAC of the pod's end where none is asked for: unicast, locally administered (IEEE 802)."""
+    """MAC of the pod's end if none is requested: unicast, locally administered (IEEE 802)."""
     first_index: int
     lock_offset: int
     """Of its byte in the file of locks."""

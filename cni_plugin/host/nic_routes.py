@@ -197,7 +197,7 @@ def _free_table(index: int, every: Sequence[RoutingRule], family: Family, host: 
 
 
 def link_of(nic: NicOfPods, links: Sequence[Link]) -> Link | None:
-    """The link of a NIC; None: there is none, or which one it is is not clear."""
+    """The link of a NIC; None: it has none, or it is not clear which."""
     with suppress(UplinkUnclear):
         return uplink.select(links, (nic.mac,))
     return None

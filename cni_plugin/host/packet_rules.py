@@ -1,4 +1,4 @@
-"""The rules of table ``inet azvnet``: what a decision about pods' packets comes to. Pure.
+"""The rules of table ``inet azvnet`` that carry out a decision about pods' packets. Pure.
 
 They concern what comes in by host veths, which have a group of their own, and addresses of the pool, but not
 the node's own packets, nor those of other plugins' pods. A pod that comes or goes does not change them. It

@@ -2,8 +2,8 @@
 two files of the state directory.
 
 Owns the decision as a value, its defaults, and the files, so that a call without the agent finds what the
-agent decided. A reboot takes the files along, and whoever comes first makes them again. It must not know how
-the kernel is made to do it.
+agent decided. A reboot removes the files, and the first call or agent after it makes them again. It must not
+know how the kernel is made to do it.
 """
 
 from __future__ import annotations

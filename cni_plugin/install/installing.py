@@ -40,7 +40,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for."""
+    """The installation that is requested."""
 
     place: Place
     keep: int = KEEP

@@ -28,7 +28,7 @@ class ConflistPlan:
 
     @classmethod
     def plan(cls, place: Place, source: Path | None) -> ConflistPlan:
-        """What ``source`` (none: what is there, or else the default) comes to on this node.
+        """The plan for ``source``; None: for the conflist that is there, or else the default.
 
         Raises:
             Refused: it can't be used, or its place is another plugin's.

@@ -37,7 +37,7 @@ what is known by its name is removed, and nothing below it."""
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What is asked for."""
+    """The removal that is requested."""
 
     place: Place
     attachments: int
@@ -54,7 +54,7 @@ class Removal:
 
 
 def uninstall(removal: Removal, say: Say) -> None:
-    """Take it away. Raises Refused: pods or processes still use it; or a file can't be changed."""
+    """Remove the installation. Raises Refused: pods or processes still use it; or a file can't be changed."""
     require_root()
     place = removal.place
     with explained():

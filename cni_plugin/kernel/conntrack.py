@@ -181,7 +181,7 @@ def _nested(found: dict[int, bytes], kind: int) -> list[tuple[int, bytes]]:
 
 
 def _header(address: IPAddress, version: int = 0) -> bytes:
-    """Struct nfgenmsg. A deletion of many looks at the family in version 1 alone."""
+    """Struct nfgenmsg. In a deletion of many the kernel heeds the family only in version 1."""
     family = AF_INET if address.version == 4 else AF_INET6
     return struct.pack("=BBH", family, version, 0)
 

@@ -222,8 +222,8 @@ def new_pod_route(
 ) -> Request:
     """Add a route of a pod, behind the ones to the same destination that are there already.
 
-    A default route of IPv4 without a metric is exclusive: of two the kernel takes each in turn, whatever the
-    source (fib_select_default, net/ipv4/fib_semantics.c).
+    An IPv4 default route without a metric is exclusive: the kernel would use two of them in turn, whatever
+    the source (fib_select_default, net/ipv4/fib_semantics.c).
     """
     exclusive = gateway is not None and gateway.version == 4 and not metric
     return _route(

@@ -54,7 +54,7 @@ class KnownHost:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # one answer may need another
         self.identity = netns.own_identity()
-        """Of the host's namespace, as ``netns.identity``: a process stays in it."""
+        """Identity of the host's namespace, as ``netns.identity`` has it: a process stays in it."""
         self._watch = Watch(WATCHED, of_pods=False)
         self._answers: dict[object, tuple[Any, float]] = {}
         self._addresses: frozenset[IPAddress] | None = None

@@ -51,7 +51,7 @@ ANSWER_SECONDS = 30
 DUMP_ATTEMPTS = 4
 RTM_GETLINK = encode.RTM_GETLINK.to_bytes(2, "little")
 IFI_INDEX = slice(4, 8)
-"""Of struct ifinfomsg: a link that was renamed meanwhile is one link."""
+"""The index in struct ifinfomsg: a link that was renamed meanwhile is still the same link."""
 
 
 rtnl = threading.Lock()

@@ -25,7 +25,7 @@ ANYTHING = 0
 first check."""
 SO_ATTACH_FILTER = 26
 SINGLE_ADDRESS = 32
-"""Bits of the destination of a pod's route of IPv4."""
+"""Prefix length of a pod's IPv4 route."""
 IFLA_LINKINFO, IFLA_GROUP, IFLA_INFO_KIND, RTA_OIF = 18, 27, 1, 4
 _HEAD = 16
 """Bytes of a notification that are read: its header. The kernel drops the rest."""
@@ -65,7 +65,7 @@ NOT_OF_PODS = (
     _Step(IS, _as_read(RTM_DELNETCONF, 2), "settings", "keep"),
     _Step(LOAD_BYTE, BODY + 1, label="route"),  # rtm_dst_len
     _Step(IS, 0, "keep"),
-    _Step(IS, SINGLE_ADDRESS, "drop"),  # of IPv6 it is a prefix like any other
+    _Step(IS, SINGLE_ADDRESS, "drop"),  # for IPv6 a prefix like any other
     _Step(SET, ROUTE_ATTRIBUTES),
     _Step(SET_X, RTA_OIF),
     _Step(LOAD, ATTRIBUTE),

@@ -51,7 +51,7 @@ def run(settings: Settings, write: Write) -> int:
 
 
 def _identity() -> str:
-    """Of this process and of no other one, before or after it."""
+    """An identity that no other process has, before or after this one."""
     return f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
 
 

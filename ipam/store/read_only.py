@@ -49,7 +49,7 @@ class _Changed(Exception):
 
 
 class ReadOnlyStore:
-    """Reads one node's store, through a connection of its own for each look."""
+    """Reads one node's store, with a connection of its own for each read."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ReadOnlyStore:
             try:
                 return self._look(work, before)
             except (_Changed, StoreDamaged, sqlite3.Error, OSError) as error:
-                # What can't be opened was removed between two looks at it.
+                # A file that can't be opened was removed after it was found.
                 attempts += not (isinstance(error, _Changed) or code_of(error) == CANTOPEN)
                 if attempts >= _ATTEMPTS or time.monotonic() >= until:
                     raise self._unavailable(error) from error
@@ -95,7 +95,7 @@ class ReadOnlyStore:
         raise StoreUnavailable("the store is open read-only", "This is a defect of azvnet.")
 
     def close(self) -> None:
-        """Nothing stays open between two looks."""
+        """Nothing stays open between two reads."""
 
     def _look(self, work: Callable[[Transaction], T], before: _State) -> T:
         at_rest = self._at_rest()
