@@ -30,7 +30,7 @@ def require(place: Place, bundle: Bundle) -> str:
     needed = max(_numbers_needed(bundle), default=(0, 0))
     own = machine(Path("/proc/self/exe"))
     found = next((path for path in _candidates(place) if machine(path) == own), None)
-    has = _number(found) if found else None
+    has = next(_find(_BANNER, found), None) if found else None
     if has is None or found is None:
         return f"cannot find {NAME} under {place.root}; glibc version not checked"
     if has < needed:
@@ -56,10 +56,6 @@ def _candidates(place: Place) -> Iterator[Path]:
             real = place.real(place.shown(path) / NAME)
             if real.is_file():
                 yield real
-
-
-def _number(library: Path) -> Number | None:
-    return next(_find(_BANNER, library), None)
 
 
 def _find(pattern: re.Pattern[bytes], path: Path) -> Iterator[Number]:
