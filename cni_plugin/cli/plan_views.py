@@ -139,13 +139,12 @@ def _live_document(plan: SubnetPlan) -> dict[str, Any] | None:
     live = plan.live
     if live is None:
         return None
-    uncounted = list(live.uncounted)
     return {
         "name": live.name,
         "prefix": str(live.prefix),
         "used": live.used,
         "elsewhere": live.elsewhere,
-        "uncounted": uncounted,
+        "uncounted": list(live.uncounted),
     }
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni_plugin.host.traffic import Traffic
+    from cni_plugin.kernel.nftables import Step
 
 RAW, FILTER, SOURCE_NAT = -300, 0, 100
 """Priorities with names of their own in nft."""
@@ -74,27 +75,29 @@ _TO_PODS = Rule("to a pod", (nftables.to_group(HOST_LINK_GROUP), nftables.RETURN
 
 def _forward_rules(decided: Traffic, *, ipv6: bool) -> Iterator[Rule]:
     yield _TO_PODS
-    pool, pool_v6 = traffic.by_family(decided.pool)
-    if pool and decided.uplinks:
-        # Otherwise it bounces between node and network until its TTL ends. TCP is reset, since the
-        # redirects that the kernel sends before this use up its rate of other ICMP (ip_rt_send_redirect).
-        turned = (*nftables.from_links(decided.uplinks), *nftables.to_links(decided.uplinks))
-        held = (nftables.DESTINATION, nftables.in_networks(pool))
-        tcp = (*turned, nftables.IPV4_ONLY, nftables.TCP, *held, nftables.REFUSE_TCP)
-        yield Rule("no pod has the address", tcp)
-        yield Rule("no pod has the address", (*turned, nftables.IPV4_ONLY, *held, nftables.UNREACHABLE))
-    if ipv6 and pool_v6 and decided.uplinks:
-        turned = (*nftables.from_links(decided.uplinks), *nftables.to_links(decided.uplinks))
-        held = (nftables.DESTINATION_V6, nftables.in_networks(pool_v6))
-        tcp = (*turned, nftables.IPV6_ONLY, nftables.TCP, *held, nftables.REFUSE_TCP)
-        yield Rule("no pod has the address", tcp)
-        yield Rule("no pod has the address", (*turned, nftables.IPV6_ONLY, *held, nftables.UNREACHABLE))
+    of_4, of_6 = traffic.by_family(decided.pool)
+    if of_4 and decided.uplinks:
+        held = (nftables.DESTINATION, nftables.in_networks(of_4))
+        yield from _turn_away(decided.uplinks, nftables.IPV4_ONLY, held)
+    if ipv6 and of_6 and decided.uplinks:
+        held = (nftables.DESTINATION_V6, nftables.in_networks(of_6))
+        yield from _turn_away(decided.uplinks, nftables.IPV6_ONLY, held)
     to = (_FROM_PODS, nftables.IPV4_ONLY, nftables.TCP, nftables.DESTINATION)
     if not decided.wireserver:
         ports = (nftables.DESTINATION_PORT, nftables.in_ports(WIRESERVER_PORTS), nftables.REFUSE_TCP)
         yield Rule("wireserver", (*to, nftables.in_networks([traffic.WIRESERVER]), *ports))
     if not decided.imds:
         yield Rule("metadata service", (*to, nftables.in_networks([traffic.IMDS]), nftables.REFUSE_TCP))
+
+
+def _turn_away(uplinks: Sequence[int], family: Step, held: tuple[Step, ...]) -> Iterator[Rule]:
+    """Refuse what is routed back to an uplink because no pod has the address: otherwise it bounces between
+    node and network until its TTL ends. TCP is reset, since the redirects that the kernel sends before this
+    use up its rate of other ICMP (ip_rt_send_redirect).
+    """
+    turned = (*nftables.from_links(uplinks), *nftables.to_links(uplinks), family)
+    yield Rule("no pod has the address", (*turned, nftables.TCP, *held, nftables.REFUSE_TCP))
+    yield Rule("no pod has the address", (*turned, *held, nftables.UNREACHABLE))
 
 
 def _masquerade_rules(decided: Traffic, excepted: Sequence[int], *, ipv6: bool) -> Iterator[Rule]:
