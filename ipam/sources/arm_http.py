@@ -36,7 +36,7 @@ class AnswerRefused(Exception):
 def json_object(body: str | bytes) -> dict[str, Any]:
     """The JSON object in a body; empty if it is not one: the answer's status says more than that would."""
     try:
-        document = json.loads(body) if body.strip() else {}
+        document = json.loads(body)
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -57,8 +57,7 @@ class _Bounded(HTTPAdapter):
     """Never retries: that is up to the caller."""
 
     def __init__(self, origin: str, connections: int) -> None:
-        retry = Retry(total=False, redirect=False, raise_on_status=False)
-        super().__init__(pool_maxsize=connections, max_retries=retry)
+        super().__init__(pool_maxsize=connections, max_retries=Retry(total=False))
         self._origin = _origin_of(origin) if origin else None
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:

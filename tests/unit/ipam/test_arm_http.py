@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from ipam.sources.arm_http import AnswerRefused, session
 from ipam.sources.documents import SIZE_LIMIT
@@ -17,6 +19,8 @@ from tests.unit.ipam.cloud import Cloud, ok, reply, running
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
+
+    from tests.unit.ipam.cloud import Answer
 
 TOKEN = {"Authorization": "Bearer s3cr3t"}
 SCOPE = "https://management.azure.com/.default"
@@ -92,6 +96,17 @@ def test_an_answer_that_breaks_off_is_told(cloud: Cloud) -> None:
     cloud.answers = [ok(b"0123456789")[:-3]]
     with pytest.raises(AnswerRefused, match="broke off"):
         session(cloud.url).get(f"{cloud.url}/x")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [lambda _: None, reply("503 No", Retry_After="0"), reply("429 No", Retry_After="0"), reply("404 No")],
+)
+def test_a_request_is_sent_once_whatever_comes_back(cloud: Cloud, first: Answer) -> None:
+    cloud.answers = [first, ok({})]
+    with suppress(requests.ConnectionError):
+        assert session(cloud.url).get(f"{cloud.url}/x").status_code != 200
+    assert len(cloud.requests) == 1
 
 
 class TestManagedIdentity:

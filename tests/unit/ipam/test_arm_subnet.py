@@ -74,9 +74,9 @@ def test_a_subnet_that_is_not_there_is_said_so(azure: Cloud) -> None:
 
 
 def test_all_pages_are_read() -> None:
-    entries = [entry("Pods", 7.0), entry("web", 5.0), entry("GatewaySubnet", -1.0)]
+    entries = [entry("Pods", 7.0), entry("web", 5.0), entry("GatewaySubnet", -1.0), entry("bastion", -1.0)]
     assert counted(entries, addressPrefix="10.0.0.0/24") == SubnetUsage(
-        "pods", IPv4Network("10.0.0.0/24"), 7, 5, ("gatewaysubnet",)
+        "pods", IPv4Network("10.0.0.0/24"), 7, 5, ("bastion", "gatewaysubnet")
     )
 
 
@@ -91,6 +91,24 @@ def test_no_count_is_not_none_in_use(value: object) -> None:
 def test_a_list_without_the_subnet_is_not_none_in_use(usages: list[Any]) -> None:
     with pytest.raises(SourceUnreadable, match="does not report how many"):
         counted(usages, addressPrefix="10.0.0.0/24")
+
+
+@pytest.mark.parametrize("value", [5, "pods", {"pods": 7}, None])
+def test_what_is_no_list_is_not_none_in_use(value: object) -> None:
+    def ask(_: str, where: str, __: dict[str, Any] | None, ___: str) -> ArmAnswer:
+        return ArmAnswer(200, {"value": value} if "/usages" in where else {})
+
+    with pytest.raises(SourceUnreadable, match="does not report how many"):
+        usage_of(SUBNET, ask, "somebody")
+
+
+def test_an_answer_without_a_name_is_called_by_that_of_its_id() -> None:
+    def ask(_: str, where: str, __: dict[str, Any] | None, ___: str) -> ArmAnswer:
+        if "/usages" in where:
+            return ArmAnswer(200, {"value": [entry("pods", 7.0)]})
+        return ArmAnswer(200, {"properties": {"addressPrefix": "10.0.0.0/24"}})
+
+    assert usage_of(SUBNET, ask, "somebody").name == "pods"
 
 
 def test_a_name_is_one_line_that_a_terminal_can_show() -> None:
@@ -116,6 +134,14 @@ def test_a_prefix_that_can_not_be_planned_with_is_refused(properties: dict[str, 
         counted([entry("pods", 7.0)], **properties)
 
 
+def test_properties_that_are_no_object_have_no_prefix() -> None:
+    def ask(_: str, where: str, __: dict[str, Any] | None, ___: str) -> ArmAnswer:
+        return ArmAnswer(200, {"value": [entry("pods", 7.0)]} if "/usages" in where else {"properties": 5})
+
+    with pytest.raises(SourceUnreadable, match="needs exactly one IPv4 prefix"):
+        usage_of(SUBNET, ask, "somebody")
+
+
 @pytest.mark.parametrize(("status", "remedy"), [(401, "try again"), (429, "throttled"), (503, "try again")])
 def test_every_refusal_says_what_to_do(status: int, remedy: str) -> None:
     def ask(_: str, __: str, ___: dict[str, Any] | None, ____: str) -> ArmAnswer:
@@ -130,7 +156,7 @@ def test_every_refusal_says_what_to_do(status: int, remedy: str) -> None:
     ("error", "said"),
     [
         (NoToken("Identity not found"), r"no access token \(somebody\)"),
-        (NotAnswered("https://a: no route"), "reached"),
+        (NotAnswered("https://a: no route"), "arm: https://a can't be reached: https://a: no route"),
     ],
 )
 def test_without_token_or_answer_it_is_said_so(error: Exception, said: str) -> None:

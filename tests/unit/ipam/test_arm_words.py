@@ -144,8 +144,13 @@ class TestStates:
         assert "1 IP configurations in state 'Deleting': 0 are used" in warning
 
     def test_one_without_an_address_yet_is_named(self) -> None:
-        _, (warning,) = built(nic_with(configuration(None, "Updating")), in_imds())
-        assert "'Updating'" in warning
+        nic = nic_with(configuration(None, "Updating"), configuration(None), configuration("10.10.0.5"))
+        addresses, warnings = built(nic, in_imds())
+        assert addresses == ["10.10.0.5"]
+        assert [each.partition(": ")[2] for each in warnings] == [
+            f"1 IP configurations in state '{state}': 0 are used, since IMDS lists them, 1 are skipped"
+            for state in ("Succeeded", "Updating")
+        ]
 
     def test_the_hosts_own_address_is_its_own_whatever_its_state(self) -> None:
         nic = nic_with()
@@ -184,6 +189,16 @@ class TestStates:
         read = nic_of(nic, begun, None)
         assert "10.10.0.6" not in [str(each.ip) for each in read.addresses]
 
+    def test_the_length_of_a_block_may_be_in_its_address_in_a_field_or_in_both(self) -> None:
+        for block in (
+            configuration("10.10.0.16/28"),
+            configuration("10.10.0.16", private_ip_address_prefix_length=28),
+            configuration("10.10.0.16/28", private_ip_address_prefix_length=28),
+        ):
+            addresses, warnings = built(nic_with(block), in_imds())
+            assert addresses == [f"10.10.0.{number}" for number in range(16, 32)]
+            assert warnings == []
+
     def test_a_block_is_decided_as_a_whole(self) -> None:
         nic = nic_with(configuration("10.10.0.16/28", "Failed"))
         assert len(built(nic, in_imds("10.10.0.16/28"))[0]) == 16
@@ -220,8 +235,10 @@ class TestWhatIsRemembered:
         nic.ip_configurations[1].provisioning_state = SimpleNamespace(value="Updating")
         assert not fits(nic, in_imds("10.10.0.5"))
 
-    def test_a_nic_without_configurations_fits(self) -> None:
-        assert fits(SimpleNamespace(ip_configurations=None), in_imds())
+    def test_a_nic_without_configurations_fits_and_has_no_addresses(self) -> None:
+        nic = SimpleNamespace(ip_configurations=None)
+        assert fits(nic, in_imds())
+        assert built(nic, in_imds()) == ([], [])
 
     def test_an_ipv6_address_needs_no_subnet(self) -> None:
         assert fits(nic_with(configuration("fd00::5")), in_imds())
