@@ -46,6 +46,8 @@ class Machine:
         self.while_waiting: list[object] = []
         self.log: list[str] = []
         self.asked = 0
+        self.looked_up = 0
+        """Times that it was looked up where the NIC is."""
         self.read_source()
         self.start()
 
@@ -85,6 +87,7 @@ class Machine:
 
     def writer(self, subnet: str) -> NicWriter:
         assert subnet == ""
+        self.looked_up += 1
         bucket = Bucket(1000, 1.0, self.clock)
         arm = Conversation(self.ask, self.wait, self.tally, bucket, bucket)
         return NicWriter(

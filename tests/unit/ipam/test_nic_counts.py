@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ipam import nic_counts
+from ipam.provision.refusals import Kind, Refusal
+from ipam.provision.tally import Tally
+from tests.unit.ipam.node import Clock
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,17 @@ def test_the_outcome_of_a_write_is_in_the_name_of_its_counter() -> None:
     assert nic_counts.outcome_of(nic_counts.writes_ended("subnet-full")) == "subnet-full"
     assert nic_counts.outcome_of(nic_counts.READS) == ""
     assert nic_counts.outcome_of(nic_counts.bucket(0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("ends", "counted"),
+    [(Refusal(Kind.BUSY, "busy"), "busy"), (RuntimeError("stopped"), "interrupted")],
+)
+def test_a_write_that_does_not_succeed_is_counted_as_that_alone_and_the_reason_goes_on(
+    ends: Exception, counted: str
+) -> None:
+    found: list[dict[str, int]] = []
+    tally = Tally(lambda events: found.append(dict(events)), Clock())
+    with pytest.raises(type(ends)), tally.write():
+        raise ends
+    assert found == [{nic_counts.writes_ended(counted): 1}]

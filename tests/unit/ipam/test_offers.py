@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from ipam.provision import offers
 from ipam.provision.offers import KEPT_SECONDS, NAME, Offer, Offers
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from ipam.value import replace
 
 FIRST, SECOND = ip_address("10.1.0.5"), ip_address("10.1.0.6")
 ONE = Offer("azvnet-0123456789abcdef", (FIRST,), 1000.0)
@@ -39,6 +38,27 @@ def test_an_offer_is_forgotten_ten_minutes_after_it_was_published_last(tmp_path:
     assert offers.kept(tmp_path, 1000.0) == {FIRST, SECOND}
     assert offers.kept(tmp_path, 900.0 + KEPT_SECONDS) == {FIRST}
     assert offers.kept(tmp_path, 1000.0 + KEPT_SECONDS) == frozenset()
+
+
+def test_what_is_being_removed_is_not_forgotten_and_what_has_no_name_is() -> None:
+    named, nameless = ONE, replace(WITHDRAWN, name="")
+    known = Offers("uid-1", (named, nameless))
+    assert known.since(5000.0) == Offers("uid-1")
+    assert known.since(5000.0, but={ONE.name, ""}) == Offers("uid-1", (named,))
+
+
+def test_an_offer_outlives_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    real = os.fsync
+
+    def look(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        assert offers.read(tmp_path) == BOTH, "it was not renamed afterwards"
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    offers.keep(tmp_path, BOTH)
+    assert synced == [tmp_path / NAME, tmp_path]
 
 
 def test_an_offer_from_before_the_last_boot_is_kept_for_ten_minutes_of_this_one(tmp_path: Path) -> None:

@@ -219,6 +219,47 @@ def test_a_refusal_is_a_state_that_says_what_to_do_and_ends_by_itself(
     assert len(machine.on_nic()) == 16
 
 
+@pytest.mark.parametrize(
+    ("answer", "times"),
+    [
+        (refusal(404, "ResourceNotFound"), 2),
+        (refusal(401, "InvalidAuthenticationToken"), 2),
+        (refusal(500, "InternalServerError"), 1),
+        (refusal(403, "AuthorizationFailed"), 1),
+    ],
+)
+def test_where_the_nic_is_is_looked_up_again_where_it_may_have_moved(
+    machine: Machine, answer: ArmAnswer, times: int
+) -> None:
+    machine.arm.instead.append(("PUT", answer))
+    machine.run(150)
+    assert machine.looked_up == times
+
+
+def test_what_is_done_to_the_nic_is_said_while_it_is_done(machine: Machine) -> None:
+    machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    said: list[str] = []
+
+    def look() -> None:
+        progress = machine.provisioner.progress
+        said.append(f"{progress.phase}: {progress.text}")
+
+    machine.while_waiting = [look]
+    machine.run(60)
+    machine.waiting_pods = set()
+    machine.run(SHRINK_AFTER + 100)
+    assert set(said) == {
+        "growing: adding 48 addresses to the NIC",
+        "shrinking: taking 32 addresses from the NIC",
+    }
+    assert machine.log == [
+        "info: adding 48 addresses to the NIC",
+        "info: the NIC has 49 IP configurations now",
+        "info: taking 32 addresses from the NIC",
+        "info: the NIC has 17 IP configurations now",
+    ]
+
+
 def test_retry_after_is_waited_for_and_pauses_grow(machine: Machine) -> None:
     machine.arm.instead.append(("PUT", refusal(429, "TooManyRequests", retry_after="100")))
     began = machine.clock()
@@ -269,11 +310,23 @@ def test_where_no_block_is_free_single_addresses_are_taken(node: Node) -> None:
     assert machine.phase == "no-block"
 
 
+def test_where_azure_ignores_that_blocks_are_wanted_that_is_told_and_single_addresses_are_taken(
+    node: Node,
+) -> None:
+    machine = Machine(node, ArmService(), Sizes(prefixes=True))
+    machine.arm.ignores_lengths = True
+    machine.run(120)
+    assert machine.phase == "no-block"
+    assert machine.log.count("warning: blocks were requested, but Azure gave single addresses") == 1
+    assert len(machine.on_nic()) == 17, "one that was wanted as a block, and a batch"
+
+
 def test_blocks_go_as_a_whole_when_no_pod_uses_any_of_it(node: Node) -> None:
     machine = Machine(node, ArmService(subnet="10.0.0.0/23"), Sizes(prefixes=True, shrink_after=60.0))
     machine.waiting_pods = {f"default/none-{number}" for number in range(60)}
     machine.run(60)
     assert len(machine.on_nic()) == 80
+    assert machine.phase == IDLE
     machine.waiting_pods = set()
     highest = max(machine.on_nic(), key=int)
     machine.ipam.reserve(attachment("pod"), owner("pod"), replace(ANY, requested=(highest,)))
@@ -291,6 +344,27 @@ def test_what_the_source_does_not_list_yet_is_awaited_and_not_asked_for_again(ma
     machine.run(200)
     assert (machine.phase, machine.provisioner.progress.in_flight) == (IDLE, 0)
     assert machine.arm.puts == 1
+
+
+def test_the_source_is_read_again_at_each_look_until_it_agrees_with_the_nic(machine: Machine) -> None:
+    def look(seconds: float) -> None:
+        machine.node.clock.advance(seconds)
+        machine.provisioner.step()
+
+    machine.lag = 20.0
+    machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    look(0)
+    assert machine.provisioner.progress.in_flight == 48
+    look(25)
+    look(0)
+    assert machine.provisioner.progress.in_flight == 0
+    machine.waiting_pods = set()
+    look(0)
+    look(SHRINK_AFTER)
+    assert len(machine.ipam.leaving()) == 32
+    look(25)
+    look(0)
+    assert machine.ipam.leaving() == frozenset()
 
 
 def test_a_source_that_never_lists_them_is_told(machine: Machine) -> None:
@@ -472,6 +546,16 @@ def test_what_is_done_is_counted_and_outlives_the_agent(machine: Machine) -> Non
     assert counted[counts.writes_ended(counts.OK)] == machine.arm.puts == 2
     assert counted[counts.READS] == len(machine.arm.requests) - 2
     assert counts.THROTTLED not in counted
+
+
+def test_a_nic_is_given_no_more_ip_configurations_than_it_can_have(node: Node) -> None:
+    machine = Machine(node, ArmService(subnet="10.0.0.0/22"), Sizes(maximum=400))
+    machine.run(60)
+    machine.waiting_pods = {f"default/none-{number}" for number in range(400)}
+    machine.run(120)
+    assert machine.phase == "nic-full"
+    assert len(machine.arm.names) == 256
+    assert machine.arm.puts == 2
 
 
 def test_the_maximum_is_a_state_when_pods_need_more(node: Node) -> None:
