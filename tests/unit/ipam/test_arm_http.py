@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from ipam.sources.arm_http import AnswerRefused, session
 from ipam.sources.documents import SIZE_LIMIT
@@ -45,19 +47,27 @@ def test_a_chunked_answer_comes_back_whole(cloud: Cloud) -> None:
     assert session(cloud.url).get(f"{cloud.url}/x").content == b"body!!"
 
 
-@pytest.mark.parametrize("how", ["another port", "another scheme", "another host"])
+@pytest.mark.parametrize("how", ["another port", "another scheme", "another host", "both"])
 def test_the_token_goes_to_no_other_origin(cloud: Cloud, how: str) -> None:
     """As a ``nextLink`` or a redirect may ask for."""
     with running() as other:
         elsewhere = {
             "another port": f"{other.url}/next",
             "another scheme": f"https{cloud.url[4:]}/next",
-            "another host": other.url.replace("127.0.0.1", "127.0.0.2") + "/next",
+            "another host": cloud.url.replace("127.0.0.1", "127.0.0.2") + "/next",
+            "both": other.url.replace("127.0.0.1", "127.0.0.2") + "/next",
         }[how]
         with pytest.raises(AnswerRefused, match="links to"):
             session(cloud.url).get(elsewhere, headers=TOKEN)
         assert other.requests == []
     assert cloud.requests == []
+
+
+@pytest.mark.parametrize("port", ["", ":443"])
+@pytest.mark.parametrize("linked", ["", ":443"])
+def test_the_port_that_https_has_anyway_may_be_written_or_not(port: str, linked: str) -> None:
+    with pytest.raises(NewConnectionError):  # nobody listens there, but it was tried
+        session(f"https://127.77.0.1{port}").get(f"https://127.77.0.1{linked}/next")
 
 
 def test_a_redirect_does_not_take_the_token_along(cloud: Cloud) -> None:
@@ -90,6 +100,29 @@ def test_a_body_without_an_end_is_given_up(cloud: Cloud, head: str) -> None:
     cloud.answers = [flood]
     with pytest.raises(AnswerRefused, match=f"larger than {SIZE_LIMIT}"):
         session(cloud.url).get(f"{cloud.url}/x")
+
+
+def test_an_answer_of_the_largest_size_is_used(cloud: Cloud) -> None:
+    cloud.answers = [ok(b"x" * SIZE_LIMIT)]
+    assert len(session(cloud.url).get(f"{cloud.url}/x").content) == SIZE_LIMIT
+
+
+def test_the_connection_of_an_answer_that_is_not_used_is_closed(cloud: Cloud) -> None:
+    closed = threading.Event()
+
+    def flood(connection: socket.socket) -> None:
+        connection.settimeout(10)
+        try:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b"x" * 65536)
+        except ConnectionError:
+            closed.set()
+
+    cloud.answers = [flood]
+    with pytest.raises(AnswerRefused) as refused:
+        session(cloud.url).get(f"{cloud.url}/x")
+    assert closed.wait(20), f"closed while somebody looks at the error: {refused.value}"
 
 
 def test_an_answer_that_breaks_off_is_told(cloud: Cloud) -> None:

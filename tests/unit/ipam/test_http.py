@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipam.errors import SourceUnreadable
+from ipam.sources import http
 from ipam.sources.documents import SIZE_LIMIT
 from ipam.sources.http import RECEIVED_LIMIT, Get, get
 from tests.unit.ipam.cloud import Cloud, ok, reply, running, silence
@@ -71,6 +72,7 @@ def test_a_refusal_is_not_asked_again(cloud: Cloud, status: str) -> None:
     assert type(error) is SourceUnreadable
     assert error.status == int(status[:3])
     assert f"GET {cloud.url}/x?y=1: {status}" in str(error)
+    assert (error.retry_after, "Retry-After" in str(error)) == (0, False)
     assert len(cloud.requests) == 1
 
 
@@ -171,7 +173,19 @@ class TestTime:
         with running() as cloud:
             pass
         error = refused(cloud)
-        assert "Connection refused" in str(error)
+        assert str(error).endswith("/x?y=1: Connection refused")
+
+    def test_an_address_where_nothing_answers_is_given_up_soon(
+        self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(http, "_CONNECT_SECONDS", 0.2)
+        with socket.socket() as full, socket.socket() as waiting:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            waiting.connect(full.getsockname())  # the kernel drops what asks while one waits to be accepted
+            host, port = full.getsockname()
+            with pytest.raises(SourceUnreadable, match="no answer in time"):
+                get(Get("test", f"http://{host}:{port}/", {}, "look"), time.monotonic() + FOR_EVER)
 
     def test_a_deadline_that_is_over(self, cloud: Cloud) -> None:
         error = refused(cloud, -1)
@@ -287,6 +301,10 @@ class TestBounds:
         assert str(error).isprintable()
         assert len(str(error)) < 400
 
+    def test_a_body_that_a_terminal_would_act_on_is_not_shown(self, cloud: Cloud) -> None:
+        cloud.answers = [reply("400 Bad", b"clear \x1b[2J the screen")]
+        assert str(refused(cloud)).endswith(": 400 Bad")
+
 
 class TestBrokenAnswers:
     def test_a_connection_that_is_cut_is_tried_again(self, cloud: Cloud) -> None:
@@ -330,7 +348,7 @@ class TestBrokenAnswers:
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "file:///etc/passwd", "http://localhost/", "http://"])
 def test_only_plain_http_to_an_address(url: str) -> None:
-    with pytest.raises(SourceUnreadable):
+    with pytest.raises(SourceUnreadable, match="plain http|IP address"):
         get(Get("test", url, {}, ""), time.monotonic() + 5)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipam.operator.budget import PAUSE
 from ipam.operator.line import Urgency
 from ipam.operator.turns import MEAN_SECONDS, Region, Sort, Stopped, Turns
 from tests.unit.ipam.node import Clock
@@ -47,7 +48,9 @@ class Served:
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    # Whoever changes something has to wake it: it would not look again by itself in this time.
+    monkeypatch.setattr("ipam.operator.turns.LONGEST_LOOK", 1000.0)
     made = Served()
     yield made
     made.end()
@@ -124,6 +127,17 @@ def test_how_long_a_write_waits_is_the_longer_of_budget_and_workers(served: Serv
     served.turns.throttled(HERE, Sort.WRITE, 300.0)
     assert expected(REST) == 300
     assert served.turns.expected_wait(THERE, REST) == 0
+    served.turns.throttled(THERE, Sort.WRITE, 0.0)
+    assert served.turns.expected_wait(THERE, REST) == PAUSE, "Azure did not say for how long"
+
+
+def test_the_write_that_is_requested_next_counts_when_the_budget_is_spent(served: Served) -> None:
+    for _ in range(4):
+        served.turns.account(HERE).meters[Sort.WRITE].take(served.clock())
+    assert served.turns.expected_wait(HERE, GROWTH) == 5
+    served.turns.queue("a", HERE, Sort.WRITE, GROWTH)
+    assert served.turns.expected_wait(HERE, WAITING) == 5
+    assert served.turns.expected_wait(HERE, GROWTH) == 10
 
 
 def test_a_request_that_work_began_with_and_did_not_make_is_there_again(served: Served) -> None:
