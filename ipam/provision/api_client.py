@@ -160,7 +160,7 @@ class ApiClient:
                 yield event
 
     def close(self) -> None:
-        """Drop its connections; a watch in another thread ends."""
+        """Drop its idle connections; a watch in another thread goes on until it is told something."""
         self._session.close()
         self._stream.close()
 

@@ -83,7 +83,7 @@ class ApiServer:
                 yield None, _version_of(told)
 
     def close(self) -> None:
-        """Drop its connections; a watch in another thread ends."""
+        """Drop its idle connections, as ``ApiClient.close``."""
         self._client.close()
 
 

@@ -63,7 +63,7 @@ class OwnNode:
         return self._client.watch("pods", PODS, self._selected, version)
 
     def close(self) -> None:
-        """Drop its connections; a watch in another thread ends."""
+        """Drop its idle connections, as ``ApiClient.close``."""
         self._client.close()
 
     def _read_node(self) -> None:
