@@ -348,7 +348,7 @@ class TestBrokenAnswers:
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "file:///etc/passwd", "http://localhost/", "http://"])
 def test_only_plain_http_to_an_address(url: str) -> None:
-    with pytest.raises(SourceUnreadable, match="plain http|IP address"):
+    with pytest.raises(SourceUnreadable, match=r"plain http|IP address"):
         get(Get("test", url, {}, ""), time.monotonic() + 5)
 
 

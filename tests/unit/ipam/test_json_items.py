@@ -66,9 +66,26 @@ def test_what_is_no_whole_list_or_too_long_is_refused(text: str) -> None:
         read([text[at : at + 100].encode() for at in range(0, len(text), 100)])
 
 
-def test_bytes_that_are_no_text_are_refused() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"items": [{"a": "' + "x" * 20_000 + '"}]}',
+        '{"kind": "' + "x" * 20_000 + '", "items": []}',
+        '{"items": []' + " " * 20_000 + "}",
+    ],
+    ids=["item", "before", "after"],
+)
+def test_what_is_too_long_is_refused_though_it_ends(text: str) -> None:
+    parts = [text[at : at + 100].encode() for at in range(0, len(text), 100)]
+    with pytest.raises(ValueError, match="more than 10000 characters"):
+        read(parts)
+    assert read(parts, len(text))
+
+
+@pytest.mark.parametrize("text", [b'{"items": [{"a": "\xff"}]}', b'{"items": []}\xe2'])
+def test_bytes_that_are_no_text_are_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="utf-8"):
-        read([b'{"items": [{"a": "\xff"}]}'])
+        read([text])
 
 
 def test_memory_does_not_grow_with_the_list() -> None:

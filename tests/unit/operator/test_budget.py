@@ -209,6 +209,8 @@ def test_how_long_one_can_do_without_is_what_was_said_last() -> None:
     assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, 20 + AGEING)
     line.put("a", Urgency.GROWTH, 100.0, LASTING)
     assert line.place("a") == PlaceInLine(Urgency.GROWTH, 0.0, LASTING + AGEING), "since it began to wait"
+    line.put("a", Urgency.WAITING, 110.0, 60.0)
+    assert line.place("a") == PlaceInLine(Urgency.WAITING, 0.0, 170.0)
     line.put("a", Urgency.WAITING, 110.0)
     assert line.place("a") == PlaceInLine(Urgency.WAITING, 0.0, 110.0)
     assert line.lengths()[Urgency.GROWTH] == 0

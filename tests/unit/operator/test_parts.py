@@ -60,7 +60,7 @@ def test_a_pod_is_coming_until_it_has_an_address(census: Census) -> None:
 def test_a_pod_that_has_an_address_and_does_not_say_so_yet_is_not_asked_for_again(census: Census) -> None:
     for uid in "abc":
         census.say(pod(uid))
-    assert census.pods.coming("n1", 2) == 1
+    assert [census.pods.coming("n1", held) for held in (2, 3, 4)] == [1, 0, 0]
 
 
 def test_pods_that_are_being_deleted_hold_theirs_and_their_successors_are_coming(census: Census) -> None:
@@ -128,6 +128,12 @@ def test_only_pods_that_come_count_as_arrivals_and_for_a_whole_minute(census: Ce
     census.clock.advance(1)
     assert census.pods.per_second("n1") == pytest.approx(1 / 60)
     assert census.pods.per_second("n2") == 0.0
+
+
+def test_a_pod_that_has_lost_its_address_is_coming_and_has_not_arrived_again(census: Census) -> None:
+    census.say(pod("a", ip="10.0.0.5"))
+    census.say(pod("a"))
+    assert (census.pods.coming("n1", 0), census.pods.per_second("n1")) == (1, 0.0)
 
 
 def test_what_comes_within_a_minute_is_the_rate(census: Census) -> None:
