@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,10 +18,13 @@ from ipam.provision.bound_pods import BoundPods, PodSeen
 from ipam.provision.exchange import AzvnetNode, Machine, NicShown, NodeSpec, NodeStatus, Operation, PoolReport
 from ipam.provision.progress import PHASES
 from ipam.provision.provider_id import is_id_of
-from ipam.provision.watching import Watching
+from ipam.provision.watching import NotFollowed, Watching
 from ipam.value import replace
 from tests.unit.ipam.node import Clock
 from tests.unit.operator.api_server import ApiServer, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SUBSCRIPTION = "/subscriptions/s/resourceGroups/Nodes/providers/Microsoft.Compute/virtualMachines/"
 
@@ -260,6 +263,30 @@ def test_a_server_that_has_forgotten_what_it_just_listed_is_given_a_pause(
     place.stop.set()
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_a_watch_that_ends_without_an_event_ends_the_trouble_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ipam.provision.watching.FIRST_PAUSE", 0.01)
+    stop = threading.Event()
+    failures = [NotFollowed("away"), NotFollowed("away")]
+
+    class Quiet:
+        def page(self, after: str) -> dict[str, Any]:
+            return {"metadata": {"resourceVersion": f"7{after}"}, "items": []}
+
+        def watch(self, version: str) -> Iterator[dict[str, Any]]:
+            assert version == "7"
+            if failures:
+                raise failures.pop()
+            stop.set()
+            return iter(())
+
+    told: list[str] = []
+    watching = Watching("Nodes", Quiet(), Seen(), stop, lambda _, text: told.append(text))
+    watching.run()
+    assert (failures, watching.trouble, len(told)) == ([], None, 1)
 
 
 def test_a_defect_while_following_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
