@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugin.cni import params
-from cni_plugin.cni.errors import InvalidEnvironment
+from cni_plugin.cni.errors import InvalidEnvironment, InvalidNetns
 from ipam.model import Attachment
 
 WHOLE = {
@@ -106,3 +106,34 @@ def test_arguments_are_pairs(text: str, read: dict[str, str]) -> None:
 def test_only_add_is_strict_about_arguments(verb: str) -> None:
     for args in ("FOO=1", "FOO", "=", "IgnoreUnknown=maybe;X=1"):
         params.parse_environment({**WHOLE, "CNI_COMMAND": verb, "CNI_ARGS": args})
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_a_namespace_that_no_result_can_contain_is_refused(verb: str) -> None:
+    with pytest.raises(InvalidNetns, match="is not UTF-8"):
+        params.parse_environment({**WHOLE, "CNI_COMMAND": verb, "CNI_NETNS": "/run/netns/\udcff"})
+
+
+def test_clean_up_takes_any_bytes_for_a_namespace_and_for_arguments() -> None:
+    environ = {**WHOLE, "CNI_COMMAND": "DEL", "CNI_NETNS": "/run/netns/\udcff", "CNI_ARGS": "FOO=\udcff"}
+    read = params.parse_environment(environ)
+    assert (read.netns, read.args) == ("/run/netns/\udcff", {"FOO": "\udcff"})
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("K8S_POD_NAME=\udcff", "is not UTF-8"),
+        ("IgnoreUnknown=1;FOO", "'FOO', which is not KEY=VALUE"),
+        ("FOO=1;IP=10.0.0.7;BAR=2", "unknown keys: BAR, FOO"),
+        ("IgnoreUnknown=0;FOO=1", "unknown keys: FOO"),
+    ],
+)
+def test_an_add_refuses_arguments_that_it_does_not_understand(args: str, said: str) -> None:
+    with pytest.raises(InvalidEnvironment, match=said):
+        params.parse_environment({**WHOLE, "CNI_ARGS": args})
+
+
+@pytest.mark.parametrize("word", ["1", "true", "True", "TRUE", "t"])
+def test_unknown_arguments_are_ignored_where_that_is_asked_for(word: str) -> None:
+    assert params.parse_environment({**WHOLE, "CNI_ARGS": f"IgnoreUnknown={word};FOO=1"}).args["FOO"] == "1"
