@@ -122,6 +122,16 @@ class TestAnswer:
         assert answered == code
         assert f"\n{verdict}" in printed
 
+    def test_a_surge_is_named_where_it_fits_for_less_long_than_the_nodes(self, capsys: Capture) -> None:
+        words = "--nodes 2 --max-pods 30 --size 24 --growth 1nodes/month"
+        fits = "fits for now: its nodes fit for 6 months"
+        assert f"{fits}, with the surge of an upgrade for 5 months; " in plan(capsys, words)[1]
+        assert f"{fits}; " in plan(capsys, f"{words} --surge 0")[1]
+
+    def test_what_is_full_in_centuries_has_room(self, capsys: Capture) -> None:
+        printed = plan(capsys, "--nodes 2 --max-pods 1 --surge 0 --size 16 --growth 1nodes/year")[1]
+        assert "\nfits: room for 32,765 nodes\n" in printed
+
     def test_limit_of_the_virtual_network_is_named_where_it_is_the_narrower_one(
         self, capsys: Capture
     ) -> None:
