@@ -3,7 +3,7 @@
 Owns putting it in place: atomically, only when it differs, and never removing it. When that may be done is
 decided by its users (``agent.network_ready``, ``install``). The runtime reads the directory
 at any time and takes the first file by name (libcni, ``ConfFiles``), so there is never a half-written one,
-and what sorts before is named.
+and what sorts before is named. It must not know who asks for it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The node on which calls are handled: its state directory, its pool, its netlink socket.
 
-Owns what outlives a verb. The executable creates one for one call, the agent one for all.
+Owns what outlives a verb. The executable creates one for one call, the agent one for all. It must not know
+verbs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns the rule and its error. With accelerated networking two links carry the NIC's MAC, the synthetic one
 and the VF that is enslaved to it; vlan and macvlan links on top carry it too. It is always the upper,
-free-standing one that has the addresses and the routes.
+free-standing one that has the addresses and the routes. It must not do I/O.
 """
 
 from __future__ import annotations

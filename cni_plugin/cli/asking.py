@@ -1,4 +1,7 @@
-"""Querying a running agent for the command line, and distinguishing a dead one from one that hangs."""
+"""Querying a running agent for the command line, and distinguishing a dead one from one that hangs.
+
+It must not know the store or the kernel, which are read without an agent.
+"""
 
 from __future__ import annotations
 

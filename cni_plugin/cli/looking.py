@@ -1,7 +1,7 @@
 """The state of a node: its store, its kernel and its agent, compared and not changed.
 
 Owns comparing them for the command line. Each part is read independently, so a broken one does not hide the
-others.
+others. It must not know how the result is shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Output for people: aligned columns, colour on a terminal only."""
+"""Output for people: aligned columns, colour on a terminal only. It must not know what is shown."""
 
 from __future__ import annotations
 

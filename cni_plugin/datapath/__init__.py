@@ -1,7 +1,7 @@
 """What an attachment is in the kernel: its names, creating it, and how it drifts from what it should be.
 
 A datapath is one way to connect a pod with its node, chosen by ``mode`` of the netconf. Owns the interface
-that all of them share; the verbs and the agent know nothing else of a datapath.
+that all of them share; the verbs and the agent know nothing else of a datapath. It must not do I/O itself.
 """
 
 from __future__ import annotations

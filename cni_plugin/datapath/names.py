@@ -49,7 +49,7 @@ class Names(Value):
     """MAC of the pod's end if none is requested: unicast, locally administered (IEEE 802)."""
     first_index: int
     lock_offset: int
-    """Of its byte in the file of locks."""
+    """Offset of its byte in the file of locks."""
 
 
 @lru_cache(maxsize=1024)  # each check of the agent needs those of every pod, several times

@@ -1,7 +1,7 @@
 """The host forwards between its NIC and its pods (ip-sysctl.rst, ``ip_forward``).
 
 Owns switching that on, recording the previous values, and finding what still blocks forwarding. It writes
-only what is wrong, and nothing that is the operator's.
+only what is wrong, and nothing that is the operator's. It must not know pods or calls.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ single links, without any of that: for host veths (``datapath``), and for the up
 the operator has to decide, and a pod that would not get through is refused.
 
 Owns that, and recording the previous values. It does nothing until pods of some network get IPv6 addresses.
+It must not know pods or calls.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The kernel's side: netlink, namespaces, sysctls, locks. Knows nothing of pods, pools and CNI."""
+"""The kernel's side: netlink, namespaces, sysctls, locks. It must not know pods, pools and CNI."""

@@ -1,6 +1,7 @@
 """The digest of an attachment, from which names, MACs, interface indexes and the lock's offset are derived.
 
-It has to be the same in every version, as DEL derives from it what an ADD of another version made.
+It has to be the same in every version, as DEL derives from it what an ADD of another version made. It must
+not know what they are for.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ so a killed process leaves none behind and there is nothing to clean up. Threads
 every holder has its own open file description.
 
 Such a lock has no queue: any waiter may get it next. So calls within one process, the agent, first queue
-in order of arrival.
+in order of arrival. It must not know what a call does.
 """
 
 from __future__ import annotations

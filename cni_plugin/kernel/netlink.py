@@ -101,9 +101,9 @@ class Netlink:
         """Sequence number of the last request."""
         self._received = received or memoryview(bytearray(RECEIVE_BYTES))
         self._home = -1
-        """The namespace, once it had to be left."""
+        """Descriptor of the namespace of this socket, once it had to be left; -1 before."""
         self._probes: dict[int, socket.socket] = {}
-        """By family, bound to nothing: what a bind(2) was refused leaves as it was."""
+        """Unbound sockets, by family: a bind(2) that is refused leaves one as it was."""
         try:
             # As a socket option: with a timeout of Python's, every message costs a poll() beside its recv().
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(answer_seconds, 0))

@@ -1,1 +1,1 @@
-"""The verbs of the CNI specification, one module each."""
+"""The verbs of the CNI specification, one module each. They must not know how bytes arrive."""
