@@ -17,7 +17,7 @@ from cni_plugin.addresses import uplink
 from cni_plugin.cni.errors import UplinkUnclear
 from cni_plugin.cni.params import IFNAME_MAX_BYTES
 from cni_plugin.kernel import encode
-from cni_plugin.kernel.decode import WayOut, read_route
+from cni_plugin.kernel.decode import WayOut
 from ipam.mac import ANY_NIC
 
 if TYPE_CHECKING:
@@ -190,9 +190,7 @@ def routers_elsewhere(link: Link, node: Node) -> bool:
     """Whether IPv6 default routes lead over other links too. Which of them the kernel uses depends on the
     state of the routers (RFC 4861, section 6.3.6), so its present answer may not last.
     """
-    bodies = node.host.dump(encode.dump_routes(encode.AF_INET6))
-    # Byte 1 is rtm_dst_len. Routes to pods are not parsed: a full node has hundreds.
-    found = (read_route(body) for body in bodies if not body[1])
+    found = node.host.default_routes(encode.AF_INET6)
     return any(
         index != link.index for route in found if route.kind == encode.RTN_UNICAST for index in route.links
     )

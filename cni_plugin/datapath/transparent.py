@@ -56,7 +56,7 @@ def attach(
                 addresses = ask()
             made = replace(endpoint, host_ifname=host_ifname, addresses=tuple(map(_alone, addresses)))
             _set_up_host(made, host, host_index, marked=ask is not None)
-            another_v6 = ipv6 and not endpoint.in_host and _has_default_v6(pod)
+            another_v6 = ipv6 and not endpoint.in_host and bool(pod.default_routes(encode.AF_INET6))
             try:
                 pod.change(list(_pod_requests(made, pod_index, another_v6=another_v6)))
             except FileExistsError:
@@ -294,11 +294,6 @@ def _lead_back(made: Endpoint, pod: Netlink, index: int, family: Family) -> None
         with suppress(FileExistsError):  # left by an interface that had both the address and the index
             if address.version == family.version:
                 pod.change([rules.new_nic_rule(ip_network(address.ip), index)])
-
-
-def _has_default_v6(pod: Netlink) -> bool:
-    routes = pod.routes(encode.dump_routes(encode.AF_INET6))
-    return any(not route.dst.prefixlen for route in routes)
 
 
 def _wait_for_delivery(made: Endpoint, pod: Netlink) -> None:

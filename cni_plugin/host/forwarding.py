@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.cni.errors import KernelRefused
-from cni_plugin.kernel import encode, sysctl
-from cni_plugin.kernel.decode import read_route
+from cni_plugin.kernel import sysctl
 from cni_plugin.kernel.family import IPV4, Family
 
 if TYPE_CHECKING:
@@ -73,9 +72,7 @@ def check(node: Node, *, in_use: bool) -> list[str]:
 
 def uplinks(host: Netlink, family: Family) -> Iterator[str]:
     """The links that a default route of a family leads over."""
-    bodies = host.dump(encode.dump_routes(family.number))
-    # Byte 1 is rtm_dst_len. Routes to pods are not parsed: a full node has hundreds.
-    indexes = dict.fromkeys(read_route(body).index for body in bodies if not body[1])
+    indexes = dict.fromkeys(route.index for route in host.default_routes(family.number))
     for index in filter(None, indexes):
         try:
             yield socket.if_indextoname(index)

@@ -123,8 +123,7 @@ def default_of_ipv6() -> tuple[IPNetwork, ...]:
 def _own_subnets() -> Iterable[IPv4Network]:
     """The subnets of the links that a default route leads over."""
     with Netlink() as host:
-        routes = host.routes(encode.dump_routes(IPV4.number))
-        out = {index for route in routes if not route.dst.prefixlen for index in route.links}
+        out = {index for route in host.default_routes(IPV4.number) for index in route.links}
         for each in host.addresses(encode.dump_addresses(IPV4.number)):
             if each.index in out:
                 yield IPv4Network((int(each.ip), each.prefixlen), strict=False)

@@ -226,6 +226,11 @@ class Netlink:
         """Every route of the dump."""
         return [read_route(body) for body in self.dump(request)]
 
+    def default_routes(self, family: int) -> list[KernelRoute]:
+        """The default routes of one family. Routes to pods are not parsed: a full node has hundreds."""
+        bodies = self.dump(encode.dump_routes(family))
+        return [read_route(body) for body in bodies if not body[1]]  # rtm_dst_len
+
     def neighbours(self, request: Request) -> list[Neighbour]:
         """Every neighbour of the dump."""
         return [read_neighbour(body) for body in self.dump(request)]
