@@ -188,7 +188,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         page = DOCUMENT.read_text(encoding="utf-8")
         page = comparisonpage.with_table(page, selection, arguments.proxy, runs)
         DOCUMENT.write_text(page, encoding="utf-8")
-        found += comparison.faults(runs, comparisonpage.REASONS)
+        found += comparison.faults(runs)
     for fault in found:
         screen.verdict(fault, ok=False)
     screen.verdict(f"{DOCUMENT.name} has the results", ok=not found)

@@ -1,6 +1,6 @@
 """What came of a comparison, as a table on the page of results.
 
-Owns why specs do not pass anywhere, and the looks. Pure. Must not know how the specs were run.
+Owns the looks. Pure. Must not know how the specs were run.
 """
 
 from __future__ import annotations
@@ -8,16 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from integration.cluster import conformance
-from integration.cluster.comparison import CONTENDERS, passed, reason_of
+from integration.cluster.comparison import CONTENDERS, passed
 from integration.marked import with_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from integration.cluster.comparison import Run, Selection
-
-REASONS: dict[str, str] = {}
-"""By a regular expression over names: why a spec does not pass with either plugin."""
 
 
 def begin(selection: Selection, proxy: str) -> str:
@@ -31,7 +28,7 @@ def with_table(page: str, selection: Selection, proxy: str, runs: Mapping[str, R
 
 
 def table(runs: Mapping[str, Run]) -> str:
-    """A line for each spec, the counts, and why some did not pass."""
+    """The counts, and a line for each spec."""
     states = {name: {spec.name: spec for spec in run.specs} for name, run in runs.items()}
     names = sorted({name for of_one in states.values() for name in of_one})
     lines = [f"{_counts(runs)}.", "", f"| spec | {' | '.join(CONTENDERS)} |", "|---|---|---|"]
@@ -39,9 +36,7 @@ def table(runs: Mapping[str, Run]) -> str:
         found = [states[each].get(name) for each in CONTENDERS]
         words = [spec.state if spec else "not run" for spec in found]
         lines.append(f"| {conformance.short(name)} | {' | '.join(words)} |")
-    odd = [spec for spec in runs[CONTENDERS[0]].specs if not spec.passed]
-    why = [f"* {conformance.short(spec.name)}: {reason_of(spec, REASONS)}" for spec in odd]
-    return "\n".join([*lines, *(["", "Not passed:", "", *why] if why else []), ""])
+    return "\n".join([*lines, ""])
 
 
 def _counts(runs: Mapping[str, Run]) -> str:

@@ -263,8 +263,8 @@ def _proxy_configuration(mode: str) -> str:
             "kind": "KubeProxyConfiguration",
             "clientConnection": {"kubeconfig": f"{_FILES}/kube-proxy.conf"},
             "mode": mode,
-            # These sysctls can't be written in a network namespace, or are the whole machine's.
-            "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+            # nf_conntrack_max is the whole machine's.
+            "conntrack": {"maxPerCore": 0},
         },
         indent=1,
     )
