@@ -100,7 +100,7 @@ def restore(state: HostState, values: dict[str, str], node: Node, place: Place, 
     users = [str(place.conf_dir / name) for name in names if name.endswith(EXTENSIONS)]
     users += ["pods that are still attached"] if attached else []
     if users:
-        say(f"note: {state.kept(values, ', '.join(users))}")
+        say(f"note: {state.KEPT.format(', '.join(values))}, since {', '.join(users)} may need it")
         return
     try:
         restored = state.restore(node, values, place.real(PLACE))

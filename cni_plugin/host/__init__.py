@@ -25,6 +25,8 @@ class HostState(Protocol):
     """Its name in the metric of repairs."""
     SHARED: bool
     """Whether pods of other plugins may need it too."""
+    KEPT: str
+    """That it stays as it is now, in words; ``{}`` stands for the names in ``recorded``."""
 
     def ensure(self, node: Node) -> str:
         """Set what is missing; returns what was done in words, empty if nothing.
@@ -49,10 +51,6 @@ class HostState(Protocol):
 
     def recorded(self, node: Node) -> dict[str, str]:
         """The previous values; empty: nothing was changed since boot. Raises OSError: they can't be read."""
-        ...
-
-    def kept(self, values: dict[str, str], users: str) -> str:
-        """In words: what was changed stays as it is, since ``users`` may need it."""
         ...
 
     def restore(self, node: Node, values: dict[str, str], place: Path) -> str:

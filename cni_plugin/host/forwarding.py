@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 KIND = "ip_forward"
 SHARED = True
+KEPT = "net.ipv4.ip_forward, which was 0, stays as it is"
 FORWARDING = "ipv4/ip_forward"
 _FOLLOWS = "ipv4/conf/all/accept_redirects"
 """The kernel changes it when forwarding is switched on or off, to 0 or to 1 (``inet_forward_change``)."""
@@ -88,11 +89,6 @@ def recorded(node: Node) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and FORWARDING in found else {}
-
-
-def kept(values: dict[str, str], users: str) -> str:
-    """As ``HostState.kept``."""
-    return f"net.ipv4.ip_forward stays as it is, since {users} may need it; it was {values[FORWARDING]}"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

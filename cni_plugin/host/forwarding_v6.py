@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 KIND = "ipv6_forwarding"
 SHARED = True
+KEPT = "IPv6 force_forwarding of {}, which was 0, stays as it is"
 ALL = "ipv6/conf/all/forwarding"
 BEFORE = "ipv6-forwarding-before.json"
 """File of the state directory: links whose ``force_forwarding`` was switched on."""
@@ -145,11 +146,6 @@ def _recorded(run_dir: Path) -> dict[str, str]:
 def recorded(node: Node) -> dict[str, str]:
     """As ``HostState.recorded``."""
     return _recorded(node.run_dir)
-
-
-def kept(values: dict[str, str], users: str) -> str:
-    """As ``HostState.kept``."""
-    return f"IPv6 force_forwarding of {', '.join(values)} stays as it is, since {users} may need it; it was 0"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

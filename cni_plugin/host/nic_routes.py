@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 KIND = "nic_routes"
 SHARED = False
+KEPT = "routing table {} stays"
 FAMILIES = (IPV4, IPV6)
 FIRST_TABLE, NEXT_TABLE, TABLES_TRIED = 15500, 100_000, 8
 """The table of a NIC is 15500 plus the index of its link; if something else uses that, 100000 more."""
@@ -256,11 +257,6 @@ def recorded(node: Node) -> dict[str, str]:
 
 def _of_nics(family: Family, node: Node) -> Iterator[RoutingRule]:
     return (each for each in node.routing_rules(family) if each.of_nic)
-
-
-def kept(values: dict[str, str], users: str) -> str:
-    """As ``HostState.kept``."""
-    return f"routing table {', '.join(values)} stays, since {users} may need it"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

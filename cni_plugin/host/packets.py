@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 KIND = "nftables"
 SHARED = False
+KEPT = "nf_tables table inet {} stays"
 TABLE = "azvnet"
 MASQUERADES_SINCE = (5, 7)
 OTHERS_CHAIN = "IP-MASQ-AGENT"
@@ -197,11 +198,6 @@ def recorded(node: Node) -> dict[str, str]:
         if error.errno not in nftables.NO_TABLES:
             raise
         return {}
-
-
-def kept(values: dict[str, str], users: str) -> str:
-    """As ``HostState.kept``."""
-    return f"nf_tables table inet {', '.join(values)} stays, since {users} may need it"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KIND = "routing_rule"
 SHARED = False
+KEPT = "routing rule {} stays"
 FAMILIES = (IPV4, IPV6)
 
 
@@ -107,11 +108,6 @@ def recorded(node: Node) -> dict[str, str]:
     """As ``HostState.recorded``: our rules, by priority."""
     found = ((family, each) for family in FAMILIES for each in node.routing_rules(family))
     return {f"{each.priority}{_of(family)}": "absent" for family, each in found if each.ours}
-
-
-def kept(values: dict[str, str], users: str) -> str:
-    """As ``HostState.kept``."""
-    return f"routing rule {', '.join(values)} stays, since {users} may need it"
 
 
 def restore(node: Node, values: dict[str, str], place: Path) -> str:

@@ -321,6 +321,6 @@ def test_forwarding_stays_on_where_another_network_may_need_it(forwarding: tuple
     (node.conf_dir / "20-other.conflist").write_text('{"name": "other", "plugins": []}')
     done = node.run("uninstall", *arguments)
     assert done.returncode == 0
-    kept = "ip_forward stays as it is, since /etc/cni/net.d/20-other.conflist may need it; it was 0"
+    kept = "ip_forward, which was 0, stays as it is, since /etc/cni/net.d/20-other.conflist may need it"
     assert kept in done.stdout
     assert (node.root / FORWARDING).read_text() == "1"

@@ -53,7 +53,6 @@ EXCEPTIONS = {
         "adopt": TWO_LEVELS,
         "check": EACH_STATE,
         "ensure": EACH_STATE,
-        "kept": EACH_STATE,
         "recorded": EACH_STATE,
         "restore": EACH_STATE,
         "refresh": TWO_LEVELS,
