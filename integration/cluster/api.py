@@ -119,8 +119,8 @@ class Watch:
     """Tells of every object in a collection, first as ``ADDED``, and of every change afterwards.
 
     A context manager. ``told`` is called in a thread of its own with the moment (``time.monotonic``), the
-    kind of change and the object. A connection that ends is made anew, and then objects that are there
-    are told of again; ``deleted while nobody watched`` is not.
+    kind of change and the object. A connection that ends is continued where it ended. Only where the API
+    server does not know that any more, all objects are told of again, and what was deleted meanwhile is not.
     """
 
     def __init__(
@@ -131,7 +131,9 @@ class Watch:
         query: dict[str, str],
     ) -> None:
         self._connect = connect
-        self._target = f"{path}?{urlencode({'watch': 'true', **query})}"
+        self._target = f"{path}?{urlencode({'watch': 'true', 'allowWatchBookmarks': 'true', **query})}"
+        self._version = ""
+        """Of the last object that was told of; empty: begin with all of them."""
         self._told = told
         self._over = threading.Event()
         self._begun = threading.Event()
@@ -170,16 +172,25 @@ class Watch:
     def _once(self) -> None:
         self._connection = self._connect()
         with contextlib.closing(self._connection):
-            self._connection.request("GET", self._target)
+            since = f"&resourceVersion={self._version}" if self._version else ""
+            self._connection.request("GET", self._target + since)
             assert self._connection.sock is not None
             self._connection.sock.settimeout(None)
             answer = self._connection.getresponse()
             self._begun.set()
+            if answer.status != http.client.OK:
+                self._version = ""
+                raise OSError(f"the API server answered {answer.status}")
             while line := answer.readline():
                 change = json.loads(line)
-                if self._over.is_set() or change["type"] == "ERROR":
+                if self._over.is_set():
                     return
-                self._told(time.monotonic(), change["type"], change["object"])
+                if change["type"] == "ERROR":  # such as 410: that version is too old
+                    self._version = ""
+                    return
+                if change["type"] != "BOOKMARK":
+                    self._told(time.monotonic(), change["type"], change["object"])
+                self._version = change["object"]["metadata"]["resourceVersion"]
 
 
 def _decoded(text: str) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import shutil
 import socket
 import subprocess
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from integration import tools
 from integration.cluster import Cluster, ClusterError, cni
+from integration.cluster.api import Watch
 from integration.cluster.comparison import CONTENDERS, SELECTIONS, Run, faults
 from integration.cluster.comparisonpage import begin, with_table
 from integration.cluster.conformance import BEGIN, Spec, document, documented, ended, specs, table
@@ -22,6 +27,7 @@ from integration.cluster.program import Program
 from integration.cluster.relay import Relay
 from integration.fabric import Fabric
 from integration.marked import END
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -292,3 +298,62 @@ def test_checkouts_that_differ_do_not_build_over_one_another(tmp_path: Path) -> 
         assert (tools.tools() / "criclient").exists()
     finally:
         shutil.rmtree(changed)
+
+
+Answer = list[tuple[str, str]] | int
+"""Of a watch: kinds and versions of what it tells of, then the connection ends; or a status."""
+
+
+@contextlib.contextmanager
+def watched(answers: list[Answer]) -> Iterator[tuple[list[str], list[str]]]:
+    """A watch of a server that gives these answers; from which versions it went on, and what it told of."""
+    since: list[str] = []
+    told: list[str] = []
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if len(since) == len(answers):
+                return  # the test has seen what it wants
+            answer = answers[len(since)]
+            since.append(*parse_qs(urlsplit(self.path).query).get("resourceVersion", [""]))
+            self.send_response(answer if isinstance(answer, int) else http.client.OK)
+            self.end_headers()
+            for kind, version in [] if isinstance(answer, int) else answer:
+                event = {"type": kind, "object": {"metadata": {"resourceVersion": version}}}
+                self.wfile.write(json.dumps(event).encode() + b"\n")
+
+        def log_message(self, format: str, *_arguments: object) -> None:  # noqa: A002 - as it is called there
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        plain = http.client.HTTPConnection
+        watch = Watch(
+            lambda: cast("http.client.HTTPSConnection", plain("127.0.0.1", server.server_address[1])),
+            "/pods",
+            lambda _, kind, document: told.append(kind + document["metadata"]["resourceVersion"]),
+            {},
+        )
+        try:
+            with watch:
+                yield since, told
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_watch_that_is_cut_off_goes_on_where_it_ended() -> None:
+    """Told of 20,000 pods anew, a busy watcher did not keep up, and was cut off again."""
+    with watched([[("ADDED", "3"), ("BOOKMARK", "5")], [("MODIFIED", "6")], []]) as (since, told):
+        eventually(lambda: len(since) == 3, "it has asked three times")
+    assert since == ["", "5", "6"]
+    assert told == ["ADDED3", "MODIFIED6"]
+
+
+@pytest.mark.parametrize("too_old", [[("ERROR", "")], http.client.GONE])
+def test_watch_begins_anew_where_the_server_does_not_know_that_version_any_more(too_old: Answer) -> None:
+    with watched([[("ADDED", "3")], too_old, [("ADDED", "9")]]) as (since, told):
+        eventually(lambda: len(told) == 2, "it has begun anew")
+    assert since == ["", "3", ""]
+    assert told == ["ADDED3", "ADDED9"]

@@ -122,7 +122,9 @@ class Agents:
         for node in self.nodes.values():
             self._schedule.after(self._chance.random() * LOOK_SECONDS, lambda node=node: self._look(node))  # type: ignore[misc]
         threading.Thread(target=self._report, name="report", daemon=True).start()
-        with self.api.watch(RESOURCES, self._resource), self.api.watch("/api/v1/pods", self._pod):
+        # Of each pod one event is wanted, that it was bound.
+        waiting = {"fieldSelector": "spec.nodeName!=,status.phase=Pending"}
+        with self.api.watch(RESOURCES, self._resource), self.api.watch("/api/v1/pods", self._pod, **waiting):
             sys.stdin.read()
 
     # What happens
@@ -135,7 +137,7 @@ class Agents:
     def _pod(self, at: float, kind: str, document: Object) -> None:
         node = document["spec"].get("nodeName")
         pod = document["metadata"]["name"]
-        if kind == "DELETED" or not node or document["status"].get("podIP"):
+        if kind == "DELETED":
             return
         with self.moments.lock:
             if pod in self.moments.bound:
