@@ -108,6 +108,8 @@ def test_pods_that_are_bound_are_counted_from_their_binding_to_their_address(fol
     eventually(lambda: followed.coming() == 1, "the list is counted")
     assert followed.unseen() is None
     assert followed.pods.provider_id == "azure:///x"
+    threads = [each for each in threading.enumerate() if each.name == "scheduled pods"]
+    assert {each.daemon for each in threads} == {True}, "no watch keeps the agent from ending"
     followed.moved.clear()
     followed.happens("ADDED", pod("c"))
     assert followed.moved.wait(20), "whoever plans is woken"
