@@ -192,6 +192,9 @@ def test_another_life_takes_up_what_was_offered_and_what_was_only_marked(place: 
     assert again.names == (A.name,)
     assert again.kept() == set(ips(5, 7))
     assert again.addresses == set(ips(5))
+    again.wrote(said(4, published=[A]))
+    again.follow(said(4, published=[A], observed=4))
+    assert again.kept() == set(ips(5, 7)), "no word of the operator is about what has no name"
     place.node.clock.advance(KEPT_SECONDS)
     assert place.another_life().kept() == set(ips(5, 7)), "the marks are still there"
 
