@@ -11,7 +11,7 @@ import pytest
 from ipam import nic_counts as counts
 from ipam.ipam import Ipam
 from ipam.model import IPAddress
-from ipam.provision import offers
+from ipam.provision import nic_document, offers
 from ipam.provision.pace import AT_REST_SECONDS
 from ipam.provision.plan import Sizes
 from ipam.provision.progress import IDLE, LISTED_SECONDS, LISTING, NOT_LISTED, Demand
@@ -558,6 +558,46 @@ def test_a_nic_is_given_no_more_ip_configurations_than_it_can_have(node: Node) -
     assert machine.arm.puts == 2
 
 
+def test_a_dry_run_tells_what_it_would_remove(node: Node) -> None:
+    arm = ArmService()
+    before = Machine(node, arm, Sizes())
+    before.waiting_pods = {f"default/none-{number}" for number in range(40)}
+    before.run(60)
+    machine = Machine(node, arm, Sizes(shrink_after=SHRINK_AFTER), dry_run=True)
+    machine.refresh()
+    machine.run(SHRINK_AFTER + 60)
+    assert machine.log == ["info: dry run: would remove 32 addresses"]
+    assert (arm.puts, len(machine.on_nic())) == (1, 48)
+
+
+def test_counts_are_true_while_a_pause_lasts(machine: Machine) -> None:
+    machine.arm.instead.append(("PUT", refusal(429, "TooManyRequests", retry_after="1000")))
+    machine.provisioner.step()
+    machine.scheduled = lambda held: Demand(coming=7, per_second=0.0)
+    machine.provisioner.step()
+    assert (machine.phase, machine.provisioner.progress.coming) == ("throttled", 7)
+
+
+def test_pods_that_are_bound_one_after_the_other_are_written_for_in_advance(machine: Machine) -> None:
+    machine.run(60)
+    assert len(machine.on_nic()) == 16
+    machine.scheduled = lambda held: Demand(coming=0, per_second=1.0)
+    machine.run(60)
+    assert len(machine.on_nic()) > 60
+
+
+def test_what_failed_and_nobody_lists_is_taken_from_the_nic(machine: Machine) -> None:
+    machine.run(60)
+    (name,) = nic_document.new_names(1)
+    machine.arm.add_foreign(name)
+    machine.arm.nic["properties"]["ipConfigurations"][-1]["properties"]["provisioningState"] = "Failed"
+    machine.lag = 1e9
+    machine.start()
+    machine.run(60)
+    assert name not in machine.arm.names
+    assert len(machine.on_nic()) == 16
+
+
 def test_the_maximum_is_a_state_when_pods_need_more(node: Node) -> None:
     machine = Machine(node, ArmService(), Sizes(maximum=16))
     machine.run(60)
@@ -569,7 +609,7 @@ def test_the_maximum_is_a_state_when_pods_need_more(node: Node) -> None:
 
 def test_a_dry_run_changes_nothing_and_tells_its_plan_once(node: Node) -> None:
     machine = Machine(node, ArmService(), Sizes(), dry_run=True)
-    machine.run(300)
-    assert machine.arm.puts == 0
+    machine.run(3 * AT_REST_SECONDS)
+    assert (machine.arm.puts, machine.asked) == (0, 3), "it is read as often as one at rest"
     assert machine.log == ["info: dry run: would add 16 addresses"]
     assert isinstance(machine.ipam, Ipam)
