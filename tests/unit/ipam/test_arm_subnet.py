@@ -80,6 +80,10 @@ def test_all_pages_are_read() -> None:
     )
 
 
+def test_of_an_empty_subnet_none_is_in_use() -> None:
+    assert counted([entry("pods", 0.0)], addressPrefix="10.0.0.0/24").used == 0
+
+
 @pytest.mark.parametrize("value", [-1.0, None, "7", float("nan"), float("inf")])
 def test_no_count_is_not_none_in_use(value: object) -> None:
     with pytest.raises(SourceUnreadable, match="does not report how many addresses are in use") as refused:
