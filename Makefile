@@ -63,10 +63,10 @@ operator-image: upgrade operator ## the operator's image in dist/azvnet-operator
 	@$(STEP) "operator's image" packaging/image/build.sh --operator $(if $(filter operator-image,$(MAKECMDGOALS)),$(ARGS))
 
 .PHONY: check
-check: ## lint and unit tests in less than a minute: no root, no Debian packages
+check: ## lint and all unit tests that are not slow, in less than a minute: no root, no Debian packages
 	@packaging/venv.sh
 	@packaging/lint.sh
-	@$(PY) packaging/run_tests.py unit -- --hypothesis-profile=quick $(ARGS)
+	@$(PY) packaging/run_tests.py unit -- --hypothesis-profile=quick -m 'not slow' $(ARGS)
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, shellcheck, markers of unfinished work

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import threading
 
+import pytest
+
 from integration.bench.place import fine_cpu_seconds
+
+pytestmark = pytest.mark.slow
 
 
 def test_threads_may_end_while_their_time_is_read() -> None:

@@ -128,7 +128,7 @@ class TestAnswer:
         assert f"{fits}, with the surge of an upgrade for 5 months; " in plan(capsys, words)[1]
         assert f"{fits}; " in plan(capsys, f"{words} --surge 0")[1]
 
-    def test_what_is_full_in_centuries_has_room(self, capsys: Capture) -> None:
+    def test_a_subnet_that_fills_in_centuries_has_room(self, capsys: Capture) -> None:
         printed = plan(capsys, "--nodes 2 --max-pods 1 --surge 0 --size 16 --growth 1nodes/year")[1]
         assert "\nfits: room for 32,765 nodes\n" in printed
 

@@ -80,7 +80,7 @@ def test_all_pages_are_read() -> None:
     )
 
 
-def test_of_an_empty_subnet_none_is_in_use() -> None:
+def test_an_empty_subnet_has_no_address_in_use() -> None:
     assert counted([entry("pods", 0.0)], addressPrefix="10.0.0.0/24").used == 0
 
 
@@ -98,7 +98,7 @@ def test_a_list_without_the_subnet_is_not_none_in_use(usages: list[Any]) -> None
 
 
 @pytest.mark.parametrize("value", [5, "pods", {"pods": 7}, None])
-def test_what_is_no_list_is_not_none_in_use(value: object) -> None:
+def test_a_count_that_is_not_a_list_is_unknown_and_not_zero(value: object) -> None:
     def ask(_: str, where: str, __: dict[str, Any] | None, ___: str) -> ArmAnswer:
         return ArmAnswer(200, {"value": value} if "/usages" in where else {})
 
@@ -106,7 +106,7 @@ def test_what_is_no_list_is_not_none_in_use(value: object) -> None:
         usage_of(SUBNET, ask, "somebody")
 
 
-def test_an_answer_without_a_name_is_called_by_that_of_its_id() -> None:
+def test_a_subnet_without_a_name_is_named_by_its_id() -> None:
     def ask(_: str, where: str, __: dict[str, Any] | None, ___: str) -> ArmAnswer:
         if "/usages" in where:
             return ArmAnswer(200, {"value": [entry("pods", 7.0)]})
@@ -138,7 +138,7 @@ def test_a_prefix_that_can_not_be_planned_with_is_refused(properties: dict[str, 
         counted([entry("pods", 7.0)], **properties)
 
 
-def test_properties_that_are_no_object_have_no_prefix() -> None:
+def test_properties_that_are_not_an_object_have_no_prefix() -> None:
     def ask(_: str, where: str, __: dict[str, Any] | None, ___: str) -> ArmAnswer:
         return ArmAnswer(200, {"value": [entry("pods", 7.0)]} if "/usages" in where else {"properties": 5})
 

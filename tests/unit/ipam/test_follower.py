@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.unit.ipam.node import Node
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def machine(node: Node, monkeypatch: pytest.MonkeyPatch) -> FollowedMachine:

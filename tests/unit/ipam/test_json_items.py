@@ -75,7 +75,7 @@ def test_what_is_no_whole_list_or_too_long_is_refused(text: str) -> None:
     ],
     ids=["item", "before", "after"],
 )
-def test_what_is_too_long_is_refused_though_it_ends(text: str) -> None:
+def test_a_list_that_is_too_long_is_refused_even_if_it_is_complete(text: str) -> None:
     parts = [text[at : at + 100].encode() for at in range(0, len(text), 100)]
     with pytest.raises(ValueError, match="more than 10000 characters"):
         read(parts)
@@ -83,7 +83,7 @@ def test_what_is_too_long_is_refused_though_it_ends(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [b'{"items": [{"a": "\xff"}]}', b'{"items": []}\xe2'])
-def test_bytes_that_are_no_text_are_refused(text: bytes) -> None:
+def test_bytes_that_are_not_utf_8_are_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="utf-8"):
         read([text])
 

@@ -34,9 +34,7 @@ def test_the_outcome_of_a_write_is_in_the_name_of_its_counter() -> None:
     ("ends", "counted"),
     [(Refusal(Kind.BUSY, "busy"), "busy"), (RuntimeError("stopped"), "interrupted")],
 )
-def test_a_write_that_does_not_succeed_is_counted_as_that_alone_and_the_reason_goes_on(
-    ends: Exception, counted: str
-) -> None:
+def test_a_failed_write_is_counted_once_and_its_reason_is_raised(ends: Exception, counted: str) -> None:
     found: list[dict[str, int]] = []
     tally = Tally(lambda events: found.append(dict(events)), Clock())
     with pytest.raises(type(ends)), tally.write():

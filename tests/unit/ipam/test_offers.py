@@ -40,7 +40,7 @@ def test_an_offer_is_forgotten_ten_minutes_after_it_was_published_last(tmp_path:
     assert offers.kept(tmp_path, 1000.0 + KEPT_SECONDS) == frozenset()
 
 
-def test_what_is_being_removed_is_not_forgotten_and_what_has_no_name_is() -> None:
+def test_an_offer_in_removal_is_kept_and_one_without_a_name_is_dropped() -> None:
     named, nameless = ONE, replace(WITHDRAWN, name="")
     known = Offers("uid-1", (named, nameless))
     assert known.since(5000.0) == Offers("uid-1")

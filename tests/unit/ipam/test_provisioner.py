@@ -24,6 +24,8 @@ from tests.unit.ipam.node import ANY, Node, attachment, owner
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def machine(node: Node) -> Machine:
@@ -228,7 +230,7 @@ def test_a_refusal_is_a_state_that_says_what_to_do_and_ends_by_itself(
         (refusal(403, "AuthorizationFailed"), 1),
     ],
 )
-def test_where_the_nic_is_is_looked_up_again_where_it_may_have_moved(
+def test_the_nic_is_looked_up_again_where_it_may_have_moved(
     machine: Machine, answer: ArmAnswer, times: int
 ) -> None:
     machine.arm.instead.append(("PUT", answer))
@@ -236,7 +238,7 @@ def test_where_the_nic_is_is_looked_up_again_where_it_may_have_moved(
     assert machine.looked_up == times
 
 
-def test_what_is_done_to_the_nic_is_said_while_it_is_done(machine: Machine) -> None:
+def test_status_says_what_is_being_done_to_the_nic(machine: Machine) -> None:
     machine.waiting_pods = {f"default/none-{number}" for number in range(40)}
     said: list[str] = []
 
@@ -310,7 +312,7 @@ def test_where_no_block_is_free_single_addresses_are_taken(node: Node) -> None:
     assert machine.phase == "no-block"
 
 
-def test_where_azure_ignores_that_blocks_are_wanted_that_is_told_and_single_addresses_are_taken(
+def test_single_addresses_are_taken_where_azure_ignores_the_length_of_blocks(
     node: Node,
 ) -> None:
     machine = Machine(node, ArmService(), Sizes(prefixes=True))
@@ -586,7 +588,7 @@ def test_pods_that_are_bound_one_after_the_other_are_written_for_in_advance(mach
     assert len(machine.on_nic()) > 60
 
 
-def test_what_failed_and_nobody_lists_is_taken_from_the_nic(machine: Machine) -> None:
+def test_a_failed_configuration_that_no_source_lists_is_removed(machine: Machine) -> None:
     machine.run(60)
     (name,) = nic_document.new_names(1)
     machine.arm.add_foreign(name)

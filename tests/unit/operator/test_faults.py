@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from integration.fabric.web import Request, Response
     from ipam.operator.record import NodeRecord
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("pods", [14, 2], ids=["growing", "shrinking"])
 def test_a_leader_that_was_stopped_before_a_write_and_goes_on_after_another_leads_does_no_harm(

@@ -40,7 +40,7 @@ def test_all_nodes_of_a_resource_group_are_found_with_one_list(
         assert len(found) == NODES
 
 
-def test_those_who_wait_for_a_list_that_is_refused_are_refused_with_it(
+def test_all_nodes_that_wait_for_a_list_are_refused_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With ARM away, a thousand nodes would otherwise wait for a request each, one after the other."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.unit.operator.world import RunningOperator
 
+pytestmark = pytest.mark.slow
+
 MANY, FEW = 14, 2
 
 

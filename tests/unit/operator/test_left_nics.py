@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration.fabric.documents import vm_id
 from integration.fabric.model import Placement
 from ipam.provision import progress
@@ -13,9 +15,9 @@ from tests.unit.operator.world import World, clock, world
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from tests.unit.operator.agent import Agent
+
+pytestmark = pytest.mark.slow
 
 GRACE = 60.0
 

@@ -19,6 +19,8 @@ from tests.unit.operator.world import World, clock, world
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_node_is_given_addresses_and_its_pods_get_them(place: World) -> None:
     agent = place.agent("node1")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.unit.operator.agent import Agent
     from tests.unit.operator.azure_service import AzureService
 
+pytestmark = pytest.mark.slow
+
 OTHER_SUBSCRIPTION = "0b5c0000-0000-4000-8000-00000000beef"
 HERE, NORTH, OTHER = "node1", "node2", "node3"
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from integration.fabric.web import Request, Response
     from tests.unit.operator.agent import Agent
 
+pytestmark = pytest.mark.slow
+
 CLIENT = "c11e0000-0000-4000-8000-0000000000a2"
 FIRST, SECOND = "eyJhbGciOiJub25lIn0.eyJuIjoxfQ.Zmlyc3Q", "eyJhbGciOiJub25lIn0.eyJuIjoyfQ.c2Vjb25k"
 """Tokens of a service account, as far as one can tell from the outside."""
