@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cni_plugin import host
 from cni_plugin.addresses import recovery
-from cni_plugin.cni import delegate, errors, result
+from cni_plugin.cni import errors, result
 from cni_plugin.cni.call import VerbCall
 from cni_plugin.datapath import drift, for_mode
 from cni_plugin.datapath.drift import Expected
@@ -31,6 +31,8 @@ def check_attachment(verb_call: VerbCall, node: Node) -> None:
     if verb_call.netconf.uses_our_ipam:
         _require_reservation(verb_call, node, found_damage, expected)
     elif not found_damage:
+        from cni_plugin.cni import delegate  # it runs programs, which our own IPAM does not need
+
         delegate.forward(verb_call, "CHECK")
     verb_call.warnings.extend(host.warnings(node))
     if found_damage:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from cni_plugin.addresses import reclaim
-from cni_plugin.cni import delegate, errors, params
+from cni_plugin.cni import errors, params
 from cni_plugin.cni.call import Call, VerbCall
 from cni_plugin.datapath import for_mode
 from cni_plugin.datapath.names import names_of, owner_of
@@ -38,6 +38,8 @@ def delete(verb_call: VerbCall, node: Node) -> None:
         _free(verb_call, node)
         verb_call.warnings.extend(reclaim.drop_nics(node))
     if verb_call.netconf.ipam_type and not verb_call.netconf.uses_our_ipam:
+        from cni_plugin.cni import delegate  # as in CHECK
+
         delegate.forward(verb_call, "DEL")
 
 
