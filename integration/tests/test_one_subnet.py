@@ -175,7 +175,7 @@ def test_traffic_goes_on_while_the_vf_of_the_second_nic_comes_and_goes() -> None
                 assert more.run("ping", "-n", "-c1", "-W2", vm1)
                 more.delete()
                 assert ours() == before
-                # A VF has the NIC's MAC before it is enslaved: until the next check it looks like another NIC.
+                # Until the next check, a VF that was not enslaved yet looks like another NIC.
                 eventually(lambda: "eth1" not in status(), status)
         finally:
             for each in pings:
