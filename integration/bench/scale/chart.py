@@ -48,13 +48,13 @@ def strokes(runs: Sequence[Document]) -> list[Stroke]:
         ValueError: two runs would look the same.
     """
     hows, names = (list(dict.fromkeys(run[key] for run in runs)) for key in ("how", "name"))
-    if (
-        len(hows) > len(COLOURS)
-        or len(names) > len(DASHES)
-        or len(runs) > len({(run["how"], run["name"]) for run in runs})
-    ):
+    found = [
+        Stroke(COLOURS[hows.index(run["how"]) % len(COLOURS)], DASHES[names.index(run["name"]) % len(DASHES)])
+        for run in runs
+    ]
+    if len(set(found)) < len(found):
         raise ValueError("the picture has fewer kinds of lines than there are runs")
-    return [Stroke(COLOURS[hows.index(run["how"])], DASHES[names.index(run["name"])]) for run in runs]
+    return found
 
 
 def chart(runs: Sequence[Document]) -> str:

@@ -29,8 +29,6 @@ _ADMISSION = "ServiceAccount,TaintNodesByCondition,DefaultTolerationSeconds"
 _STAGES = ("node-initialize", "node-heartbeat-with-lease", "pod-delete")
 """What kwok does: nodes become ready and stay so, deleted pods go. Pods' addresses come from the agents."""
 _PATIENCE = 120.0
-_QUOTA = 8 << 30
-"""Bytes that etcd may store."""
 
 
 class Here:
@@ -73,8 +71,6 @@ class Plane:
         self.logs = folder / "logs"
         # Of a machine only that is used which this place has as well.
         self._control = ControlPlane(cast("Machine", self.here), kubernetes(), self.logs, verbosity=1)
-        # All pods and what became of them, uncompacted for five minutes, are more than the usual 2 GiB.
-        self._control.etcd.argv += [f"--quota-backend-bytes={_QUOTA}"]
         api_server = self._control.api_server
         api_server.argv += [f"--disable-admission-plugins={_ADMISSION}", "--max-requests-inflight=1000"]
         # Every write of 50 pods a second would be compared with that list of clients otherwise.
