@@ -106,6 +106,19 @@ def exclusive_locks(*paths: Path) -> int:
     return sum(kind == "WRITE" and file in wanted for _, _, _, kind, _, file, *_ in held)
 
 
+def has_stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped.
+
+    Until the one that the kernel has chosen for SIGSTOP gets a processor, all of them go on.
+    Source: proc(5), /proc/PID/task/TID/stat.
+    """
+    states = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            states.append((task / "stat").read_text().rpartition(") ")[2][0])
+    return set(states) == {"T"}
+
+
 def is_idle(pid: int) -> bool:
     """Whether every thread of a process waits, and none ran while that was found out.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.netns.sandbox import Forked, Sandbox
+from tests.waiting import eventually, has_stopped
 
 SILENT = ("CHECK", "DEL", "GC", "STATUS")
 """Verbs whose success prints nothing."""
@@ -137,9 +138,11 @@ class Running:
         return self._process.poll() is not None
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send it a signal, if it still runs. After SIGSTOP it has stopped or ended when this returns."""
         if not self.over:
             os.kill(self.pid, number)
+            if number == signal.SIGSTOP:
+                eventually(lambda: self.over or has_stopped(self.pid), "the call has stopped")
 
     def kill(self) -> Outcome:
         """SIGKILL, and what it had come to by then."""

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.netns.calls import Caller, Engine, Executable
 from tests.netns.sandbox import Sandbox
-from tests.waiting import eventually
+from tests.waiting import eventually, has_stopped
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "dist" / "azvnet"
@@ -143,20 +143,10 @@ class Agent:
         return self._process.pid
 
     def signal(self, number: int) -> None:
-        """Send it a signal. After SIGSTOP it has stopped when this returns.
-
-        Until the thread that the kernel has chosen for the signal gets a processor, all of them go on.
-        """
+        """Send it a signal. After SIGSTOP it has stopped when this returns."""
         self._process.send_signal(number)
         if number == signal.SIGSTOP:
-            eventually(self._has_stopped, "the agent has stopped")
-
-    def _has_stopped(self) -> bool:
-        states = []
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-                states.append((task / "stat").read_text().rpartition(") ")[2][0])
-        return set(states) == {"T"}
+            eventually(lambda: has_stopped(self.pid), "the agent has stopped")
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
