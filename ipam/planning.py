@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import math
 
-from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
+from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS, VNET_CONFIGURATIONS
 from ipam.errors import IpamError
 from ipam.value import Value
 
-VNET_CONFIGURATIONS = 65_536
-"""Private addresses in a virtual network; a block counts as one."""
 RESERVED = 5
 """Addresses that Azure keeps of each subnet: network, gateway, two for DNS, broadcast."""
 SMALLEST, LARGEST = 29, 8

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_plugin.cli.table import Paint, table
 from ipam import planning
-from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
+from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS, VNET_CONFIGURATIONS
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def plan_document(plan: SubnetPlan) -> dict[str, Any]:
         ],
         "limits": {
             "configurationsPerNIC": NIC_CONFIGURATIONS,
-            "configurationsPerVirtualNetwork": planning.VNET_CONFIGURATIONS,
+            "configurationsPerVirtualNetwork": VNET_CONFIGURATIONS,
             "reservedPerSubnet": planning.RESERVED,
         },
         "notes": list(notes(plan)),
@@ -279,7 +279,7 @@ def outlook(plan: SubnetPlan, paint: Paint | None = None) -> str:
         )
         return (
             f"{painted('does not fit', 'bad')}: {plan.cluster.configurations(plan.peak):,} IP configurations "
-            f"are needed, and Azure allows {planning.VNET_CONFIGURATIONS:,} in a virtual network: {advice}"
+            f"are needed, and Azure allows {VNET_CONFIGURATIONS:,} in a virtual network: {advice}"
         )
     fits, recommended = painted("fits", "good"), painted("recommended", "good")
     if not plan.is_known_to_fit:
@@ -331,6 +331,6 @@ def notes(plan: SubnetPlan) -> Iterator[str]:
         )
     if cluster.capacity(length) - cluster.taken_by_others >= (cluster.room(length) + 1) * cluster.node.taken:
         yield (
-            f"the virtual network's limit of {planning.VNET_CONFIGURATIONS:,} IP configurations is reached "
+            f"the virtual network's limit of {VNET_CONFIGURATIONS:,} IP configurations is reached "
             f"before a /{length} is full"
         )

@@ -41,7 +41,10 @@ class Around(Value):
     """Pods per second that the scheduler binds to the node."""
     wait: float
     """Seconds until a write that is requested now would begin."""
-    subnet_full: bool
+    full: Kind | None
+    """``SUBNET_FULL`` or ``VNET_FULL``: there was no address left some minutes ago."""
+    share: int
+    """See ``plan.Counts``."""
     grace: float
 
 
@@ -72,15 +75,18 @@ def decide(record: NodeRecord, around: Around, now: float) -> Wish:
 
 def counts_of(record: NodeRecord, around: Around, now: float) -> Counts:
     """What the planner counts with."""
-    pool = record.node.spec.pool
-    counts = pool.counts(
-        max(1, len(record.node.status.configurations)),
+    counts = record.node.spec.pool.counts(max(1, len(record.node.status.configurations)))
+    return replace(
+        counts,
         coming=around.coming,
+        arrivals=max(counts.arrivals, around.arrivals),
         write_seconds=OPERATION_SECONDS + around.wait,
-        subnet_full=around.subnet_full,
+        subnet_full=around.full is Kind.SUBNET_FULL,
+        vnet_full=around.full is Kind.VNET_FULL,
         no_block=now < record.no_block_until,
+        share=around.share,
+        most=0 if around.full is None else record.most,
     )
-    return replace(counts, arrivals=max(counts.arrivals, around.arrivals))
 
 
 def lasting(counts: Counts) -> float:
@@ -157,8 +163,8 @@ def _resting(record: NodeRecord, around: Around, planned: Plan, now: float) -> S
         record.unlisted_since = now
     if planned.limited:
         return Said(planned.limited, *progress.LIMITS[planned.limited])
-    if around.subnet_full:
-        return Said(*progress.scarce(Kind.SUBNET_FULL))
+    if around.full is not None:
+        return Said(*progress.scarce(around.full))
     since = record.unlisted_since
     if since is not None and now - since > progress.LISTED_SECONDS:
         return Said(

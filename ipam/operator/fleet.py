@@ -12,9 +12,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ipam.operator.claims import Claims
-from ipam.operator.decide import Around, decide
+from ipam.operator.decide import Around, counts_of, decide
 from ipam.operator.errors import ClusterError, NotThere
 from ipam.operator.line import Urgency
+from ipam.operator.networks import Networks
 from ipam.operator.nic_lookup import Nics
 from ipam.operator.record import NodeRecord, Said, What, Wish
 from ipam.operator.rounds import Rounds
@@ -24,7 +25,7 @@ from ipam.provision import exchange, pace, progress
 from ipam.provision.fields import FieldError
 from ipam.provision.nic_document import NotANic
 from ipam.provision.pace import SCARCE_SECONDS
-from ipam.provision.refusals import Kind, Refusal
+from ipam.provision.refusals import FULL, Kind, Refusal
 from ipam.value import Value, replace
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class Fleet:
         self._changed = threading.Condition(self._lock)
         self._dirty: set[str] = set()
         self._rounds = Rounds(self.all_records, parts.pods.per_second)
-        self._full: dict[str, float] = {}
-        """Until when a subnet counts as full, by its id."""
+        self._networks = Networks(self.all_records)
         self.claims = Claims(common.settings.resource_groups)
         self.records: dict[str, NodeRecord] = {}
 
@@ -218,7 +218,8 @@ class Fleet:
             wait=max(
                 parts.turns.expected_wait(region, Urgency.GROWTH), self._rounds.seconds(region, allowed, now)
             ),
-            subnet_full=now < self._full.get(node.status.nic.subnet.casefold(), 0.0),
+            full=self._networks.full(record, now),
+            share=self._networks.share(record, now),
             grace=self._common.settings.grace,
         )
 
@@ -278,28 +279,45 @@ class Fleet:
         except Exception as error:  # noqa: BLE001 - other nodes are served whatever happens with one
             self._failed(record, Refusal(Kind.REFUSED, f"internal error: {type(error).__name__}: {error}"))
         else:
-            record.failures, record.not_before, record.trouble = 0, 0.0, None
+            record.failures, record.not_before, record.trouble, record.refused = 0, 0.0, None, None
 
     def _failed(self, record: NodeRecord, refusal: Refusal) -> None:
         now = self._common.clock()
         if refusal.kind is not Kind.THROTTLED:  # that is nothing about this node, and all pause
             record.failures += 1
-        if refusal.kind is Kind.SUBNET_FULL:
-            self.note_full(record.node.status.nic.subnet)
+        if refusal.kind in FULL:
+            self._networks.note_full(refusal.kind, record, now)
+            record.most = max(1, record.asked // 2)
         elif refusal.kind is Kind.NO_BLOCK:
             record.no_block_until = now + SCARCE_SECONDS
         elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
             record.target = None
-        record.unsure = True
+        record.unsure, record.refused = True, refusal.kind
         pause = pace.pause(max(1, record.failures), refusal.retry_after, pace.chance())
         record.not_before = now + pause
         record.trouble = Said(refusal.kind.value, str(refusal), refusal.remedy)
         self._common.tell("warning", f"{record.node.name}: {refusal.kind.value}: {refusal}")
 
-    def note_full(self, subnet: str) -> None:
-        """The subnet had no address left."""
+    def note_room(self, record: NodeRecord, addresses: int) -> None:
+        """See ``work.Hands``. As many nodes as that serves need not wait until their pause is over: those$
+        that lack the most.
+        """
         with self._lock:
-            self._full[subnet.casefold()] = self._common.clock() + SCARCE_SECONDS
+            now = self._common.clock()
+            lacking = {each.node.name: self._lacking(each, now) for each in self._networks.refused(record)}
+            for name, number in sorted(lacking.items(), key=lambda each: -each[1]):
+                if addresses <= 0 or number <= 0:
+                    return
+                lacking_record = self.records[name]
+                lacking_record.not_before = now
+                lacking_record.most = max(lacking_record.most, min(number + 1, addresses))
+                addresses -= number
+                self._look_at(name)
+
+    def _lacking(self, record: NodeRecord, now: float) -> int:
+        """Pods of the node that can't be given an address."""
+        counts = counts_of(record, self.around(record), now)
+        return max(counts.waiting, counts.coming) - counts.free - counts.in_flight
 
     def all_records(self) -> list[NodeRecord]:
         """The record of every node, at this moment."""

@@ -104,9 +104,9 @@ class Term:
         node = record.node
         self.common.cluster.delete(node.name, node.uid, node.resource_version)
 
-    def note_full(self, subnet: str) -> None:
+    def note_room(self, record: NodeRecord, addresses: int) -> None:
         """See there."""
-        self.fleet.note_full(subnet)
+        self.fleet.note_room(record, addresses)
 
     def count(self, events: Mapping[str, int]) -> None:
         """See there."""

@@ -66,8 +66,8 @@ class Hands(Protocol):
     def forget(self, record: NodeRecord) -> None:
         """Delete the resource of a node that is gone. Raises ClusterError."""
 
-    def note_full(self, subnet: str) -> None:
-        """The subnet had no address left."""
+    def note_room(self, record: NodeRecord, addresses: int) -> None:
+        """So many addresses of the node's NIC are free in its subnet now."""
 
     def count(self, events: Mapping[str, int]) -> None:
         """Add to counters."""
@@ -193,12 +193,14 @@ class Work:
             self._note(writer.rewrite())
             return
         names = nic_document.new_names(number)
+        record.asked = wanted.added
         nic = writer.add(names, blocks=bool(wanted.blocks))
         made = [each for each in nic_document.configurations(nic) if each.name in names]
         self._hands.count({counts.ADDED: sum(len(each.addresses) for each in made)})
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
             # An API that does not know blocks silently ignores the field (azure-cli#32553).
             record.no_block_until = self._hands.clock() + SCARCE_SECONDS
+        record.most *= 2
         self._note(nic)
 
     def _begin(self, kind: str, text: str, addresses: int) -> None:
@@ -224,6 +226,7 @@ class Work:
         left = {each.name for each in nic_document.configurations(nic)}
         gone = sum(len(e.addresses) for e in record.node.status.configurations if e.name in names - left)
         self._hands.count({counts.REMOVED: gone})
+        self._hands.note_room(self._record, gone)
         self._note(nic)
 
     def _ask(self) -> bool:
@@ -293,6 +296,7 @@ class Work:
                 removed = self._nics.clear(record)
                 if removed:
                     self._hands.count({counts.REMOVED: removed})
+                    self._hands.note_room(record, removed)
                     self._hands.tell("info", f"{name} is gone: {removed} addresses were removed from its NIC")
             except Refusal as refusal:
                 if refusal.kind is not Kind.NOT_FOUND:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ipam.azure_limits import BLOCK, NIC_CONFIGURATIONS
 from ipam.provision.fields import AddressField, Block, FieldError, Flag, Items, JsonObject, Real, Text, Whole
 from ipam.provision.nic_document import Configuration
-from ipam.provision.plan import OPERATION_SECONDS, Counts, Sizes
+from ipam.provision.plan import Counts, Sizes
 from ipam.value import Value
 
 if TYPE_CHECKING:
@@ -68,17 +68,8 @@ class PoolReport(Value):
     waiting: int = 0
     arrivals_per_minute: float = 0.0
 
-    def counts(
-        self,
-        configurations: int,
-        *,
-        coming: int = 0,
-        write_seconds: float = OPERATION_SECONDS,
-        subnet_full: bool = False,
-        no_block: bool = False,
-        removing: bool = False,
-    ) -> Counts:
-        """The same for the planner, with what only the operator knows.
+    def counts(self, configurations: int, *, removing: bool = False) -> Counts:
+        """The same for the planner.
 
         What is releasing counts as free, so that a surplus stays one while the agent marks it, and pods that
         come are served from it; unless the operator is ``removing`` it.
@@ -90,12 +81,8 @@ class PoolReport(Value):
             unusable=self.unusable + (self.releasing if removing else 0),
             in_flight=self.in_flight,
             waiting=self.waiting,
-            coming=coming,
             arrivals=self.arrivals_per_minute / 60,
-            write_seconds=write_seconds,
             configurations=configurations,
-            subnet_full=subnet_full,
-            no_block=no_block,
         )
 
 

@@ -5,7 +5,9 @@ It must not know what a NIC looks like, how it is written, or who asks. Sizes ar
 A write to a NIC that is attached to a machine takes a median of 71 s and 152 s at the 95th percentile
 (recorded operations), so what is free when it begins has to serve the pods that arrive until it ends:
 ``free + in flight >= arrivals per second x 152 s``, and never fewer than ``low``. Where NICs share a budget
-of writes, it has to last until the next turn, and steps get larger as turns get rarer.
+of writes, it has to last until the next turn, and steps get larger as turns get rarer. Where they share a
+network that is nearly full, what is added for pods that are not there yet has an upper bound, and where it
+is full, nodes add for pods that are there, and give back what they don't need.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 OPERATION_SECONDS = 152.0
 """What a write to an attached NIC takes at the 95th percentile."""
+SCARCE_SHRINK_AFTER = 60.0
+"""Seconds for which too many have to be free in a full network: as long as the rate of arrivals needs to show
+that they are not.
+"""
 
 
 class Sizes(Value):
@@ -66,9 +72,20 @@ class Counts(Value):
     configurations: int = 1
     """IP configurations of the NIC, the primary one and all that other programs made included."""
     subnet_full: bool = False
-    """The subnet had no address left at the last attempt."""
+    """The subnet had no address left some minutes ago."""
+    vnet_full: bool = False
+    """The virtual network had as many IP configurations as it may have some minutes ago; a block is one."""
     no_block: bool = False
-    """The subnet had no free /28 at the last attempt."""
+    """The subnet had no free /28 some minutes ago."""
+    share: int | None = None
+    """IP configurations that may be added for pods that are not there yet; None: any number."""
+    most: int = 0
+    """So many addresses may be added at once, since twice as many were refused; 0: any number."""
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether there was no address left where the NIC is."""
+        return self.subnet_full or self.vnet_full
 
     @property
     def total(self) -> int:
@@ -131,14 +148,15 @@ def plan(sizes: Sizes, counts: Counts, surplus_for: float = 0.0) -> Plan:
     mark for growing, as long as demand does not change in between.
     """
     sizes = _effective(sizes, counts)
-    arriving = ceil(counts.arrivals * counts.write_seconds)
-    needed = max(sizes.low, arriving) + max(counts.waiting, counts.coming)
+    seconds = OPERATION_SECONDS if counts.is_scarce else counts.write_seconds
+    forecast = max(sizes.low, ceil(counts.arrivals * seconds))
+    pods = max(counts.waiting, counts.coming)
     available = counts.free + counts.in_flight
-    short = max(0, needed - available)
+    short = max(0, pods + _ahead(sizes, counts, forecast, available - pods) - available)
     wanted = max(_whole(short, sizes.batch), sizes.minimum - counts.total)
     if wanted > 0:
         return _growth(sizes, counts, wanted)
-    mark = max(sizes.high, needed + sizes.batch)
+    mark = max(sizes.high, forecast + pods + sizes.batch)
     surplus = min(
         _whole(available - mark, sizes.batch),
         (counts.total - sizes.minimum) // sizes.batch * sizes.batch,
@@ -173,13 +191,42 @@ def leaving(units: Iterable[Unit], most: int) -> tuple[Unit, ...]:
 
 
 def _effective(sizes: Sizes, counts: Counts) -> Sizes:
-    """The sizes that hold now. In a full subnet every node takes and keeps as few as it can, one by one."""
-    if counts.subnet_full:
-        low = min(sizes.low, 1)
-        return replace(sizes, batch=1, low=low, high=low + 1)
-    if sizes.prefixes and not counts.no_block:
-        return replace(sizes, batch=_whole(sizes.batch, BLOCK))
-    return sizes
+    """The sizes that hold now: the fewer addresses the network has, the fewer a node takes and keeps."""
+    blocks = _takes_blocks(sizes, counts)
+    batch = _whole(sizes.batch, BLOCK) if blocks else sizes.batch
+    left = _left(sizes, counts)
+    if left is None or left >= BLOCK:
+        return replace(sizes, batch=batch)
+    batch, low = BLOCK if blocks else 1, min(sizes.low, left)
+    if not counts.is_scarce:
+        return replace(sizes, batch=batch, low=low)
+    after = min(sizes.shrink_after, SCARCE_SHRINK_AFTER)
+    return replace(sizes, batch=batch, low=low, high=low + batch, shrink_after=after)
+
+
+def _takes_blocks(sizes: Sizes, counts: Counts) -> bool:
+    return sizes.prefixes and not (counts.no_block or counts.subnet_full)
+
+
+def _left(sizes: Sizes, counts: Counts) -> int | None:
+    """How many addresses may be added for pods that are not there yet; None: any number."""
+    if counts.is_scarce:
+        return 1
+    if counts.share is None:
+        return None
+    return counts.share * (BLOCK if _takes_blocks(sizes, counts) else 1)
+
+
+def _ahead(sizes: Sizes, counts: Counts, forecast: int, present: int) -> int:
+    """How many addresses there should be for pods that are not there yet; ``present`` ones are.
+
+    Where few are left, that is ``low``, whatever is forecast: a PUT is refused as a whole, and pods that are
+    there would get none of its addresses either.
+    """
+    left = _left(sizes, counts)
+    if left is None:
+        return forecast
+    return sizes.low if left < BLOCK else min(forecast, max(0, present) + left)
 
 
 def _growth(sizes: Sizes, counts: Counts, wanted: int) -> Plan:
@@ -187,9 +234,11 @@ def _growth(sizes: Sizes, counts: Counts, wanted: int) -> Plan:
     slots = max(0, NIC_CONFIGURATIONS - counts.configurations)
     if not room or not slots:
         return Plan(wanted=wanted, limited="nic-full" if room else "maximum")
-    if sizes.prefixes and not (counts.no_block or counts.subnet_full) and room >= BLOCK:
-        return Plan(blocks=min(_whole(wanted, BLOCK) // BLOCK, slots, room // BLOCK), wanted=wanted)
-    return Plan(add=min(wanted, room, slots), wanted=wanted)
+    most = counts.most or wanted
+    if _takes_blocks(sizes, counts) and room >= BLOCK:
+        blocks = min(_whole(wanted, BLOCK) // BLOCK, slots, room // BLOCK, _whole(most, BLOCK) // BLOCK)
+        return Plan(blocks=blocks, wanted=wanted)
+    return Plan(add=min(wanted, room, slots, most), wanted=wanted)
 
 
 def _whole(number: int, batch: int) -> int:

@@ -41,14 +41,16 @@ PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind
 
 
 _SCARCE = {
-    Kind.SUBNET_FULL: "the subnet was full a few minutes ago: addresses are added one by one",
+    Kind.SUBNET_FULL: "the subnet was full a few minutes ago: addresses are added for pods that wait only",
+    Kind.VNET_FULL: "the virtual network was full a few minutes ago: addresses are added for pods that wait "
+    "only",
     Kind.NO_BLOCK: "the subnet had no free block a few minutes ago: single addresses are added instead",
 }
 
 
 def scarce(kind: Kind) -> tuple[str, str, str]:
-    """State, text and remedy while it is remembered that the subnet had too little: ``Kind.SUBNET_FULL`` or
-    ``Kind.NO_BLOCK``.
+    """State, text and remedy while it is remembered that there was too little: ``Kind.SUBNET_FULL``,
+    ``Kind.VNET_FULL`` or ``Kind.NO_BLOCK``.
     """
     return kind.value, _SCARCE[kind], Refusal(kind, _SCARCE[kind]).remedy
 

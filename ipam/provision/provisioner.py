@@ -28,7 +28,7 @@ from ipam.provision.progress import (
     Progress,
     scarce,
 )
-from ipam.provision.refusals import Kind, Refusal
+from ipam.provision.refusals import FULL, Kind, Refusal
 from ipam.value import replace
 
 if TYPE_CHECKING:
@@ -80,7 +80,11 @@ class Provisioner:
         self._failures = 0
         self._not_before = 0.0
         self._surplus_since: float | None = None
-        self._subnet_full_until = self._no_block_until = 0.0
+        self._full: Kind | None = None
+        """Of ``FULL``, until the time below."""
+        self._full_until = self._no_block_until = 0.0
+        self._asked = self._most = 0
+        """Addresses that were requested last, and ``plan.Counts.most``."""
         self._told = Plan()
         self._demand: Demand | None = None
         self.progress = Progress()
@@ -133,11 +137,16 @@ class Provisioner:
             coming=demand.coming if demand is not None else 0,
             arrivals=demand.per_second if demand is not None else self._arrivals.per_second(now),
             configurations=max(1, len(self._nic.configurations)),
-            subnet_full=now < self._subnet_full_until,
+            subnet_full=self._is_full(now) and self._full is Kind.SUBNET_FULL,
+            vnet_full=self._is_full(now) and self._full is Kind.VNET_FULL,
             no_block=now < self._no_block_until,
+            most=self._most if self._is_full(now) else 0,
         )
         wanted, self._surplus_since = plan_at(self._sizes, seen, self._surplus_since, now)
         return wanted, pool
+
+    def _is_full(self, now: float) -> bool:
+        return now < self._full_until
 
     def _act(self) -> None:
         """Read the NIC, waiting for any operation on it; then decide again by what is there, and do it."""
@@ -163,7 +172,9 @@ class Provisioner:
         what = f"{wanted.blocks} blocks of {BLOCK}" if wanted.blocks else f"{wanted.add}"
         self._proceed(GROWING, f"adding {what} addresses to the NIC")
         names = nic_document.new_names(number)
+        self._asked = wanted.added
         self._note(writer.add(names, blocks=bool(wanted.blocks)))
+        self._most *= 2
         made = [each for each in self._nic.configurations if each.name in names]
         self._tally.add({counts.ADDED: sum(len(each.addresses) for each in made)})
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
@@ -214,8 +225,8 @@ class Provisioner:
         now = self._around.clock()
         if wanted.limited:
             return Progress(wanted.limited, *LIMITS[wanted.limited])
-        if now < self._subnet_full_until:
-            return Progress(*scarce(Kind.SUBNET_FULL))
+        if self._full is not None and self._is_full(now):
+            return Progress(*scarce(self._full))
         if (listing := self._nic.listing(pool)) is not None:
             return listing
         if now < self._no_block_until:
@@ -240,8 +251,9 @@ class Provisioner:
     def _failed(self, refusal: Refusal) -> None:
         now = self._around.clock()
         self._failures += 1
-        if refusal.kind is Kind.SUBNET_FULL:
-            self._subnet_full_until = now + SCARCE_SECONDS
+        if refusal.kind in FULL:
+            self._full, self._full_until = refusal.kind, now + SCARCE_SECONDS
+            self._most = max(1, self._asked // 2)
         elif refusal.kind is Kind.NO_BLOCK:
             self._no_block_until = now + SCARCE_SECONDS
         elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY, Kind.OTHER_MACHINE}:

@@ -25,6 +25,7 @@ class Kind(Enum):
     BUSY = "busy"
     CHANGED = "changed"
     SUBNET_FULL = "subnet-full"
+    VNET_FULL = "vnet-full"
     NO_BLOCK = "no-block"
     NIC_FULL = "nic-full"
     ADDRESS_TAKEN = "address-taken"
@@ -36,6 +37,10 @@ class Kind(Enum):
     UNREACHABLE = "unreachable"
     WIPED = "wiped"
     REFUSED = "refused"
+
+
+FULL = (Kind.SUBNET_FULL, Kind.VNET_FULL)
+"""There is no address left where the NIC is; others have them."""
 
 
 class Refusal(Exception):
@@ -60,6 +65,8 @@ _REMEDIES = {
     Kind.CHANGED: "Something else keeps changing the NIC; azvnet tries again.",
     Kind.SUBNET_FULL: "Free addresses in the NIC's subnet (lower provision.low and provision.high of its "
     "nodes, delete what is unused), or extend its address prefix; all addresses of a NIC are in one subnet.",
+    Kind.VNET_FULL: "A virtual network has 65,536 IP configurations at most: use blocks "
+    "(provision.prefixes), which count as one each, or lower provision.low and provision.high of its nodes.",
     Kind.NO_BLOCK: "The subnet has no free /28: single addresses are taken instead. Reserve a range "
     "of the subnet for blocks.",
     Kind.NIC_FULL: "A NIC has 256 IP configurations at most: use blocks (provision.prefixes), or fewer pods.",
@@ -101,6 +108,10 @@ _BY_STATUS = {
 _TOO_MANY = re.compile(
     r"(?i)(limit|exceed|maximum|cannot have more).*ip ?configuration|ip ?configuration.*256"
 )
+_VNET_FULL = re.compile(
+    r"(?is)(?=.*(virtual ?network|vnet))(?=.*private ?ip)(?=.*(limit|exceed|maximum|more than))"
+)
+"""No answer to this is recorded: "Azure networking limits" has the number, and no list of errors the code."""
 
 
 def of_answer(what: str, answer: ArmAnswer, *, blocks: bool = False) -> Refusal:
@@ -125,6 +136,8 @@ def _kind(document: dict[str, Any], *, blocks: bool) -> Kind | None:
             return Kind.NO_BLOCK  # the subnet may still have single addresses
         if kind is None and _TOO_MANY.search(f"{code} {message}"):
             return Kind.NIC_FULL
+        if kind is None and _VNET_FULL.match(f"{code} {message}"):
+            return Kind.VNET_FULL
         if kind is not None:
             return kind
     return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from integration.bench.scale.onpaper import Region
 from integration.fabric.armoperations import POLL_AFTER
+from ipam.azure_limits import VNET_CONFIGURATIONS
 from ipam.operator.budget import READS, WINDOW, WRITES, Meter
 from ipam.operator.decide import lasting
 from ipam.operator.line import Line, Urgency
@@ -18,6 +19,7 @@ from ipam.operator.rounds import COUNT_SECONDS
 from ipam.operator.settings import Settings
 from ipam.operator.turns import MEAN_SECONDS
 from ipam.provision.plan import OPERATION_SECONDS, plan
+from ipam.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +54,7 @@ class _Operator:
         self._working = 0
         self._serves_at = self._estimated_at = -1.0
         self._wait = self._round = 0.0
+        self._share = VNET_CONFIGURATIONS
         self._counted_at = float("-inf")
         for number, node in enumerate(region.nodes):
             node.wake = self._told(number, node)
@@ -85,7 +88,7 @@ class _Operator:
     def _wanted(self, node: Node) -> Plan:
         now = self._region.clock.now
         seconds = OPERATION_SECONDS + self._expected_wait(now)
-        return plan(self._region.scenario.sizes, node.counts(now, seconds))
+        return plan(self._region.scenario.sizes, replace(node.counts(now, seconds), share=self._share))
 
     def _expected_wait(self, now: float) -> float:
         if now != self._estimated_at:
@@ -98,6 +101,8 @@ class _Operator:
         if now - self._counted_at >= COUNT_SECONDS:
             coming = sum(node.rate(now) > 0 for node in self._region.nodes)
             self._counted_at, self._round = now, coming * WINDOW / self._writes.allowed
+            taken = sum(node.configurations + node.requested for node in self._region.nodes)
+            self._share = max(0, VNET_CONFIGURATIONS - taken) // len(self._region.nodes)
         return max(self._writes.wait(now, ahead + 1), for_worker, self._round)
 
     def _serve(self) -> None:
@@ -121,6 +126,7 @@ class _Operator:
 
     def _write(self, node: Node, addresses: int) -> Steps:
         clock = self._region.clock
+        node.requested = addresses
         yield from self._read()
         while (pause := self._region.writes.ask(clock.now)) > 0:
             yield pause
@@ -133,7 +139,7 @@ class _Operator:
                 break
             pause = float(POLL_AFTER)
         yield from self._read()
-        node.busy = False
+        node.busy, node.requested = False, 0
         self._working -= 1
         self._region.deliver(node, addresses)
         self._serve()

@@ -93,6 +93,8 @@ class Node:
     free: int
     held: int = 0
     in_flight: int = 0
+    requested: int = 0
+    """Addresses that a write adds which has not ended."""
     waiting: dict[int, float] = field(default_factory=dict)
     """Pods that found no address, and since when."""
     recent: deque[float] = field(default_factory=deque)

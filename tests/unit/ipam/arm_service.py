@@ -43,6 +43,8 @@ class ArmService:
         """How the next operation ends."""
         self.polls = 2
         """Times that an operation is in progress yet."""
+        self.room: int | None = None
+        """IP configurations for which there are addresses in the subnet; None: for all."""
         self.ignores_lengths = False
         self._left = 0
         self._then: Document | None = None
@@ -102,6 +104,8 @@ class ArmService:
             self.before_put.pop(0)()
         if etag != self.etag:
             return refusal(412, "PreconditionFailed", "Precondition failed.")
+        if self.room is not None and len(body["properties"]["ipConfigurations"]) > self.room:
+            return refusal(400, "SubnetIsFull", "The subnet does not have enough capacity.")
         before = copy.deepcopy(self.target)
         after = copy.deepcopy(body)
         self._left = self.polls

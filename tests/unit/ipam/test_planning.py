@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from integration.fabric.changes import RefusedChange, add_addresses, add_block, free_addresses
 from integration.fabric.model import Estate, IpConfiguration, Nic, Subnet, Vm, Vnet
-from ipam.azure_limits import BLOCK
+from ipam.azure_limits import BLOCK, VNET_CONFIGURATIONS
 from ipam.planning import (
     LARGEST,
     MONTH,
     RESERVED,
     SMALLEST,
-    VNET_CONFIGURATIONS,
     CannotPlan,
     Cluster,
     Growth,

@@ -300,6 +300,19 @@ REFUSALS = [
     (refusal(409, "AnotherOperationInProgress"), Kind.BUSY),
     (refusal(409, "Conflict"), Kind.BUSY),
     (refusal(400, "SubnetIsFull"), Kind.SUBNET_FULL),
+    (
+        refusal(
+            400,
+            "PrivateIPAddressesPerVnetLimitReached",
+            "Virtual network pods can't have more than 65536 private IP addresses.",
+        ),
+        Kind.VNET_FULL,
+    ),
+    (
+        refusal(400, "LimitReached", "The virtual network exceeds the maximum of private IP addresses."),
+        Kind.VNET_FULL,
+    ),
+    (refusal(400, "LimitReached", "Cannot create more than 9 public IP addresses."), Kind.REFUSED),
     (refusal(400, "PrivateIPAddressIsAllocated"), Kind.ADDRESS_TAKEN),
     (refusal(400, "LimitExceeded", "A NIC cannot have more than 256 IP configurations."), Kind.NIC_FULL),
     (refusal(403, "AuthorizationFailed"), Kind.FORBIDDEN),

@@ -13,6 +13,7 @@ from ipam.model import Attachment
 from ipam.provision.demand import WINDOW, Arrivals
 from ipam.provision.plan import (
     OPERATION_SECONDS,
+    SCARCE_SHRINK_AFTER,
     Counts,
     Plan,
     Sizes,
@@ -58,7 +59,9 @@ def some_counts(draw: st.DrawFn) -> Counts:
         write_seconds=draw(st.sampled_from([OPERATION_SECONDS, 400.0])),
         configurations=draw(st.integers(1, NIC_CONFIGURATIONS)),
         subnet_full=draw(st.booleans()),
+        vnet_full=draw(st.booleans()),
         no_block=draw(st.booleans()),
+        share=draw(st.none() | st.integers(0, 100)),
     )
 
 
@@ -108,7 +111,7 @@ def test_with_the_same_demand_the_pool_settles_after_going_one_way_only(sizes: S
 
 @given(some_sizes(), some_counts())
 def test_what_is_needed_is_there_after_one_step_unless_a_limit_says_no(sizes: Sizes, counts: Counts) -> None:
-    counts = replace(counts, subnet_full=False)
+    counts = replace(counts, subnet_full=False, vnet_full=False, share=None)
     step = plan(sizes, counts)
     left = after(counts, step)
     enough = left.free + left.in_flight >= max(
@@ -128,7 +131,8 @@ def test_nothing_is_removed_before_there_were_too_many_for_long_enough(
 @given(some_sizes(), some_counts())
 def test_steps_are_whole_batches_while_no_limit_is_near(sizes: Sizes, counts: Counts) -> None:
     far = replace(sizes, minimum=0, maximum=100_000, prefixes=False)
-    step = plan(far, replace(counts, configurations=1, subnet_full=False, arrivals=0.0), LONG)
+    plenty = replace(counts, configurations=1, subnet_full=False, vnet_full=False, share=None, arrivals=0.0)
+    step = plan(far, plenty, LONG)
     assert step.add % far.batch == 0
     assert step.remove % far.batch == 0 or step.remove == counts.free
 
@@ -207,10 +211,77 @@ def test_a_full_nic_and_a_full_pool_are_told_apart() -> None:
     assert plan(Sizes(maximum=16), Counts(held=16, free=0, configurations=17)).limited == "maximum"
 
 
-def test_in_a_full_subnet_addresses_are_taken_one_by_one_and_given_back() -> None:
-    assert plan(Sizes(), Counts(held=20, free=0, subnet_full=True)).add == 1
-    assert plan(Sizes(), Counts(held=20, free=0, waiting=3, subnet_full=True)).add == 4
-    assert plan(Sizes(), Counts(held=4, free=12, subnet_full=True), LONG).remove == 10
+FULL = [{"subnet_full": True}, {"vnet_full": True}]
+
+
+@pytest.mark.parametrize("full", FULL, ids=str)
+def test_in_a_full_network_addresses_are_taken_one_by_one_and_given_back(full: dict[str, bool]) -> None:
+    assert plan(Sizes(), Counts(held=20, free=0, **full)).add == 1
+    assert plan(Sizes(), Counts(held=20, free=0, waiting=3, **full)).add == 4
+    assert plan(Sizes(), Counts(held=4, free=12, **full), LONG).remove == 10
+
+
+@pytest.mark.parametrize("full", FULL, ids=str)
+def test_in_a_full_network_nothing_is_added_because_it_is_forecast(full: dict[str, bool]) -> None:
+    """The PUT would be refused as a whole, and the pods that wait would get nothing."""
+    counts = Counts(held=20, free=0, waiting=3, arrivals=0.5, write_seconds=750.0, **full)
+    assert plan(Sizes(), counts).add == 4
+
+
+@pytest.mark.parametrize("full", FULL, ids=str)
+def test_in_a_full_network_a_surplus_goes_within_a_minute(full: dict[str, bool]) -> None:
+    counts = Counts(held=4, free=12, **full)
+    assert plan(Sizes(), counts, SCARCE_SHRINK_AFTER - 1) == Plan(surplus=10)
+    assert plan(Sizes(), counts, SCARCE_SHRINK_AFTER).remove == 10
+    assert plan(Sizes(shrink_after=20.0), counts, 20.0).remove == 10
+    assert not plan(Sizes(), replace(counts, subnet_full=False, vnet_full=False), LONG).remove
+
+
+@pytest.mark.parametrize("full", FULL, ids=str)
+def test_in_a_full_network_a_node_keeps_what_lasts_for_one_operation(full: dict[str, bool]) -> None:
+    """Or a rolling update would give back what it needs a moment later."""
+    counts = Counts(held=9, free=12, arrivals=3 / 60, write_seconds=750.0, **full)
+    assert plan(Sizes(), counts, LONG).remove == 12 - 8 - 1  # 3 pods per minute in 152 s
+
+
+def test_in_a_full_virtual_network_blocks_are_still_taken() -> None:
+    """A block counts as one."""
+    sizes = Sizes(prefixes=True)
+    assert plan(sizes, Counts(held=16, free=0, waiting=1, vnet_full=True)).blocks == 1
+    assert plan(sizes, Counts(held=16, free=0, waiting=20, arrivals=2.0, vnet_full=True)).blocks == 2
+    assert plan(sizes, Counts(held=0, free=32, vnet_full=True), LONG).remove == 16
+    assert plan(sizes, Counts(held=16, free=0, waiting=1, subnet_full=True)) == Plan(add=2, wanted=2)
+
+
+def test_a_forecast_is_cut_to_the_share_that_a_node_has_of_what_is_left() -> None:
+    counts = Counts(held=16, free=10, arrivals=0.5, waiting=4)
+    assert plan(Sizes(), counts).add == 80  # 76 + 4 - 10
+    assert plan(Sizes(), replace(counts, share=200)).add == 80
+    assert plan(Sizes(), replace(counts, share=20)).add == 32  # 20, in batches of 16
+    assert plan(Sizes(), replace(counts, free=0, share=16)).add == 32  # 4 + 16
+    assert plan(Sizes(prefixes=True), replace(counts, share=2)).blocks == 2
+
+
+def test_where_little_is_left_only_that_is_added_and_in_no_batches() -> None:
+    counts = Counts(held=16, free=0, arrivals=0.5, waiting=4)
+    assert plan(Sizes(), replace(counts, share=15)).add == 12  # 8 + 4
+    assert plan(Sizes(), replace(counts, share=3)).add == 7
+    assert plan(Sizes(), replace(counts, share=0)).add == 4
+    assert plan(Sizes(), replace(counts, waiting=0, share=0)) == Plan()
+    assert plan(Sizes(prefixes=True), replace(counts, share=0)).blocks == 1
+
+
+def test_where_little_is_left_nothing_is_given_back_early() -> None:
+    counts = Counts(held=16, free=24, share=0)
+    assert plan(Sizes(), counts, LONG) == Plan()
+    assert not plan(Sizes(), replace(counts, free=26), 599.0).remove
+
+
+def test_no_more_is_requested_at_once_than_may_be() -> None:
+    counts = Counts(held=16, free=0, waiting=20, subnet_full=True, most=8)
+    assert plan(Sizes(), counts) == Plan(add=8, wanted=21)
+    assert plan(Sizes(), replace(counts, most=0)).add == 21
+    assert plan(Sizes(prefixes=True), replace(counts, subnet_full=False, vnet_full=True)).blocks == 1
 
 
 def test_the_minimum_is_there_from_the_start_and_stays() -> None:

@@ -286,12 +286,31 @@ def test_azure_away_for_hours_keeps_no_pod_from_an_address_that_is_free(machine:
     assert machine.add_pod(16)
 
 
-def test_in_a_full_subnet_addresses_are_taken_one_by_one(machine: Machine) -> None:
-    machine.arm.instead.append(("PUT", refusal(400, "SubnetIsFull")))
+@pytest.mark.parametrize(
+    ("code", "phase"),
+    [("SubnetIsFull", "subnet-full"), ("PrivateIPAddressesPerVnetLimitReached", "vnet-full")],
+)
+def test_in_a_full_network_addresses_are_taken_one_by_one(machine: Machine, code: str, phase: str) -> None:
+    machine.arm.instead.append(("PUT", refusal(400, code, "The virtual network's limit is 65536.")))
     machine.waiting_pods = {"default/none"}
     machine.run(60)
     assert len(machine.on_nic()) == 2, "one for the pod, and one"
-    assert machine.phase == "subnet-full"
+    assert machine.phase == phase
+    machine.run(1200)
+    assert len(machine.on_nic()) == 18, "batches again"
+    assert machine.phase == IDLE
+
+
+def test_in_a_full_subnet_as_many_pods_are_served_as_there_are_addresses(machine: Machine) -> None:
+    """A PUT for more is refused as a whole: half as many are requested next."""
+    before = len(machine.arm.names)
+    machine.arm.room = before + 5
+    machine.waiting_pods = {f"default/none-{number}" for number in range(11)}
+    machine.run(1200)
+    assert len(machine.arm.names) == machine.arm.room
+    machine.arm.room = None
+    machine.run(1200)
+    assert len(machine.arm.names) >= before + 11
 
 
 def test_an_operation_that_fails_later_leaves_nothing_behind(machine: Machine) -> None:

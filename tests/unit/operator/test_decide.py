@@ -14,11 +14,14 @@ from ipam.provision import progress
 from ipam.provision.exchange import AzvnetNode, Machine, NodeSpec, NodeStatus, Operation, PoolReport
 from ipam.provision.nic_document import Configuration
 from ipam.provision.plan import OPERATION_SECONDS, Counts, Sizes
+from ipam.provision.refusals import Kind
 from ipam.value import replace
 
 NOW = 5000.0
 """Seconds of the operator's clock."""
-AROUND = Around(has_node=True, refused="", coming=0, arrivals=0.0, wait=0.0, subnet_full=False, grace=60.0)
+AROUND = Around(
+    has_node=True, refused="", coming=0, arrivals=0.0, wait=0.0, full=None, share=1000, grace=60.0
+)
 MACHINE = Machine("/subscriptions/S/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm1")
 ONE, TWO = (
     Configuration(
@@ -250,7 +253,7 @@ def test_a_dry_run_says_what_would_be_done(pool: PoolReport, sizes: Sizes, text:
 def test_what_keeps_a_pool_small_is_said() -> None:
     full = decide(record(PoolReport(held=20, free=2), sizes=Sizes(maximum=22)), AROUND, NOW)
     assert full.said == Said("maximum", *progress.LIMITS["maximum"])
-    assert state_of(decide(record(), around(subnet_full=True), NOW)) == "subnet-full"
+    assert state_of(decide(record(), around(full=Kind.SUBNET_FULL), NOW)) == "subnet-full"
     blocks = record()
     blocks.no_block_until = NOW + 10
     assert state_of(decide(blocks, AROUND, NOW)) == "no-block"
@@ -275,7 +278,7 @@ def test_a_source_that_does_not_list_what_is_on_the_nic_is_told_after_five_minut
 def test_the_planner_counts_with_what_the_operator_knows_besides() -> None:
     each = record(PoolReport(held=1, free=2, releasing=3, arrivals_per_minute=6.0))
     each.no_block_until = NOW + 1
-    counts = counts_of(each, around(coming=4, arrivals=0.05, wait=30.0, subnet_full=True), NOW)
+    counts = counts_of(each, around(coming=4, arrivals=0.05, wait=30.0, full=Kind.SUBNET_FULL), NOW)
     assert (counts.held, counts.free, counts.coming, counts.arrivals) == (1, 5, 4, 0.1)
     assert counts.write_seconds == OPERATION_SECONDS + 30.0
     assert counts.configurations == 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration.fabric import allocation
 from integration.fabric.armoperations import Outcome
 from integration.fabric.model import State
 from ipam.operator import decide
@@ -18,7 +19,8 @@ from ipam.operator.budget import WINDOW
 from ipam.operator.errors import ClusterError
 from ipam.provision.plan import Sizes
 from ipam.provision.refusals import Kind
-from tests.unit.operator.world import FAST, World
+from ipam.value import replace
+from tests.unit.operator.world import FAST, SIZES, World, clock
 
 if TYPE_CHECKING:
     from integration.fabric.model import Estate
@@ -177,6 +179,29 @@ def test_a_full_subnet_is_said_and_whoever_looks_at_the_node_sees_an_event(place
     assert place.status("node1").conditions[0].status == "False"
     place.azure.arm.faults.full_subnets.clear()
     place.soon(lambda: len(agent.held) == 14)
+
+
+def test_what_nodes_give_back_in_a_full_virtual_network_goes_to_pods_that_wait_on_others(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a minute, and no node waits until its pause is over: that may be ten."""
+    first, second = (place.agent(name, replace(SIZES, shrink_after=3600.0)) for name in ("node1", "node2"))
+    operator = place.operator()
+    first.pods = 12
+    place.settled(first, second)
+    configurations = sum(len(nic.configurations) for vm in place.azure.estate.vms for nic in vm.nics)
+    monkeypatch.setattr(allocation, "MAX_IN_VNET", configurations + 3)
+    second.pods = len(second.held) + second.spec.pool.free + 8
+    place.soon(lambda: place.says("node2", Kind.VNET_FULL.value))
+    place.soon(lambda: place.api.events)
+    assert {event[:2] for event in place.api.events} == {("node2", "AddressesVnetFull")}
+    assert "provision.prefixes" in place.status("node2").remedy
+    assert operator.term is not None
+    served = second.pods - 8 + 3
+    place.soon(lambda: len(second.held) == served)
+    operator.term.fleet.records["node2"].not_before = clock() + 1e6
+    first.pods = 1
+    place.soon(lambda: len(second.held) == second.pods)
 
 
 def test_a_nic_that_is_full_is_said(place: World) -> None:
