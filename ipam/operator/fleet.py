@@ -299,8 +299,8 @@ class Fleet:
         self._common.tell("warning", f"{record.node.name}: {refusal.kind.value}: {refusal}")
 
     def note_room(self, record: NodeRecord, addresses: int) -> None:
-        """See ``work.Hands``. As many nodes as that serves need not wait until their pause is over: those$
-        that lack the most.
+        """See ``work.Hands``. As many nodes as that serves need not wait until their pause is over: those
+        first that lack the most.
         """
         with self._lock:
             now = self._common.clock()

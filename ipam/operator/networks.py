@@ -51,7 +51,7 @@ class Networks:
         return None
 
     def share(self, record: NodeRecord, now: float) -> int:
-        """How many IP configurations the NIC may get for pods that are not there yet: what its virtual network
+        """IP configurations that the NIC may get for pods that are not there yet: what its virtual network
         has left, divided by its nodes.
         """
         at, shares = self._counted

@@ -41,9 +41,9 @@ PHASES = tuple(dict.fromkeys((*QUIET, NOT_LISTED, *LIMITS, *(kind.value for kind
 
 
 _SCARCE = {
-    Kind.SUBNET_FULL: "the subnet was full a few minutes ago: addresses are added for pods that wait only",
-    Kind.VNET_FULL: "the virtual network was full a few minutes ago: addresses are added for pods that wait "
-    "only",
+    Kind.SUBNET_FULL: "the subnet was full a few minutes ago: addresses are only added for pods that wait",
+    Kind.VNET_FULL: "the virtual network was full a few minutes ago: addresses are only added for pods that "
+    "wait",
     Kind.NO_BLOCK: "the subnet had no free block a few minutes ago: single addresses are added instead",
 }
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.netns.calls import Outcome
+from tests.netns.damage import checked_after
 from tests.netns.node import Node
 from tests.netns.sandbox import Pod
-from tests.waiting import eventually
 
 CHECK_FAILED, INVALID_NETNS, UNKNOWN_OR_DECODING = 107, 8, (6, 7)
 
@@ -128,27 +128,13 @@ def healthy(busy_node: Node) -> Healthy:
     return Healthy(busy_node, pod, busy_node.add(pod).result)
 
 
-def _put_back(node: Node) -> int:
-    """How much an agent has put back so far, as its log tells."""
-    log = node.sandbox.path("/var/log/azvnet/agent.log")
-    return log.read_text().count("was restored") if log.exists() else 0
-
-
-def _await_more_put_back(node: Node, before: int, checked: Outcome) -> None:
-    """An agent's log comes after what it did."""
-    eventually(lambda: _put_back(node) > before, f"an agent has put it back, or CHECK fails: {checked}")
-
-
 def _check_after(healthy: Healthy, damage: Damage, words: tuple[str, ...]) -> Outcome:
-    """CHECK as soon as something is damaged, and once more where an agent was quicker to put it back."""
-    while True:
-        before = _put_back(healthy.node)
-        with suppress(subprocess.CalledProcessError, AssertionError):  # what it is about may be gone in part
-            damage(healthy)
-        checked = healthy.node.check(healthy.pod, healthy.result)
-        if not checked.ok and all(word in checked.msg for word in words):
-            return checked
-        _await_more_put_back(healthy.node, before, checked)
+    return checked_after(
+        healthy.node,
+        lambda: damage(healthy),
+        lambda: healthy.node.check(healthy.pod, healthy.result),
+        words,
+    )
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
