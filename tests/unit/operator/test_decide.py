@@ -144,6 +144,18 @@ def test_what_the_agent_offers_is_taken_if_it_was_asked_for_or_failed(
     assert decide(each, AROUND, NOW).what is what
 
 
+def test_a_surplus_of_one_address_is_taken_as_well() -> None:
+    one_by_one = Sizes(batch=1, low=8, high=9)
+    each = record(PoolReport(free=10), sizes=one_by_one, releasing=(ONE.name,))
+    assert decide(each, AROUND, NOW).what is What.SHRINK
+
+
+def test_one_failed_configuration_among_those_that_are_offered_is_enough() -> None:
+    there = (replace(ONE, state="Failed"), TWO)
+    each = record(releasing=(ONE.name, TWO.name), status={"configurations": there})
+    assert decide(each, AROUND, NOW).what is What.SHRINK
+
+
 @pytest.mark.parametrize(
     ("gone", "silent", "what"),
     [(60, 60, What.LEAVE), (59, 60, What.NOTHING), (60, 59, What.NOTHING), (None, 60, What.NOTHING)],
@@ -287,6 +299,19 @@ def test_the_planner_counts_with_what_the_operator_knows_besides() -> None:
     later = counts_of(each, around(arrivals=0.2), NOW + 1)
     assert (later.arrivals, later.subnet_full, later.no_block) == (0.2, False, False)
     assert counts_of(record(status={"configurations": ()}), AROUND, NOW).configurations == 1
+
+
+def test_the_planner_is_told_which_network_is_full_and_how_much_is_left_to_the_node() -> None:
+    each = record()
+    each.most = 4
+    subnet, vnet, neither = (
+        counts_of(each, around(full=full, share=share), NOW)
+        for full, share in ((Kind.SUBNET_FULL, 7), (Kind.VNET_FULL, 0), (None, 9))
+    )
+    assert (subnet.subnet_full, subnet.vnet_full, subnet.share, subnet.most) == (True, False, 7, 4)
+    assert (vnet.subnet_full, vnet.vnet_full, vnet.share, vnet.most) == (False, True, 0, 4)
+    assert (neither.subnet_full, neither.vnet_full, neither.share) == (False, False, 9)
+    assert neither.most == 0, "what was refused in a full network does not count where it has room again"
 
 
 def test_something_is_removed_only_where_the_agent_was_seen_a_minute_ago() -> None:
