@@ -152,7 +152,7 @@ def plan(sizes: Sizes, counts: Counts, surplus_for: float = 0.0) -> Plan:
     forecast = max(sizes.low, ceil(counts.arrivals * seconds))
     pods = max(counts.waiting, counts.coming)
     available = counts.free + counts.in_flight
-    short = max(0, pods + _ahead(sizes, counts, forecast, available - pods) - available)
+    short = pods + _ahead(sizes, counts, forecast, available - pods) - available
     wanted = max(_whole(short, sizes.batch), sizes.minimum - counts.total)
     if wanted > 0:
         return _growth(sizes, counts, wanted)

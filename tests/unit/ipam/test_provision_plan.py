@@ -20,6 +20,7 @@ from ipam.provision.plan import (
     Unit,
     leaving,
     plan,
+    plan_at,
     problem,
 )
 from ipam.value import replace
@@ -98,7 +99,7 @@ def test_no_step_removes_what_is_held_cooling_or_needed(sizes: Sizes, counts: Co
 @given(some_sizes(), some_counts())
 def test_with_the_same_demand_the_pool_settles_after_going_one_way_only(sizes: Sizes, counts: Counts) -> None:
     directions = set()
-    for _ in range(8):
+    for _ in range(2 + sizes.maximum // BLOCK):  # a share of what is left allows a block at least in each
         step = plan(sizes, counts, LONG)
         if step == Plan(wanted=step.wanted, limited=step.limited, surplus=step.surplus):
             break
@@ -153,6 +154,35 @@ def test_it_shrinks_above_twenty_four_free_and_not_at_twenty_four() -> None:
 
 def test_a_surplus_is_told_before_it_is_removed() -> None:
     assert plan(Sizes(), Counts(held=0, free=40), 599.0) == Plan(surplus=16)
+
+
+def test_a_surplus_that_is_new_has_lasted_for_no_time() -> None:
+    surplus = Counts(held=0, free=40)
+    assert plan(Sizes(shrink_after=0.1), surplus).remove == 0
+    assert plan(Sizes(shrink_after=0.0), surplus).remove == 16
+
+
+def test_it_is_remembered_since_when_every_plan_has_had_a_surplus() -> None:
+    surplus, enough = Counts(held=0, free=40), Counts(held=0, free=24)
+    assert plan_at(Sizes(), surplus, None, 100.0) == (Plan(surplus=16), 100.0)
+    assert plan_at(Sizes(), surplus, 100.0, 699.0) == (Plan(surplus=16), 100.0)
+    assert plan_at(Sizes(), surplus, 100.0, 700.0) == (Plan(remove=16, surplus=16), 100.0)
+    assert plan_at(Sizes(), enough, 100.0, 700.0) == (Plan(), None)
+    assert plan_at(Sizes(shrink_after=0.0), surplus, None, 100.0) == (Plan(remove=16, surplus=16), 100.0)
+
+
+def test_a_step_that_does_nothing_lacks_nothing_and_is_kept_from_nothing() -> None:
+    step = plan(Sizes(), Counts(held=8, free=8))
+    assert (step.add, step.blocks, step.remove, step.surplus) == (0, 0, 0, 0)
+    assert (step.wanted, step.limited) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("step", "added"),
+    [(Plan(), 0), (Plan(add=3), 3), (Plan(blocks=2), 2 * BLOCK), (Plan(remove=4, surplus=4), 0)],
+)
+def test_addresses_of_blocks_are_added_too(step: Plan, added: int) -> None:
+    assert (step.added, step.grows) == (added, added > 0)
 
 
 def test_what_cools_down_is_not_available() -> None:
@@ -287,6 +317,8 @@ def test_no_more_is_requested_at_once_than_may_be() -> None:
 def test_the_minimum_is_there_from_the_start_and_stays() -> None:
     assert plan(Sizes(minimum=30), Counts(held=0, free=0)).add == 30
     assert plan(Sizes(minimum=30), Counts(held=0, free=30), LONG) == Plan()
+    assert plan(Sizes(minimum=30), Counts(held=0, free=45), LONG) == Plan()
+    assert plan(Sizes(minimum=30), Counts(held=0, free=47), LONG).remove == 16
 
 
 @pytest.mark.parametrize(
@@ -303,7 +335,11 @@ def test_settings_that_cannot_work_are_named(sizes: Sizes, word: str) -> None:
 
 @given(some_sizes())
 def test_other_settings_are_fine(sizes: Sizes) -> None:
-    assert not problem(sizes)
+    assert problem(sizes) == ""
+
+
+def test_settings_may_be_as_near_to_each_other_as_they_can() -> None:
+    assert problem(Sizes(minimum=16, batch=16, low=8, high=24, maximum=16)) == ""
 
 
 def unit(name: str, *last: int) -> Unit:
