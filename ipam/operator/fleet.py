@@ -15,10 +15,10 @@ from ipam.operator.claims import Claims
 from ipam.operator.decide import Around, counts_of, decide
 from ipam.operator.errors import ClusterError, NotThere
 from ipam.operator.line import Urgency
-from ipam.operator.networks import Networks
 from ipam.operator.nic_lookup import Nics
 from ipam.operator.record import NodeRecord, Said, What, Wish
 from ipam.operator.rounds import Rounds
+from ipam.operator.shared_networks import SharedNetworks
 from ipam.operator.turns import Sort, Stopped
 from ipam.operator.work import Hands, Work
 from ipam.provision import exchange, pace, progress
@@ -80,7 +80,7 @@ class Fleet:
         self._changed = threading.Condition(self._lock)
         self._dirty: set[str] = set()
         self._rounds = Rounds(self.all_records, parts.pods.per_second)
-        self._networks = Networks(self.all_records)
+        self._networks = SharedNetworks(self.all_records)
         self.claims = Claims(common.settings.resource_groups)
         self.records: dict[str, NodeRecord] = {}
 

@@ -25,7 +25,7 @@ COUNT_SECONDS = 5.0
 """Seconds between two counts of all nodes."""
 
 
-class Networks:
+class SharedNetworks:
     """Safe for threads.
 
     Args:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ipam.azure_limits import VNET_CONFIGURATIONS
-from ipam.operator.networks import COUNT_SECONDS, Networks
 from ipam.operator.record import NodeRecord
+from ipam.operator.shared_networks import COUNT_SECONDS, SharedNetworks
 from ipam.provision.exchange import (
     GROWING,
     SHRINKING,
@@ -43,8 +43,8 @@ def record(
     return NodeRecord(AzvnetNode(name, spec=NodeSpec(sizes=Sizes(prefixes=prefixes)), status=status), NOW)
 
 
-def networks(*records: NodeRecord) -> Networks:
-    return Networks(lambda: records)
+def networks(*records: NodeRecord) -> SharedNetworks:
+    return SharedNetworks(lambda: records)
 
 
 def test_a_full_subnet_is_full_for_all_its_nodes_and_for_no_others() -> None:
@@ -93,7 +93,7 @@ def test_more_than_the_limit_leaves_nothing_and_not_less() -> None:
 
 def test_nics_are_counted_again_after_some_seconds() -> None:
     nodes = [record("1")]
-    known = Networks(lambda: nodes)
+    known = SharedNetworks(lambda: nodes)
     before = known.share(nodes[0], NOW)
     nodes.append(record("2"))
     assert known.share(nodes[0], NOW + COUNT_SECONDS - 1) == before
