@@ -310,7 +310,7 @@ class Fleet:
                     return
                 lacking_record = self.records[name]
                 lacking_record.not_before = now
-                lacking_record.most = max(lacking_record.most, min(number + 1, addresses))
+                lacking_record.most = max(lacking_record.most, min(number, addresses))
                 addresses -= number
                 self._look_at(name)
 

@@ -153,7 +153,7 @@ def plan(sizes: Sizes, counts: Counts, surplus_for: float = 0.0) -> Plan:
     pods = max(counts.waiting, counts.coming)
     available = counts.free + counts.in_flight
     short = pods + _ahead(sizes, counts, forecast, available - pods) - available
-    wanted = max(_whole(short, sizes.batch), sizes.minimum - counts.total)
+    wanted = max(_whole(short, sizes.batch), 0 if counts.is_scarce else sizes.minimum - counts.total)
     if wanted > 0:
         return _growth(sizes, counts, wanted)
     mark = max(sizes.high, forecast + pods + sizes.batch)
@@ -200,8 +200,8 @@ def _effective(sizes: Sizes, counts: Counts) -> Sizes:
     batch, low = BLOCK if blocks else 1, min(sizes.low, left)
     if not counts.is_scarce:
         return replace(sizes, batch=batch, low=low)
-    after = min(sizes.shrink_after, SCARCE_SHRINK_AFTER)
-    return replace(sizes, batch=batch, low=low, high=low + batch, shrink_after=after)
+    high, after = min(sizes.low, 1) + batch, min(sizes.shrink_after, SCARCE_SHRINK_AFTER)
+    return replace(sizes, batch=batch, low=low, high=high, shrink_after=after)
 
 
 def _takes_blocks(sizes: Sizes, counts: Counts) -> bool:
@@ -211,7 +211,7 @@ def _takes_blocks(sizes: Sizes, counts: Counts) -> bool:
 def _left(sizes: Sizes, counts: Counts) -> int | None:
     """How many addresses may be added for pods that are not there yet; None: any number."""
     if counts.is_scarce:
-        return 1
+        return 0
     if counts.share is None:
         return None
     return counts.share * (BLOCK if _takes_blocks(sizes, counts) else 1)
@@ -220,8 +220,8 @@ def _left(sizes: Sizes, counts: Counts) -> int | None:
 def _ahead(sizes: Sizes, counts: Counts, forecast: int, present: int) -> int:
     """How many addresses there should be for pods that are not there yet; ``present`` ones are.
 
-    Where few are left, that is ``low``, whatever is forecast: a PUT is refused as a whole, and pods that are
-    there would get none of its addresses either.
+    Where few are left, that is ``low``, and where none are, nothing, whatever is forecast: a PUT is refused
+    as a whole, so that pods that are there would get nothing either, and each attempt costs a write.
     """
     left = _left(sizes, counts)
     if left is None:
