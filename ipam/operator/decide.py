@@ -148,11 +148,8 @@ def _planned(record: NodeRecord, counts: Counts, now: float) -> Plan:
 def _at_rest(record: NodeRecord, said: Said, now: float) -> Wish:
     """Nothing to do but read the NIC from time to time."""
     spec = record.node.spec
-    differs = bool(spec.pool.in_flight or spec.vanished)
-    due = min(
-        record.read_due, record.read_due - AT_REST_SECONDS + AGAIN_SECONDS if differs else record.read_due
-    )
-    return Wish(What.READ if now >= due else What.NOTHING, Urgency.REST, said)
+    sooner = AT_REST_SECONDS - AGAIN_SECONDS if spec.pool.in_flight or spec.vanished else 0.0
+    return Wish(What.READ if now >= record.read_due - sooner else What.NOTHING, Urgency.REST, said)
 
 
 def _resting(record: NodeRecord, around: Around, planned: Plan, now: float) -> Said:
