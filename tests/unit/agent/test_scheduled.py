@@ -123,6 +123,19 @@ def test_pods_that_are_bound_are_counted_from_their_binding_to_their_address(fol
     eventually(lambda: followed.coming() == 0, "they have got theirs, or are gone")
 
 
+def test_the_thread_ends_with_the_next_that_it_is_told_after_the_end(followed: Followed) -> None:
+    followed.cloud.answers = [ok(NODE), pods(pod("a")), followed.watch]
+    before = set(threading.enumerate())
+    followed.pods.start()
+    eventually(lambda: followed.coming() == 1, "the list is counted")
+    (thread,) = (each for each in set(threading.enumerate()) - before if each.name == "scheduled pods")
+    followed.pods.stop()
+    followed.happens("ADDED", pod("b"))
+    thread.join(20)
+    assert not thread.is_alive()
+    assert followed.coming() == 1, "what comes afterwards is not counted"
+
+
 def test_a_burst_is_waited_for_but_not_without_end_and_a_node_at_rest_is_not(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

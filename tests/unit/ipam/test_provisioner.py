@@ -313,6 +313,24 @@ def test_in_a_full_subnet_as_many_pods_are_served_as_there_are_addresses(machine
     assert len(machine.arm.names) >= before + 11
 
 
+def test_in_a_full_virtual_network_blocks_are_taken_and_in_a_full_subnet_they_are_not(node: Node) -> None:
+    machine = Machine(node, ArmService(), Sizes(prefixes=True))
+    machine.waiting_pods = {"default/none"}
+    machine.arm.instead.append(
+        (
+            "PUT",
+            refusal(400, "PrivateIPAddressesPerVnetLimitReached", "The virtual network's limit is 65536."),
+        )
+    )
+    machine.run(60)
+    assert (machine.phase, len(machine.on_nic())) == ("vnet-full", 16)
+    machine.run(1200)
+    machine.waiting_pods = {f"default/none-{number}" for number in range(17)}
+    machine.arm.instead.extend([("PUT", refusal(400, "SubnetIsFull"))] * 2)
+    machine.run(120)
+    assert (machine.phase, len(machine.on_nic())) == ("subnet-full", 18), "one for the pod, and one"
+
+
 def test_an_operation_that_fails_later_leaves_nothing_behind(machine: Machine) -> None:
     machine.arm.outcome = {"status": "Failed", "error": {"code": "SubnetIsFull", "message": "full"}}
     machine.provisioner.step()
