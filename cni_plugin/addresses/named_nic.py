@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cni_plugin.cni.netconf import NetConf
     from cni_plugin.kernel.decode import Link
     from cni_plugin.node import Node
-    from ipam.model import IPNetwork, ListedNic
+    from ipam.model import ListedNic
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def _fitting(netconf: NetConf, master: str, nics: Sequence[ListedNic], node: Nod
     found: Fitting = {}
     if ipam.subnet:
         subnet = requested_subnet(netconf)
-        inside = (each.mac for each in nics if any(_overlap(subnet, own) for own in each.subnets))
+        inside = (each.mac for each in nics if any(map(subnet.overlaps, each.subnets)))
         found[f"ipam.subnet {subnet}"] = frozenset(inside)
     if nic is not None and nic.primary is not None:
         macs = _primary(nics, node)
@@ -78,10 +78,6 @@ def _fitting(netconf: NetConf, master: str, nics: Sequence[ListedNic], node: Nod
         own = (each.mac for each in nics if each.mac in {master, ANY_NIC})
         found[f"master {netconf.master}"] = frozenset(own)
     return found
-
-
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def _primary(nics: Sequence[ListedNic], node: Node) -> frozenset[str]:
@@ -124,7 +120,7 @@ def _with_link(pattern: str, nics: Sequence[ListedNic], node: Node) -> frozenset
 
 def _links_of(macs: Iterable[str], node: Node) -> Mapping[str, Link]:
     """The links of NICs by MAC. A NIC that has no link, or no clear one, is left out."""
-    links = [each for each in node.host.links(encode.dump_links()) if each.mac]
+    links = node.host.links(encode.dump_links())
     found: dict[str, Link] = {}
     for mac in macs:
         with suppress(UplinkUnclear):

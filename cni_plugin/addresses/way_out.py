@@ -136,7 +136,7 @@ def require_own_nic(reservation: Reservation, out: WayOut, node: Node) -> None:
 def _forwarded(source: IPAddress, mac: str, out: WayOut, node: Node) -> Link | None:
     """The link by which the node would forward what comes from ``source``."""
     came_by = out.link
-    if came_by is None or mac not in {came_by.mac, ANY_NIC}:
+    if mac not in {ANY_NIC, ""} and (came_by is None or mac != came_by.mac):
         links = node.host.links(encode.dump_links())
         with suppress(UplinkUnclear):
             came_by = uplink.select(links, (mac,))
