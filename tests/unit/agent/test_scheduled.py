@@ -191,6 +191,30 @@ def test_a_server_that_comes_back_is_believed_from_the_first_byte_of_its_watch(
     eventually(lambda: followed.coming() == 1, "it is seen, though nothing has happened since")
 
 
+def test_a_server_that_was_away_from_the_start_leaves_unknown_what_is_scheduled_and_is_no_problem_yet(
+    followed: Followed,
+) -> None:
+    followed.cloud.answers = [AWAY]
+    followed.pods.start()
+    unseen = eventually(lambda: (seen := followed.unseen()) and seen.phase == "no-api" and seen, "it is away")
+    assert isinstance(unseen, Unseen)
+    assert (unseen.remedy, followed.coming()) == ("", None)
+    assert problems_of(Progress("idle", unseen=unseen)) == []
+
+
+def test_a_list_that_can_not_be_understood_is_told(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduled, "LASTING_SECONDS", 0.0)
+    followed.cloud.answers = [ok(NODE), ok({"items": []})]
+    followed.pods.start()
+    unseen = eventually(
+        lambda: (seen := followed.unseen()) and "internal" in seen.text and seen, "it is told"
+    )
+    assert isinstance(unseen, Unseen)
+    assert (unseen.phase, unseen.remedy) == ("no-api", "The agent tries again.")
+
+
 def test_without_the_right_it_is_told_at_once_what_is_missing(followed: Followed) -> None:
     followed.cloud.answers = [FORBIDDEN]
     followed.pods.start()
@@ -220,7 +244,7 @@ def test_before_the_first_list_nothing_is_decided_unless_it_takes_too_long(
         threading.Event().wait(seconds)
 
     followed.pods.first_list(begin)
-    assert waited
+    assert set(waited) == {0.1}
     assert followed.coming() == 0
 
 
