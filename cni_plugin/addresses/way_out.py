@@ -258,8 +258,6 @@ def drivers_of(links: Iterable[Link]) -> dict[str, str]:
     """Kernel drivers by link name, as sysfs has them (Documentation/ABI/testing/sysfs-class-net)."""
     drivers = {}
     for link in links:
-        try:
+        with suppress(OSError):
             drivers[link.name] = os.path.basename(os.readlink(f"/sys/class/net/{link.name}/device/driver"))  # noqa: PTH115, PTH119
-        except OSError:
-            continue
     return drivers

@@ -250,6 +250,7 @@ def test_the_longest_name_that_a_link_can_have_is_looked_for_and_no_longer_one(k
 def test_the_link_of_an_address_is_that_by_which_its_gateway_is_reached(kernel: KernelTable) -> None:
     kernel.route(encode.get_route(GATEWAY), by(2))
     assert way_out.find_uplink(reservation(), netconf(), kernel.node) == ETH0
+    assert kernel.asked == 2, "the route and its link, and not all links"
     for mac in (ANY_NIC, ""):
         kernel.route(encode.get_route(GATEWAY), by(3))
         assert way_out.find_uplink(reservation(mac=mac), netconf(), kernel.node) == ETH1
@@ -289,8 +290,24 @@ def test_an_address_of_no_known_nic_has_no_link_where_nothing_leads_to_its_gatew
         way_out.uplink_mtu(reservation(mac=""), netconf(), kernel.node)
 
 
-def test_a_link_without_a_driver_has_none() -> None:
-    assert way_out.drivers_of([link(1, "lo", ""), link(9, "none-such", "")]) == {}
+def test_of_two_links_that_may_be_the_nic_the_driver_tells_which_it_is(
+    kernel: KernelTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.all_links += [link(8, "ethVF", ONE), link(9, "none-such", ONE, master=2)]
+    drivers = {"eth0": "hv_netvsc", "ethVF": "mlx5_core", "eth1": "hv_netvsc"}
+
+    def readlink(path: str) -> str:
+        name = path.removeprefix("/sys/class/net/").removesuffix("/device/driver")
+        if name not in drivers:
+            raise FileNotFoundError(path)
+        return f"../../../../bus/some/drivers/{drivers[name]}"
+
+    monkeypatch.setattr("cni_plugin.addresses.way_out.os.readlink", readlink)
+    assert way_out.drivers_of(kernel.all_links) == drivers
+    assert way_out.any_uplink(ONE, netconf(), kernel.node) == ETH0
+    drivers["ethVF"] = "hv_netvsc"
+    with pytest.raises(UplinkUnclear, match="2 links carry"):
+        way_out.any_uplink(ONE, netconf(), kernel.node)
 
 
 def test_an_agent_asks_the_kernel_once_for_each_question(kernel: KernelTable) -> None:

@@ -237,7 +237,9 @@ def test_a_block_counts_as_one_configuration_of_the_nic() -> None:
 
 
 def test_a_full_nic_and_a_full_pool_are_told_apart() -> None:
-    assert plan(Sizes(), Counts(held=9, free=0, configurations=256)).limited == "nic-full"
+    for configurations in (256, 257):
+        full = Counts(held=9, free=0, configurations=configurations)
+        assert plan(Sizes(), full) == Plan(wanted=16, limited="nic-full")
     assert plan(Sizes(maximum=16), Counts(held=16, free=0, configurations=17)).limited == "maximum"
 
 
@@ -317,6 +319,27 @@ def test_no_more_is_requested_at_once_than_may_be() -> None:
     assert plan(Sizes(), counts) == Plan(add=8, wanted=20)
     assert plan(Sizes(), replace(counts, most=0)).add == 20
     assert plan(Sizes(prefixes=True), replace(counts, subnet_full=False, vnet_full=True)).blocks == 1
+
+
+def test_what_may_be_requested_is_not_requested_unless_it_is_wanted() -> None:
+    counts = Counts(held=16, free=0, waiting=3, vnet_full=True, most=50)
+    assert plan(Sizes(), counts).add == 3
+    assert plan(Sizes(prefixes=True), counts).blocks == 1
+
+
+def test_the_last_addresses_that_the_maximum_allows_are_taken_one_by_one() -> None:
+    assert plan(Sizes(maximum=20), Counts(held=16, free=0)) == Plan(add=4, wanted=16)
+    assert plan(Sizes(maximum=20, prefixes=True), Counts(held=16, free=0)) == Plan(add=4, wanted=16)
+
+
+def test_pods_that_wait_are_no_part_of_the_share_for_those_that_are_not_there_yet() -> None:
+    counts = Counts(held=16, free=4, waiting=20, arrivals=0.5, share=20)
+    assert plan(Sizes(batch=1), counts).add == 20 + 20 - 4
+
+
+def test_in_a_full_network_a_node_that_keeps_none_free_keeps_none_for_long() -> None:
+    sizes = Sizes(batch=1, low=0)
+    assert plan(sizes, Counts(held=4, free=3, subnet_full=True), LONG).remove == 2
 
 
 def test_the_minimum_is_there_from_the_start_and_stays() -> None:
