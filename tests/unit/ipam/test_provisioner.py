@@ -319,6 +319,17 @@ def test_in_a_full_subnet_as_many_pods_are_served_as_there_are_addresses(machine
     assert len(machine.arm.names) >= before + 11
 
 
+def test_when_not_even_one_address_was_left_one_is_requested_next(machine: Machine) -> None:
+    machine.arm.room = len(machine.arm.names)
+    machine.waiting_pods = {"default/none"}
+    machine.run(30)
+    machine.waiting_pods = {f"default/none-{number}" for number in range(20)}
+    machine.run(1200)
+    added = [line.split()[2] for line in machine.log if line.startswith("info: adding")]
+    assert added[0] == "16"
+    assert set(added[1:]) == {"1"}
+
+
 def test_in_a_full_virtual_network_blocks_are_taken_and_in_a_full_subnet_they_are_not(node: Node) -> None:
     machine = Machine(node, ArmService(), Sizes(prefixes=True))
     machine.waiting_pods = {"default/none"}
