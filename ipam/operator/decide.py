@@ -43,6 +43,8 @@ class Around(Value):
     """Seconds until a write that is requested now would begin."""
     full: Kind | None
     """``SUBNET_FULL`` or ``VNET_FULL``: there was no address left some minutes ago."""
+    room: int | None
+    """Addresses that may be requested now where it is full; None: it is not."""
     share: int
     """See ``plan.Counts``."""
     grace: float
@@ -64,12 +66,13 @@ def decide(record: NodeRecord, around: Around, now: float) -> Wish:
     planned = _planned(record, counts, now)
     if spec.dry_run:
         return _at_rest(record, Said(progress.DRY_RUN, _would(planned)), now)
-    if planned.grows:
+    if planned.grows and around.room != 0:
         if urgent:
-            return Wish(What.GROW, Urgency.WAITING)
-        return Wish(What.GROW, Urgency.GROWTH, lasts=lasting(counts))
+            return Wish(What.GROW, Urgency.WAITING, adds=planned.added)
+        return Wish(What.GROW, Urgency.GROWTH, lasts=lasting(counts), adds=planned.added)
     if planned.remove or _may_go_on(record, planned):
-        return Wish(What.SHRINK, Urgency.REMOVAL)
+        # Where there is nothing left, pods of other nodes wait for it.
+        return Wish(What.SHRINK, Urgency.REMOVAL if around.full is None else Urgency.GROWTH)
     return _at_rest(record, _resting(record, around, planned, now), now)
 
 
@@ -85,7 +88,7 @@ def counts_of(record: NodeRecord, around: Around, now: float) -> Counts:
         vnet_full=around.full is Kind.VNET_FULL,
         no_block=now < record.no_block_until,
         share=around.share,
-        most=0 if around.full is None else record.most,
+        most=around.room or 0,
     )
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ipam.operator.claims import Claims
-from ipam.operator.decide import Around, counts_of, decide
+from ipam.operator.decide import Around, decide
 from ipam.operator.errors import ClusterError, NotThere
 from ipam.operator.line import Urgency
 from ipam.operator.nic_lookup import Nics
@@ -219,6 +219,7 @@ class Fleet:
                 parts.turns.expected_wait(region, Urgency.GROWTH), self._rounds.seconds(region, allowed, now)
             ),
             full=self._networks.full(record, now),
+            room=self._networks.room(record, now),
             share=self._networks.share(record, now),
             grace=self._common.settings.grace,
         )
@@ -239,6 +240,8 @@ class Fleet:
                     self._unused(record, sort)
                     return
                 record.working, record.queued_since = True, None
+                if wish.what is What.GROW:
+                    self._networks.note_request(record, wish.adds, self._common.clock())
             self._do(record, wish, sort)
         finally:
             with self._lock:
@@ -279,7 +282,9 @@ class Fleet:
         except Exception as error:  # noqa: BLE001 - other nodes are served whatever happens with one
             self._failed(record, Refusal(Kind.REFUSED, f"internal error: {type(error).__name__}: {error}"))
         else:
-            record.failures, record.not_before, record.trouble, record.refused = 0, 0.0, None, None
+            record.failures, record.not_before, record.trouble = 0, 0.0, None
+            if wish.what is What.GROW:
+                self._networks.note_added(record, self._common.clock())
 
     def _failed(self, record: NodeRecord, refusal: Refusal) -> None:
         now = self._common.clock()
@@ -287,37 +292,21 @@ class Fleet:
             record.failures += 1
         if refusal.kind in FULL:
             self._networks.note_full(refusal.kind, record, now)
-            record.most = max(1, record.asked // 2)
         elif refusal.kind is Kind.NO_BLOCK:
             record.no_block_until = now + SCARCE_SECONDS
         elif refusal.kind in {Kind.NOT_FOUND, Kind.NO_IDENTITY}:
             record.target = None
-        record.unsure, record.refused = True, refusal.kind
-        pause = pace.pause(max(1, record.failures), refusal.retry_after, pace.chance())
+        record.unsure = True
+        failures = 1 if refusal.kind in FULL else max(1, record.failures)  # then all its nodes pause together
+        pause = pace.pause(failures, refusal.retry_after, pace.chance())
         record.not_before = now + pause
         record.trouble = Said(refusal.kind.value, str(refusal), refusal.remedy)
         self._common.tell("warning", f"{record.node.name}: {refusal.kind.value}: {refusal}")
 
     def note_room(self, record: NodeRecord, addresses: int) -> None:
-        """See ``work.Hands``. As many nodes as that serves need not wait until their pause is over: those
-        first that lack the most.
-        """
+        """See ``work.Hands``."""
         with self._lock:
-            now = self._common.clock()
-            lacking = {each.node.name: self._lacking(each, now) for each in self._networks.refused(record)}
-            for name, number in sorted(lacking.items(), key=lambda each: -each[1]):
-                if addresses <= 0 or number <= 0:
-                    return
-                lacking_record = self.records[name]
-                lacking_record.not_before = now
-                lacking_record.most = max(lacking_record.most, min(number, addresses))
-                addresses -= number
-                self._look_at(name)
-
-    def _lacking(self, record: NodeRecord, now: float) -> int:
-        """Pods of the node that can't be given an address."""
-        counts = counts_of(record, self.around(record), now)
-        return max(counts.waiting, counts.coming) - counts.free - counts.in_flight
+            self._networks.note_room(record, addresses, self._common.clock())
 
     def all_records(self) -> list[NodeRecord]:
         """The record of every node, at this moment."""

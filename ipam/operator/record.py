@@ -21,7 +21,6 @@ from ipam.value import Value
 if TYPE_CHECKING:
     from ipam.provision.exchange import AzvnetNode
     from ipam.provision.nic_writer import NicTarget
-    from ipam.provision.refusals import Kind
 
 STALE = "stale"
 """A state that only an operator reports: the node's agent is silent."""
@@ -67,6 +66,8 @@ class Wish(Value):
     """The state to report while nothing is done."""
     lasts: float = 0.0
     """Seconds for which the node has addresses, if pods go on arriving as they do."""
+    adds: int = 0
+    """Addresses that are to be added."""
 
 
 class NodeRecord:
@@ -87,15 +88,11 @@ class NodeRecord:
         self.not_before = 0.0
         self.trouble: Said | None = None
         """Of the last attempt, if it failed."""
-        self.refused: Kind | None = None
-        """Why Azure refused it."""
         self.surplus_since: float | None = None
         self.unlisted_since: float | None = None
         self.no_block_until = 0.0
         self.asked = 0
         """Addresses that were requested last."""
-        self.most = 0
-        """See ``plan.Counts``."""
         self.target: NicTarget | None = None
         self.target_of: tuple[str, ...] = ()
         """The machine and NIC for which ``target`` was looked up."""

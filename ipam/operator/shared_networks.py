@@ -1,8 +1,10 @@
 """Subnets and virtual networks that the nodes share: which were full, and how much is left to each node.
 
 The operator sees how many IP configurations the NICs of its nodes have in a virtual network. What else is in
-there it can't know, nor how large a subnet is; that they are full shows when Azure refuses. It must not know
-what a node does about it.
+there it can't know, nor how large a subnet is; that they are full shows when Azure refuses. From then on an
+attempt of each node that lacks addresses would cost as many writes as there are nodes, and leave none for
+those that could give some back. So nodes ask for what others have given back, and one of them from time to
+time whether something else has. It must not know what a node does about it.
 """
 
 from __future__ import annotations
@@ -23,10 +25,25 @@ if TYPE_CHECKING:
 
 COUNT_SECONDS = 5.0
 """Seconds between two counts of all nodes."""
+PROBE_SECONDS = 60.0
+"""Seconds after a single address or block was refused, until a node asks whether others gave some back."""
+
+
+class _Full:
+    """A network in which so many addresses were refused; ``least`` can be requested."""
+
+    def __init__(self, refused: int, least: int, now: float) -> None:
+        self.until = now + SCARCE_SECONDS
+        self.room = 0
+        """Addresses that NICs have given back since, and no node has asked for yet."""
+        self.most = max(1, refused // 2)
+        """So many may be requested to find out whether there are others: a PUT is refused as a whole."""
+        self.probe_at = now if refused > least else now + PROBE_SECONDS
+        """When a node may find out; one at a time."""
 
 
 class SharedNetworks:
-    """Safe for threads.
+    """Looked at and changed under the fleet's lock, but for ``share``, which is safe for threads.
 
     Args:
         records: all nodes.
@@ -34,20 +51,56 @@ class SharedNetworks:
 
     def __init__(self, records: Callable[[], Iterable[NodeRecord]]) -> None:
         self._records = records
-        self._full: dict[tuple[Kind, str], float] = {}
-        """Until when a network counts as full."""
+        self._full: dict[tuple[Kind, str], _Full] = {}
         self._counted: tuple[float, Mapping[str, int]] = (float("-inf"), {})
         """When the NICs were counted, and the share of a node in each virtual network."""
 
     def note_full(self, kind: Kind, record: NodeRecord, now: float) -> None:
-        """Azure has refused to add to the NIC: ``kind`` of ``FULL``."""
-        self._full[kind, _network(kind, record)] = now + SCARCE_SECONDS
+        """Azure has refused to add what was requested last to the NIC: ``kind`` of ``FULL``. What was given
+        back meanwhile stays.
+        """
+        least = BLOCK if record.node.spec.sizes.prefixes else 1
+        before, after = self._full.get((kind, _network(kind, record))), _Full(record.asked, least, now)
+        if before is not None and now < before.until:
+            after.room = before.room
+        self._full[kind, _network(kind, record)] = after
 
     def full(self, record: NodeRecord, now: float) -> Kind | None:
         """Which of ``FULL`` was so some minutes ago where the NIC is."""
+        found = self._find(record, now)
+        return None if found is None else found[0]
+
+    def room(self, record: NodeRecord, now: float) -> int | None:
+        """How many addresses may be requested for the NIC now, where the network is full; None: it is not."""
+        found = self._find(record, now)
+        if found is None:
+            return None
+        full = found[1]
+        return full.room or (full.most if now >= full.probe_at else 0)
+
+    def note_request(self, record: NodeRecord, addresses: int, now: float) -> None:
+        """So many are about to be requested."""
+        if (found := self._find(record, now)) is not None:
+            if not found[1].room:
+                found[1].probe_at = now + PROBE_SECONDS
+            found[1].room = max(0, found[1].room - addresses)
+
+    def note_added(self, record: NodeRecord, now: float) -> None:
+        """Azure has added what was requested: there may be more."""
+        if (found := self._find(record, now)) is not None:
+            found[1].probe_at = now
+            found[1].most *= 2
+
+    def note_room(self, record: NodeRecord, addresses: int, now: float) -> None:
+        """So many are no longer on the NIC."""
+        if (found := self._find(record, now)) is not None:
+            found[1].room += addresses
+
+    def _find(self, record: NodeRecord, now: float) -> tuple[Kind, _Full] | None:
         for kind in FULL:
-            if now < self._full.get((kind, _network(kind, record)), 0.0):
-                return kind
+            found = self._full.get((kind, _network(kind, record)))
+            if found is not None and now < found.until:
+                return kind, found
         return None
 
     def share(self, record: NodeRecord, now: float) -> int:
@@ -59,16 +112,6 @@ class SharedNetworks:
             shares = _shares(self._records())
             self._counted = now, shares
         return shares.get(_network(Kind.VNET_FULL, record), VNET_CONFIGURATIONS)
-
-    def refused(self, record: NodeRecord) -> list[NodeRecord]:
-        """Other nodes to which Azure refused addresses that this one's NIC may have had."""
-        return [
-            each
-            for each in self._records()
-            if each is not record
-            and each.refused in FULL
-            and _network(each.refused, each) == _network(each.refused, record)
-        ]
 
 
 def _shares(records: Iterable[NodeRecord]) -> dict[str, int]:

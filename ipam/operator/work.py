@@ -108,7 +108,7 @@ class Work:
         elif wish.what is What.READ:
             self._read()
         elif wish.what is What.GROW:
-            self._grow()
+            self._grow(wish.adds)
         else:
             self._shrink()
 
@@ -178,10 +178,14 @@ class Work:
 
     # Growing
 
-    def _grow(self) -> None:
+    def _grow(self, granted: int) -> None:
+        """Add what is wanted now; in a full network no more than was ``granted`` with the turn."""
         record = self._record
         around = self._hands.around(record)
-        wanted = plan(record.node.spec.sizes, counts_of(record, around, self._hands.clock()))
+        counted = counts_of(record, around, self._hands.clock())
+        if around.full is not None:
+            counted = replace(counted, most=granted)
+        wanted = plan(record.node.spec.sizes, counted)
         if not wanted.grows:
             return
         number = wanted.add or wanted.blocks
@@ -200,7 +204,6 @@ class Work:
         if wanted.blocks and any(len(each.addresses) < BLOCK for each in made):
             # An API that does not know blocks silently ignores the field (azure-cli#32553).
             record.no_block_until = self._hands.clock() + SCARCE_SECONDS
-        record.most *= 2
         self._note(nic)
 
     def _begin(self, kind: str, text: str, addresses: int) -> None:

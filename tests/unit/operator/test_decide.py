@@ -20,7 +20,7 @@ from ipam.value import replace
 NOW = 5000.0
 """Seconds of the operator's clock."""
 AROUND = Around(
-    has_node=True, refused="", coming=0, arrivals=0.0, wait=0.0, full=None, share=1000, grace=60.0
+    has_node=True, refused="", coming=0, arrivals=0.0, wait=0.0, full=None, room=None, share=1000, grace=60.0
 )
 MACHINE = Machine("/subscriptions/S/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm1")
 ONE, TWO = (
@@ -99,7 +99,7 @@ def test_growth_is_urgent_where_more_pods_want_an_address_than_there_are(
 ) -> None:
     each = record(PoolReport(free=7, waiting=waiting))
     lasts = LASTING if urgency is Urgency.GROWTH else 0.0
-    assert decide(each, around(coming=coming), NOW) == Wish(What.GROW, urgency, lasts=lasts)
+    assert decide(each, around(coming=coming), NOW) == Wish(What.GROW, urgency, lasts=lasts, adds=16)
 
 
 def test_growth_can_wait_as_long_as_the_addresses_last_that_are_free_or_on_their_way() -> None:
@@ -303,15 +303,35 @@ def test_the_planner_counts_with_what_the_operator_knows_besides() -> None:
 
 def test_the_planner_is_told_which_network_is_full_and_how_much_is_left_to_the_node() -> None:
     each = record()
-    each.most = 4
     subnet, vnet, neither = (
         counts_of(each, around(full=full, share=share), NOW)
         for full, share in ((Kind.SUBNET_FULL, 7), (Kind.VNET_FULL, 0), (None, 9))
     )
-    assert (subnet.subnet_full, subnet.vnet_full, subnet.share, subnet.most) == (True, False, 7, 4)
-    assert (vnet.subnet_full, vnet.vnet_full, vnet.share, vnet.most) == (False, True, 0, 4)
+    assert (subnet.subnet_full, subnet.vnet_full, subnet.share) == (True, False, 7)
+    assert (vnet.subnet_full, vnet.vnet_full, vnet.share) == (False, True, 0)
     assert (neither.subnet_full, neither.vnet_full, neither.share) == (False, False, 9)
-    assert neither.most == 0, "what was refused in a full network does not count where it has room again"
+
+
+def test_no_more_is_requested_in_a_full_network_than_others_gave_back() -> None:
+    each = record()
+    assert counts_of(each, around(full=Kind.SUBNET_FULL, room=9), NOW).most == 9
+    assert counts_of(each, around(), NOW).most == 0
+
+
+def test_in_a_full_network_pods_wait_until_others_have_given_something_back() -> None:
+    each = record(PoolReport(held=9, waiting=5))
+    full = around(full=Kind.SUBNET_FULL, room=0)
+    assert decide(each, full, NOW).what is What.NOTHING
+    assert state_of(decide(each, full, NOW)) == "subnet-full"
+    for room, adds in ((3, 3), (9, 5)):
+        wish = decide(each, replace(full, room=room), NOW)
+        assert (wish.what, wish.order, wish.adds) == (What.GROW, Urgency.WAITING, adds)
+
+
+def test_what_is_given_back_in_a_full_network_comes_before_what_is_given_back_elsewhere() -> None:
+    each = record(PoolReport(held=1, free=60), sizes=Sizes(shrink_after=0))
+    assert decide(each, AROUND, NOW).order is Urgency.REMOVAL
+    assert decide(each, around(full=Kind.VNET_FULL, room=0), NOW).order is Urgency.GROWTH
 
 
 def test_something_is_removed_only_where_the_agent_was_seen_a_minute_ago() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ipam.azure_limits import VNET_CONFIGURATIONS
 from ipam.operator.record import NodeRecord
-from ipam.operator.shared_networks import COUNT_SECONDS, SharedNetworks
+from ipam.operator.shared_networks import COUNT_SECONDS, PROBE_SECONDS, SharedNetworks
 from ipam.provision.exchange import (
     GROWING,
     SHRINKING,
@@ -30,6 +32,7 @@ def record(
     operation: Operation | None = None,
     *,
     prefixes: bool = False,
+    asked: int = 1,
 ) -> NodeRecord:
     status = NodeStatus(
         revision=1,
@@ -40,7 +43,9 @@ def record(
         ),
         operation=operation,
     )
-    return NodeRecord(AzvnetNode(name, spec=NodeSpec(sizes=Sizes(prefixes=prefixes)), status=status), NOW)
+    made = NodeRecord(AzvnetNode(name, spec=NodeSpec(sizes=Sizes(prefixes=prefixes)), status=status), NOW)
+    made.asked = asked
+    return made
 
 
 def networks(*records: NodeRecord) -> SharedNetworks:
@@ -100,15 +105,72 @@ def test_nics_are_counted_again_after_some_seconds() -> None:
     assert known.share(nodes[0], NOW + COUNT_SECONDS) < before
 
 
-def test_nodes_to_which_azure_refused_addresses_are_found_where_some_became_free() -> None:
-    free = record("free")
-    in_subnet, elsewhere = record("subnet"), record("elsewhere", "One/subnets/b")
-    in_vnet, in_other = record("vnet", "One/subnets/b"), record("other", "Two/subnets/a")
-    busy = record("busy")
-    for each in (in_subnet, elsewhere, free):
-        each.refused = Kind.SUBNET_FULL
-    for each in (in_vnet, in_other):
-        each.refused = Kind.VNET_FULL
-    busy.refused = Kind.BUSY
-    known = networks(free, in_subnet, elsewhere, in_vnet, in_other, busy)
-    assert known.refused(free) == [in_subnet, in_vnet]
+def test_any_number_may_be_requested_where_no_network_is_full() -> None:
+    only = record("1")
+    known = networks(only)
+    known.note_room(only, 16, NOW)
+    assert known.room(only, NOW) is None
+
+
+def test_in_a_full_network_one_node_asks_each_minute_whether_something_else_gave_back() -> None:
+    first, second = record("1"), record("2")
+    known = networks(first, second)
+    known.note_full(Kind.SUBNET_FULL, first, NOW)
+    assert known.room(second, NOW + PROBE_SECONDS - 1) == 0
+    assert known.room(second, NOW + PROBE_SECONDS) == 1
+    known.note_request(second, 1, NOW + PROBE_SECONDS)
+    assert known.room(first, NOW + PROBE_SECONDS + 1) == 0
+    assert known.room(first, NOW + 2 * PROBE_SECONDS) == 1
+
+
+def test_half_of_what_was_refused_is_requested_at_once_by_one_node() -> None:
+    """A PUT is refused as a whole."""
+    first, second = record("1", asked=9), record("2")
+    known = networks(first, second)
+    known.note_full(Kind.SUBNET_FULL, first, NOW)
+    assert known.room(second, NOW) == 4
+    known.note_request(second, 4, NOW)
+    assert known.room(first, NOW) == 0
+    second.asked = 4
+    known.note_full(Kind.SUBNET_FULL, second, NOW + 1)
+    assert known.room(first, NOW + 1) == 2
+
+
+@pytest.mark.parametrize(("asked", "room"), [(16, 0), (32, 16)])
+def test_less_than_a_block_can_not_be_requested_where_nodes_take_blocks(asked: int, room: int) -> None:
+    only = record("1", prefixes=True, asked=asked)
+    known = networks(only)
+    known.note_full(Kind.VNET_FULL, only, NOW)
+    assert known.room(only, NOW) == room
+
+
+def test_where_azure_grants_a_request_in_a_full_network_twice_as_many_are_requested_at_once() -> None:
+    first, second = record("1"), record("2")
+    known = networks(first, second)
+    known.note_full(Kind.SUBNET_FULL, first, NOW)
+    known.note_request(first, 1, NOW)
+    known.note_added(first, NOW + 1)
+    assert known.room(second, NOW + 1) == 2
+
+
+def test_what_a_nic_gave_back_may_be_requested_once() -> None:
+    first, second = record("1"), record("2", "One/subnets/b")
+    known = networks(first, second)
+    known.note_full(Kind.VNET_FULL, first, NOW)
+    known.note_room(first, 16, NOW)
+    assert known.room(second, NOW) == 16
+    known.note_request(second, 5, NOW)
+    assert known.room(first, NOW) == 11
+    known.note_request(first, 16, NOW)
+    assert known.room(first, NOW) == 0
+
+
+def test_a_refusal_leaves_what_others_have_given_back_since() -> None:
+    first, second = record("1"), record("2")
+    known = networks(first, second)
+    known.note_full(Kind.SUBNET_FULL, first, NOW)
+    known.note_room(second, 16, NOW)
+    known.note_full(Kind.SUBNET_FULL, first, NOW + 1)
+    assert known.room(first, NOW + 1) == 16
+    known.note_full(Kind.SUBNET_FULL, first, NOW + 1 + SCARCE_SECONDS)
+    assert known.room(first, NOW + 1 + SCARCE_SECONDS) == 0, "that was long ago"
