@@ -10,6 +10,7 @@ from integration.fabric.documents import vm_id
 from integration.fabric.model import Placement
 from ipam.provision import progress
 from ipam.value import replace
+from tests.unit.operator.witness import ANY_ADDRESS
 from tests.unit.operator.world import World, clock, world
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ class Gone:
         assert self.ours()
         agent.is_silent = True
         del place.agents[agent.name]
-        left = frozenset(ip for each in place.status(agent.name).configurations for ip in each.addresses)
         place.azure.witness.holders = lambda node: (
-            (frozenset(), left) if node == self.name else place._holders(node)
+            (frozenset(), ANY_ADDRESS) if node == self.name else place._holders(node)
         )
         self.writes = place.azure.arm.log.count("PUT")
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from integration.fabric.model import Estate
 
+ANY_ADDRESS = frozenset(IPv4Network("10.10.0.0/20"))
+"""What the agent of a node keeps back that is gone: every address of the subnet."""
+
 
 class Witness:
     """Every change that a request or the end of an operation makes is looked at: ``change`` of an ``Arm``."""
