@@ -44,7 +44,7 @@ class Around(Value):
     full: Kind | None
     """``SUBNET_FULL`` or ``VNET_FULL``: there was no address left some minutes ago."""
     room: int | None
-    """Addresses that may be requested now where it is full; None: it is not."""
+    """Addresses that may be requested now, if it was full; None: any number."""
     share: int
     """See ``plan.Counts``."""
     grace: float
@@ -165,6 +165,8 @@ def _resting(record: NodeRecord, around: Around, planned: Plan, now: float) -> S
         return Said(planned.limited, *progress.LIMITS[planned.limited])
     if around.full is not None:
         return Said(*progress.scarce(around.full))
+    if planned.grows:
+        return Said(progress.QUEUED, "another node asks first whether their network has addresses again")
     since = record.unlisted_since
     if since is not None and now - since > progress.LISTED_SECONDS:
         return Said(

@@ -284,7 +284,8 @@ class Fleet:
         else:
             record.failures, record.not_before, record.trouble = 0, 0.0, None
             if wish.what is What.GROW:
-                self._networks.note_added(record, self._common.clock())
+                with self._lock:
+                    self._networks.note_added(record, self._common.clock())
 
     def _failed(self, record: NodeRecord, refusal: Refusal) -> None:
         now = self._common.clock()
@@ -306,7 +307,7 @@ class Fleet:
     def note_room(self, record: NodeRecord, addresses: int) -> None:
         """See ``work.Hands``."""
         with self._lock:
-            self._networks.note_room(record, addresses, self._common.clock())
+            self._networks.note_room(record, addresses)
 
     def all_records(self) -> list[NodeRecord]:
         """The record of every node, at this moment."""

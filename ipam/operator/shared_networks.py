@@ -34,6 +34,7 @@ class _Full:
 
     def __init__(self, refused: int, least: int, now: float) -> None:
         self.until = now + SCARCE_SECONDS
+        """As long nodes take and keep as few as they can."""
         self.room = 0
         """Addresses that NICs have given back since, and no node has asked for yet."""
         self.most = max(1, refused // 2)
@@ -62,46 +63,48 @@ class SharedNetworks:
         least = BLOCK if record.node.spec.sizes.prefixes else 1
         before, after = self._full.get((kind, _network(kind, record))), _Full(record.asked, least, now)
         if before is not None and now < before.until:
-            after.room = before.room
+            after.room, after.most = before.room, min(before.most, after.most)
         self._full[kind, _network(kind, record)] = after
 
     def full(self, record: NodeRecord, now: float) -> Kind | None:
         """Which of ``FULL`` was so some minutes ago where the NIC is."""
-        found = self._find(record, now)
-        return None if found is None else found[0]
-
-    def room(self, record: NodeRecord, now: float) -> int | None:
-        """How many addresses may be requested for the NIC now, where the network is full; None: it is not."""
-        found = self._find(record, now)
-        if found is None:
-            return None
-        full = found[1]
-        return full.room or (full.most if now >= full.probe_at else 0)
-
-    def note_request(self, record: NodeRecord, addresses: int, now: float) -> None:
-        """So many are about to be requested."""
-        if (found := self._find(record, now)) is not None:
-            if not found[1].room:
-                found[1].probe_at = now + PROBE_SECONDS
-            found[1].room = max(0, found[1].room - addresses)
-
-    def note_added(self, record: NodeRecord, now: float) -> None:
-        """Azure has added what was requested: there may be more."""
-        if (found := self._find(record, now)) is not None:
-            found[1].probe_at = now
-            found[1].most *= 2
-
-    def note_room(self, record: NodeRecord, addresses: int, now: float) -> None:
-        """So many are no longer on the NIC."""
-        if (found := self._find(record, now)) is not None:
-            found[1].room += addresses
-
-    def _find(self, record: NodeRecord, now: float) -> tuple[Kind, _Full] | None:
         for kind in FULL:
             found = self._full.get((kind, _network(kind, record)))
             if found is not None and now < found.until:
-                return kind, found
+                return kind
         return None
+
+    def room(self, record: NodeRecord, now: float) -> int | None:
+        """How many addresses may be requested for the NIC now, if its network was full; None: any number.
+
+        However long ago that was, the first one to ask is alone: all others would be refused with it.
+        """
+        found = [full.room or (full.most if now >= full.probe_at else 0) for _, full in self._of(record)]
+        return min(found, default=None)
+
+    def note_request(self, record: NodeRecord, addresses: int, now: float) -> None:
+        """So many are about to be requested."""
+        for _, full in self._of(record):
+            if not full.room:
+                full.probe_at = now + PROBE_SECONDS
+            full.room = max(0, full.room - addresses)
+
+    def note_added(self, record: NodeRecord, now: float) -> None:
+        """Azure has added what was requested: there may be more."""
+        for key, full in self._of(record):
+            full.probe_at = now
+            full.most *= 2
+            if now >= full.until:
+                del self._full[key]
+
+    def note_room(self, record: NodeRecord, addresses: int) -> None:
+        """So many are no longer on the NIC."""
+        for _, full in self._of(record):
+            full.room += addresses
+
+    def _of(self, record: NodeRecord) -> list[tuple[tuple[Kind, str], _Full]]:
+        keys = [(kind, _network(kind, record)) for kind in FULL]
+        return [(key, self._full[key]) for key in keys if key in self._full]
 
     def share(self, record: NodeRecord, now: float) -> int:
         """IP configurations that the NIC may get for pods that are not there yet: what its virtual network

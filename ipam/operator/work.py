@@ -179,11 +179,11 @@ class Work:
     # Growing
 
     def _grow(self, granted: int) -> None:
-        """Add what is wanted now; in a full network no more than was ``granted`` with the turn."""
+        """Add what is wanted now; in a network that was full no more than was ``granted`` with the turn."""
         record = self._record
         around = self._hands.around(record)
         counted = counts_of(record, around, self._hands.clock())
-        if around.full is not None:
+        if around.room is not None:
             counted = replace(counted, most=granted)
         wanted = plan(record.node.spec.sizes, counted)
         if not wanted.grows:

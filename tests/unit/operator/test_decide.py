@@ -328,6 +328,12 @@ def test_in_a_full_network_pods_wait_until_others_have_given_something_back() ->
         assert (wish.what, wish.order, wish.adds) == (What.GROW, Urgency.WAITING, adds)
 
 
+def test_while_another_node_asks_whether_there_are_addresses_again_the_others_queue() -> None:
+    each = record(PoolReport(held=9, free=2))
+    assert state_of(decide(each, around(room=0), NOW)) == progress.QUEUED
+    assert decide(each, around(room=1), NOW).adds == 1
+
+
 def test_what_is_given_back_in_a_full_network_comes_before_what_is_given_back_elsewhere() -> None:
     each = record(PoolReport(held=1, free=60), sizes=Sizes(shrink_after=0))
     assert decide(each, AROUND, NOW).order is Urgency.REMOVAL

@@ -108,7 +108,7 @@ def test_nics_are_counted_again_after_some_seconds() -> None:
 def test_any_number_may_be_requested_where_no_network_is_full() -> None:
     only = record("1")
     known = networks(only)
-    known.note_room(only, 16, NOW)
+    known.note_room(only, 16)
     assert known.room(only, NOW) is None
 
 
@@ -157,7 +157,7 @@ def test_what_a_nic_gave_back_may_be_requested_once() -> None:
     first, second = record("1"), record("2", "One/subnets/b")
     known = networks(first, second)
     known.note_full(Kind.VNET_FULL, first, NOW)
-    known.note_room(first, 16, NOW)
+    known.note_room(first, 16)
     assert known.room(second, NOW) == 16
     known.note_request(second, 5, NOW)
     assert known.room(first, NOW) == 11
@@ -169,8 +169,40 @@ def test_a_refusal_leaves_what_others_have_given_back_since() -> None:
     first, second = record("1"), record("2")
     known = networks(first, second)
     known.note_full(Kind.SUBNET_FULL, first, NOW)
-    known.note_room(second, 16, NOW)
+    known.note_room(second, 16)
     known.note_full(Kind.SUBNET_FULL, first, NOW + 1)
     assert known.room(first, NOW + 1) == 16
     known.note_full(Kind.SUBNET_FULL, first, NOW + 1 + SCARCE_SECONDS)
     assert known.room(first, NOW + 1 + SCARCE_SECONDS) == 0, "that was long ago"
+
+
+def test_after_ten_minutes_one_node_asks_first_and_all_when_azure_has_granted_that() -> None:
+    """Each that is refused costs a write."""
+    first, second = record("1"), record("2")
+    known = networks(first, second)
+    known.note_full(Kind.SUBNET_FULL, first, NOW)
+    later = NOW + SCARCE_SECONDS
+    assert known.room(first, later) == 1
+    known.note_request(first, 1, later)
+    assert known.room(second, later) == 0
+    known.note_added(first, later + 1)
+    assert known.room(second, later + 1) is None
+
+
+def test_what_was_requested_before_others_were_refused_does_not_raise_what_is_tried() -> None:
+    first, second = record("1", asked=4), record("2", asked=30)
+    known = networks(first, second)
+    known.note_full(Kind.SUBNET_FULL, first, NOW)
+    known.note_full(Kind.SUBNET_FULL, second, NOW + 1)
+    assert known.room(first, NOW + 1) == 2
+
+
+def test_a_nic_in_a_full_subnet_of_a_full_virtual_network_needs_room_in_both() -> None:
+    first, other = record("1"), record("2", "One/subnets/b")
+    known = networks(first, other)
+    known.note_full(Kind.SUBNET_FULL, first, NOW)
+    known.note_full(Kind.VNET_FULL, first, NOW)
+    known.note_room(other, 9)
+    assert (known.room(first, NOW), known.room(other, NOW)) == (0, 9)
+    known.note_room(first, 3)
+    assert (known.room(first, NOW), known.room(other, NOW)) == (3, 12)
