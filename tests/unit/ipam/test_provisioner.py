@@ -15,6 +15,7 @@ from ipam.provision import nic_document, offers
 from ipam.provision.pace import AT_REST_SECONDS
 from ipam.provision.plan import Sizes
 from ipam.provision.progress import IDLE, LISTED_SECONDS, LISTING, NOT_LISTED, Demand
+from ipam.provision.refusals import Kind, Refusal
 from ipam.sources.arm_answer import ArmAnswer
 from ipam.value import replace
 from tests.unit.ipam.arm_service import ArmService, refusal
@@ -226,12 +227,13 @@ def test_a_refusal_is_a_state_that_says_what_to_do_and_ends_by_itself(
     [
         (refusal(404, "ResourceNotFound"), 2),
         (refusal(401, "InvalidAuthenticationToken"), 2),
+        (Refusal(Kind.OTHER_MACHINE, "the Node is another machine"), 2),
         (refusal(500, "InternalServerError"), 1),
         (refusal(403, "AuthorizationFailed"), 1),
     ],
 )
 def test_the_nic_is_looked_up_again_where_it_may_have_moved(
-    machine: Machine, answer: ArmAnswer, times: int
+    machine: Machine, answer: ArmAnswer | Refusal, times: int
 ) -> None:
     machine.arm.instead.append(("PUT", answer))
     machine.run(150)
@@ -668,4 +670,5 @@ def test_a_dry_run_changes_nothing_and_tells_its_plan_once(node: Node) -> None:
     machine.run(3 * AT_REST_SECONDS)
     assert (machine.arm.puts, machine.asked) == (0, 3), "it is read as often as one at rest"
     assert machine.log == ["info: dry run: would add 16 addresses"]
+    assert machine.phase == "dry-run"
     assert isinstance(machine.ipam, Ipam)
