@@ -86,19 +86,33 @@ class Api:
         content = json.dumps(body).encode() if body is not None else None
         form = "merge-patch+json" if method == "PATCH" else "json"
         headers = {"Content-Type": f"application/{form}", "Accept": "application/json"}
+        is_old = getattr(self._own, "connection", None) is not None
+        try:
+            try:
+                status, text = self._ask(method, target, content, headers)
+            except ConnectionError:  # it closes one that was idle for 90 s, which may be at this very moment
+                if method != "GET" or not is_old:
+                    raise
+                status, text = self._ask(method, target, content, headers)
+        except (OSError, http.client.HTTPException) as error:
+            raise ApiError(0, f"{method} {path}: {error!r}") from error
+        if status >= http.client.MULTIPLE_CHOICES:
+            raise ApiError(status, f"{method} {path}: {text.strip()[:500]}")
+        found: Object = json.loads(text)
+        return found
+
+    def _ask(
+        self, method: str, target: str, content: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, str]:
         connection = self._connection()
         try:
             connection.request(method, target, content, headers)
             answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
+            return answer.status, answer.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException):
             connection.close()
             self._own.connection = None
-            raise ApiError(0, f"{method} {path}: {error!r}") from error
-        if answer.status >= http.client.MULTIPLE_CHOICES:
-            raise ApiError(answer.status, f"{method} {path}: {text.strip()[:500]}")
-        found: Object = json.loads(text)
-        return found
+            raise
 
     def watch(self, path: str, told: Callable[[float, str, Object], None], **query: str) -> Watch:
         """Watch a collection; see `Watch`."""

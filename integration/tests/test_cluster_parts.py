@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,10 +18,11 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 
 from integration import tools
 from integration.cluster import Cluster, ClusterError, cni
-from integration.cluster.api import Watch
+from integration.cluster.api import Api, ApiError, Watch
 from integration.cluster.comparison import CONTENDERS, SELECTIONS, Run, faults
 from integration.cluster.comparisonpage import begin, with_table
 from integration.cluster.conformance import BEGIN, Spec, document, documented, ended, specs, table
@@ -357,3 +360,69 @@ def test_watch_begins_anew_where_the_server_does_not_know_that_version_any_more(
         eventually(lambda: len(told) == 2, "it has begun anew")
     assert since == ["", "3", ""]
     assert told == ["ADDED3", "ADDED9"]
+
+
+@pytest.fixture
+def closing(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """An API server that closes each connection after an answer, without a word; the methods it was asked."""
+    authority, asked = trustme.CA(), list[str]()
+
+    class Closing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            asked.append(self.command)
+            self.send_response(http.client.OK)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            self.close_connection = True
+
+        do_GET = do_POST = _answer  # noqa: N815 - as they are called there
+
+        def log_message(self, format: str, *_arguments: object) -> None:  # noqa: A002 - as it is called there
+            """Say nothing."""
+
+    def encoded(*blobs: trustme.Blob) -> str:
+        return base64.b64encode(b"".join(each.bytes() for each in blobs)).decode()
+
+    own, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("client")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closing) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        place = f"https://127.0.0.1:{server.server_address[1]}"
+        cluster = {"server": place, "certificate-authority-data": encoded(authority.cert_pem)}
+        user = {
+            "client-certificate-data": encoded(*client.cert_chain_pems),
+            "client-key-data": encoded(client.private_key_pem),
+        }
+        config = {"clusters": [{"cluster": cluster}], "users": [{"user": user}]}
+        (tmp_path / "kubeconfig").write_text(json.dumps(config))
+        try:
+            yield tmp_path / "kubeconfig", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_connection_that_the_server_closed_while_it_was_idle_costs_no_answer(
+    closing: tuple[Path, list[str]],
+) -> None:
+    kubeconfig, asked = closing
+    with Api(kubeconfig) as api:
+        for _ in range(3):
+            assert api.get("/pods") == {}
+    assert asked == ["GET"] * 3
+
+
+def test_what_changes_something_is_not_sent_twice(closing: tuple[Path, list[str]]) -> None:
+    """It may have arrived."""
+    kubeconfig, asked = closing
+    with Api(kubeconfig) as api:
+        api.create("/pods", {})
+        with pytest.raises(ApiError):
+            api.create("/pods", {})
+    assert asked == ["POST"]
