@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ipam.azure_limits import BLOCK, VNET_CONFIGURATIONS
+from ipam.operator.rounds import COUNT_SECONDS
 from ipam.provision.exchange import GROWING
 from ipam.provision.pace import SCARCE_SECONDS
 from ipam.provision.refusals import FULL, Kind
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ipam.operator.record import NodeRecord
     from ipam.provision.exchange import AzvnetNode
 
-COUNT_SECONDS = 5.0
-"""Seconds between two counts of all nodes."""
 PROBE_SECONDS = 60.0
 """Seconds after a single address or block was refused, until a node asks whether others gave some back."""
 
@@ -124,7 +123,12 @@ def _shares(records: Iterable[NodeRecord]) -> dict[str, int]:
         vnet = _network(Kind.VNET_FULL, each)
         nodes[vnet] += 1
         taken[vnet] += _configurations(each.node)
-    return {vnet: max(0, VNET_CONFIGURATIONS - taken[vnet]) // number for vnet, number in nodes.items()}
+    return {vnet: share_of(taken[vnet], number) for vnet, number in nodes.items()}
+
+
+def share_of(taken: int, nodes: int) -> int:
+    """What a virtual network with so many IP configurations has left for each of its nodes."""
+    return max(0, VNET_CONFIGURATIONS - taken) // nodes
 
 
 def _configurations(node: AzvnetNode) -> int:

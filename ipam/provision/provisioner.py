@@ -127,6 +127,7 @@ class Provisioner:
         self._arrivals.note(pool.holders, now)
         # Where it is known what is bound, that is earlier than what asks, and is not counted twice.
         demand = self._demand = self._around.demand(pool.held)
+        full = self._full_at(now)
         seen = Counts(
             held=pool.held,
             free=len(pool.free),
@@ -137,16 +138,16 @@ class Provisioner:
             coming=demand.coming if demand is not None else 0,
             arrivals=demand.per_second if demand is not None else self._arrivals.per_second(now),
             configurations=max(1, len(self._nic.configurations)),
-            subnet_full=self._is_full(now) and self._full is Kind.SUBNET_FULL,
-            vnet_full=self._is_full(now) and self._full is Kind.VNET_FULL,
+            subnet_full=full is Kind.SUBNET_FULL,
+            vnet_full=full is Kind.VNET_FULL,
             no_block=now < self._no_block_until,
-            most=self._most if self._is_full(now) else 0,
+            most=0 if full is None else self._most,
         )
         wanted, self._surplus_since = plan_at(self._sizes, seen, self._surplus_since, now)
         return wanted, pool
 
-    def _is_full(self, now: float) -> bool:
-        return now < self._full_until
+    def _full_at(self, now: float) -> Kind | None:
+        return self._full if now < self._full_until else None
 
     def _act(self) -> None:
         """Read the NIC, waiting for any operation on it; then decide again by what is there, and do it."""
@@ -225,8 +226,8 @@ class Provisioner:
         now = self._around.clock()
         if wanted.limited:
             return Progress(wanted.limited, *LIMITS[wanted.limited])
-        if self._full is not None and self._is_full(now):
-            return Progress(*scarce(self._full))
+        if (full := self._full_at(now)) is not None:
+            return Progress(*scarce(full))
         if (listing := self._nic.listing(pool)) is not None:
             return listing
         if now < self._no_block_until:

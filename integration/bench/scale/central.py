@@ -17,6 +17,7 @@ from ipam.operator.decide import lasting
 from ipam.operator.line import Line, Urgency
 from ipam.operator.rounds import COUNT_SECONDS
 from ipam.operator.settings import Settings
+from ipam.operator.shared_networks import share_of
 from ipam.operator.turns import MEAN_SECONDS
 from ipam.provision.plan import OPERATION_SECONDS, plan
 from ipam.value import replace
@@ -102,7 +103,7 @@ class _Operator:
             coming = sum(node.rate(now) > 0 for node in self._region.nodes)
             self._counted_at, self._round = now, coming * WINDOW / self._writes.allowed
             taken = sum(node.configurations + node.requested for node in self._region.nodes)
-            self._share = max(0, VNET_CONFIGURATIONS - taken) // len(self._region.nodes)
+            self._share = share_of(taken, len(self._region.nodes))
         return max(self._writes.wait(now, ahead + 1), for_worker, self._round)
 
     def _serve(self) -> None:

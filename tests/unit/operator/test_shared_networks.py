@@ -6,7 +6,8 @@ import pytest
 
 from ipam.azure_limits import VNET_CONFIGURATIONS
 from ipam.operator.record import NodeRecord
-from ipam.operator.shared_networks import COUNT_SECONDS, PROBE_SECONDS, SharedNetworks
+from ipam.operator.rounds import COUNT_SECONDS
+from ipam.operator.shared_networks import PROBE_SECONDS, SharedNetworks
 from ipam.provision.exchange import (
     GROWING,
     SHRINKING,
